@@ -1,0 +1,48 @@
+# First the Python that the pins were made with; another one: make PYTHON=/path/to/python
+CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3
+PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c 'import sys; print(sys.executable)' 2>/dev/null)) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PACKAGES := osora_core registry api inference worker client
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test lint check format clean
+
+help: ## Print this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+install: $(INSTALLED) ## Create .venv and install everything into it (again only if the dependencies changed)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Osora needs Python 3.11 or newer, and '$(PYTHON)' is not that. Try: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing into $(VENV) (the first time takes a few minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: $(INSTALLED) ## Start the service, fine-tune on real input, show what changed, stop
+	@$(BIN)/python examples/demo.py
+
+serve: $(INSTALLED) ## Run the service here until Ctrl-C
+	@$(BIN)/osora serve
+
+test: lint ## Everything that must pass: linters, types, all tests
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict $(PACKAGES)
+
+check: ## What CI runs
+	@.ci/run
+
+format: $(INSTALLED) ## Rewrite the code as the linters want it
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+clean: ## Remove what was built and what the demo left; keeps .venv
+	@rm -rf .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,64 @@
+"""The application: its resources, its routes, its errors."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from api import errors
+from api.adapters.endpoints import router as adapters
+from api.bases.endpoints import router as bases
+from api.files.endpoints import router as files
+from api.generate.endpoints import router as generate
+from api.health.endpoints import router as health
+from api.internal.endpoints import router as internal
+from api.jobs.endpoints import router as jobs
+from api.jobs.events import router as job_events
+from api.keys.endpoints import router as keys
+from api.middleware.body_limit import BodyLimitMiddleware
+from api.middleware.request_id import RequestIdMiddleware
+from api.schemas import ErrorBody
+from api.services import Services
+from registry.settings import Settings
+
+_DESCRIPTION = """Upload examples, get a small adapter, call it a second later.
+
+1. `POST /files`: a JSON Lines file of chats, or of prompts and completions.
+2. `POST /jobs`: fine-tune a base on it; `GET /jobs/{job_id}/events` follows the training.
+3. `POST /generate` with the job's `osora.adapter_id`.
+
+Send an API key as `Authorization: Bearer osk-…`.
+Every error is `{"error": {"message", "type", "param", "code", …}}`.
+"""
+
+# Also keeps FastAPI from listing a 422 that this API never sends.
+_ANY_ERROR: dict[int | str, dict[str, Any]] = {
+    "default": {"model": ErrorBody, "description": "Any other error."}
+}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API of one installation. Nothing is opened before the app starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with Services.open(settings) as services:
+            app.state.services = services
+            yield
+
+    app = FastAPI(
+        title="Osora",
+        summary="Fine-tuning as a service on OSoRA adapters.",
+        description=_DESCRIPTION,
+        version=version("osora"),
+        lifespan=lifespan,
+        responses=_ANY_ERROR,
+    )
+    errors.install(app)
+    app.add_middleware(BodyLimitMiddleware, upload_bytes=settings.max_upload_bytes)
+    app.add_middleware(RequestIdMiddleware)  # added last, so it is the outer one
+    for router in (files, jobs, job_events, adapters, generate, bases, keys, health, internal):
+        app.include_router(router)
+    return app

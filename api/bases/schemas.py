@@ -1,0 +1,44 @@
+"""Bases, as clients see them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.config import JsonDict
+
+BASE_EXAMPLE: JsonDict = {
+    "name": "osora-tiny",
+    "object": "base",
+    "loaded": True,
+    "fingerprint": "6b51d431df5d7f14…",
+    "parameters": 1_400_000,
+    "bytes": 5_600_000,
+    "max_length": 1024,
+    "dtype": "float32",
+    "device": "cpu",
+    "basis": {"fingerprint": "e3b98a4da31a127d…", "rank": 128, "target_modules": ["q_proj", "v_proj"]},
+}
+
+
+class BaseOut(BaseModel):
+    """A base on offer; what an inference server says of it is there when one has loaded it."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [BASE_EXAMPLE]})
+
+    name: str
+    object: Literal["base"] = "base"
+    loaded: bool
+    fingerprint: str | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    max_length: int | None = None
+    dtype: str | None = None
+    device: str | None = None
+    basis: dict[str, Any] | None = None
+
+
+class BaseList(BaseModel):
+    """All of them: this list has one page."""
+
+    object: Literal["list"] = "list"
+    data: list[BaseOut]
+    has_more: Literal[False] = False

@@ -1,0 +1,88 @@
+"""What routes ask for, as annotated types."""
+
+import hmac
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.orm import Session
+
+from api.services import Services
+from registry import tenants
+from registry.context import Registry
+from registry.errors import Unauthorized
+from registry.tenants import Principal, Scope
+
+_api_key = HTTPBearer(auto_error=False, scheme_name="API key", description="A key that begins with `osk-`.")
+_Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_api_key)]
+
+
+def get_services(request: Request) -> Services:
+    """What the app's lifespan opened."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+def get_registry(services: ServicesDep) -> Registry:
+    """The open registry."""
+    return services.registry
+
+
+RegistryDep = Annotated[Registry, Depends(get_registry)]
+
+
+def get_session(registry: RegistryDep) -> Iterator[Session]:
+    """A session that commits when the route returns."""
+    with registry.transaction() as session:
+        yield session
+
+
+def get_read_session(registry: RegistryDep) -> Iterator[Session]:
+    """A session that only reads, and waits for no writer."""
+    with registry.reading() as session:
+        yield session
+
+
+# scope="function": the commit comes before the answer, so a commit that fails is never answered with 200.
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]
+ReadSessionDep = Annotated[Session, Depends(get_read_session, scope="function")]
+
+
+def authenticate(registry: RegistryDep, credentials: _Credentials) -> Principal:
+    """The principal of the request's key. Raises `Unauthorized`."""
+    if credentials is None:
+        raise Unauthorized(
+            "no API key was sent",
+            code="missing_api_key",
+            next_action="send the header `Authorization: Bearer osk-…`",
+        )
+    with registry.reading() as session:
+        return tenants.authenticate(session, credentials.credentials)
+
+
+PrincipalDep = Annotated[Principal, Depends(authenticate)]
+
+
+def _with_scope(scope: Scope) -> Callable[[Principal], Principal]:
+    def require(principal: PrincipalDep) -> Principal:
+        principal.require(scope)
+        return principal
+
+    return require
+
+
+ReaderDep = Annotated[Principal, Depends(_with_scope("read"))]
+WriterDep = Annotated[Principal, Depends(_with_scope("write"))]
+AdminDep = Annotated[Principal, Depends(_with_scope("admin"))]
+
+
+def require_internal(services: ServicesDep, credentials: _Credentials) -> None:
+    """Lets only our own processes in. Raises `Unauthorized`."""
+    given = credentials.credentials if credentials else ""
+    expected = services.settings.internal_secret
+    if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode()):
+        raise Unauthorized("this is for Osora's own processes", code="invalid_internal_token")

@@ -1,0 +1,74 @@
+"""Datasets in, result files out."""
+
+from pathlib import PureWindowsPath
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, WriterDep
+from api.downloads import attachment
+from api.files.schemas import FileOut, FilesQuery
+from api.files.upload import UPLOAD_BODY, read_form
+from api.schemas import Deleted, ListPage, errors
+from registry import files
+
+router = APIRouter(prefix="/files", tags=["files"])
+
+FileId = Annotated[str, Path(examples=["file-01k9v3t0w5qabcdefghjkmnpqrs"])]
+
+
+@router.post(
+    "",
+    summary="Upload a training file",
+    openapi_extra=UPLOAD_BODY,
+    responses=errors(400, 401, 403, 413),
+)
+async def upload_file(request: Request, registry: RegistryDep, principal: WriterDep) -> FileOut:
+    """Stores a JSON Lines file after checking every line; an error names the line and the field."""
+    async with read_form(request) as form:
+        # Some browsers send a whole path; this class knows both kinds of slashes.
+        filename = PureWindowsPath(form.file.filename or "upload.jsonl").name
+        file = await run_in_threadpool(
+            files.ingest, registry, principal, form.file.file, filename, form.purpose
+        )
+    return FileOut.of(file)
+
+
+@router.get("", summary="List files", responses=errors(400, 401, 403, 404))
+def list_files(
+    session: ReadSessionDep, principal: ReaderDep, query: Annotated[FilesQuery, Query()]
+) -> ListPage[FileOut]:
+    """The tenant's files, newest first unless asked otherwise."""
+    page = files.list(
+        session, principal, purpose=query.purpose, after=query.after, limit=query.limit, order=query.order
+    )
+    return ListPage[FileOut].of([FileOut.of(file) for file in page.data], page.has_more)
+
+
+@router.get("/{file_id}", summary="Get a file", responses=errors(401, 403, 404))
+def get_file(file_id: FileId, session: ReadSessionDep, principal: ReaderDep) -> FileOut:
+    """What is known of a file, without its bytes."""
+    return FileOut.of(files.get(session, principal, file_id))
+
+
+@router.get(
+    "/{file_id}/content",
+    summary="Download a file",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/octet-stream": {}}}, **errors(401, 403, 404)},
+)
+def get_file_content(file_id: FileId, registry: RegistryDep, principal: ReaderDep) -> StreamingResponse:
+    """The file's bytes as they were uploaded."""
+    with registry.reading() as session:
+        file = files.get(session, principal, file_id)
+    pieces = registry.store.stream(file.object_key)
+    return attachment(pieces, filename=file.filename, bytes=file.bytes, media_type="application/octet-stream")
+
+
+@router.delete("/{file_id}", summary="Delete a file", responses=errors(401, 403, 404, 409))
+def delete_file(file_id: FileId, registry: RegistryDep, principal: WriterDep) -> Deleted:
+    """Deletes a file for good. Refused while a job that has not ended uses it."""
+    files.delete(registry, principal, file_id)
+    return Deleted(id=file_id, object="file")

@@ -1,0 +1,89 @@
+"""The way to the inference servers: which one, and which next when it is not there."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from registry.errors import Unavailable
+
+_PROBE_TIMEOUT = httpx.Timeout(2)
+_BASES_SECONDS = 2
+
+
+class InferenceGateway:
+    """Chooses among inference servers by rendezvous hash, so that each adapter stays warm in one place."""
+
+    def __init__(self, urls: list[str], token: str, http: httpx.AsyncClient) -> None:
+        self._urls = urls
+        self._http = http
+        # Bytes pass through untouched, so they must not come compressed.
+        self._headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
+        self._bases: list[dict[str, Any]] = []
+        self._bases_until = 0.0
+
+    def ranked(self, key: str) -> list[str]:
+        """The servers in this key's order; losing one moves only the keys that it was first for."""
+        return sorted(self._urls, key=lambda url: hashlib.sha256(f"{url} {key}".encode()).digest())
+
+    async def generate(self, payload: Mapping[str, Any], key: str, request_id: str) -> httpx.Response:
+        """The answer of the first server that gives one, its body unread; the caller closes it.
+
+        A server that cannot be reached, breaks off before it answers, or says 503 is passed over: nothing has
+        reached the client yet, and a generation changes nothing. If all say 503, the last answer is returned.
+
+        Raises:
+            Unavailable: no server answered.
+        """
+        refusal: httpx.Response | None = None
+        for url in self.ranked(key):
+            request = self._http.build_request(
+                "POST", f"{url}/generate", json=payload, headers={**self._headers, "x-request-id": request_id}
+            )
+            try:
+                response = await self._http.send(request, stream=True)
+            except httpx.ReadTimeout:
+                raise Unavailable(
+                    "the generation took too long", code="generation_timeout", next_action="lower max_tokens"
+                ) from None
+            except httpx.TransportError:
+                continue
+            if refusal is not None:
+                await refusal.aclose()
+            if response.status_code != 503:
+                return response
+            refusal = response
+        if refusal is not None:
+            return refusal
+        raise Unavailable(
+            "no inference server answers",
+            code="inference_unavailable",
+            next_action="try again in a moment; GET /ready says what is down",
+        )
+
+    async def bases(self) -> list[dict[str, Any]]:
+        """The bases that the servers hold, each once, two seconds old at most; silent servers left out."""
+        if time.monotonic() < self._bases_until:
+            return self._bases
+        answers = await asyncio.gather(*(self._get(f"{url}/bases") for url in self._urls))
+        found = (base for answer in answers if answer is not None for base in answer["data"])
+        self._bases = list({base["name"]: base for base in found}.values())
+        self._bases_until = time.monotonic() + _BASES_SECONDS
+        return self._bases
+
+    async def ready(self) -> int:
+        """How many servers are ready."""
+        return sum([answer is not None for answer in await asyncio.gather(*map(self._ready, self._urls))])
+
+    async def _ready(self, url: str) -> Any:
+        return await self._get(f"{url}/ready")
+
+    async def _get(self, url: str) -> Any:
+        try:
+            response = await self._http.get(url, headers=self._headers, timeout=_PROBE_TIMEOUT)
+            return response.raise_for_status().json()
+        except (httpx.HTTPError, ValueError):
+            return None

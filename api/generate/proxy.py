@@ -1,0 +1,95 @@
+"""Passing an inference server's answer on, and a client's disconnect back."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import httpx
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+from fastapi.sse import format_sse_event
+from starlette.background import BackgroundTask
+
+from api.errors import body_of
+from registry.errors import OsoraError, Unavailable
+
+Result = TypeVar("Result")
+
+_CLIENT_GONE = 499
+_REFUSED = (401, 403)
+
+
+async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]) -> Response:
+    """The inference server's answer, status and bytes unchanged; a client that leaves ends its request."""
+    upstream = await _unless_gone(request, ask)
+    if upstream is None:
+        return Response(status_code=_CLIENT_GONE)
+    if upstream.status_code in _REFUSED:
+        await upstream.aclose()
+        raise Unavailable(
+            "the inference server refuses our internal token",
+            code="inference_refused",
+            next_action="give every process the same OSORA_INTERNAL_TOKEN, or the same data directory",
+        )
+    headers = {name: upstream.headers[name] for name in ("retry-after",) if name in upstream.headers}
+    media_type = upstream.headers.get("content-type", "application/json")
+    if media_type.startswith("text/event-stream"):
+        return StreamingResponse(
+            _stream(upstream),
+            status_code=upstream.status_code,
+            media_type=media_type,
+            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers},
+            # Not in the generator: one that was never begun would not close anything.
+            background=BackgroundTask(upstream.aclose),
+        )
+    try:
+        content = await _unless_gone(request, upstream.aread)
+    except httpx.TransportError as error:
+        raise _broken_off() from error
+    finally:
+        await upstream.aclose()
+    if content is None:
+        return Response(status_code=_CLIENT_GONE)
+    return Response(content, upstream.status_code, headers, media_type)
+
+
+async def _stream(upstream: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for piece in upstream.aiter_raw():
+            yield piece
+    except httpx.TransportError:
+        # Blank lines end whatever event was cut off.
+        yield b"\n\n" + format_sse_event(event="error", data_str=_error_json(_broken_off()))
+
+
+async def _unless_gone(request: Request, work: Callable[[], Awaitable[Result]]) -> Result | None:
+    """The work's result; None, with the work cancelled, if the client disconnects first."""
+    result: Result | None = None
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        try:
+            result = await work()
+        except Exception as error:  # raised below, so that the group does not wrap it
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return result
+
+
+def _broken_off() -> OsoraError:
+    return Unavailable(
+        "the inference server broke off", code="inference_unavailable", next_action="send the request again"
+    )
+
+
+def _error_json(error: OsoraError) -> str:
+    return json.dumps(body_of(error).model_dump(exclude_none=True))

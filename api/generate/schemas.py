@@ -1,0 +1,125 @@
+"""What a generation takes and gives."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict, JsonValue
+from pydantic_core import PydanticCustomError
+
+from api.schemas import RequestModel
+
+REQUEST_EXAMPLES: list[JsonValue] = [
+    {
+        "adapter_id": "ft:osora-tiny:default:ticket-triage:abcdefghjkmnpqrs",
+        "messages": [
+            {"role": "system", "content": "Sort the ticket."},
+            {"role": "user", "content": "I was charged twice for order 48213."},
+        ],
+        "max_tokens": 32,
+    },
+    {
+        "base": "osora-tiny",
+        "prompt": "Ticket: the app crashes on login.\nCategory:",
+        "stop": "\n",
+        "stream": True,
+    },
+]
+
+RESULT_EXAMPLE: JsonDict = {
+    "id": "gen-5f0c3e7a9b2d4c61",
+    "object": "generation",
+    "base": "osora-tiny",
+    "adapter_id": "adp-01k9v4c7rqsabcdefghjkmnpqrs",
+    "text": "category: billing, priority: high",
+    "finish_reason": "stop",
+    "usage": {"prompt_tokens": 31, "completion_tokens": 9, "total_tokens": 40},
+    "timing": {"queue_ms": 0.4, "first_token_ms": 12.8, "total_ms": 61.5},
+    "receipt": {
+        "base": "osora-tiny",
+        "base_fingerprint": "6b51d431df5d7f14…",
+        "basis_fingerprint": "e3b98a4da31a127d…",
+        "adapter_id": "adp-01k9v4c7rqsabcdefghjkmnpqrs",
+        "adapter_name": "ft:osora-tiny:default:ticket-triage:abcdefghjkmnpqrs",
+        "adapter_version": 1,
+        "adapter_sha256": "9f86d081884c7d65…",
+        "strength": 1.0,
+    },
+}
+
+STREAM_EXAMPLE = """event: token
+data: {"text": "category: "}
+
+event: token
+data: {"text": "billing"}
+
+event: done
+data: {"id": "gen-…", "object": "generation", "text": "category: billing", "finish_reason": "stop", …}
+"""
+
+
+class Message(RequestModel):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class GenerateRequest(RequestModel):
+    """A prompt or a conversation to continue, by an adapter or the bare base."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": REQUEST_EXAMPLES})
+
+    adapter_id: Annotated[
+        str | None, Field(description="`adp-…` or a model name `ft:…`. Without one, the base answers.")
+    ] = None
+    base: Annotated[
+        str | None, Field(description="Without one: the adapter's, else the first that is configured.")
+    ] = None
+    prompt: Annotated[str | None, Field(description="Text to continue as it is. Or give `messages`.")] = None
+    messages: Annotated[list[Message] | None, Field(min_length=1)] = None
+    max_tokens: Annotated[int, Field(ge=1)] = 128
+    temperature: Annotated[float, Field(ge=0, description="0 is greedy.")] = 0.0
+    top_k: Annotated[int, Field(ge=0, description="0 leaves all tokens in.")] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    stop: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] | None = None
+    strength: Annotated[float, Field(description="Scales the adapter; 0 is the bare base.")] = 1.0
+    stream: Annotated[bool, Field(description="Server-sent events: tokens, then the whole.")] = False
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise PydanticCustomError("prompt_or_messages", "give either `prompt` or `messages`")
+        if self.adapter_id is None and "strength" in self.model_fields_set:
+            raise PydanticCustomError("strength_of_nothing", "`strength` scales an adapter: name one")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """What goes to the inference server as it is."""
+        options = self.model_dump(exclude={"adapter_id", "base", "stop"}, exclude_none=True)
+        return {**options, "stop": [self.stop] if isinstance(self.stop, str) else self.stop or []}
+
+
+class Usage(BaseModel):
+    """Tokens, counted by the base's tokenizer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Generation(BaseModel):
+    """The text, and a receipt of exactly what made it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [RESULT_EXAMPLE]})
+
+    id: str
+    object: Literal["generation"] = "generation"
+    base: str
+    adapter_id: str | None
+    text: str
+    finish_reason: Literal["stop", "length"]
+    usage: Usage
+    timing: dict[str, float | None]
+    receipt: dict[str, Any]

@@ -1,0 +1,80 @@
+"""What a request names, resolved: the base and the adapter."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api.generate.schemas import GenerateRequest
+from registry import adapters, jobs
+from registry.adapters import AdapterRef
+from registry.context import Registry
+from registry.errors import InvalidRequest, NotFound
+from registry.tenants import Principal
+
+_REF_FIELDS = ("id", "name", "version", "object_key", "sha256", "base_fingerprint", "basis_fingerprint")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A base, and the adapter on it, if any."""
+
+    base: str
+    adapter: AdapterRef | None
+
+    def payload(self) -> dict[str, Any]:
+        """As an inference server wants it."""
+        ref = None if self.adapter is None else asdict(self.adapter)
+        return {"base": self.base, "adapter": ref and {name: ref[name] for name in _REF_FIELDS}}
+
+
+def resolve(registry: Registry, principal: Principal, request: GenerateRequest) -> Target:
+    """The request's target.
+
+    Raises:
+        NotFound: no such adapter of the tenant's, or no such base.
+        InvalidRequest: the adapter is not one of the base that was named.
+    """
+    if request.adapter_id is None:
+        return Target(_base(registry, request.base), None)
+    with registry.reading() as session:
+        if request.adapter_id.startswith("ftjob-"):
+            raise _job_is_no_adapter(session, principal, request.adapter_id)
+        ref = AdapterRef.of(adapters.get(session, principal, request.adapter_id))
+    if request.base not in (None, ref.base):
+        raise InvalidRequest(
+            f"adapter {request.adapter_id!r} is on the base {ref.base!r}, not {request.base!r}",
+            param="base",
+            next_action="leave out `base`",
+        )
+    return Target(ref.base, ref)
+
+
+def _base(registry: Registry, named: str | None) -> str:
+    offered = list(registry.settings.base_paths)
+    if named is None:
+        return offered[0]
+    if named not in offered:
+        raise NotFound(
+            f"no base {named!r}",
+            param="base",
+            code="base_not_found",
+            next_action=f"choose one of {', '.join(offered)}",
+        )
+    return named
+
+
+def _job_is_no_adapter(session: Session, principal: Principal, job_id: str) -> NotFound:
+    job = jobs.get(session, principal, job_id, param="adapter_id")
+    if job.adapter_id is not None:
+        next_action = f"call its adapter {job.adapter_id!r}"
+    elif job.is_terminal:
+        next_action = "call the adapter of another job"
+    else:
+        next_action = "wait until it has succeeded; then its `osora.adapter_id` names the adapter"
+    return NotFound(
+        f"{job_id!r} is a job (status: {job.status}), not an adapter",
+        param="adapter_id",
+        code="adapter_not_found",
+        next_action=next_action,
+    )

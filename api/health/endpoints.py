@@ -1,0 +1,103 @@
+"""Is it alive, and is it of use?"""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+from sqlalchemy import select
+
+from api.deps import ServicesDep
+from api.services import Services
+from registry.models import Tenant
+
+router = APIRouter(tags=["health"])
+
+_PATIENCE_SECONDS = 3
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+class Check(BaseModel):
+    """One thing that the service stands on."""
+
+    ok: bool
+    needed: bool
+    """Whether the service is of no use without it. Without a broker, jobs are accepted and start later."""
+    detail: str
+
+
+class Readiness(BaseModel):
+    """Everything that the service stands on."""
+
+    ready: bool
+    checks: Annotated[dict[str, Check], Field(description="database, store, inference, broker")]
+
+
+@router.get("/health", summary="Is the process alive?")
+async def health() -> Health:
+    """Answers as long as the process does; says nothing of what it stands on."""
+    return Health()
+
+
+@router.get(
+    "/ready",
+    summary="Is the service ready?",
+    responses={503: {"model": Readiness, "description": "Something that is needed is down."}},
+)
+async def ready(services: ServicesDep, response: Response) -> Readiness:
+    """Looks at database, object store, inference servers and broker; 503 if a needed one is down."""
+    checks: dict[str, Check] = {}
+
+    async def check(name: str, needed: bool, look: Callable[[Services], Awaitable[str]]) -> None:
+        try:
+            with anyio.fail_after(_PATIENCE_SECONDS):
+                checks[name] = Check(ok=True, needed=needed, detail=await look(services))
+        except Exception as error:
+            # The kind of error only: its text may hold addresses and passwords, and this needs no key.
+            checks[name] = Check(ok=False, needed=needed, detail=type(error).__name__)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(check, "database", True, _database)
+        group.start_soon(check, "store", True, _store)
+        group.start_soon(check, "inference", True, _inference)
+        group.start_soon(check, "broker", False, _broker)
+    is_ready = all(check.ok for check in checks.values() if check.needed)
+    response.status_code = 200 if is_ready else 503
+    return Readiness(ready=is_ready, checks=dict(sorted(checks.items())))
+
+
+class NoServerReady(Exception):
+    """Not one inference server says that it is ready."""
+
+
+async def _database(services: Services) -> str:
+    def look() -> None:
+        with services.registry.reading() as session:
+            session.execute(select(Tenant.id).limit(1))  # fails too where the schema is missing
+
+    await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
+    return services.registry.engine.dialect.name
+
+
+async def _store(services: Services) -> str:
+    store = services.registry.store
+    await anyio.to_thread.run_sync(store.size, "ready", abandon_on_cancel=True)
+    return store.url.partition(":")[0]
+
+
+async def _inference(services: Services) -> str:
+    number, known = await services.gateway.ready(), len(services.settings.inference_url_list)
+    if number == 0:
+        raise NoServerReady
+    return f"{number} of {known} ready"
+
+
+async def _broker(services: Services) -> str:
+    await anyio.to_thread.run_sync(services.publisher.ping, abandon_on_cancel=True)
+    return "connected"

@@ -1,0 +1,135 @@
+"""What a client may ask of a job, and its way to the registry's `JobRequest`."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.config import JsonValue
+from pydantic_core import PydanticCustomError
+
+from api.schemas import RequestModel
+from registry.errors import InvalidRequest
+from registry.jobs import JobRequest
+from registry.settings import Settings
+
+Auto = Literal["auto"]
+_Steps = Annotated[int, Field(ge=1, le=1_000_000)]
+
+JOB_REQUEST_EXAMPLES: list[JsonValue] = [
+    {
+        "model": "osora-tiny",
+        "training_file": "file-01k9v3t0w5qabcdefghjkmnpqrs",
+        "suffix": "ticket-triage",
+        "hyperparameters": {"n_epochs": 3},
+    },
+    {
+        "model": "osora-tiny",
+        "training_file": "file-01k9v3t0w5qabcdefghjkmnpqrs",
+        "validation_file": "file-01k9v3t9m2wabcdefghjkmnpqrs",
+        "suffix": "ticket-triage",
+        "seed": 7,
+        "metadata": {"team": "support", "dataset": "tickets-2026-10"},
+        "method": {
+            "type": "supervised",
+            "supervised": {"hyperparameters": {"n_epochs": 5, "batch_size": 16}},
+        },
+        "osora": {"rank": 64, "learning_rate": 0.05, "max_length": 512, "evaluate": "epoch"},
+    },
+]
+
+
+class Hyperparameters(RequestModel):
+    """OpenAI's three; "auto" leaves the choice to us."""
+
+    n_epochs: Annotated[int, Field(ge=1, le=50)] | Auto = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] | Auto = "auto"
+
+
+class Supervised(RequestModel):
+    """The supervised method's part of a request."""
+
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
+
+
+class Method(RequestModel):
+    """How to train: supervised fine-tuning is what there is."""
+
+    type: Literal["supervised"]
+    supervised: Supervised = Field(default_factory=Supervised)
+
+
+class Knobs(RequestModel):
+    """What OSoRA has and OpenAI's API has no name for. What is left out, the service chooses."""
+
+    rank: Annotated[int, Field(ge=1, description="Rank of the adapter, at most the basis's.")] | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | Auto | None = None
+    target_modules: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] | None = None
+    train: Annotated[
+        Literal["both", "s", "o"] | None,
+        Field(description="Which vectors learn: s, o, or both."),
+    ] = None
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_length: Annotated[int, Field(ge=2, description="Tokens kept of an example.")] | None = None
+    checkpoint_steps: Annotated[_Steps | None, Field(description="Steps between two checkpoints.")] = None
+    evaluate: Annotated[
+        Literal["epoch", "never"] | None, Field(description="When to measure on the validation file.")
+    ] = None
+
+
+class CreateJob(RequestModel):
+    """A fine-tuning job: OpenAI's fields, and our own under `osora`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": JOB_REQUEST_EXAMPLES})
+
+    model: Annotated[str, Field(description="Name of a base; GET /bases lists them.")]
+    training_file: Annotated[str, Field(description="Id of an uploaded file.")]
+    validation_file: str | None = None
+    suffix: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=64,
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            description="Becomes a part of the model's name.",
+        ),
+    ] = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    metadata: Annotated[
+        dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None,
+        Field(max_length=16),
+    ] = None
+    method: Method | None = None
+    hyperparameters: Annotated[
+        Hyperparameters | None, Field(description="The older place for `method.supervised.hyperparameters`.")
+    ] = None
+    osora: Knobs | None = None
+
+    @model_validator(mode="after")
+    def _hyperparameters_in_one_place(self) -> Self:
+        if self.hyperparameters is not None and self.method is not None:
+            raise PydanticCustomError(
+                "two_places", "hyperparameters are given at the top level and a method too: choose one"
+            )
+        return self
+
+    def to_job_request(self, settings: Settings) -> JobRequest:
+        """The request as the registry takes it. Raises `InvalidRequest` for a rank over the basis's."""
+        knobs: dict[str, Any] = self.osora.model_dump(exclude_none=True) if self.osora else {}
+        if knobs.get("rank", 0) > settings.basis_rank:
+            raise InvalidRequest(
+                f"osora.rank is {knobs['rank']}, over the basis's rank {settings.basis_rank}",
+                param="osora.rank",
+                code="invalid_value",
+                next_action=f"use 1 to {settings.basis_rank}",
+            )
+        chosen = self.method.supervised.hyperparameters if self.method else self.hyperparameters
+        return JobRequest(
+            base=self.model,
+            training_file=self.training_file,
+            validation_file=self.validation_file,
+            suffix=self.suffix,
+            seed=self.seed,
+            metadata=self.metadata or {},
+            hyperparameters=(chosen or Hyperparameters()).model_dump(),
+            osora=knobs,
+        )

@@ -1,0 +1,48 @@
+"""What the API opens once, at its start, and every request shares."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+from api.gateway import InferenceGateway
+from api.publish import Publisher
+from registry.context import Registry
+from registry.settings import Settings
+
+# A generation may be long; a server that is there accepts a connection at once.
+_TIMEOUT = httpx.Timeout(600, connect=2)
+
+
+@dataclass(frozen=True)
+class Services:
+    """The open registry, the way to the inference servers, and the way to the broker."""
+
+    registry: Registry
+    gateway: InferenceGateway
+    publisher: Publisher
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server begins to stop: streams without an end of their own must end now."""
+
+    @property
+    def settings(self) -> Settings:
+        """The installation's settings."""
+        return self.registry.settings
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator["Services"]:
+        """Opens everything, lazily where possible, and closes it at exit."""
+        # One limit fewer to run into: how many generations run at once is for the inference servers to say.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        publisher = Publisher(settings.broker_url)
+        try:
+            # A proxy configured for the internet has no way to our own servers.
+            async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
+                with Registry.open(settings) as registry:
+                    gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
+                    yield cls(registry, gateway, publisher)
+        finally:
+            publisher.close()

@@ -1,0 +1,92 @@
+"""From pydantic's findings to one sentence that names the field, its value, and what would be right."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+
+from registry.errors import InvalidRequest
+
+
+def explain(error: RequestValidationError) -> InvalidRequest:
+    """The error to answer with: the first problem, and how many more fields have one."""
+    findings = error.errors()
+    first = findings[0]
+    if first["type"] == "json_invalid":
+        message = f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
+        return InvalidRequest(message, code="invalid_json", next_action="send one JSON object")
+    if isinstance(error.body, bytes):
+        return InvalidRequest(
+            "the body was not sent as JSON", next_action="send the header `content-type: application/json`"
+        )
+    paths = [_path(finding, error.body) for finding in findings]
+    path = _deepest(paths)
+    same = [finding for finding, its_path in zip(findings, paths, strict=True) if its_path == path]
+    first = same[0]
+    others = len({other for other in paths if other and path and not path.startswith(other)})
+    more = f" (and {others} more field{'s' * (others > 1)} with a problem)" if others else ""
+    name = path or "the body"
+    match first["type"]:
+        case "missing":
+            return InvalidRequest(f"{name} is required{more}", param=path, code="missing_field")
+        case "model_attributes_type" | "model_type":
+            return InvalidRequest(f"{name} should be a JSON object{more}", param=path, code="invalid_value")
+        case "unknown_field":
+            context = first["ctx"]
+            return InvalidRequest(
+                f"{name} is not known here{more}",
+                param=path,
+                code="unknown_field",
+                next_action=context["hint"],
+            )
+        case _:
+            # A field of several types ("a number, or auto") has one finding for each.
+            reasons = list(dict.fromkeys(_sentence(finding["msg"]) for finding in same))
+            wrong = f"{name} is {_shown(first['input'])}: " if path else ""
+            return InvalidRequest(wrong + ", or ".join(reasons) + more, param=path, code="invalid_value")
+
+
+def _deepest(paths: list[str | None]) -> str | None:
+    """The first problem's path; where branches of a union disagree ("text, or texts"), the deepest."""
+    first = paths[0]
+    if first is None:
+        return None
+    return next((path for path in paths if path and path.startswith((f"{first}.", f"{first}["))), first)
+
+
+def _path(finding: dict[str, Any], body: Any) -> str | None:
+    """The field's path as a client would write it, such as `messages[0].role`; None for the whole body."""
+    source, *location = finding["loc"]
+    if source != "body":
+        parts: Sequence[str | int] = location[:1]
+    else:
+        parts = _parts_in(body, location, includes_last=finding["type"] == "missing")
+    if finding["type"] == "unknown_field":
+        parts = [*parts, finding["ctx"]["field"]]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return path.removeprefix(".") or None
+
+
+def _parts_in(body: Any, location: Sequence[str | int], *, includes_last: bool) -> list[str | int]:
+    # A location also names the branch of a union that was tried, which is no field of the body.
+    parts: list[str | int] = []
+    for part in location:
+        try:
+            body = body[part]
+        except (TypeError, KeyError, IndexError):
+            continue
+        parts.append(part)
+    if includes_last and (not parts or parts[-1] != location[-1]):
+        parts.append(location[-1])
+    return parts
+
+
+def _sentence(text: str) -> str:
+    text = text.removeprefix("Input ").removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True, default=repr)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,105 @@
+"""`osora train`, and the watching that it shares with `osora jobs watch`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from client.cli.output import ExitCode, Json, console, print_error, print_json, print_json_line, say
+from client.cli.watch import watch
+from client.schemas import Job
+from client.sdk import Osora
+
+ExistingFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE")]
+
+
+def train(
+    file: ExistingFile,
+    validation: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, readable=True, help="Held-out examples, JSONL."),
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="The base; may be left out if there is one only.")] = None,
+    suffix: Annotated[str | None, typer.Option(help="A word in the adapter's name.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the file.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help="The peak.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Directions of the shared basis to use.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Watch until the end, or return at once.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune on FILE (JSONL) and get an adapter.
+
+    Each line is {"messages": [{"role", "content"}, …]} or {"prompt", "completion"}. What is left out, the
+    service chooses. With --json: JSON lines, the events and at last the job; with --no-watch the job only.
+    """
+    with Osora() as osora:
+        model = base or _only_base(osora)
+        training = osora.files.upload(file)
+        held_out = osora.files.upload(validation) if validation else None
+        job = osora.jobs.create(
+            model,
+            training["id"],
+            validation_file=held_out["id"] if held_out else None,
+            suffix=suffix,
+            hyperparameters=_given(n_epochs=epochs, batch_size=batch_size),
+            osora=_given(learning_rate=learning_rate, rank=rank),
+        )
+        if follow:
+            if not as_json:
+                say(f"Job {job['id']} on {model}. Ctrl-C stops the watching, not the job.")
+            watch_to_exit(osora, job["id"], as_json)
+        elif as_json:
+            print_json(job)
+        else:
+            say(f"Job {job['id']} is {job['status']}. Watch it: osora jobs watch {job['id']}")
+
+
+def watch_to_exit(osora: Osora, job_id: str, as_json: bool) -> None:
+    """Show the job until it has ended. Raises `typer.Exit` with 1 if it did not succeed, 130 on Ctrl-C."""
+    try:
+        if as_json:
+            for event in osora.jobs.events(job_id):
+                print_json_line(event)
+            job = osora.jobs.get(job_id)
+            print_json_line(job)
+        else:
+            job, _ = watch(osora, job_id, console())
+            say(_ending(job))
+    except KeyboardInterrupt:
+        back = f"`osora jobs watch {job_id}` comes back to it, `osora jobs cancel {job_id}` ends it"
+        print_error(
+            f"Stopped watching; job {job_id} goes on", back, as_json, code="interrupted", job_id=job_id
+        )
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if job["status"] != "succeeded":
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _ending(job: Job) -> str:
+    details = job.get("osora") or {}
+    if job["status"] == "succeeded":
+        return (
+            f'Adapter {job["fine_tuned_model"]}. Use it: osora generate "…" --adapter {details["adapter_id"]}'
+        )
+    error = job.get("error")
+    if not error:
+        return f"Job {job['id']} is {job['status']}."
+    next_step = error.get("next_action")
+    return f"Job {job['id']} {job['status']}: {error['message']}" + (
+        f" Next: {next_step}" if next_step else ""
+    )
+
+
+def _only_base(osora: Osora) -> str:
+    names = [base["name"] for base in osora.bases()]
+    if len(names) != 1:
+        raise typer.BadParameter(f"name one of: {', '.join(names) or '(none)'}", param_hint="--base")
+    return names[0]
+
+
+def _given(**options: Any) -> dict[str, Any] | None:
+    """The options that were given; None if none was."""
+    return {name: value for name, value in options.items() if value is not None} or None

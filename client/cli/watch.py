@@ -1,0 +1,88 @@
+"""Watching a job: a live progress bar fed by its event stream."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from client.schemas import Event, Job
+from client.sdk import Osora
+
+
+class JobProgress:
+    """A progress bar that takes job events. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}", markup=False),
+            console=console,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "JobProgress":
+        self._progress.start()
+        self._task = self._progress.add_task("waiting", total=None, detail="")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def show(self, event: Event) -> None:
+        if event.get("type") != "metrics":
+            self._progress.console.print(
+                f"  {event['message']}", markup=False, highlight=False, soft_wrap=True
+            )
+        elif "valid_loss" in event["data"]:
+            self._show_evaluation(event["data"])
+        else:
+            self._show_step(event["data"])
+
+    def _show_evaluation(self, data: dict[str, float]) -> None:
+        whose = "bare base" if data["step"] == 0 else f"step {data['step']}"
+        line = f"  validation loss {data['valid_loss']:.3f} ({whose})"
+        self._progress.console.print(line, markup=False, highlight=False)
+
+    def _show_step(self, data: dict[str, float]) -> None:
+        parts = [
+            f"step {data['step']}/{data['total_steps']}",
+            f"loss {data['train_loss']:.3f}",
+        ]
+        if data.get("tokens_per_second"):
+            parts.append(f"{data['tokens_per_second']:,.0f} tokens/s")
+        if data.get("remaining_seconds") is not None:
+            parts.append(f"{_duration(data['remaining_seconds'])} left")
+        assert self._task is not None
+        self._progress.update(
+            self._task,
+            description="training",
+            completed=data["step"],
+            total=data["total_steps"],
+            detail=" · ".join(parts),
+        )
+
+
+def watch(osora: Osora, job_id: str, console: Console) -> tuple[Job, list[Event]]:
+    """Show a job until it has ended; returns the job and all its events."""
+    seen: list[Event] = []
+    with JobProgress(console) as progress:
+        for event in osora.jobs.events(job_id):
+            seen.append(event)
+            progress.show(event)
+    return osora.jobs.get(job_id), seen
+
+
+def valid_losses(events: Iterable[Event]) -> list[float]:
+    """The validation losses in the order of training; the first, at step 0, is the bare base's."""
+    points = [
+        (event["data"]["step"], event["data"]["valid_loss"])
+        for event in events
+        if event.get("type") == "metrics" and "valid_loss" in event["data"]
+    ]
+    return [loss for _, loss in sorted(points)]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,132 @@
+"""The service's JSON objects, as types. The objects are plain dictionaries, exactly as the service sent them.
+
+`total=False` everywhere: a newer service may add keys and an older one may lack some.
+"""
+
+from typing import Any, Literal, TypedDict
+
+JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class File(TypedDict, total=False):
+    id: str
+    filename: str
+    bytes: int
+    created_at: int
+    purpose: str
+    status: str
+
+
+class JobError(TypedDict, total=False):
+    code: str
+    message: str
+    param: str | None
+    fault: Literal["user", "platform", "unknown"]
+    line: int
+    next_action: str | None
+
+
+class JobDetails(TypedDict, total=False):
+    """Osora's own part of a job, beside the OpenAI fields."""
+
+    step: int | None
+    total_steps: int | None
+    adapter_id: str | None
+    requested: Literal["cancel", "pause"] | None  # asked for, and not yet come about
+    queue_position: int | None
+    attempts: list[dict[str, Any]]
+
+
+class Job(TypedDict, total=False):
+    id: str
+    status: JobStatus
+    model: str
+    created_at: int
+    finished_at: int | None
+    fine_tuned_model: str | None
+    training_file: str
+    validation_file: str | None
+    hyperparameters: dict[str, Any]
+    trained_tokens: int | None
+    estimated_finish: int | None
+    seed: int
+    metadata: dict[str, str] | None
+    error: JobError | None
+    osora: JobDetails
+
+
+class Event(TypedDict, total=False):
+    id: str
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    message: str
+    type: Literal["message", "metrics"]
+    data: dict[str, Any]
+
+
+class Checkpoint(TypedDict, total=False):
+    id: str
+    created_at: int
+    fine_tuning_job_id: str
+    fine_tuned_model_checkpoint: str
+    step_number: int
+    metrics: dict[str, float]
+
+
+class Adapter(TypedDict, total=False):
+    id: str
+    name: str
+    base: str
+    bytes: int
+    rank: int
+    parameters: int
+    created_at: int
+    job_id: str
+    sha256: str
+
+
+class Base(TypedDict, total=False):
+    """All but `name` and `loaded` are None where no inference server has it in memory."""
+
+    name: str
+    loaded: bool
+    fingerprint: str | None
+    parameters: int | None
+    bytes: int | None
+    max_length: int | None
+    dtype: str | None
+    device: str | None
+
+
+class Key(TypedDict, total=False):
+    id: str
+    name: str
+    tenant: str
+    scopes: list[str]
+    hint: str
+    created_at: int
+    revoked_at: int | None
+    key: str  # in the answer to `create` only: the service keeps a hash
+
+
+class Usage(TypedDict, total=False):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Generation(TypedDict, total=False):
+    id: str
+    base: str
+    adapter_id: str | None
+    text: str
+    finish_reason: Literal["stop", "length"]
+    usage: Usage
+    timing: dict[str, float]
+    receipt: dict[str, Any]

@@ -1,0 +1,252 @@
+"""What `make demo` runs: a real service on this machine, one fine-tuning job, and what it changed.
+
+Everything goes through the Python SDK, which is plain HTTP: any client can do the same. The data is in
+support-tickets/: a customer's message in, a JSON triage {"queue", "priority", "product"} out.
+"""
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from client import Osora, OsoraError
+from client.cli.output import human_bytes
+from client.cli.watch import valid_losses, watch
+from client.serve.run import is_served
+from client.serve.spawn import spawn
+
+BASE = "osora-tiny"
+DATA = Path(__file__).parent / "support-tickets"
+DEMO = Path(".demo").absolute()
+DATA_DIR = DEMO / "data"
+HYPERPARAMETERS = {"n_epochs": 3, "batch_size": 8}
+KNOBS = {"rank": 128, "learning_rate": 0.1}
+REQUESTS_IN_FLIGHT = 32
+MAX_TOKENS = 48
+TARGET = 0.7
+
+Rows = list[dict[str, Any]]
+console = Console(highlight=False)
+
+
+class DemoFailed(Exception):
+    """A stage did not do what it should; the message says which."""
+
+
+class Stages:
+    """Names and times what happens."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        console.print(f"\n[bold]{name}[/bold]")
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 2)
+
+
+@contextmanager
+def service(stage: Stages) -> Iterator[Osora]:
+    """`osora serve` on a fresh data directory; yields a client of it, and leaves no process behind."""
+    if is_served(DATA_DIR):
+        raise DemoFailed(f"an `osora serve` runs on {DATA_DIR}; stop that one first")
+    shutil.rmtree(DATA_DIR, ignore_errors=True)
+    DATA_DIR.mkdir(parents=True)
+    own = {name: value for name, value in os.environ.items() if not name.startswith("OSORA_")}
+    env = {**own, "OSORA_BASES": BASE, "OSORA_DATA_DIR": str(DATA_DIR)}
+    command = [sys.executable, "-m", "client.cli", "serve", "--json"]
+    # Should this program be killed outright, the kernel tells the service to stop.
+    server = spawn(command, env=env, stdout=subprocess.PIPE, death_signal=signal.SIGTERM)
+    try:
+        with stage("Starting the service"):
+            url = wait_until_ready(server)
+        with Osora(url, (DATA_DIR / "local.key").read_text().strip()) as osora:
+            yield osora
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the stopping
+        with stage("Stopping the service"):
+            server.terminate()
+            server.communicate()
+
+
+def wait_until_ready(server: subprocess.Popen[bytes]) -> str:
+    """Show the service's progress; returns its URL."""
+    assert server.stdout is not None
+    for line in server.stdout:
+        notice = json.loads(line)
+        if notice["event"] == "ready":
+            return str(notice["url"])
+        console.print(f"  {notice['message']}", markup=False, soft_wrap=True)
+    raise DemoFailed("the service did not start")
+
+
+def train(osora: Osora) -> tuple[str, list[float]]:
+    """Upload, queue, watch; returns the adapter's id and the validation losses, the bare base's first."""
+    training = osora.files.upload(DATA / "train.jsonl")
+    validation = osora.files.upload(DATA / "valid.jsonl")
+    job = osora.jobs.create(
+        BASE,
+        training["id"],
+        validation_file=validation["id"],
+        suffix="tickets",
+        seed=1,
+        hyperparameters=HYPERPARAMETERS,
+        osora=KNOBS,
+    )
+    job, events = watch(osora, job["id"], console)
+    if job["status"] != "succeeded":
+        raise DemoFailed(f"the job {job['status']}: {(job.get('error') or {}).get('message')}")
+    losses = valid_losses(events)
+    if len(losses) < 2:
+        raise DemoFailed("the job reported no validation loss before and after")
+    adapter_id = job["osora"]["adapter_id"]
+    assert adapter_id is not None
+    return adapter_id, losses
+
+
+def answers(osora: Osora, rows: Rows, adapter: str | None) -> list[str]:
+    """What the base, or the adapter, answers to each row's message; many requests at once."""
+
+    def ask(row: dict[str, Any]) -> str:
+        question = [message for message in row["messages"] if message["role"] != "assistant"]
+        return osora.generate(question, adapter=adapter, max_tokens=MAX_TOKENS, temperature=0)["text"]
+
+    pool = ThreadPoolExecutor(REQUESTS_IN_FLIGHT)
+    try:
+        return list(pool.map(ask, rows))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def exact_match(rows: Rows, texts: list[str]) -> float:
+    """The share of answers that are the expected JSON object."""
+    pairs = zip(rows, texts, strict=True)
+    return sum(parsed(text) == parsed(expected(row)) for row, text in pairs) / len(rows)
+
+
+def expected(row: dict[str, Any]) -> str:
+    return str(row["messages"][-1]["content"])
+
+
+def parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def show_side_by_side(rows: Rows, before: list[str], after: list[str]) -> None:
+    """Four rows, taken evenly from the file."""
+    table = Table(show_lines=True)
+    for column in ("message", "bare base", "adapter", "expected"):
+        table.add_column(column, overflow="fold", ratio=1)
+    for i in range(0, len(rows), max(1, len(rows) // 4))[:4]:
+        cells = (rows[i]["messages"][0]["content"], before[i], after[i], expected(rows[i]))
+        table.add_row(*(cell.replace("[", "\\[") for cell in cells))
+    console.print(table)
+
+
+def show_figures(report: dict[str, Any]) -> None:
+    table = Table(title=f"{report['rows']['valid']} rows that were not trained on", title_justify="left")
+    for column in ("", "bare base", "adapter"):
+        table.add_column(column)
+    loss, match = report["loss"], report["exact_match"]
+    table.add_row("loss (nats a token)", f"{loss['before']:.3f}", f"{loss['after']:.3f}")
+    table.add_row("exact match", f"{match['before']:.0%}", f"{match['after']:.0%}")
+    table.add_row("size", human_bytes(report["base_bytes"]), human_bytes(report["adapter_bytes"]))
+    console.print(table)
+    console.print("Seconds: " + " · ".join(f"{name} {took:.1f}" for name, took in report["stages"].items()))
+
+
+def run() -> dict[str, Any]:
+    """The demonstration; returns its report."""
+    train_rows, valid_rows = (
+        [json.loads(line) for line in (DATA / name).read_text().splitlines()]
+        for name in ("train.jsonl", "valid.jsonl")
+    )
+    stage = Stages()
+    with service(stage) as osora:
+        with stage("Training"):
+            adapter_id, losses = train(osora)
+        with stage("Asking the bare base"):
+            before = answers(osora, valid_rows, adapter=None)
+        with stage("Asking the adapter"):
+            after = answers(osora, valid_rows, adapter=adapter_id)
+        adapter = osora.adapters.get(adapter_id)
+        base = next(base for base in osora.bases() if base["name"] == BASE)
+        report = {
+            "stages": stage.seconds,
+            "loss": {"before": losses[0], "after": losses[-1]},
+            "exact_match": {
+                "before": exact_match(valid_rows, before),
+                "after": exact_match(valid_rows, after),
+            },
+            "adapter_bytes": adapter["bytes"],
+            "base_bytes": base["bytes"],
+            "base": BASE,
+            "adapter": adapter["name"],
+            "rows": {"train": len(train_rows), "valid": len(valid_rows)},
+            "machine": {
+                "cpus": os.cpu_count(),
+                "python": platform.python_version(),
+                "device": base["device"],
+            },
+        }
+        show_side_by_side(valid_rows, before, after)
+        show_figures(report)
+    return report
+
+
+def log_tail() -> str:
+    """The last lines of every log of the service."""
+    logs = sorted((DATA_DIR / "logs").glob("*.log"))
+    return "\n".join(f"--- {log}\n" + "\n".join(log.read_text().splitlines()[-8:]) for log in logs)
+
+
+def main() -> int:
+    try:
+        report = run()
+    except (DemoFailed, OsoraError) as error:
+        console.print(f"\n{log_tail()}\n\nThe demo failed: {error}", markup=False, soft_wrap=True)
+        return 1
+    (DEMO / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    reached = report["exact_match"]["after"]
+    if reached < TARGET:
+        console.print(f"The demo failed: exact match {reached:.2f} is below {TARGET}.")
+        return 1
+    console.print(
+        f"\nFigures: {DEMO / 'report.json'}\n\n"
+        "Next, the same service with the adapter that you have just made:\n"
+        f"  export OSORA_DATA_DIR={DATA_DIR}\n"
+        "  .venv/bin/osora serve\n"
+        "and in another terminal (with the same export):\n"
+        f'  .venv/bin/osora generate "My parcel is three weeks late!" --adapter {report["adapter"]}\n'
+        "  .venv/bin/osora train YOUR.jsonl",
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        console.print("Interrupted; nothing is left running.")
+        sys.exit(130)

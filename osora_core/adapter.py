@@ -1,0 +1,174 @@
+"""The artifact: one adapter as a PEFT directory (adapter_config.json + adapter_model.safetensors), on disk or as a ZIP."""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from osora_core.basis import Basis
+from osora_core.errors import CorruptArtifact, IdentityMismatch
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+KEY_PREFIX = "base_model.model."
+# The earliest time a ZIP can carry: equal adapters must give equal bytes.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """sigma [r] and delta [d_out] (float32) by module name, with the identity of base and basis."""
+
+    sigma: Mapping[str, Tensor]
+    delta: Mapping[str, Tensor]
+    rank: int
+    base: str
+    base_fingerprint: str
+    basis_fingerprint: str
+    basis_rank: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def target_modules(self) -> list[str]:
+        return sorted({name.rpartition(".")[2] for name in self.sigma})
+
+    @property
+    def parameters(self) -> int:
+        return sum(t.numel() for part in (self.sigma, self.delta) for t in part.values())
+
+    def config(self) -> dict[str, Any]:
+        """What adapter_config.json holds; OsoraConfig reads it back."""
+        return {
+            **self.extra,
+            "peft_type": "OSORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": self.base,
+            "inference_mode": True,
+            "r": self.rank,
+            "target_modules": self.target_modules,
+            "base_fingerprint": self.base_fingerprint,
+            "basis_fingerprint": self.basis_fingerprint,
+            "basis_rank": self.basis_rank,
+        }
+
+    def files(self) -> dict[str, bytes]:
+        """The directory's two files, the same bytes for the same adapter."""
+        tensors = {}
+        for name in self.sigma:
+            tensors[f"{KEY_PREFIX}{name}.osora_sigma"] = self.sigma[name].detach().cpu().float().contiguous()
+            tensors[f"{KEY_PREFIX}{name}.osora_delta"] = self.delta[name].detach().cpu().float().contiguous()
+        config = json.dumps(self.config(), indent=2, sort_keys=True) + "\n"
+        return {CONFIG_NAME: config.encode(), WEIGHTS_NAME: save(tensors, metadata={"format": "pt"})}
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files().items():
+            (directory / name).write_bytes(content)
+
+    def to_zip(self) -> bytes:
+        """The directory as one uncompressed, deterministic ZIP: the object that is stored, hashed and downloaded."""
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in self.files().items():
+                archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+        return buffer.getvalue()
+
+    @classmethod
+    def load(cls, directory: Path) -> "Adapter":
+        return cls.from_files((directory / CONFIG_NAME).read_bytes(), (directory / WEIGHTS_NAME).read_bytes())
+
+    @classmethod
+    def from_zip(cls, data: bytes, sha256: str | None = None) -> "Adapter":
+        """Read an artifact, first checking its bytes against `sha256` where one is given.
+
+        Raises CorruptArtifact on another hash or a broken archive.
+        """
+        actual = hashlib.sha256(data).hexdigest()
+        if sha256 is not None and actual != sha256:
+            raise CorruptArtifact(f"the adapter's bytes hash to {actual}, expected {sha256}")
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                return cls.from_files(archive.read(CONFIG_NAME), archive.read(WEIGHTS_NAME))
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise CorruptArtifact(f"the adapter is not a ZIP of {CONFIG_NAME} and {WEIGHTS_NAME}: {error}") from error
+
+    @classmethod
+    def from_files(cls, config_json: bytes, weights: bytes) -> "Adapter":
+        try:
+            config = json.loads(config_json)
+            tensors = load(weights)
+        except (ValueError, SafetensorError) as error:
+            raise CorruptArtifact(f"the adapter's files cannot be parsed: {error}") from error
+        if config.get("peft_type") != "OSORA":
+            raise CorruptArtifact(f"this is a {config.get('peft_type')} adapter, not an OSORA one")
+        sigma = _part(tensors, ".osora_sigma")
+        delta = _part(tensors, ".osora_delta")
+        if not sigma or sigma.keys() != delta.keys() or len(sigma) + len(delta) != len(tensors):
+            raise CorruptArtifact("an OSORA adapter holds one osora_sigma and one osora_delta for every module")
+        return cls(
+            sigma,
+            delta,
+            rank=config["r"],
+            base=config["base_model_name_or_path"],
+            base_fingerprint=config["base_fingerprint"],
+            basis_fingerprint=config["basis_fingerprint"],
+            basis_rank=config["basis_rank"],
+        )
+
+    def check(self, basis: Basis) -> None:
+        """Raise IdentityMismatch, naming both hashes, unless this adapter was made on this base and basis."""
+        for what, mine, theirs in (
+            ("base", self.base_fingerprint, basis.base_fingerprint),
+            ("basis", self.basis_fingerprint, basis.fingerprint),
+        ):
+            if mine != theirs:
+                raise IdentityMismatch(
+                    f"the adapter was made on {what} {mine}, this is {what} {theirs}",
+                    next_action=f"load the {what} that the adapter names, or train it again on this one",
+                )
+
+    def to_row(self, basis: Basis) -> Tensor:
+        """The adapter as a bank row [P] float32; what it does not adapt is zero. Checks identity and shapes first."""
+        self.check(basis)
+        spans = {span.name: span for span in basis.spans}
+        row = torch.zeros(basis.row_length)
+        for name, sigma in self.sigma.items():
+            span, delta = spans.get(name), self.delta[name]
+            if span is None or sigma.shape[0] > span.rank or delta.shape[0] != span.d_out:
+                raise CorruptArtifact(
+                    f"{name} with sigma {tuple(sigma.shape)}, delta {tuple(delta.shape)} does not fit the basis"
+                )
+            row[span.start : span.start + sigma.shape[0]] = sigma
+            row[span.delta] = delta
+        return row
+
+    @classmethod
+    def from_row(cls, row: Tensor, basis: Basis, *, rank: int, modules: set[str], base: str) -> "Adapter":
+        """The adapter that a bank row [P] holds, of the modules whose last name component is in `modules`."""
+        spans = [span for span in basis.spans if span.name.rpartition(".")[2] in modules]
+        return cls(
+            {span.name: row[span.start : span.start + min(rank, span.rank)].clone() for span in spans},
+            {span.name: row[span.delta].clone() for span in spans},
+            rank=rank,
+            base=base,
+            base_fingerprint=basis.base_fingerprint,
+            basis_fingerprint=basis.fingerprint,
+            basis_rank=basis.rank,
+        )
+
+
+def _part(tensors: Mapping[str, Tensor], suffix: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(KEY_PREFIX).removesuffix(suffix): tensor
+        for key, tensor in tensors.items()
+        if key.endswith(suffix)
+    }

@@ -1,0 +1,64 @@
+"""Batches: a reproducible order per job, and padded tensors grouped by length under a token budget."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from osora_core.data.rendering import Example
+
+T = TypeVar("T")
+
+
+def batch_order(rows: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Row indices of one epoch's batches: a permutation that depends on nothing but the arguments.
+
+    The last batch holds what is left over, so every row is seen once an epoch.
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    order = torch.randperm(rows, generator=generator).tolist()
+    return [order[i : i + batch_size] for i in range(0, rows, batch_size)]
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Right-padded rows. inputs [B, T]; positions [M, 2], the (row, position) pairs whose prediction counts; targets
+    [M], the token each predicts; rows [M], the batch row of each."""
+
+    inputs: Tensor
+    positions: Tensor
+    targets: Tensor
+
+    @property
+    def rows(self) -> Tensor:
+        return self.positions[:, 0]
+
+
+def pad(examples: Sequence[Example], device: torch.device) -> PaddedBatch:
+    """Examples as one batch, padded with token 0 to the longest. The last token of a row predicts nothing."""
+    longest = max(len(e) for e in examples) - 1
+    inputs = torch.zeros(len(examples), longest, dtype=torch.long)
+    positions: list[tuple[int, int]] = []
+    targets: list[int] = []
+    for row, example in enumerate(examples):
+        inputs[row, : len(example) - 1] = torch.tensor(example.tokens[:-1])
+        for index in range(1, len(example)):
+            if example.mask[index]:
+                positions.append((row, index - 1))
+                targets.append(example.tokens[index])
+    return PaddedBatch(
+        inputs.to(device), torch.tensor(positions, device=device), torch.tensor(targets, device=device)
+    )
+
+
+def split_by_tokens(items: Iterable[tuple[Example, T]], token_budget: int) -> list[list[tuple[Example, T]]]:
+    """Group examples of similar length so that rows times longest stays within the budget (one row may exceed it)."""
+    groups: list[list[tuple[Example, T]]] = []
+    for item in sorted(items, key=lambda pair: len(pair[0]), reverse=True):
+        if groups and len(groups[-1][0][0]) * (len(groups[-1]) + 1) <= token_budget:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    return groups

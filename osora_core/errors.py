@@ -1,0 +1,58 @@
+"""Errors of the library. Each names the offending value and the next step; none knows of HTTP."""
+
+
+class OsoraCoreError(Exception):
+    """Base of every error that osora_core raises on purpose.
+
+    `code` is a stable machine-readable name; `fault` says who can mend it ("user" or "platform").
+    """
+
+    code = "core_error"
+    fault = "platform"
+
+    def __init__(self, message: str, *, param: str | None = None, next_action: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.next_action = next_action
+
+
+class UserError(OsoraCoreError):
+    """The caller's input cannot be used as it is; retrying without a change cannot help."""
+
+    code = "invalid_request"
+    fault = "user"
+
+
+class DataError(UserError):
+    """A dataset row cannot be used. `line` is 1-based in the file that was given."""
+
+    code = "invalid_data"
+
+    def __init__(self, message: str, *, line: int, param: str | None = None, next_action: str | None = None) -> None:
+        super().__init__(f"line {line}: {message}", param=param, next_action=next_action)
+        self.line = line
+
+
+class UnknownBase(UserError):
+    """No base of that name or path can be found."""
+
+    code = "base_not_found"
+
+
+class IdentityMismatch(OsoraCoreError):
+    """An adapter was made on another base or basis; both hashes are in the message."""
+
+    code = "identity_mismatch"
+
+
+class CorruptArtifact(OsoraCoreError):
+    """Stored bytes are not what their hash or format says they are."""
+
+    code = "corrupt_artifact"
+
+
+class OutOfSlots(OsoraCoreError):
+    """Every row of the bank is in use."""
+
+    code = "out_of_slots"

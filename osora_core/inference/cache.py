@@ -1,0 +1,75 @@
+"""The key/value pool, and the attention over it.
+
+Shapes: L layers, C pool rows, G key/value heads, H query heads, D head size, B rows and T positions of one forward.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PretrainedConfig
+
+
+class KVPool:
+    """keys and values [L, C, G, length + 1, D]. Live sequences fill rows 0, 1, 2 ... without a gap, so every forward
+    reads a slice of the pool and copies nothing. The last position of a row takes what padding writes."""
+
+    def __init__(
+        self, config: PretrainedConfig, rows: int, length: int, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (config.num_hidden_layers, rows, heads, length + 1, size)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.rows = rows
+        self.length = length
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of one row over another."""
+        for pool in (self.keys, self.values):
+            pool[:, target, :, :length] = pool[:, source, :, :length]
+
+    def swap(self, a: int, b: int, length: int) -> None:
+        """Exchange the first `length` positions of two rows."""
+        for pool in (self.keys, self.values):
+            kept = pool[:, a, :, :length].clone()
+            pool[:, a, :, :length] = pool[:, b, :, :length]
+            pool[:, b, :, :length] = kept
+
+
+@dataclass(frozen=True)
+class CacheView:
+    """One forward's window: rows [start, start + B), each query's position [B, T], and how many positions to read."""
+
+    pool: KVPool
+    start: int
+    positions: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, pool: KVPool, start: int, positions: Tensor, read_length: int) -> "CacheView":
+        """`mask` [B, 1, T, read_length] lets each query see its own position and those before."""
+        reach = torch.arange(read_length, device=positions.device)
+        return cls(pool, start, positions, (reach <= positions.unsqueeze(-1)).unsqueeze(1))
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """Store key and value [B, G, T, D] at the positions; attend query [B, H, T, D]; return [B, T, H, D]."""
+        rows, heads, steps, size = query.shape
+        index = torch.arange(rows, device=query.device).unsqueeze(1)
+        window = slice(self.start, self.start + rows)
+        read = self.mask.shape[-1]
+        cached = []
+        for pool, new in ((self.pool.keys, key), (self.pool.values, value)):
+            mine = pool[layer, window]
+            mine[index, :, self.positions] = new.transpose(1, 2)
+            cached.append(mine[:, :, :read])
+        groups = key.shape[1]
+        if steps == 1:
+            # One query a row: fold the heads that share a key/value head into the query length.
+            query = query.view(rows, groups, heads // groups, size)
+        out = F.scaled_dot_product_attention(
+            query, *cached, attn_mask=self.mask, scale=scaling, enable_gqa=steps > 1 and heads != groups
+        )
+        return out.reshape(rows, heads, steps, size).transpose(1, 2)

@@ -1,0 +1,276 @@
+"""The OSoRA operator in delta form, and the layer that applies it to a frozen linear.
+
+Shapes: B rows, T tokens a row, N = B * T tokens, d_in and d_out the weight's sizes, R the basis rank, n bank rows (slots).
+
+With z = V^T x, sigma = s - s0 and delta = o - 1 (arXiv 2505.14350, rearranged so that zero is the base model):
+
+    y = W0 x + U (sigma * z) + delta * U ((s0 + sigma) * z)
+
+The second and third term are the *update*; they need W0 neither dense nor in floating point, so the base layer may be
+anything that maps [..., d_in] to [..., d_out].
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from osora_core.bank import Bank
+    from osora_core.basis import Factors
+
+
+def effective_scale(S: Tensor, sigma: Tensor, ranks: Tensor | None) -> Tensor:
+    """s0 + sigma, [n, R] float32, zero beyond each slot's own rank (`ranks` [n]; None means all R are used)."""
+    scale = S + sigma
+    if ranks is None:
+        return scale
+    used = torch.arange(S.shape[0], device=S.device) < ranks.unsqueeze(1)
+    return scale * used
+
+
+def osora_update_reference(
+    x: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor, slots: Tensor, ranks: Tensor | None = None
+) -> Tensor:
+    """What the adapters in `slots` add to W0 x, in plain differentiable torch: the definition the others are held to.
+
+    x [B, T, d_in] or [B, d_in]; U [d_out, R]; S [R]; Vt [R, d_in]; sigma [n, R]; delta [n, d_out]; slots [B] (a row
+    each) or [B, T] (a token each); ranks [n], the leading triplets each slot uses. Returns [..., d_out] in x's dtype.
+    """
+    sigma_rows, scale_rows, delta_rows = (
+        _per_token(t, slots, x) for t in (sigma, effective_scale(S, sigma, ranks), delta)
+    )
+    z = F.linear(x, Vt)
+    inner = F.linear((sigma_rows * z).to(x.dtype), U)
+    outer = F.linear((scale_rows * z).to(x.dtype), U)
+    return (inner + delta_rows * outer).to(x.dtype)
+
+
+def _per_token(table: Tensor, slots: Tensor, x: Tensor) -> Tensor:
+    """Rows of `table` [n, k] for each row or token of x, shaped to broadcast against [..., k]."""
+    rows = table[slots]
+    return rows.unsqueeze(1) if x.dim() == 3 and slots.dim() == 1 else rows
+
+
+class _Update(torch.autograd.Function):
+    """The update with a hand-written backward that keeps z (R values a token) and not x or U(s*z) (d values a token).
+
+    With g = dL/dy, a1 = U^T g and a2 = U^T (delta * g):
+        dL/dx = V (sigma * a1 + s * a2);  dL/dsigma = sum z * (a1 + a2);  dL/ddelta = sum g * U (s * z),
+    the sums running over the tokens of a slot.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor, slots: Tensor,
+        ranks: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        scale = effective_scale(S, sigma, ranks)
+        z = F.linear(x, Vt)
+        ctx.save_for_backward(z, U, Vt, sigma, delta, scale, slots, ranks)
+        inner = F.linear((_per_token(sigma, slots, x) * z).to(x.dtype), U)
+        outer = F.linear((_per_token(scale, slots, x) * z).to(x.dtype), U)
+        return (inner + _per_token(delta, slots, x) * outer).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = grad_outputs
+        z, U, Vt, sigma, delta, scale, slots, ranks = ctx.saved_tensors
+        dtype = z.dtype
+        a1 = F.linear(g, U.T)
+        a2 = F.linear((_per_token(delta, slots, g) * g).to(dtype), U.T)
+        grad_x = grad_sigma = grad_delta = None
+        if ctx.needs_input_grad[0]:
+            a = _per_token(sigma, slots, g) * a1 + _per_token(scale, slots, g) * a2
+            grad_x = F.linear(a.to(dtype), Vt.T)
+        if ctx.needs_input_grad[4]:
+            grad_sigma = _sum_by_slot(z.to(sigma.dtype) * (a1 + a2), slots, sigma)
+            if ranks is not None:
+                used = torch.arange(sigma.shape[1], device=sigma.device) < ranks.unsqueeze(1)
+                grad_sigma = grad_sigma * used
+        if ctx.needs_input_grad[5]:
+            outer = F.linear((_per_token(scale, slots, g) * z).to(dtype), U)
+            grad_delta = _sum_by_slot(g.to(delta.dtype) * outer, slots, delta)
+        return grad_x, None, None, None, grad_sigma, grad_delta, None, None
+
+
+def _sum_by_slot(values: Tensor, slots: Tensor, like: Tensor) -> Tensor:
+    """Segment sum: values [..., k] added into the row of `like` [n, k] that each token's slot names.
+
+    A product with the 0/1 membership matrix: exact, in one order on every device (index_add is neither on a GPU).
+    """
+    if values.dim() == 3 and slots.dim() == 1:
+        values = values.sum(dim=1)
+    members = torch.arange(like.shape[0], device=slots.device).unsqueeze(1) == slots.reshape(1, -1)
+    return members.to(like.dtype) @ values.reshape(-1, like.shape[1]).to(like.dtype)
+
+
+def osora_update(
+    x: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor, slots: Tensor, ranks: Tensor | None = None
+) -> Tensor:
+    """The update of `osora_update_reference`, with the memory-saving backward where gradients are wanted."""
+    if torch.is_grad_enabled() and (x.requires_grad or sigma.requires_grad or delta.requires_grad):
+        update: Tensor = _Update.apply(x, U, S, Vt, sigma, delta, slots, ranks)
+        return update
+    return osora_update_reference(x, U, S, Vt, sigma, delta, slots, ranks)
+
+
+def osora_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor,
+    slots: Tensor, ranks: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """y = W0 x + b + update: the whole operator for a dense weight [d_out, d_in]. Shapes as in the update."""
+    return F.linear(x, weight, bias) + osora_update(x, U, S, Vt, sigma, delta, slots, ranks)
+
+
+class _Merged(torch.autograd.Function):
+    """The whole operator through one dense weight a slot: fewer operations where a slot has many tokens.
+
+    With C = sigma + delta * s (an outer sum, [d_out, R]) a slot's weight is W0 + (U * C) V^T. Backward needs z alone:
+    with M = g^T z, dL/dsigma = (1 + delta)^T (U * M) and dL/ddelta = (U * M) s. In float32 only: a bfloat16 W0 would
+    swallow small updates.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor,
+        delta: Tensor, ranks: Tensor, spans: "Spans",
+    ) -> Tensor:  # fmt: skip
+        scale = effective_scale(S, sigma, ranks)
+        z = F.linear(x, Vt)
+        ctx.save_for_backward(z, weight, U, Vt, sigma, delta, scale, ranks)
+        ctx.spans = spans
+        rows = []
+        for slot, start, stop in spans:
+            dense = _Merged.weight(weight, U, Vt, sigma[slot], delta[slot], scale[slot])
+            rows.append(F.linear(x[start:stop], dense, bias))
+        return _join(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = grad_outputs
+        z, weight, U, Vt, sigma, delta, scale, ranks = ctx.saved_tensors
+        grad_rows = []
+        grad_sigma, grad_delta = torch.zeros_like(sigma), torch.zeros_like(delta)
+        for slot, start, stop in ctx.spans:
+            gs, zs = g[start:stop].flatten(0, -2), z[start:stop].flatten(0, -2)
+            if ctx.needs_input_grad[0]:
+                dense = _Merged.weight(weight, U, Vt, sigma[slot], delta[slot], scale[slot])
+                grad_rows.append((gs @ dense).view(*g[start:stop].shape[:-1], -1))
+            moment = U * (gs.T @ zs)
+            grad_sigma[slot] += (1 + delta[slot]) @ moment
+            grad_delta[slot] += moment @ scale[slot]
+        grad_sigma *= torch.arange(sigma.shape[1], device=sigma.device) < ranks.unsqueeze(1)
+        grad_x = _join(grad_rows) if grad_rows else None
+        return grad_x, None, None, None, None, None, grad_sigma, grad_delta, None, None
+
+    @staticmethod
+    def weight(weight: Tensor, U: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor, scale: Tensor) -> Tensor:
+        return torch.addmm(weight, U * (sigma + torch.outer(delta, scale)), Vt)
+
+
+def _join(rows: list[Tensor]) -> Tensor:
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def osora_linear_merged(
+    x: Tensor, weight: Tensor, bias: Tensor | None, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor,
+    ranks: Tensor, spans: "Spans",
+) -> Tensor:  # fmt: skip
+    """`osora_linear` for float32 x [B, T, d_in] whose rows are grouped by slot; `spans` covers all of them."""
+    y: Tensor = _Merged.apply(x, weight, bias, U, S, Vt, sigma, delta, ranks, spans)
+    return y
+
+
+def merged_weight(weight: Tensor, factors: "Factors", sigma: Tensor, delta: Tensor, rank: int) -> Tensor:
+    """W0 + diag(o) U diag(s) V^T - U diag(s0) V^T, [d_out, d_in] in weight's dtype, computed in float64.
+
+    sigma [r'] and delta [d_out] of one adapter; `rank` is how many triplets it uses.
+    """
+    U, S, Vt = (t[..., :rank].double() for t in (factors.U, factors.S, factors.Vt.T))
+    s = S + sigma[:rank].double()
+    update = ((1 + delta.double()).unsqueeze(1) * (U * s) - U * S) @ Vt.T
+    return (weight.double() + update).to(weight.dtype)
+
+
+Spans = tuple[tuple[int, int, int], ...]
+"""(slot, first row, row after the last) of each run of batch rows that share a slot."""
+
+
+def runs(slots: Sequence[int]) -> Spans:
+    """The spans of a batch whose rows have these slots; equal slots must be neighbours."""
+    spans: list[tuple[int, int, int]] = []
+    for row, slot in enumerate(slots):
+        if spans and spans[-1][0] == slot:
+            spans[-1] = (slot, spans[-1][1], row + 1)
+        else:
+            spans.append((slot, row, row + 1))
+    return tuple(spans)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which bank row each batch row uses: slots [B], or [B, T] for a slot a token; spans if rows are grouped by slot."""
+
+    bank: "Bank"
+    slots: Tensor
+    spans: Spans | None
+
+
+_selection: ContextVar[Selection | None] = ContextVar("osora_selection", default=None)
+
+
+@contextmanager
+def use_slots(bank: "Bank", slots: Tensor, spans: Spans | None = None) -> Iterator[None]:
+    """Run the model with these bank rows. Outside this context every OsoraLinear is its bare base.
+
+    A caller whose rows are grouped by slot may say so with `spans` (host integers): layers then take the merged
+    execution where it is the cheaper one.
+    """
+    token = _selection.set(Selection(bank, slots, spans))
+    try:
+        yield
+    finally:
+        _selection.reset(token)
+
+
+class OsoraLinear(nn.Module):
+    """A frozen linear and its basis; the adapters live in the bank that `use_slots` names."""
+
+    U: Tensor
+    S: Tensor
+    Vt: Tensor
+
+    def __init__(self, base: nn.Module, factors: "Factors", index: int) -> None:
+        super().__init__()
+        self.base = base
+        self.index = index
+        self.register_buffer("U", factors.U, persistent=False)
+        self.register_buffer("S", factors.S, persistent=False)
+        self.register_buffer("Vt", factors.Vt, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        selection = _selection.get()
+        if selection is None:
+            bare: Tensor = self.base(x)
+            return bare
+        sigma, delta = selection.bank.layers[self.index]
+        ranks, spans = selection.bank.ranks, selection.spans
+        if spans is not None and self._merging_pays(x, len(spans)):
+            weight, bias = self.base.weight, self.base.bias
+            return osora_linear_merged(x, weight, bias, self.U, self.S, self.Vt, sigma, delta, ranks, spans)
+        y: Tensor = self.base(x)
+        return y + osora_update(x, self.U, self.S, self.Vt, sigma, delta, selection.slots, ranks)
+
+    def _merging_pays(self, x: Tensor, slots: int) -> bool:
+        """Whether two dense weights a slot cost less than the R (d_in + 4 d_out) products a token that they save."""
+        if type(self.base) is not nn.Linear or x.dtype != torch.float32:
+            return False
+        d_out, d_in = self.base.weight.shape
+        tokens = x.numel() // d_in
+        return tokens * (d_in + 4 * d_out) > slots * 2 * d_in * d_out

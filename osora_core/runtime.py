@@ -1,0 +1,114 @@
+"""One resident base: model, tokenizer and basis in a process. Engines borrow it; nothing ever rewrites its weights."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from osora_core import attention, bases
+from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
+from osora_core.errors import UserError
+from osora_core.linear import OsoraLinear
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A base ready for both engines. `model`'s targeted linears are OsoraLinear; without slots it is the bare base."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    basis: Basis
+    device: torch.device
+    max_length: int
+    eos_ids: frozenset[int]
+
+    @classmethod
+    def load(
+        cls, name: str, cache: BasisCache, *, path: str | None = None, device: str = "auto", rank: int = 128
+    ) -> "Runtime":
+        """Load base `name` (from `path` where that differs) and its all-linear basis of `rank`.
+
+        device: "auto" (CUDA where there is one), "cpu" or "cuda". float32 on a CPU, bfloat16 on a GPU. Raises
+        UnknownBase if it is not found and UserError if its architecture is not supported.
+        """
+        place = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+        dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+        source = bases.resolve(path or name)
+        attention.register()
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, attn_implementation=attention.NAME, trust_remote_code=False, use_safetensors=True
+        )
+        model = model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        basis = cache.get(model, ALL_LINEAR, rank, place)
+        install(model, basis)
+        runtime = cls(
+            name=name,
+            model=model,
+            tokenizer=tokenizer,
+            basis=basis,
+            device=place,
+            max_length=int(model.config.max_position_embeddings),
+            eos_ids=_eos_ids(model, tokenizer),
+        )
+        runtime._check_architecture()
+        return runtime
+
+    def hidden_states(self, input_ids: Tensor, **kwargs: Any) -> Tensor:
+        """Last hidden states [B, T, d] of tokens [B, T]: the decoder without its output head."""
+        output = self.model.base_model(input_ids=input_ids, use_cache=False, **kwargs)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., vocabulary] of hidden states [..., d]."""
+        head = self.model.get_output_embeddings()
+        logits: Tensor = head(hidden)
+        return logits
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the weights as they lie in memory."""
+        return sum(p.numel() * p.element_size() for p in self.model.parameters())
+
+    def _check_architecture(self) -> None:
+        """Refuse a model whose logits are more than its head applied to its decoder, or that ignores our attention."""
+        tokens = torch.arange(4, device=self.device).unsqueeze(0)
+        with torch.inference_mode():
+            expected = self.model(input_ids=tokens, use_cache=False).logits.float()
+            actual = self.logits(self.hidden_states(tokens)).float()
+        if not torch.allclose(expected, actual, rtol=1e-3, atol=1e-3):
+            raise UserError(
+                f"the architecture {self.model.config.model_type!r} transforms its logits and is not supported",
+                param="model",
+                next_action="use a Llama, Qwen2, Qwen3 or Mistral family base",
+            )
+
+
+def install(model: nn.Module, basis: Basis) -> None:
+    """Replace the linears that `basis` covers by OsoraLinear, in the basis's order."""
+    modules = find_targets(model, basis.target_modules)
+    for index, (name, factors) in enumerate(basis.factors.items()):
+        parent_name, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent_name), child, OsoraLinear(modules[name], factors, index))
+
+
+def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every token that ends a generation: the model's own list and the tokenizer's."""
+    config = model.generation_config
+    ids = config.eos_token_id if config is not None else None
+    listed = {ids} if isinstance(ids, int) else set(ids or ())
+    return frozenset(listed | ({tokenizer.eos_token_id} - {None}))
+
+
+def set_threads(count: int | None = None) -> None:
+    """Bound torch's CPU threads to `count`, or to the cores this process may use."""
+    torch.set_num_threads(count or len(os.sched_getaffinity(0)))

@@ -1,0 +1,211 @@
+"""The training engine: each step is one optimizer step of every active job, run through the model together."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from osora_core.adapter import Adapter
+from osora_core.bank import Bank
+from osora_core.data import Example, pad, split_by_tokens
+from osora_core.errors import UserError
+from osora_core.linear import runs, use_slots
+from osora_core.runtime import Runtime
+from osora_core.training.checkpoint import Checkpoint
+from osora_core.training.job import Evaluation, Outcome, Progress, TrainingJob
+from osora_core.training.optimizer import RowAdam, RowStep, row_scale
+
+
+class NonFiniteLoss(UserError):
+    """A job's loss is no longer a number."""
+
+    code = "non_finite_loss"
+
+
+class TrainingEngine:
+    """Up to `max_jobs` jobs, each a row of one trainable bank.
+
+    A job's batches, loss normalisation, clipping, schedule and optimizer state are its own, and gradients of different
+    rows are disjoint: what a job learns does not depend on who shares its steps, beyond floating-point noise. A plain
+    object: not thread-safe, does nothing between calls of `step()`.
+    """
+
+    def __init__(
+        self, runtime: Runtime, *, max_jobs: int = 8, token_budget: int = 8192, checkpoint_seconds: float = 30.0
+    ) -> None:
+        self.runtime = runtime
+        self.bank = Bank(runtime.basis, max_jobs, device=runtime.device, trainable=True)
+        self.optimizer = RowAdam(self.bank)
+        self.token_budget = token_budget
+        self.checkpoint_seconds = checkpoint_seconds
+        self.jobs: dict[str, TrainingJob] = {}
+
+    def add(self, job: TrainingJob) -> None:
+        """Let a job join at the next step. Raises OutOfSlots when full, UserError for a spec this base cannot train or
+        a checkpoint that belongs to another job."""
+        basis, spec = self.runtime.basis, job.spec
+        if spec.rank > basis.rank:
+            raise UserError(f"rank {spec.rank} is above this base's basis rank {basis.rank}", param="osora.rank")
+        unknown = set() if spec.target_modules == "all-linear" else set(spec.target_modules) - set(basis.target_modules)
+        if unknown:
+            raise UserError(
+                f"this base has no module {sorted(unknown)[0]!r}",
+                param="osora.target_modules",
+                next_action=f"choose from {', '.join(basis.target_modules)}",
+            )
+        state = job.resume
+        if state is not None and state.spec_hash != job.identity(basis):
+            raise UserError("the checkpoint belongs to another spec, dataset or basis", param="checkpoint")
+        job.slot = self.bank.acquire()
+        start = torch.zeros(basis.row_length) if state is None else state.values
+        self.bank.write(job.slot, start, rank=spec.rank)
+        scale = row_scale(spec, basis)
+        if state is None:
+            self.optimizer.begin(job.slot, scale)
+        else:
+            self.optimizer.begin(job.slot, scale, state.first, state.second)
+            job.step, job.trained_tokens, job.evaluated_at = state.step, state.trained_tokens, state.step
+        self.jobs[job.id] = job
+
+    def remove(self, job_id: str) -> Checkpoint:
+        """Take a job out at a step boundary and return the state it can continue from."""
+        job = self.jobs.pop(job_id)
+        checkpoint = self._checkpoint(job)
+        self.bank.release(job.slot)
+        return checkpoint
+
+    def step(self) -> bool:
+        """One optimizer step of every active job; False if there is none."""
+        for job in self._active():
+            if job.wants_evaluation():
+                self._guard(job, self._evaluate)
+        jobs = self._active()
+        if jobs:
+            self._train(jobs)
+        for job in jobs:
+            if job.id in self.jobs:
+                self._guard(job, self._after_step)
+        return bool(self.jobs)
+
+    def _active(self) -> list[TrainingJob]:
+        return list(self.jobs.values())
+
+    def _guard(self, job: TrainingJob, action: Callable[[TrainingJob], None]) -> None:
+        """Run a job's own part; what goes wrong there ends that job alone."""
+        try:
+            action(job)
+        except Exception as error:
+            self._drop(job, error)
+
+    def _drop(self, job: TrainingJob, error: Exception) -> None:
+        del self.jobs[job.id]
+        self.bank.release(job.slot)
+        job.observer.failed(error)
+
+    def _train(self, jobs: Sequence[TrainingJob]) -> None:
+        started = time.monotonic()
+        items: list[tuple[Example, int]] = []
+        tokens = []
+        for index, job in enumerate(jobs):
+            batch = job.next_batch()
+            items += ((example, index) for example in batch)
+            tokens.append(sum(e.trained_tokens for e in batch))
+        counts = torch.tensor(tokens, device=self.runtime.device)
+        losses = torch.zeros(len(jobs), device=self.runtime.device)
+        hits = torch.zeros_like(losses)
+        for group in split_by_tokens(items, self.token_budget):
+            nll, correct, owners = self._forward(group, [job.slot for job in jobs])
+            (nll / counts[owners]).sum().backward()  # type: ignore[no-untyped-call]
+            losses.index_add_(0, owners, nll.detach())
+            hits.index_add_(0, owners, correct.float())
+        mean_losses, accuracies = (losses / counts).tolist(), (hits / counts).tolist()
+        healthy = []
+        for job, loss in zip(jobs, mean_losses, strict=True):
+            if math.isfinite(loss):
+                healthy.append(job)
+            else:
+                self._drop(
+                    job,
+                    NonFiniteLoss(
+                        f"the loss became {loss} at step {job.step + 1}",
+                        param="osora.learning_rate",
+                        next_action="submit the job again with a lower learning rate",
+                    ),
+                )
+        rates = {job.id: job.spec.learning_rate_at(job.step, job.total_steps) for job in healthy}
+        self.optimizer.step([RowStep(j.slot, rates[j.id], j.step, j.spec.max_grad_norm) for j in healthy])
+        seconds = time.monotonic() - started
+        for job, loss, accuracy, count in zip(jobs, mean_losses, accuracies, tokens, strict=True):
+            if job.id not in rates:
+                continue
+            job.step += 1
+            job.trained_tokens += count
+            job.observer.progress(
+                Progress(
+                    step=job.step,
+                    total_steps=job.total_steps,
+                    epoch=job.step / job.steps_per_epoch,
+                    loss=loss,
+                    accuracy=accuracy,
+                    learning_rate=rates[job.id],
+                    trained_tokens=job.trained_tokens,
+                    step_tokens=count,
+                    step_seconds=seconds,
+                )
+            )
+
+    def _forward(
+        self, group: Sequence[tuple[Example, int]], slots: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (nats) and correctness of every counted token of a group, and which job (index into slots) owns it."""
+        device = self.runtime.device
+        group = sorted(group, key=lambda item: item[1])
+        batch = pad([example for example, _ in group], device)
+        row_slots = [slots[owner] for _, owner in group]
+        owners = torch.tensor([owner for _, owner in group], device=device)
+        with use_slots(self.bank, torch.tensor(row_slots, device=device), runs(row_slots)):
+            hidden = self.runtime.hidden_states(batch.inputs)
+        logits = self.runtime.logits(hidden[batch.positions[:, 0], batch.positions[:, 1]]).float()
+        nll = F.cross_entropy(logits, batch.targets, reduction="none")
+        return nll, logits.detach().argmax(dim=-1) == batch.targets, owners[batch.rows]
+
+    def _evaluate(self, job: TrainingJob) -> None:
+        items = [(example, 0) for example in job.valid]
+        loss = correct = count = 0.0
+        with torch.no_grad():
+            for group in split_by_tokens(items, self.token_budget):
+                nll, hits, _ = self._forward(group, [job.slot])
+                loss, correct, count = loss + nll.sum().item(), correct + hits.sum().item(), count + len(nll)
+        job.evaluated_at = job.step
+        job.observer.evaluated(Evaluation(job.step, job.total_steps, loss / count, correct / count))
+
+    def _after_step(self, job: TrainingJob) -> None:
+        if job.done:
+            if job.wants_evaluation():
+                self._evaluate(job)
+            outcome = Outcome(self._adapter(job), job.step, job.trained_tokens)
+            del self.jobs[job.id]
+            self.bank.release(job.slot)
+            job.observer.finished(outcome)
+        elif job.wants_checkpoint(self.checkpoint_seconds):
+            job.checkpointed = (job.step, time.monotonic())
+            job.observer.checkpoint(self._checkpoint(job))
+
+    def _adapter(self, job: TrainingJob) -> Adapter:
+        basis, targets = self.runtime.basis, job.spec.target_modules
+        modules = set(basis.target_modules if targets == "all-linear" else targets)
+        row = self.bank.read(job.slot)
+        return Adapter.from_row(row, basis, rank=job.spec.rank, modules=modules, base=self.runtime.name)
+
+    def _checkpoint(self, job: TrainingJob) -> Checkpoint:
+        return Checkpoint(
+            step=job.step,
+            trained_tokens=job.trained_tokens,
+            spec_hash=job.identity(self.runtime.basis),
+            values=self.bank.read(job.slot),
+            first=self.optimizer.first[job.slot].cpu().clone(),
+            second=self.optimizer.second[job.slot].cpu().clone(),
+        )

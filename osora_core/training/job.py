@@ -1,0 +1,122 @@
+"""One job inside the training engine: its data cursor, its schedule and what it reports."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+from osora_core.adapter import Adapter
+from osora_core.basis import Basis
+from osora_core.data import Example, batch_order
+from osora_core.errors import UserError
+from osora_core.training.checkpoint import Checkpoint
+from osora_core.training.spec import JobSpec
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One finished step. Loss in nats a token over the step's own tokens; `step` counts from 1."""
+
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float
+    accuracy: float
+    learning_rate: float
+    trained_tokens: int
+    step_tokens: int
+    step_seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The validation set after `step` steps (0: the bare base). Loss in nats a token, accuracy of the top token."""
+
+    step: int
+    total_steps: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished job leaves."""
+
+    adapter: Adapter
+    step: int
+    trained_tokens: int
+
+
+class Observer(Protocol):
+    """What a job tells its owner. Called on the engine's thread, so each must return at once."""
+
+    def progress(self, progress: Progress) -> None: ...
+    def evaluated(self, evaluation: Evaluation) -> None: ...
+    def checkpoint(self, checkpoint: Checkpoint) -> None: ...
+    def finished(self, outcome: Outcome) -> None: ...
+    def failed(self, error: Exception) -> None: ...
+
+
+@dataclass(eq=False)
+class TrainingJob:
+    """A job to hand to the engine. `resume` continues it exactly from a checkpoint of the same spec, data and basis."""
+
+    id: str
+    spec: JobSpec
+    train: Sequence[Example]
+    observer: Observer
+    valid: Sequence[Example] = ()
+    resume: Checkpoint | None = None
+    slot: int = field(default=0, init=False)
+    step: int = field(default=0, init=False)
+    trained_tokens: int = field(default=0, init=False)
+    evaluated_at: int = field(default=-1, init=False)
+    checkpointed: tuple[int, float] = field(default=(0, 0.0), init=False)
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise UserError("the training file has no rows", param="training_file")
+        self.checkpointed = (0, time.monotonic())
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.train) / self.spec.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.spec.epochs
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self.total_steps
+
+    def identity(self, basis: Basis) -> str:
+        """sha256 over spec, data and basis: what a checkpoint must agree on to continue exactly."""
+        digest = hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True).encode())
+        digest.update(basis.fingerprint.encode())
+        for example in self.train:
+            digest.update(repr((example.tokens, example.mask)).encode())
+        return digest.hexdigest()
+
+    def next_batch(self) -> list[Example]:
+        """The examples of the next step: a function of seed and step alone."""
+        epoch, index = divmod(self.step, self.steps_per_epoch)
+        if index == 0 or not hasattr(self, "_order"):
+            self._order = batch_order(len(self.train), self.spec.batch_size, self.spec.seed, epoch)
+        return [self.train[row] for row in self._order[index]]
+
+    def wants_evaluation(self) -> bool:
+        """At the bare base, at each epoch's end, once each."""
+        due = self.spec.evaluate == "epoch" and self.step % self.steps_per_epoch == 0
+        return bool(self.valid) and due and self.evaluated_at != self.step
+
+    def wants_checkpoint(self, every_seconds: float) -> bool:
+        at_step, at_time = self.checkpointed
+        if self.done or self.step == at_step:
+            return False
+        steps = self.spec.checkpoint_steps
+        return (steps is not None and self.step % steps == 0) or time.monotonic() - at_time >= every_seconds

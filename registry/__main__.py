@@ -1,0 +1,52 @@
+"""`python -m registry init`: prepares an installation; safe to repeat, and from several processes at once."""
+
+import argparse
+import os
+from pathlib import Path
+
+from filelock import FileLock
+
+from registry import migrate, tenants
+from registry.context import Registry
+from registry.errors import Unauthorized
+from registry.settings import Settings, get_settings
+
+
+def init(settings: Settings) -> None:
+    """Migrates the database, makes the default tenant, leaves a full key of it in `{data_dir}/local.key`."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(settings.data_dir / "init.lock"):
+        migrate.upgrade(settings.database_url)
+        with Registry.open(settings) as registry, registry.transaction() as session:
+            tenants.ensure_tenant(session)
+            path = settings.local_key_path
+            try:
+                tenants.authenticate(session, path.read_text().strip())
+            except (FileNotFoundError, Unauthorized):
+                # No key yet, or one of another database or pepper.
+                _, plaintext = tenants.create_key(
+                    session, tenants.DEFAULT_TENANT, "local", tenants.ALL_SCOPES
+                )
+                _write_private(path, plaintext)
+
+
+def _write_private(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o600)  # one left over from before may have been open to others
+        file.write(text + "\n")
+    temporary.replace(path)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m registry", description="The system of record of Osora.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("init", help="migrate the database, create the default tenant and the local key")
+    parser.parse_args()
+    init(get_settings())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Trained adapters: what the API resolves a model name to, and what an inference server loads."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from sqlalchemy import Select, or_, select
+from sqlalchemy.orm import Session
+
+from registry.context import Registry
+from registry.errors import NotFound
+from registry.models import Adapter, Job
+from registry.paging import Order, Page, fetch_page
+from registry.tenants import Principal
+
+
+@dataclass(frozen=True)
+class AdapterRef:
+    """All that an inference server needs to fetch an adapter and to know it for what it is."""
+
+    id: str
+    name: str
+    version: int
+    object_key: str
+    sha256: str
+    bytes: int
+    base: str
+    base_fingerprint: str
+    basis_fingerprint: str
+
+    @classmethod
+    def of(cls, adapter: Adapter) -> Self:
+        """The reference to an adapter's row."""
+        return cls(
+            id=adapter.id,
+            name=adapter.name,
+            version=adapter.version,
+            object_key=adapter.object_key,
+            sha256=adapter.sha256,
+            bytes=adapter.bytes,
+            base=adapter.base,
+            base_fingerprint=adapter.base_fingerprint,
+            basis_fingerprint=adapter.basis_fingerprint,
+        )
+
+
+def get(session: Session, principal: Principal, id_or_name: str, *, param: str = "adapter_id") -> Adapter:
+    """An adapter of the tenant's, by `adp-…` or `ft:…`. Raises `NotFound`, naming the field `param`."""
+    adapter = session.scalars(_named(principal, id_or_name)).one_or_none()
+    if adapter is None:
+        raise _not_found(id_or_name, param)
+    return adapter
+
+
+def list(
+    session: Session,
+    principal: Principal,
+    *,
+    base: str | None = None,
+    after: str | None = None,
+    limit: int = 20,
+    order: Order = "desc",
+) -> Page[Adapter]:
+    """A page of the tenant's adapters. Raises `NotFound` when `after` is none of them."""
+    statement = _of(principal)
+    if base is not None:
+        statement = statement.where(Adapter.base == base)
+    start = None if after is None else get(session, principal, after, param="after")
+    position = None if start is None else (start.created_at, start.id)
+    keys = (Adapter.created_at, Adapter.id)
+    return fetch_page(session, statement, keys, after=position, limit=limit, order=order)
+
+
+def delete(registry: Registry, principal: Principal, id_or_name: str) -> Adapter:
+    """Deletes an adapter, row and bytes, and returns what it was. Its job keeps the name it had."""
+    with registry.transaction() as session:
+        adapter = session.scalars(_named(principal, id_or_name).with_for_update()).one_or_none()
+        if adapter is None:
+            raise _not_found(id_or_name, "adapter_id")
+        job = session.get_one(Job, adapter.job_id)
+        job.adapter_id = None
+        session.delete(adapter)
+    registry.store.delete(adapter.object_key)
+    return adapter
+
+
+def content(registry: Registry, principal: Principal, id_or_name: str) -> Iterator[bytes]:
+    """The adapter's ZIP, in pieces. Raises `NotFound` at the call."""
+    with registry.reading() as session:
+        key = get(session, principal, id_or_name).object_key
+    return registry.store.stream(key)
+
+
+def _of(principal: Principal) -> Select[Adapter]:
+    return select(Adapter).where(Adapter.tenant_id == principal.tenant_id)
+
+
+def _named(principal: Principal, id_or_name: str) -> Select[Adapter]:
+    return _of(principal).where(or_(Adapter.id == id_or_name, Adapter.name == id_or_name))
+
+
+def _not_found(id_or_name: str, param: str) -> NotFound:
+    return NotFound(
+        f"no adapter {id_or_name!r}",
+        param=param,
+        code="adapter_not_found",
+        next_action="list the adapters for their ids and names",
+    )

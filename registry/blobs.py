@@ -1,0 +1,101 @@
+"""The `db:` object store: pieces in the `blobs` table, for deployments with nothing but a database."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from registry.db import read_only
+from registry.models import Blob
+from registry.object_keys import checked, missing
+
+_PIECE_BYTES = 1024 * 1024
+
+
+class DatabaseStore:
+    """See `registry.store.ObjectStore`. It makes its own transactions; do not call it inside one."""
+
+    url = "db:"
+
+    def __init__(self, engine: Engine) -> None:
+        self._writers = engine
+        self._readers = read_only(engine)
+
+    def put(self, key: str, data: bytes | Path) -> None:
+        """See `ObjectStore.put`."""
+        while True:
+            try:
+                with self._writers.begin() as connection:
+                    connection.execute(delete(Blob).where(Blob.key == checked(key)))
+                    _insert(connection, key, data)
+                return
+            except IntegrityError:
+                # Another put of this key committed between our DELETE and our INSERT; now we see its rows.
+                continue
+
+    def put_if_absent(self, key: str, data: bytes | Path) -> bool:
+        """See `ObjectStore.put_if_absent`."""
+        try:
+            with self._writers.begin() as connection:
+                _insert(connection, checked(key), data)
+        except IntegrityError:
+            return False
+        return True
+
+    def get(self, key: str) -> bytes:
+        """See `ObjectStore.get`."""
+        return b"".join(self.stream(key))
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """See `ObjectStore.stream`."""
+        if self.size(key) is None:
+            raise missing(key)
+        return self._pieces(key)
+
+    def size(self, key: str) -> int | None:
+        """See `ObjectStore.size`."""
+        with self._readers.begin() as connection:
+            size: int | None = connection.scalar(
+                select(func.sum(func.length(Blob.data))).where(Blob.key == checked(key))
+            )
+        return None if size is None else int(size)
+
+    def delete(self, key: str) -> None:
+        """See `ObjectStore.delete`."""
+        with self._writers.begin() as connection:
+            connection.execute(delete(Blob).where(Blob.key == checked(key)))
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See `ObjectStore.list`."""
+        folder = prefix.rstrip("/") + "/" if prefix else ""
+        found = select(Blob.key).where(Blob.number == 0, Blob.key.startswith(folder, autoescape=True))
+        with self._readers.begin() as connection:
+            return iter(sorted(connection.scalars(found)))
+
+    def _pieces(self, key: str) -> Iterator[bytes]:
+        # One statement is one snapshot: an overwrite meanwhile cannot mix two objects.
+        statement = select(Blob.data).where(Blob.key == key).order_by(Blob.number)
+        with (
+            self._readers.connect().execution_options(yield_per=4) as connection,
+            connection.begin(),
+            # Closed by name: a reader that leaves early must not leave a cursor open on the server.
+            connection.execute(statement) as result,
+        ):
+            yield from result.scalars()
+
+
+def _insert(connection: Connection, key: str, data: bytes | Path) -> None:
+    for number, piece in enumerate(_split(data)):
+        connection.execute(insert(Blob).values(key=key, number=number, data=piece))
+
+
+def _split(data: bytes | Path) -> Iterator[bytes]:
+    if isinstance(data, bytes):
+        for start in range(0, max(len(data), 1), _PIECE_BYTES):
+            yield data[start : start + _PIECE_BYTES]
+        return
+    with data.open("rb") as file:
+        yield file.read(_PIECE_BYTES)  # the first piece even when empty: it is what makes the object exist
+        while piece := file.read(_PIECE_BYTES):
+            yield piece

@@ -1,0 +1,60 @@
+"""What a process opens once and hands around: settings, engine, sessions, object store."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from registry.db import make_engine, read_only
+from registry.settings import Settings
+from registry.store import ObjectStore, open_store
+
+
+@dataclass(frozen=True)
+class Registry:
+    """An open registry. Sessions commit at the boundary, in `transaction()`; services only flush."""
+
+    settings: Settings
+    engine: Engine
+    sessions: sessionmaker[Session]
+    readers: sessionmaker[Session]
+    store: ObjectStore
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Connects lazily; the schema must be there (`registry.migrate.upgrade`)."""
+        engine = make_engine(settings.database_url)
+        # Keys are hashed with a pepper; it rides on the session so that services need no global settings.
+        info = {"key_pepper": settings.key_pepper}
+        return cls(
+            settings=settings,
+            engine=engine,
+            sessions=sessionmaker(engine, expire_on_commit=False, info=info),
+            readers=sessionmaker(read_only(engine), expire_on_commit=False, info=info),
+            store=open_store(settings.object_store, settings.object_store_options, engine),
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session that commits at exit and rolls back on an exception."""
+        with self.sessions.begin() as session:
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that only reads: one snapshot on SQLite, and it never waits for a writer there."""
+        with self.readers.begin() as session:
+            yield session
+
+    def close(self) -> None:
+        """Closes the pooled connections."""
+        self.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

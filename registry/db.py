@@ -1,0 +1,108 @@
+"""Engines and the little SQL that differs between SQLite and PostgreSQL.
+
+SQLite transactions: a transaction that starts as a reader and later writes can fail at once with "database
+is locked", whatever the busy timeout, because its snapshot may be stale. So every transaction says at its
+beginning what it is. Writers, the default, BEGIN IMMEDIATE and queue for the one write lock. Sessions bound
+to `read_only(engine)` BEGIN deferred: they take no write lock and, under WAL,
+neither wait nor make others wait.
+
+Queues use `.with_for_update(skip_locked=True)`. PostgreSQL honours it; SQLAlchemy leaves it out for SQLite,
+where the write lock already makes the transaction the only one.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Double, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+_SQLITE_BUSY_SECONDS = 30
+_READ_ONLY = "osora_read_only"
+
+
+class now(FunctionElement[float]):
+    """The database's clock as unix seconds, with fractions. The time of the call, not of the transaction."""
+
+    type = Double()
+    inherit_cache = True
+
+
+class now_seconds(FunctionElement[int]):
+    """The database's clock as whole unix seconds: what clients see as `created_at`."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: now, compiler: SQLCompiler, **kw: Any) -> str:
+    # julianday() rather than unixepoch('subsec'), which needs SQLite 3.42.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(element: now, compiler: SQLCompiler, **kw: Any) -> str:
+    return "extract(epoch from clock_timestamp())::double precision"
+
+
+@compiles(now_seconds, "sqlite")
+def _now_seconds_sqlite(element: now_seconds, compiler: SQLCompiler, **kw: Any) -> str:
+    return "CAST(strftime('%s', 'now') AS INTEGER)"
+
+
+@compiles(now_seconds, "postgresql")
+def _now_seconds_postgresql(element: now_seconds, compiler: SQLCompiler, **kw: Any) -> str:
+    return "floor(extract(epoch from clock_timestamp()))::bigint"
+
+
+def make_engine(url: str | URL) -> Engine:
+    """An engine for SQLite or PostgreSQL, set up for several processes with several threads each.
+
+    Raises:
+        ValueError: the URL names another kind of database.
+    """
+    parsed = make_url(url)
+    match parsed.get_backend_name():
+        case "sqlite":
+            return _make_sqlite_engine(parsed)
+        case "postgresql":
+            return create_engine(
+                parsed.set(drivername="postgresql+psycopg"), pool_size=10, max_overflow=30, pool_pre_ping=True
+            )
+        case other:
+            raise ValueError(
+                f"OSORA_DATABASE_URL: {other!r} is not supported; use sqlite:///path or postgresql+psycopg://host/name"
+            )
+
+
+def read_only(engine: Engine) -> Engine:
+    """The same engine and pool, for transactions that only read; the database refuses a write in one."""
+    return engine.execution_options(**{_READ_ONLY: True, "postgresql_readonly": True})
+
+
+def _make_sqlite_engine(url: URL) -> Engine:
+    if url.database is None or url.database in ("", ":memory:"):
+        raise ValueError(
+            f"OSORA_DATABASE_URL: {url} is in memory, but several processes share it; name a file"
+        )
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": _SQLITE_BUSY_SECONDS}, pool_size=10, max_overflow=30)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, record: object) -> None:
+    # None: the driver opens no transactions of its own; _begin_sqlite does, and says of which kind.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reads = bool(connection.get_execution_options().get(_READ_ONLY, False))
+    connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if reads else 'OFF'}")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,0 +1,120 @@
+"""The one error tree. Each class knows its HTTP status; the API turns an instance into the error body."""
+
+from typing import ClassVar
+
+
+class OsoraError(Exception):
+    """An error with a meaning for the caller.
+
+    Args:
+        message: what is wrong, with the offending value.
+        param: the request field at fault, if one is.
+        code: a stable word for programs; defaults to the class's own.
+        next_action: what the caller can do about it.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        next_action: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or type(self).code
+        self.next_action = next_action
+
+
+class InvalidRequest(OsoraError):
+    """The request cannot be carried out as written."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class InvalidFile(InvalidRequest):
+    """A line of an uploaded file is not what training needs.
+
+    Attributes:
+        line: 1-based line number, None when the file as a whole is at fault.
+        field: path of the field inside the line, such as `messages[1].content`.
+    """
+
+    code = "invalid_file"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        line: int | None = None,
+        field: str | None = None,
+        next_action: str | None = None,
+    ) -> None:
+        where = f"line {line}: " if line is not None else ""
+        super().__init__(where + message, param="file", next_action=next_action)
+        self.line = line
+        self.field = field
+
+
+class Unauthorized(OsoraError):
+    """No key, or not one of ours."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(OsoraError):
+    """A good key without the scope that this takes."""
+
+    status = 403
+    type = "permission_error"
+    code = "insufficient_scope"
+
+
+class NotFound(OsoraError):
+    """No such thing, or not this tenant's."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class Conflict(OsoraError):
+    """The thing is not in a state that allows this."""
+
+    status = 409
+    type = "conflict_error"
+    code = "conflict"
+
+
+class TooLarge(OsoraError):
+    """The body is over the configured limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "too_large"
+
+
+class RateLimited(OsoraError):
+    """Too many requests; try again later."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limited"
+
+
+class Unavailable(OsoraError):
+    """Something we depend on is down; try again later."""
+
+    status = 503
+    type = "service_unavailable_error"
+    code = "unavailable"

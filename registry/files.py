@@ -1,0 +1,151 @@
+"""Datasets in, result files out."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from sqlalchemy import Select, or_, select
+from sqlalchemy.orm import Session
+
+from registry.context import Registry
+from registry.dataset import DatasetCheck
+from registry.errors import Conflict, InvalidRequest, NotFound, TooLarge
+from registry.ids import new_id
+from registry.models import TERMINAL, File, Job
+from registry.paging import Order, Page, fetch_page
+from registry.tenants import Principal
+
+TRAINING_PURPOSE = "fine-tune"
+RESULTS_PURPOSE = "fine-tune-results"
+_CHUNK_BYTES = 1024 * 1024
+
+
+def ingest(registry: Registry, principal: Principal, stream: IO[bytes], filename: str, purpose: str) -> File:
+    """Stores a training file, checking every line as it comes in; the stream is read once, in pieces.
+
+    Raises:
+        InvalidRequest: the purpose is not one that is uploaded.
+        InvalidFile: a line is not training data; nothing is stored.
+        TooLarge: over `max_upload_bytes`; nothing is stored.
+    """
+    if purpose != TRAINING_PURPOSE:
+        raise InvalidRequest(
+            f"{purpose!r} is not a purpose for uploads",
+            param="purpose",
+            next_action=f"use {TRAINING_PURPOSE!r}",
+        )
+    limit = registry.settings.max_upload_bytes
+    with tempfile.NamedTemporaryFile(prefix="osora-upload-") as spool:
+        check, sha256, size = DatasetCheck(), hashlib.sha256(), 0
+        while chunk := stream.read(_CHUNK_BYTES):
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(
+                    f"the file is over {limit} bytes",
+                    param="file",
+                    next_action="split it, or raise OSORA_MAX_UPLOAD_BYTES",
+                )
+            check.feed(chunk)
+            sha256.update(chunk)
+            spool.write(chunk)
+        summary = check.finish()
+        spool.flush()
+        file = File(
+            id=(file_id := new_id("file-")),
+            tenant_id=principal.tenant_id,
+            filename=filename,
+            purpose=purpose,
+            object_key=f"files/{principal.tenant_id}/{file_id}.jsonl",
+            bytes=size,
+            sha256=sha256.hexdigest(),
+            format=summary.format,
+            rows=summary.rows,
+        )
+        # The object first: a row never points at nothing. A crash in between leaves a harmless orphan.
+        registry.store.put(file.object_key, Path(spool.name))
+    try:
+        with registry.transaction() as session:
+            session.add(file)
+    except BaseException:
+        registry.store.delete(file.object_key)
+        raise
+    return file
+
+
+def get(session: Session, principal: Principal, file_id: str, *, param: str = "file_id") -> File:
+    """A file of the tenant's. Raises `NotFound`, naming the request field `param`."""
+    file = session.scalars(_of(principal).where(File.id == file_id)).one_or_none()
+    if file is None:
+        raise _not_found(file_id, param)
+    return file
+
+
+def get_for_training(session: Session, principal: Principal, file_id: str, *, param: str) -> File:
+    """A training file of the tenant's, held against deletion until the transaction ends."""
+    file = session.scalars(_of(principal).where(File.id == file_id).with_for_update(read=True)).one_or_none()
+    if file is None:
+        raise _not_found(file_id, param)
+    if file.purpose != TRAINING_PURPOSE:
+        raise InvalidRequest(
+            f"file {file_id!r} has the purpose {file.purpose!r}",
+            param=param,
+            next_action=f"name a file uploaded with the purpose {TRAINING_PURPOSE!r}",
+        )
+    return file
+
+
+def delete(registry: Registry, principal: Principal, file_id: str) -> None:
+    """Deletes a file, row and bytes. Raises `NotFound`, and `Conflict` while a live job uses it."""
+    with registry.transaction() as session:
+        file = session.scalars(_of(principal).where(File.id == file_id).with_for_update()).one_or_none()
+        if file is None:
+            raise _not_found(file_id, "file_id")
+        uses = or_(Job.training_file_id == file_id, Job.validation_file_id == file_id)
+        user = session.scalar(select(Job.id).where(uses, Job.status.not_in(TERMINAL)).limit(1))
+        if user is not None:
+            raise Conflict(
+                f"file {file_id!r} is used by the job {user}, which has not ended",
+                code="file_in_use",
+                next_action=f"wait for {user} or cancel it",
+            )
+        session.delete(file)
+    registry.store.delete(file.object_key)
+
+
+def content(registry: Registry, principal: Principal, file_id: str) -> Iterator[bytes]:
+    """The file's bytes, in pieces. Raises `NotFound` at the call."""
+    with registry.reading() as session:
+        key = get(session, principal, file_id).object_key
+    return registry.store.stream(key)
+
+
+def list(
+    session: Session,
+    principal: Principal,
+    *,
+    purpose: str | None = None,
+    after: str | None = None,
+    limit: int = 10_000,
+    order: Order = "desc",
+) -> Page[File]:
+    """A page of the tenant's files. Raises `NotFound` when `after` is none of them."""
+    statement = _of(principal)
+    if purpose is not None:
+        statement = statement.where(File.purpose == purpose)
+    start = None if after is None else get(session, principal, after, param="after")
+    position = None if start is None else (start.created_at, start.id)
+    return fetch_page(
+        session, statement, (File.created_at, File.id), after=position, limit=limit, order=order
+    )
+
+
+def _of(principal: Principal) -> Select[File]:
+    return select(File).where(File.tenant_id == principal.tenant_id)
+
+
+def _not_found(file_id: str, param: str) -> NotFound:
+    return NotFound(
+        f"no file {file_id!r}", param=param, code="file_not_found", next_action="list the files for their ids"
+    )

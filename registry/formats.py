@@ -1,0 +1,162 @@
+"""What a line of training data may look like: JSON Lines of chats, or of prompts and completions."""
+
+import json
+from typing import Any, Literal, NoReturn
+
+from registry.errors import InvalidFile
+
+Format = Literal["chat", "completion"]
+
+ROLES = ("system", "user", "assistant", "tool")
+_CHAT_EXAMPLE = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
+_COMPLETION_EXAMPLE = '{"prompt": "…", "completion": "…"}'
+
+
+def check_line(raw: bytes, number: int) -> Format:
+    """The format of one line of JSON Lines. Raises `InvalidFile` with the line's number and field."""
+    row = _parse(raw, number)
+    line = _Line(number)
+    if not isinstance(row, dict):
+        line.reject(None, f"must be a JSON object, not {_kind(row)}", f"write each line as {_CHAT_EXAMPLE}")
+    if "messages" in row:
+        line.only(row, "", ("messages",))
+        _check_chat(line, row["messages"])
+        return "chat"
+    if "prompt" in row or "completion" in row:
+        line.only(row, "", ("prompt", "completion"))
+        line.text(row, "", "prompt", "the text to complete")
+        if line.text(row, "", "completion", "the text to learn") == "":
+            line.reject(
+                "completion", "is empty, so there is nothing to learn", "give it text or remove the line"
+            )
+        return "completion"
+    line.reject(
+        None,
+        f"has neither `messages` nor `prompt` and `completion`; its keys are {_quoted(sorted(row))}",
+        f"write each line as {_CHAT_EXAMPLE} or {_COMPLETION_EXAMPLE}",
+    )
+
+
+def _check_chat(line: "_Line", messages: Any) -> None:
+    if not isinstance(messages, list) or not messages:
+        line.reject("messages", f"must be a list with a message in it, not {_kind(messages)}", _CHAT_EXAMPLE)
+    learns = False
+    for index, message in enumerate(messages):
+        path = f"messages[{index}]"
+        if not isinstance(message, dict):
+            line.reject(
+                path, f"must be an object with `role` and `content`, not {_kind(message)}", _CHAT_EXAMPLE
+            )
+        role = message.get("role")
+        if role not in ROLES:
+            line.reject(f"{path}.role", f"is {_quoted(role)}", f"use one of {', '.join(ROLES)}")
+        line.only(message, f"{path}.", ("role", "content", "weight"))
+        content = line.text(message, f"{path}.", "content", "the message's text")
+        learns |= _weight(line, message, path) != 0 and role == "assistant" and content != ""
+    if not learns:
+        line.reject(
+            "messages",
+            "has no assistant message to learn from (one with text, and a weight other than 0)",
+            'add one: {"role": "assistant", "content": "…"}',
+        )
+
+
+def _weight(line: "_Line", message: dict[str, Any], path: str) -> int:
+    if "weight" not in message:
+        return 1
+    weight = message["weight"]
+    if message["role"] != "assistant":
+        line.reject(f"{path}.weight", "is only for assistant messages", "remove it")
+    if type(weight) is not int or weight not in (0, 1):  # True == 1, and is not a weight
+        line.reject(f"{path}.weight", f"is {_quoted(weight)}", "use 0 (not learned) or 1 (learned)")
+    return weight
+
+
+class _Line:
+    """Raises errors that name a line."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def reject(self, field: str | None, problem: str, next_action: str) -> NoReturn:
+        subject = f"`{field}` " if field else ""
+        raise InvalidFile(subject + problem, line=self.number, field=field, next_action=next_action)
+
+    def only(self, row: dict[str, Any], prefix: str, known: tuple[str, ...]) -> None:
+        for key in row:
+            if key not in known:
+                self.reject(
+                    prefix + _short(key), "is not known here", f"remove it; known are {', '.join(known)}"
+                )
+
+    def text(self, row: dict[str, Any], prefix: str, key: str, what: str) -> str:
+        if key not in row:
+            self.reject(prefix + key, "is missing", f"add {what}")
+        value = row[key]
+        if not isinstance(value, str):
+            self.reject(
+                prefix + key, f"must be a string, not {_kind(value)}", f"write {what} as a JSON string"
+            )
+        if not _is_unicode(value):
+            self.reject(
+                prefix + key,
+                "has half of a surrogate pair (\\ud800 to \\udfff)",
+                "write the character itself",
+            )
+        return value
+
+
+def _parse(raw: bytes, number: int) -> Any:
+    try:
+        return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        problem = f"byte {error.start + 1} is not UTF-8"
+        raise InvalidFile(problem, line=number, next_action="save the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        problem = f"is not JSON: {error.msg} at character {error.colno}"
+        next_action = "put one complete JSON object on each line"
+        raise InvalidFile(problem, line=number, next_action=next_action) from error
+    except (ValueError, RecursionError) as error:  # NaN, a number of thousands of digits, nesting without end
+        problem = f"is not usable JSON: {error}"
+        raise InvalidFile(
+            problem, line=number, next_action="write plain strings and small numbers"
+        ) from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case []:
+            return "an empty list"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
+def _quoted(value: Any) -> str:
+    return _short(json.dumps(value))
+
+
+def _short(text: str) -> str:
+    printable = text.encode("utf-8", "replace").decode("utf-8")
+    return printable if len(printable) <= 60 else printable[:57] + "…"

@@ -1,0 +1,63 @@
+"""The job state machine.
+
+    queued -> running -> succeeded | failed | cancelled
+    queued | running -> paused -> queued
+
+The row is the truth and a broker message a hint. A worker claims a job by one UPDATE, which gives it a token
+and a lease. Every write of the running job is conditional on the token, so a worker that was given up for
+dead (and is not) changes nothing. See `lease`, `progress`, `endings` for the worker's side, `requests` and
+`queries` for the tenant's, `recovery` for what puts things right.
+"""
+
+from registry.jobs.endings import complete, fail, finish_cancelled, finish_paused
+from registry.jobs.lease import claim, heartbeat, release
+from registry.jobs.progress import add_event, record_checkpoint, record_progress
+from registry.jobs.queries import attempts, checkpoints, events, get, queue_position
+from registry.jobs.queries import list_jobs as list
+from registry.jobs.recovery import reap, reconcile
+from registry.jobs.requests import cancel, pause, resume, submit
+from registry.jobs.spec import (
+    Attempt,
+    CheckpointRef,
+    FileRef,
+    HeartbeatSignal,
+    JobError,
+    JobRequest,
+    LeaseLost,
+    NewAdapter,
+    NewResultFile,
+)
+
+__all__ = [
+    "Attempt",
+    "CheckpointRef",
+    "FileRef",
+    "HeartbeatSignal",
+    "JobError",
+    "JobRequest",
+    "LeaseLost",
+    "NewAdapter",
+    "NewResultFile",
+    "add_event",
+    "attempts",
+    "cancel",
+    "checkpoints",
+    "claim",
+    "complete",
+    "events",
+    "fail",
+    "finish_cancelled",
+    "finish_paused",
+    "get",
+    "heartbeat",
+    "list",
+    "pause",
+    "queue_position",
+    "reap",
+    "reconcile",
+    "record_checkpoint",
+    "record_progress",
+    "release",
+    "resume",
+    "submit",
+]

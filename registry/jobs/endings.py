@@ -1,0 +1,118 @@
+"""How an attempt ends a job. Every write is fenced by its token and raises `LeaseLost`."""
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.files import RESULTS_PURPOSE
+from registry.ids import model_name, new_id
+from registry.jobs.retry import retry_or_fail
+from registry.jobs.spec import Attempt, JobError, LeaseLost, NewAdapter, NewResultFile
+from registry.jobs.state import append_event, close_attempt, end, lock_fenced, obey_signal
+from registry.jobs.state import pause as set_paused
+from registry.models import Adapter, File, Job, JobAttempt, JobStatus
+
+
+def complete(
+    session: Session,
+    attempt: Attempt,
+    *,
+    step: int,
+    trained_tokens: int,
+    adapter: NewAdapter,
+    metrics: dict[str, Any],
+    result_file: NewResultFile | None = None,
+) -> Adapter:
+    """Publishes the adapter and ends the job as succeeded; the same attempt may repeat it.
+
+    `metrics` are the final ones, and become the data of the closing event.
+    """
+    try:
+        job = lock_fenced(session, attempt, step=step, trained_tokens=trained_tokens)
+    except LeaseLost:
+        published = _published_by(session, attempt)
+        if published is None:
+            raise
+        return published
+    adapter_id = new_id("adp-")
+    row = Adapter(
+        id=adapter_id,
+        tenant_id=job.tenant_id,
+        job_id=job.id,
+        name=model_name(job.base, attempt.tenant_name, job.suffix, adapter_id),
+        base=job.base,
+        base_fingerprint=adapter.base_fingerprint,
+        basis_fingerprint=adapter.basis_fingerprint,
+        rank=adapter.rank,
+        parameters=adapter.parameters,
+        target_modules=adapter.target_modules,
+        object_key=adapter.object_key,
+        sha256=adapter.sha256,
+        bytes=adapter.bytes,
+    )
+    session.add(row)
+    job.adapter_id, job.fine_tuned_model = row.id, row.name
+    if result_file is not None:
+        job.result_file_id = _add_result_file(session, job, result_file)
+    append_event(
+        session, job, f"New fine-tuned model created: {row.name}", data={"adapter_id": row.id, **metrics}
+    )
+    end(session, job, "succeeded", "The job has successfully completed")
+    close_attempt(session, job, "succeeded")
+    return row
+
+
+def fail(session: Session, attempt: Attempt, error: JobError) -> JobStatus:
+    """Ends the attempt with an error, and says what became of the job.
+
+    A platform fault puts the job back in the queue while attempts are left; any other fault fails it.
+    """
+    job = lock_fenced(session, attempt)
+    outcome = obey_signal(session, job)
+    if outcome is not None:
+        close_attempt(session, job, outcome, error=error)
+    elif error["fault"] == "platform":
+        retry_or_fail(session, job, error)
+        close_attempt(session, job, "failed", error=error)
+    else:
+        end(session, job, "failed", f"The job failed: {error['message']}", error=error)
+        close_attempt(session, job, "failed", error=error)
+    return job.status
+
+
+def finish_cancelled(session: Session, attempt: Attempt) -> None:
+    """Ends the job as cancelled, as its tenant asked."""
+    job = lock_fenced(session, attempt)
+    end(session, job, "cancelled", "Job cancelled")
+    close_attempt(session, job, "cancelled")
+
+
+def finish_paused(session: Session, attempt: Attempt) -> None:
+    """Sets the job aside, as its tenant asked; its newest checkpoint is where it resumes."""
+    job = lock_fenced(session, attempt)
+    set_paused(session, job)
+    close_attempt(session, job, "paused")
+
+
+def _published_by(session: Session, attempt: Attempt) -> Adapter | None:
+    statement = (
+        select(Adapter)
+        .join(JobAttempt, JobAttempt.job_id == Adapter.job_id)
+        .where(JobAttempt.token == attempt.token, JobAttempt.outcome == "succeeded")
+    )
+    return session.scalars(statement).one_or_none()
+
+
+def _add_result_file(session: Session, job: Job, result: NewResultFile) -> str:
+    file = File(
+        id=new_id("file-"),
+        tenant_id=job.tenant_id,
+        filename=result.filename,
+        purpose=RESULTS_PURPOSE,
+        object_key=result.object_key,
+        bytes=result.bytes,
+        sha256=result.sha256,
+    )
+    session.add(file)
+    return file.id

@@ -1,0 +1,107 @@
+"""Reading jobs and what belongs to them; every query starts from the tenant."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from registry.errors import InvalidRequest, NotFound
+from registry.models import Checkpoint, Job, JobAttempt, JobEvent, JobStatus
+from registry.paging import Order, Page, fetch_page
+from registry.tenants import Principal
+
+
+def get(session: Session, principal: Principal, job_id: str, *, param: str = "job_id") -> Job:
+    """A job of the tenant's. Raises `NotFound`, naming the request field `param`."""
+    job = session.scalars(_of(principal).where(Job.id == job_id)).one_or_none()
+    if job is None:
+        raise job_not_found(job_id, param)
+    return job
+
+
+def list_jobs(
+    session: Session,
+    principal: Principal,
+    *,
+    status: JobStatus | None = None,
+    metadata: Mapping[str, str] | None = None,
+    after: str | None = None,
+    limit: int = 20,
+    order: Order = "desc",
+) -> Page[Job]:
+    """The tenant's jobs of a status and with all of `metadata`. Raises `NotFound` for a bad `after`."""
+    statement = _of(principal)
+    if status is not None:
+        statement = statement.where(Job.status == status)
+    for key, value in (metadata or {}).items():
+        statement = statement.where(Job.metadata_[key].as_string() == value)
+    start = None if after is None else get(session, principal, after, param="after")
+    position = None if start is None else (start.created_at, start.id)
+    return fetch_page(session, statement, (Job.created_at, Job.id), after=position, limit=limit, order=order)
+
+
+def events(
+    session: Session,
+    principal: Principal,
+    job_id: str,
+    after_id: int | None = None,
+    limit: int = 20,
+    order: Order = "asc",
+) -> Page[JobEvent]:
+    """A page of the job's events; in the order "asc" those newer than `after_id`, in "desc" those older."""
+    job = get(session, principal, job_id)
+    of_job = select(JobEvent).where(JobEvent.job_id == job.id)
+    position = None if after_id is None else (after_id,)
+    return fetch_page(session, of_job, (JobEvent.id,), after=position, limit=limit, order=order)
+
+
+def checkpoints(
+    session: Session,
+    principal: Principal,
+    job_id: str,
+    *,
+    after: str | None = None,
+    limit: int = 10,
+    order: Order = "desc",
+) -> Page[Checkpoint]:
+    """A page of the job's checkpoints by step, newest first unless asked otherwise."""
+    job = get(session, principal, job_id)
+    of_job = select(Checkpoint).where(Checkpoint.job_id == job.id)
+    position = None
+    if after is not None:
+        start = session.scalars(of_job.where(Checkpoint.id == after)).one_or_none()
+        if start is None:
+            raise InvalidRequest(
+                f"{after!r} is not a checkpoint of {job_id}",
+                param="after",
+                next_action="list without `after` for the ids",
+            )
+        position = (start.step,)
+    return fetch_page(session, of_job, (Checkpoint.step,), after=position, limit=limit, order=order)
+
+
+def attempts(session: Session, principal: Principal, job_id: str) -> Sequence[JobAttempt]:
+    """Every claim of the job so far, in order."""
+    job = get(session, principal, job_id)
+    of_job = select(JobAttempt).where(JobAttempt.job_id == job.id)
+    return session.scalars(of_job.order_by(JobAttempt.number)).all()
+
+
+def queue_position(session: Session, job: Job) -> int | None:
+    """How many jobs of the same base, whoever's, are ahead in the queue; None unless the job is queued."""
+    if job.status != "queued":
+        return None
+    ahead = tuple_(Job.queued_at, Job.id) < tuple_(job.queued_at, job.id)
+    waiting = select(func.count()).where(Job.status == "queued", Job.base == job.base, ahead)
+    return session.scalars(waiting).one()
+
+
+def job_not_found(job_id: str, param: str = "job_id") -> NotFound:
+    """The error for a job that is not there, or not this tenant's."""
+    return NotFound(
+        f"no job {job_id!r}", param=param, code="job_not_found", next_action="list the jobs for their ids"
+    )
+
+
+def _of(principal: Principal) -> Select[Job]:
+    return select(Job).where(Job.tenant_id == principal.tenant_id)

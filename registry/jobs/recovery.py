@@ -1,0 +1,63 @@
+"""Maintenance that any number of workers run at once: lost workers' jobs, and lost messages."""
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from registry import outbox
+from registry.db import now
+from registry.jobs.retry import retry_or_fail
+from registry.jobs.spec import JobError
+from registry.jobs.state import close_attempt, obey_signal
+from registry.models import Job, OutboxMessage
+
+
+def reap(session: Session, limit: int = 100) -> int:
+    """Takes jobs from workers whose leases have run out, and returns how many.
+
+    A job goes back to the queue, or fails as `worker_lost` once its attempts are spent; one that its tenant
+    wanted cancelled or paused becomes that.
+    """
+    expired = (
+        select(Job)
+        .where(Job.status == "running", Job.lease_expires_at < now())
+        .order_by(Job.lease_expires_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    jobs = session.scalars(expired).all()
+    for job in jobs:
+        error = _worker_lost(job)
+        if obey_signal(session, job) is None:
+            retry_or_fail(session, job, error)
+        close_attempt(session, job, "lost", error=error)
+    return len(jobs)
+
+
+def reconcile(session: Session, older_than_seconds: float, limit: int = 100) -> int:
+    """Writes a new wake-up for jobs that have waited this long since their last one, and returns how many.
+
+    Messages get lost with a broker's memory. One too many is harmless: its claim finds the job taken.
+    """
+    pending = exists().where(OutboxMessage.job_id == Job.id)
+    forgotten = (
+        select(Job)
+        .where(Job.status == "queued", Job.announced_at < now() - older_than_seconds, ~pending)
+        .order_by(Job.announced_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=Job)
+    )
+    jobs = session.scalars(forgotten).all()
+    for job in jobs:
+        outbox.enqueue(session, job)
+    return len(jobs)
+
+
+def _worker_lost(job: Job) -> JobError:
+    return {
+        "code": "worker_lost",
+        "message": f"Attempt {job.attempt} was lost: worker {job.worker_id} stopped renewing its lease",
+        "param": None,
+        "fault": "platform",
+        "next_action": "look at the worker's log; a job that keeps losing its workers may need more memory",
+    }

@@ -1,0 +1,119 @@
+"""The tenant's side of a job: submit, cancel, pause, resume."""
+
+import secrets
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry import files
+from registry.errors import Conflict, InvalidRequest
+from registry.ids import new_id
+from registry.jobs.queries import job_not_found
+from registry.jobs.spec import JobRequest
+from registry.jobs.state import append_event, end, requeue
+from registry.jobs.state import pause as set_paused
+from registry.models import Job
+from registry.settings import Settings
+from registry.tenants import Principal
+
+
+def submit(session: Session, principal: Principal, request: JobRequest, settings: Settings) -> Job:
+    """Queues a job; its wake-up is in the outbox when the transaction commits.
+
+    Raises:
+        InvalidRequest: the base is not on offer, or a file is not training data.
+        NotFound: no such file of this tenant's.
+    """
+    if request.base not in settings.base_paths:
+        raise InvalidRequest(
+            f"base {request.base!r} is not on offer here",
+            param="model",
+            code="model_not_found",
+            next_action=f"choose one of {', '.join(settings.base_paths)}",
+        )
+    files.get_for_training(session, principal, request.training_file, param="training_file")
+    if request.validation_file is not None:
+        files.get_for_training(session, principal, request.validation_file, param="validation_file")
+    job = Job(
+        id=new_id("ftjob-"),
+        tenant_id=principal.tenant_id,
+        base=request.base,
+        training_file_id=request.training_file,
+        validation_file_id=request.validation_file,
+        suffix=request.suffix,
+        seed=secrets.randbelow(2**31) if request.seed is None else request.seed,
+        metadata_=request.metadata,
+        hyperparameters=request.hyperparameters,
+        osora=request.osora,
+        status="queued",
+        max_attempts=settings.max_attempts,
+    )
+    session.add(job)
+    session.flush()
+    requeue(session, job)
+    append_event(session, job, f"Created fine-tuning job: {job.id}")
+    append_event(session, job, "Files validated, moving job to queued state")
+    return job
+
+
+def cancel(session: Session, principal: Principal, job_id: str) -> Job:
+    """Ends the job: at once, or, if it runs, at its worker's next heartbeat. Doing it twice is fine."""
+    job = _lock(session, principal, job_id)
+    if job.status == "cancelled" or job.signal == "cancel":
+        return job
+    _refuse_if_ended(job, "cancelled")
+    if job.status == "running":
+        job.signal = "cancel"
+        append_event(session, job, "Cancellation requested")
+    else:
+        end(session, job, "cancelled", "Job cancelled")
+    return job
+
+
+def pause(session: Session, principal: Principal, job_id: str) -> Job:
+    """Sets the job aside: at once, or, if it runs, after a checkpoint. Doing it twice is fine."""
+    job = _lock(session, principal, job_id)
+    if job.status == "paused" or job.signal == "pause":
+        return job
+    _refuse_if_ended(job, "paused")
+    if job.status == "running":
+        job.signal = "pause"
+        append_event(session, job, "Pause requested")
+    else:
+        set_paused(session, job)
+    return job
+
+
+def resume(session: Session, principal: Principal, job_id: str) -> Job:
+    """Queues a paused job again, or withdraws a pause that has not happened yet. Doing it twice is fine."""
+    job = _lock(session, principal, job_id)
+    _refuse_if_ended(job, "resumed")
+    if job.status == "paused":
+        requeue(session, job)
+        append_event(session, job, "Job resumed, moving it to queued state")
+    elif job.signal == "pause":
+        job.signal = None
+        append_event(session, job, "Pause withdrawn")
+    return job
+
+
+def _lock(session: Session, principal: Principal, job_id: str) -> Job:
+    job = session.scalars(
+        select(Job)
+        .where(Job.tenant_id == principal.tenant_id, Job.id == job_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if job is None:
+        raise job_not_found(job_id)
+    return job
+
+
+def _refuse_if_ended(job: Job, verb: str) -> None:
+    if job.is_terminal or job.signal == "cancel":
+        state = "being cancelled" if job.signal == "cancel" else job.status
+        raise Conflict(
+            f"job {job.id} is {state} and cannot be {verb}",
+            code="job_not_live",
+            next_action="submit a new job with the same file",
+        )

@@ -1,0 +1,22 @@
+"""What follows a fault of ours: another try while attempts are left, a failed job when none is."""
+
+from sqlalchemy.orm import Session
+
+from registry.jobs.spec import JobError
+from registry.jobs.state import append_event, end, requeue
+from registry.models import Job
+
+# A store or a broker that is down should not eat all attempts within a second. Doubles with each one spent.
+_BACKOFF_SECONDS = 5
+
+
+def retry_or_fail(session: Session, job: Job, error: JobError) -> None:
+    """Spends an attempt of a locked job and queues it again, or fails it if that was the last."""
+    job.attempts_spent += 1
+    if job.attempts_spent >= job.max_attempts:
+        end(session, job, "failed", f"The job failed: {error['message']}", error=error)
+        return
+    requeue(session, job, delay_seconds=_BACKOFF_SECONDS * 2 ** (job.attempts_spent - 1))
+    left = job.max_attempts - job.attempts_spent
+    message = f"{error['message']}; the job is queued again (attempts left: {left})"
+    append_event(session, job, message, level="warn")

@@ -1,0 +1,99 @@
+"""What callers and workers exchange with the job state machine."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NotRequired, TypedDict
+
+HeartbeatSignal = Literal["continue", "cancel", "pause", "lost"]
+Fault = Literal["user", "platform", "unknown"]
+
+
+class LeaseLost(Exception):
+    """The attempt no longer owns its job: stop at once, and write nothing more."""
+
+
+class JobError(TypedDict):
+    """Why a job or an attempt failed. Platform faults resume by themselves; the others are final."""
+
+    code: str
+    message: str
+    param: str | None
+    fault: Fault
+    line: NotRequired[int]
+    next_action: str | None
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """A job as the tenant asked for it; the API has validated the shapes."""
+
+    base: str
+    training_file: str
+    validation_file: str | None = None
+    suffix: str | None = None
+    seed: int | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    osora: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """A training file, as a worker needs to know it."""
+
+    id: str
+    object_key: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class CheckpointRef:
+    """A checkpoint to resume from."""
+
+    step: int
+    object_key: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One claim of a job, with the token that fences its writes and all that is needed to run it."""
+
+    job_id: str
+    tenant_id: str
+    tenant_name: str
+    number: int
+    token: str = field(repr=False)
+    base: str
+    suffix: str | None
+    seed: int
+    hyperparameters: dict[str, Any]
+    osora: dict[str, Any]
+    training_file: FileRef
+    validation_file: FileRef | None
+    checkpoint: CheckpointRef | None
+    trained_tokens: int
+
+
+@dataclass(frozen=True)
+class NewAdapter:
+    """An uploaded and verified adapter, to be published with the end of its job."""
+
+    object_key: str
+    sha256: str
+    bytes: int
+    base_fingerprint: str
+    basis_fingerprint: str
+    rank: int
+    parameters: int
+    target_modules: list[str]
+
+
+@dataclass(frozen=True)
+class NewResultFile:
+    """An uploaded result file (the metrics as CSV), to be listed with its job."""
+
+    filename: str
+    object_key: str
+    sha256: str
+    bytes: int

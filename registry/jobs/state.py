@@ -1,0 +1,108 @@
+"""The transitions that several parts of the state machine share. All of them need the job's row locked.
+
+The lock also orders events: PostgreSQL hands out an event's id before its transaction commits, so two open
+transactions could commit ids in the wrong order and a watcher that asks for "after 7" would miss number 6.
+With the row locked by whoever appends, the events of one job commit in the order of their ids.
+"""
+
+from typing import Any, cast
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from registry import outbox
+from registry.db import now, now_seconds
+from registry.jobs.spec import Attempt, JobError, LeaseLost
+from registry.models import AttemptOutcome, EventLevel, EventType, Job, JobAttempt, JobEvent, JobStatus
+
+
+def lock_fenced(session: Session, attempt: Attempt, **values: Any) -> Job:
+    """Locks the attempt's job, setting `values`: the fence of every write. Raises `LeaseLost` to a zombie."""
+    statement = (
+        update(Job)
+        .where(Job.id == attempt.job_id, Job.lease_token == attempt.token, Job.status == "running")
+        # An UPDATE needs something to set; the token is the one it already has.
+        .values({"lease_token": attempt.token, **values})
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    job = session.scalars(statement).one_or_none()
+    if job is None:
+        raise LeaseLost(f"attempt {attempt.number} of {attempt.job_id} has lost its lease")
+    return job
+
+
+def append_event(
+    session: Session,
+    job: Job,
+    message: str,
+    *,
+    level: EventLevel = "info",
+    type: EventType = "message",
+    data: dict[str, Any] | None = None,
+) -> None:
+    """Adds a line to the job's history."""
+    session.add(JobEvent(job_id=job.id, message=message, level=level, type=type, data=data))
+    session.flush()
+
+
+def requeue(session: Session, job: Job, *, delay_seconds: float = 0) -> None:
+    """Puts the job (back) in the queue and writes its wake-up; the delay holds back only the wake-up."""
+    job.status = "queued"
+    job.signal = None
+    _drop_lease(job)
+    job.queued_at = cast(float, now())
+    outbox.enqueue(session, job, delay_seconds=delay_seconds)
+
+
+def pause(session: Session, job: Job) -> None:
+    """Takes the job out of the running until it is resumed."""
+    job.status = "paused"
+    job.signal = None
+    _drop_lease(job)
+    append_event(session, job, "Job paused")
+
+
+def end(
+    session: Session, job: Job, status: JobStatus, message: str, *, error: JobError | None = None
+) -> None:
+    """Ends the job for good."""
+    job.status = status
+    job.signal = None
+    job.finished_at = cast(int, now_seconds())
+    job.error = cast("dict[str, Any] | None", error)
+    _drop_lease(job)
+    append_event(session, job, message, level="error" if error else "info")
+
+
+def obey_signal(session: Session, job: Job) -> AttemptOutcome | None:
+    """Ends or pauses a job whose attempt is over, if its tenant asked for that; None if not."""
+    match job.signal:
+        case "cancel":
+            end(session, job, "cancelled", "Job cancelled")
+            return "cancelled"
+        case "pause":
+            pause(session, job)
+            return "paused"
+        case None:
+            return None
+
+
+def close_attempt(
+    session: Session, job: Job, outcome: AttemptOutcome, *, error: JobError | None = None
+) -> None:
+    """Writes down how the job's latest attempt ended."""
+    row = session.scalars(
+        select(JobAttempt).where(JobAttempt.job_id == job.id, JobAttempt.number == job.attempt)
+    ).one()
+    row.outcome = outcome
+    row.finished_at = cast(int, now_seconds())
+    row.error = cast("dict[str, Any] | None", error)
+    session.flush()
+
+
+def _drop_lease(job: Job) -> None:
+    job.lease_token = None
+    job.lease_expires_at = None
+    job.worker_id = None
+    job.estimated_finish = None

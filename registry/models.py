@@ -1,0 +1,258 @@
+"""The tables. Times are unix seconds of the database's clock; whole ones are what clients see."""
+
+from typing import Any, Literal
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from registry.columns import PlainText
+from registry.db import now, now_seconds
+
+JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+JobSignal = Literal["cancel", "pause"]
+AttemptOutcome = Literal["succeeded", "failed", "cancelled", "paused", "released", "lost"]
+EventLevel = Literal["info", "warn", "error"]
+EventType = Literal["message", "metrics"]
+
+TERMINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
+
+# SQLite numbers rows by itself only for a column of the type INTEGER.
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+_Json = JSON(none_as_null=True)
+
+
+class Base(DeclarativeBase):
+    """Every table's ancestor; constraint names are fixed so that later migrations can refer to them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    # Times computed by the database come back with the INSERT or UPDATE, so that rows stay readable
+    # after their session has closed.
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012  (SQLAlchemy's own declaration)
+
+    type_annotation_map = {  # noqa: RUF012
+        str: PlainText(),
+        int: BigInteger(),
+        float: Double(),
+        dict[str, Any]: _Json,
+        list[str]: _Json,
+    }
+
+
+class Tenant(Base):
+    """Whoever owns files, jobs and adapters."""
+
+    __tablename__ = "tenants"
+
+    id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[int] = mapped_column(default=now_seconds())
+
+
+class ApiKey(Base):
+    """A bearer key, of which only the HMAC is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    name: Mapped[str]
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    hint: Mapped[str]
+    """The last characters of the key, to recognise it by."""
+    scopes: Mapped[list[str]]
+    created_at: Mapped[int] = mapped_column(default=now_seconds())
+    revoked_at: Mapped[int | None]
+
+
+class File(Base):
+    """An uploaded dataset or a result file; its bytes are in the object store."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index(None, "tenant_id", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    object_key: Mapped[str]
+    bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    format: Mapped[str | None]
+    """`chat` or `completion`; None for a result file."""
+    rows: Mapped[int | None]
+    created_at: Mapped[int] = mapped_column(default=now_seconds())
+
+
+class Job(Base):
+    """A fine-tuning job: its spec, its state, and the lease of the attempt that runs it.
+
+    Files and adapter are held by id without foreign keys: OpenAI's contract keeps showing them
+    after they are deleted. `registry.files` refuses to delete a file that a live job needs.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(None, "tenant_id", "created_at", "id"),
+        Index(None, "status", "base", "queued_at"),
+        Index(None, "training_file_id"),
+        Index(None, "validation_file_id"),
+    )
+
+    id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+
+    base: Mapped[str]
+    training_file_id: Mapped[str] = mapped_column(PlainText(40))
+    validation_file_id: Mapped[str | None] = mapped_column(PlainText(40))
+    suffix: Mapped[str | None]
+    seed: Mapped[int]
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
+    hyperparameters: Mapped[dict[str, Any]]
+    osora: Mapped[dict[str, Any]]
+
+    status: Mapped[JobStatus] = mapped_column(String(20))
+    signal: Mapped[JobSignal | None] = mapped_column(String(10))
+    """What the tenant wants of the running attempt; it learns of it at its next heartbeat."""
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Number of the latest claim. It only grows: object keys contain it."""
+    attempts_spent: Mapped[int] = mapped_column(default=0)
+    """Claims that ended by a platform fault; `max_attempts` of them fail the job."""
+    max_attempts: Mapped[int]
+    lease_token: Mapped[str | None] = mapped_column(PlainText(40))
+    lease_expires_at: Mapped[float | None]
+    worker_id: Mapped[str | None]
+
+    step: Mapped[int] = mapped_column(default=0)
+    total_steps: Mapped[int | None]
+    trained_tokens: Mapped[int | None]
+    estimated_finish: Mapped[int | None]
+    error: Mapped[dict[str, Any] | None]
+    adapter_id: Mapped[str | None] = mapped_column(PlainText(40))
+    fine_tuned_model: Mapped[str | None]
+    result_file_id: Mapped[str | None] = mapped_column(PlainText(40))
+
+    created_at: Mapped[int] = mapped_column(default=now_seconds())
+    queued_at: Mapped[float] = mapped_column(default=now())
+    """When it last joined the queue: its place in it."""
+    announced_at: Mapped[float] = mapped_column(default=now())
+    """When a wake-up for it was last put in the outbox."""
+    started_at: Mapped[int | None]
+    finished_at: Mapped[int | None]
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended for good."""
+        return self.status in TERMINAL
+
+
+class JobAttempt(Base):
+    """One claim of a job by a worker, kept for ever."""
+
+    __tablename__ = "job_attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(PlainText(40), unique=True)
+    worker_id: Mapped[str]
+    first_step: Mapped[int]
+    """Step of the checkpoint that it began from; 0 for a fresh start."""
+    started_at: Mapped[int] = mapped_column(default=now_seconds())
+    finished_at: Mapped[int | None]
+    outcome: Mapped[AttemptOutcome | None] = mapped_column(String(10))
+    error: Mapped[dict[str, Any] | None]
+
+
+class JobEvent(Base):
+    """A line of a job's history. Ids of one job grow in commit order; see `registry.jobs.state`."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (Index(None, "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    created_at: Mapped[int] = mapped_column(default=now_seconds())
+    level: Mapped[EventLevel] = mapped_column(String(10))
+    type: Mapped[EventType] = mapped_column(String(10))
+    message: Mapped[str]
+    data: Mapped[dict[str, Any] | None]
+
+
+class Checkpoint(Base):
+    """A point that a job can resume from and be called at."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (UniqueConstraint("job_id", "step"),)
+
+    id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    attempt: Mapped[int]
+    step: Mapped[int]
+    object_key: Mapped[str]
+    sha256: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    created_at: Mapped[int] = mapped_column(default=now_seconds())
+
+
+class Adapter(Base):
+    """A trained adapter, ready to be called by its id or its name."""
+
+    __tablename__ = "adapters"
+    __table_args__ = (Index(None, "tenant_id", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    version: Mapped[int] = mapped_column(default=1)
+    base: Mapped[str]
+    base_fingerprint: Mapped[str]
+    basis_fingerprint: Mapped[str]
+    rank: Mapped[int]
+    parameters: Mapped[int]
+    target_modules: Mapped[list[str]]
+    object_key: Mapped[str]
+    sha256: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int]
+    created_at: Mapped[int] = mapped_column(default=now_seconds())
+
+
+class OutboxMessage(Base):
+    """A message for the broker, written with the change that it announces and deleted once published."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    queue: Mapped[str]
+    task: Mapped[str]
+    args: Mapped[list[str]]
+    available_at: Mapped[float] = mapped_column(default=now(), index=True)
+
+
+class Blob(Base):
+    """A piece of an object in the `db:` store; an object has pieces 0, 1, 2, …"""
+
+    __tablename__ = "blobs"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)

@@ -1,0 +1,140 @@
+"""One place for every `OSORA_*` setting that the registry, the API and the worker read."""
+
+import os
+import secrets
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _in_data_dir(template: str) -> Any:
+    def default(data: dict[str, Any]) -> str:
+        # A data_dir that failed validation is absent here; pydantic then reports that error, not ours.
+        return template.format(data_dir=data.get("data_dir", ""))
+
+    return Field(default_factory=default)
+
+
+class Settings(BaseSettings):
+    """Settings of one Osora installation; every field is the environment variable `OSORA_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="OSORA_", frozen=True, extra="ignore")
+
+    data_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Path("~/.osora")
+    """Everything the embedded mode keeps: database, objects, keys, sockets."""
+
+    database_url: str = _in_data_dir("sqlite:///{data_dir}/osora.db")
+    """`sqlite:///path` or `postgresql+psycopg://user:password@host/name`."""
+
+    broker_url: str = _in_data_dir("redis+socket://{data_dir}/run/redis.sock")
+    """Where Celery carries wake-ups for the workers."""
+
+    object_store: str = _in_data_dir("file://{data_dir}/objects")
+    """`file:///path`, `s3://bucket/prefix`, `gs://`, `az://`, `memory://`, or `db:` (a table of blobs)."""
+
+    object_store_options: dict[str, SecretStr] = Field(default_factory=dict)
+    """Endpoint, region, keys of a cloud store, as a JSON object of obstore's configuration names."""
+
+    bases: str = "osora-tiny"
+    """Base models on offer: a comma list of `name` or `name=path`; see `base_paths`."""
+
+    inference_urls: str = "http://127.0.0.1:8100"
+    """A comma list of inference servers; see `inference_url_list`."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+
+    secret_key: SecretStr | None = None
+    """Pepper of the stored API keys; without one, `{data_dir}/secret.key` is created once."""
+
+    internal_token: SecretStr | None = None
+    """Bearer token between our own processes; without one, `{data_dir}/internal.token` is created once."""
+
+    lease_seconds: float = Field(default=60, gt=0)
+    heartbeat_seconds: float = Field(default=10, gt=0)
+    max_attempts: int = Field(default=3, ge=1)
+    checkpoint_seconds: float = Field(default=30, gt=0)
+    worker_jobs: int = Field(default=8, ge=1)
+    """Jobs that one worker trains at once."""
+
+    basis_rank: int = Field(default=128, ge=1)
+    max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
+    maintenance_seconds: float = Field(default=1, gt=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_level: str = "INFO"
+
+    @field_validator("bases")
+    @classmethod
+    def _bases_are_named_once(cls, value: str) -> str:
+        names = [name for name, _ in _parse_bases(value)]
+        if not names or "" in names:
+            raise ValueError(
+                f"{value!r} must list at least one base, as `name` or `name=path`, comma-separated"
+            )
+        if len(set(names)) != len(names):
+            raise ValueError(f"{value!r} names a base twice; give each base a name of its own")
+        return value
+
+    @property
+    def base_paths(self) -> dict[str, str]:
+        """Base name to the path (or Hugging Face name) that it is loaded from, in the order given."""
+        return dict(_parse_bases(self.bases))
+
+    @property
+    def inference_url_list(self) -> list[str]:
+        """The inference servers' base URLs, without trailing slashes."""
+        return [url.strip().rstrip("/") for url in self.inference_urls.split(",") if url.strip()]
+
+    @property
+    def key_pepper(self) -> bytes:
+        """The secret that API keys are hashed with; created on first use if none is configured."""
+        return _secret_or_file(self.secret_key, self.data_dir / "secret.key").encode()
+
+    @property
+    def internal_secret(self) -> str:
+        """The bearer token of calls between our own processes; created on first use if none is configured."""
+        return _secret_or_file(self.internal_token, self.data_dir / "internal.token")
+
+    @property
+    def local_key_path(self) -> Path:
+        """The file with the local API key, which the command line finds by itself."""
+        return self.data_dir / "local.key"
+
+
+def _parse_bases(value: str) -> list[tuple[str, str]]:
+    pairs = (entry.strip().partition("=") for entry in value.split(",") if entry.strip())
+    return [(name.strip(), path.strip() or name.strip()) for name, _, path in pairs]
+
+
+def _secret_or_file(configured: SecretStr | None, path: Path) -> str:
+    if configured is not None:
+        return configured.get_secret_value()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _create_once(path, secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+def _create_once(path: Path, text: str) -> None:
+    # Several processes may start at once: link() publishes a complete file and lets exactly one of them win.
+    descriptor, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=path.name
+    )  # mkstemp opens with mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text + "\n")
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(temporary)
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read from the environment once, on first use."""
+    return Settings()

@@ -1,0 +1,130 @@
+"""Object storage: files, checkpoints and adapters, by key. Rows in the database point here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, NotFoundError
+from obstore.store import from_url
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from registry.blobs import DatabaseStore
+from registry.object_keys import checked, missing
+
+_CHUNK_BYTES = 1024 * 1024
+
+# obstore takes these apart from a store's own configuration.
+_CLIENT_OPTIONS = frozenset(
+    {"allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout", "user_agent"}
+)
+
+
+class ObjectStore(Protocol):
+    """Immutable-by-convention objects under keys such as `adapters/<job>/<attempt>/adapter.zip`."""
+
+    @property
+    def url(self) -> str:
+        """Where the objects are, without credentials."""
+
+    def put(self, key: str, data: bytes | Path) -> None:
+        """Stores an object, replacing any of that key. No reader ever sees a part of it."""
+
+    def put_if_absent(self, key: str, data: bytes | Path) -> bool:
+        """Stores an object unless there is one of that key; says whether it did."""
+
+    def get(self, key: str) -> bytes:
+        """The whole object. Raises `NotFound`."""
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The object in pieces. Raises `NotFound` at the call, not at the first piece."""
+
+    def size(self, key: str) -> int | None:
+        """The object's size in bytes, or None when there is none."""
+
+    def delete(self, key: str) -> None:
+        """Removes the object; fine when there is none."""
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys under a folder such as `adapters/ftjob-1`, in order."""
+
+
+def open_store(url: str, options: dict[str, SecretStr], engine: Engine) -> ObjectStore:
+    """The store that a URL names: `db:` (in `engine`'s database) or anything obstore knows."""
+    if url == "db:":
+        return DatabaseStore(engine)
+    return ObstoreStore(url, options)
+
+
+class ObstoreStore:
+    """Files on disk, S3, Google Cloud Storage, Azure, or memory, through obstore."""
+
+    def __init__(self, url: str, options: dict[str, SecretStr]) -> None:
+        self._url = url
+        # Any, because obstore's stubs have one overload per cloud and ours is only known at run time.
+        arguments: dict[str, Any]
+        if url.startswith("file:"):
+            arguments = {"mkdir": True}
+        elif url.startswith("memory:"):
+            arguments = {}
+        else:
+            values = {name.lower(): value.get_secret_value() for name, value in options.items()}
+            client = {name: values.pop(name) for name in list(values) if name in _CLIENT_OPTIONS}
+            if any(
+                name.endswith("endpoint") and value.startswith("http://") for name, value in values.items()
+            ):
+                client.setdefault("allow_http", "true")
+            arguments = {"config": values, "client_options": client}
+        self._store = from_url(url, **arguments)
+
+    @property
+    def url(self) -> str:
+        """Where the objects are; credentials travel in the options, never here."""
+        return self._url
+
+    def put(self, key: str, data: bytes | Path) -> None:
+        """See `ObjectStore.put`."""
+        obstore.put(self._store, checked(key), data)
+
+    def put_if_absent(self, key: str, data: bytes | Path) -> bool:
+        """See `ObjectStore.put_if_absent`. Reads a file whole: not every store has conditional multipart."""
+        try:
+            obstore.put(self._store, checked(key), data, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def get(self, key: str) -> bytes:
+        """See `ObjectStore.get`."""
+        try:
+            return bytes(obstore.get(self._store, checked(key)).bytes())
+        except (NotFoundError, FileNotFoundError) as error:
+            raise missing(key) from error
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """See `ObjectStore.stream`."""
+        try:
+            result = obstore.get(self._store, checked(key))
+        except (NotFoundError, FileNotFoundError) as error:
+            raise missing(key) from error
+        return (bytes(chunk) for chunk in result.stream(min_chunk_size=_CHUNK_BYTES))
+
+    def size(self, key: str) -> int | None:
+        """See `ObjectStore.size`."""
+        try:
+            return obstore.head(self._store, checked(key))["size"]
+        except (NotFoundError, FileNotFoundError):
+            return None
+
+    def delete(self, key: str) -> None:
+        """See `ObjectStore.delete`."""
+        try:
+            obstore.delete(self._store, checked(key))
+        except (NotFoundError, FileNotFoundError):
+            return
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See `ObjectStore.list`."""
+        found = (entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
+        return iter(sorted(found))

@@ -1,0 +1,121 @@
+"""Tenants and their API keys."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from registry.db import now_seconds
+from registry.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
+from registry.ids import new_id
+from registry.models import ApiKey, Tenant
+
+Scope = Literal["read", "write", "admin"]
+ALL_SCOPES: tuple[Scope, ...] = get_args(Scope)
+DEFAULT_TENANT = "default"
+
+# A tenant's name is a part of its models' names, between colons.
+_TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who is asking: every query of tenant data starts from one."""
+
+    tenant_id: str
+    tenant_name: str
+    key_id: str
+    scopes: frozenset[str]
+
+    def require(self, scope: Scope) -> None:
+        """Raises `Forbidden` unless the key has the scope; `admin` includes the others."""
+        if scope not in self.scopes and "admin" not in self.scopes:
+            raise Forbidden(
+                f"this key has the scopes {sorted(self.scopes)}, and this takes {scope!r}",
+                next_action=f"use a key that was created with the scope {scope!r}",
+            )
+
+
+def ensure_tenant(session: Session, name: str = DEFAULT_TENANT) -> Tenant:
+    """The tenant of that name, created if need be. Raises `InvalidRequest` for a name that cannot be one."""
+    if not _TENANT_NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{name!r} is not a tenant name",
+            param="tenant",
+            next_action="use 1 to 63 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit",
+        )
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    row = {"id": new_id("tenant-"), "name": name}
+    session.execute(dialect.insert(Tenant).values(row).on_conflict_do_nothing(index_elements=["name"]))
+    return session.scalars(select(Tenant).where(Tenant.name == name)).one()
+
+
+def create_key(session: Session, tenant_name: str, name: str, scopes: Iterable[str]) -> tuple[ApiKey, str]:
+    """A new key of a tenant (created if need be): its row, and the plaintext, which only exists here."""
+    wanted = sorted(set(scopes))
+    if not wanted or not set(wanted) <= set(ALL_SCOPES):
+        raise InvalidRequest(
+            f"{wanted} are not scopes of a key",
+            param="scopes",
+            next_action=f"choose some of {list(ALL_SCOPES)}",
+        )
+    tenant = ensure_tenant(session, tenant_name)
+    plaintext = "osk-" + secrets.token_urlsafe(32)
+    key = ApiKey(
+        id=new_id("key-"),
+        tenant_id=tenant.id,
+        name=name,
+        digest=_digest(session, plaintext),
+        hint=plaintext[-4:],
+        scopes=wanted,
+    )
+    session.add(key)
+    session.flush()
+    return key, plaintext
+
+
+def authenticate(session: Session, plaintext: str) -> Principal:
+    """The principal whose key this is. Raises `Unauthorized`, without the key in the message."""
+    found = session.execute(
+        select(ApiKey, Tenant.name)
+        .join(Tenant, Tenant.id == ApiKey.tenant_id)
+        .where(ApiKey.digest == _digest(session, plaintext), ApiKey.revoked_at.is_(None))
+    ).one_or_none()
+    if found is None:
+        raise Unauthorized(
+            "this API key is unknown or revoked",
+            next_action="send `Authorization: Bearer osk-…` with a valid key",
+        )
+    key, tenant_name = found
+    return Principal(key.tenant_id, tenant_name, key.id, frozenset(key.scopes))
+
+
+def list_keys(session: Session, principal: Principal) -> Sequence[ApiKey]:
+    """The keys of the principal's tenant, revoked ones too, newest first."""
+    of_tenant = select(ApiKey).where(ApiKey.tenant_id == principal.tenant_id)
+    return session.scalars(of_tenant.order_by(ApiKey.created_at.desc(), ApiKey.id.desc())).all()
+
+
+def revoke_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
+    """Ends a key of the principal's tenant at once; revoking twice is fine. Raises `NotFound`."""
+    key = session.scalars(
+        select(ApiKey).where(ApiKey.tenant_id == principal.tenant_id, ApiKey.id == key_id).with_for_update()
+    ).one_or_none()
+    if key is None:
+        raise NotFound(f"no API key {key_id!r}", param="key_id", next_action="list the keys for their ids")
+    if key.revoked_at is None:
+        key.revoked_at = now_seconds()
+        session.flush()
+    return key
+
+
+def _digest(session: Session, plaintext: str) -> str:
+    pepper: bytes = session.info["key_pepper"]
+    return hmac.new(pepper, plaintext.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

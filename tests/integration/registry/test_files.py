@@ -1,0 +1,92 @@
+"""Uploads: one pass, all or nothing."""
+
+import hashlib
+import io
+from typing import Any
+
+import pytest
+
+from registry import files
+from registry.context import Registry
+from registry.errors import InvalidFile, InvalidRequest, NotFound, OsoraError, TooLarge
+from registry.settings import Settings
+from registry.tenants import Principal
+
+LINE = b'{"prompt": "a", "completion": "b"}\n'
+
+
+class OncePieceByPiece(io.RawIOBase):
+    """A stream that can neither seek nor be read whole."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, size: int = -1) -> bytes:
+        assert size > 0
+        piece, self._data = self._data[:1000], self._data[1000:]
+        return piece
+
+
+def ingest(registry: Registry, principal: Principal, data: bytes, **other: Any) -> Any:
+    arguments = {"filename": "träin.jsonl", "purpose": "fine-tune", **other}
+    return files.ingest(registry, principal, OncePieceByPiece(data), **arguments)  # type: ignore[arg-type]
+
+
+def test_a_good_file_is_stored(registry: Registry, principal: Principal) -> None:
+    data = LINE * 500
+    file = ingest(registry, principal, data)
+    assert (file.filename, file.purpose, file.format, file.rows) == (
+        "träin.jsonl",
+        "fine-tune",
+        "completion",
+        500,
+    )
+    assert (file.bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert file.created_at > 1_700_000_000
+    assert b"".join(files.content(registry, principal, file.id)) == data
+    with registry.reading() as session:
+        assert files.get(session, principal, file.id).object_key == file.object_key
+
+
+@pytest.mark.parametrize(
+    ("data", "other", "kind"),
+    [
+        (LINE + b"{", {}, InvalidFile),
+        (b"", {}, InvalidFile),
+        (LINE * 200_000, {}, TooLarge),
+        (LINE, {"purpose": "assistants"}, InvalidRequest),
+        (LINE, {"filename": "a\0b"}, InvalidRequest),  # fails at the row, after the object is there
+    ],
+)
+def test_nothing_of_a_bad_file_is_stored(
+    registry: Registry, principal: Principal, data: bytes, other: dict[str, str], kind: type[OsoraError]
+) -> None:
+    settings: Settings = registry.settings.model_copy(update={"max_upload_bytes": 1_000_000})
+    limited = Registry(settings, registry.engine, registry.sessions, registry.readers, registry.store)
+    with pytest.raises(kind) as caught:
+        ingest(limited, principal, data, **other)
+    assert caught.value.next_action
+    assert list(registry.store.list("")) == []
+    with registry.reading() as session:
+        assert files.list(session, principal).data == []
+
+
+def test_files_page_and_filter(registry: Registry, principal: Principal) -> None:
+    made = [ingest(registry, principal, LINE).id for _ in range(4)]
+    with registry.reading() as session:
+        page = files.list(session, principal, limit=3)
+        assert ([file.id for file in page.data], page.has_more) == (made[:0:-1], True)
+        rest = files.list(session, principal, after=page.data[-1].id)
+        assert ([file.id for file in rest.data], rest.has_more) == (made[:1], False)
+        assert files.list(session, principal, purpose="fine-tune-results").data == []
+        assert len(files.list(session, principal, purpose="fine-tune", order="asc").data) == 4
+
+
+def test_deleted_files_are_gone(registry: Registry, principal: Principal) -> None:
+    file = ingest(registry, principal, LINE)
+    files.delete(registry, principal, file.id)
+    assert list(registry.store.list("")) == []
+    with pytest.raises(NotFound, match=file.id):
+        files.content(registry, principal, file.id)
+    with pytest.raises(NotFound, match=file.id):
+        files.delete(registry, principal, file.id)

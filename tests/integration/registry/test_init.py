@@ -1,0 +1,56 @@
+"""`python -m registry init`."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry import tenants
+from registry.__main__ import init
+from registry.context import Registry
+from registry.settings import Settings
+
+
+def holder(settings: Settings) -> tenants.Principal:
+    with Registry.open(settings) as registry, registry.reading() as session:
+        return tenants.authenticate(session, settings.local_key_path.read_text().strip())
+
+
+def test_init_from_several_processes_at_once(tmp_path: Path) -> None:
+    data_dir = tmp_path / "new" / "osora"
+    environment = {**os.environ, "OSORA_DATA_DIR": str(data_dir)}
+    command = [sys.executable, "-m", "registry", "init"]
+    started = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(3)
+    ]
+    assert [(process.communicate()[0], process.returncode) for process in started] == [(b"", 0)] * 3
+    settings = Settings(data_dir=data_dir)
+    assert stat.S_IMODE(settings.local_key_path.stat().st_mode) == 0o600
+    who = holder(settings)
+    assert (who.tenant_name, who.scopes) == ("default", frozenset(tenants.ALL_SCOPES))
+    with Registry.open(settings) as registry, registry.reading() as session:
+        assert len(tenants.list_keys(session, who)) == 1
+
+
+@pytest.mark.parametrize("leftover", ["osk-of-another-database\n", "", None])
+def test_init_replaces_a_key_that_does_not_work(settings: Settings, leftover: str | None) -> None:
+    init(settings)
+    if leftover is None:
+        settings.local_key_path.unlink()
+    else:
+        settings.local_key_path.write_text(leftover)
+        settings.local_key_path.chmod(0o644)
+    init(settings)
+    assert holder(settings).tenant_name == "default"
+    assert stat.S_IMODE(settings.local_key_path.stat().st_mode) == 0o600
+
+
+def test_init_keeps_a_key_that_works(settings: Settings) -> None:
+    init(settings)
+    before = settings.local_key_path.read_text()
+    init(settings)
+    assert settings.local_key_path.read_text() == before

@@ -1,0 +1,253 @@
+"""Claims, heartbeats, fencing, and giving jobs back."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import inspect, select
+from sqlalchemy.orm import Session
+
+from registry import jobs
+from registry.context import Registry
+from registry.jobs import Attempt, CheckpointRef, LeaseLost
+from registry.models import Base, Job, OutboxMessage
+from registry.tenants import Principal
+from tests.support.jobs import claim, expire_lease, messages, new_adapter, read, submit, upload
+from tests.support.threads import in_parallel
+
+
+@pytest.mark.parametrize("state", ["queued", "expired"])
+def test_one_of_ten_claims_wins(registry: Registry, principal: Principal, state: str) -> None:
+    job = submit(registry, principal)
+    if state == "expired":
+        claim(registry, job)
+        expire_lease(registry, job)
+    won: list[Attempt] = []
+
+    def try_to_claim(index: int) -> None:
+        with registry.transaction() as session:
+            attempt = jobs.claim(session, job.id, f"worker-{index}", lease_seconds=60)
+        if attempt is not None:
+            won.append(attempt)
+
+    in_parallel(10, try_to_claim)
+    assert len(won) == 1
+    with registry.reading() as session:
+        rows = jobs.attempts(session, principal, job.id)
+    assert [row.outcome for row in rows] == ([None] if state == "queued" else ["lost", None])
+    assert rows[-1].token == won[0].token
+
+
+def test_an_attempt_has_all_that_a_worker_needs(registry: Registry, principal: Principal) -> None:
+    training, validation = upload(registry, principal), upload(registry, principal)
+    job = submit(
+        registry,
+        principal,
+        training_file=training.id,
+        validation_file=validation.id,
+        suffix="bot",
+        seed=7,
+        hyperparameters={"n_epochs": "auto"},
+        osora={"rank": 8},
+    )
+    attempt = claim(registry, job)
+    assert (attempt.job_id, attempt.number, attempt.base) == (job.id, 1, "osora-tiny")
+    assert (attempt.tenant_id, attempt.tenant_name) == (principal.tenant_id, "default")
+    assert (attempt.suffix, attempt.seed, attempt.checkpoint, attempt.trained_tokens) == ("bot", 7, None, 0)
+    assert (attempt.hyperparameters, attempt.osora) == ({"n_epochs": "auto"}, {"rank": 8})
+    assert attempt.training_file == jobs.FileRef(training.id, training.object_key, training.sha256, 1)
+    assert attempt.validation_file is not None
+    assert attempt.validation_file.id == validation.id
+    assert attempt.token not in repr(attempt)
+    now = read(registry, principal, job)
+    assert (now.status, now.worker_id) == ("running", "worker-1")
+    assert now.started_at is not None
+
+
+def test_a_takeover_resumes_from_the_newest_checkpoint(registry: Registry, principal: Principal) -> None:
+    job = submit(registry, principal)
+    first = claim(registry, job)
+    with registry.transaction() as session:
+        for step in (10, 20):
+            key = f"checkpoints/{job.id}/1/{step}"
+            jobs.record_checkpoint(
+                session, first, step=step, object_key=key, sha256="b" * 64, bytes=9, metrics={}
+            )
+    expire_lease(registry, job)
+    second = claim(registry, job, "worker-2")
+    assert second.number == 2
+    assert second.checkpoint == CheckpointRef(20, f"checkpoints/{job.id}/1/20", "b" * 64)
+    with registry.reading() as session:
+        rows = jobs.attempts(session, principal, job.id)
+    assert [(row.number, row.worker_id, row.first_step) for row in rows] == [
+        (1, "worker-1", 0),
+        (2, "worker-2", 20),
+    ]
+
+
+@pytest.mark.parametrize("status", ["running", "paused", "cancelled"])
+def test_there_is_nothing_to_claim(registry: Registry, principal: Principal, status: str) -> None:
+    job = submit(registry, principal)
+    if status == "running":
+        claim(registry, job)
+    with registry.transaction() as session:
+        if status == "paused":
+            jobs.pause(session, principal, job.id)
+        elif status == "cancelled":
+            jobs.cancel(session, principal, job.id)
+        assert jobs.claim(session, job.id, "worker-2", 60) is None
+        assert jobs.claim(session, "ftjob-nowhere", "worker-2", 60) is None
+
+
+def test_a_takeover_is_left_to_the_reaper_when_attempts_are_spent_or_the_tenant_wants_an_end(
+    registry: Registry, principal: Principal
+) -> None:
+    spent, unwanted = submit(registry, principal), submit(registry, principal)
+    for _ in range(registry.settings.max_attempts):
+        claim(registry, spent)
+        expire_lease(registry, spent)
+    claim(registry, unwanted)
+    with registry.transaction() as session:
+        jobs.cancel(session, principal, unwanted.id)
+    expire_lease(registry, unwanted)
+    with registry.transaction() as session:
+        assert jobs.claim(session, spent.id, "worker-2", 60) is None
+        assert jobs.claim(session, unwanted.id, "worker-2", 60) is None
+
+
+def test_heartbeats_renew_and_carry_signals(registry: Registry, principal: Principal) -> None:
+    wanted = {"continue": None, "cancel": jobs.cancel, "pause": jobs.pause, "lost": None}
+    held = {signal: submit(registry, principal) for signal in wanted}
+    attempts = {signal: claim(registry, job) for signal, job in held.items()}
+    expire_lease(registry, held["lost"])
+    claim(registry, held["lost"], "worker-2")
+    with registry.transaction() as session:
+        for signal, request in wanted.items():
+            if request:
+                request(session, principal, held[signal].id)
+        before = {signal: session.get_one(Job, job.id).lease_expires_at for signal, job in held.items()}
+        assert jobs.heartbeat(session, attempts.values(), lease_seconds=600) == {
+            job.id: signal for signal, job in held.items()
+        }
+        session.expire_all()
+        for signal, job in held.items():
+            was, is_now = before[signal], session.get_one(Job, job.id).lease_expires_at
+            assert was is not None
+            assert is_now is not None
+            assert (is_now > was + 500) == (signal != "lost")
+        assert jobs.heartbeat(session, [], lease_seconds=60) == {}
+
+
+def test_a_heartbeat_saves_a_lease_that_ran_out_unnoticed(registry: Registry, principal: Principal) -> None:
+    job = submit(registry, principal)
+    attempt = claim(registry, job)
+    expire_lease(registry, job)
+    with registry.transaction() as session:
+        assert jobs.heartbeat(session, [attempt], 60) == {job.id: "continue"}
+        assert jobs.reap(session) == 0
+
+
+ERROR: jobs.JobError = {
+    "code": "boom",
+    "message": "it broke",
+    "param": None,
+    "fault": "user",
+    "next_action": None,
+}
+WRITES: dict[str, Callable[[Session, Attempt], object]] = {
+    "record_progress": lambda session, attempt: jobs.record_progress(
+        session, attempt, step=1, total_steps=2, trained_tokens=3, metrics={}, estimated_finish=None
+    ),
+    "add_event": lambda session, attempt: jobs.add_event(session, attempt, "boo"),
+    "record_checkpoint": lambda session, attempt: jobs.record_checkpoint(
+        session, attempt, step=1, object_key="k", sha256="c" * 64, bytes=1, metrics={}
+    ),
+    "complete": lambda session, attempt: jobs.complete(
+        session, attempt, step=1, trained_tokens=3, adapter=new_adapter(attempt), metrics={}
+    ),
+    "fail": lambda session, attempt: jobs.fail(session, attempt, ERROR),
+    "fail_platform": lambda session, attempt: jobs.fail(session, attempt, {**ERROR, "fault": "platform"}),
+    "finish_cancelled": jobs.finish_cancelled,
+    "finish_paused": jobs.finish_paused,
+    "release": lambda session, attempt: jobs.release(session, attempt, "draining"),
+}
+
+
+def snapshot(registry: Registry) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table."""
+    with registry.engine.connect() as connection:
+        return {
+            name: sorted(tuple(map(repr, row)) for row in connection.execute(select(table)))
+            for name, table in Base.metadata.tables.items()
+        }
+
+
+@pytest.mark.parametrize("successor", ["running", "queued", "succeeded", "cancelled"])
+@pytest.mark.parametrize("write", WRITES)
+def test_a_zombie_changes_nothing(
+    registry: Registry, principal: Principal, write: str, successor: str
+) -> None:
+    job = submit(registry, principal)
+    zombie = claim(registry, job)
+    expire_lease(registry, job)
+    with registry.transaction() as session:
+        if successor == "queued":
+            jobs.reap(session)
+        else:
+            heir = jobs.claim(session, job.id, "worker-2", 60)
+            assert heir is not None
+            if successor == "succeeded":
+                WRITES["complete"](session, heir)
+            elif successor == "cancelled":
+                jobs.finish_cancelled(session, heir)
+    before = snapshot(registry)
+
+    def rise() -> None:
+        with registry.transaction() as session:
+            WRITES[write](session, zombie)
+
+    with pytest.raises(LeaseLost, match=job.id):
+        rise()
+    assert snapshot(registry) == before
+
+
+def test_release_spends_no_attempt(registry: Registry, principal: Principal) -> None:
+    job = submit(registry, principal)
+    for number in range(1, 10):
+        attempt = claim(registry, job)
+        assert attempt.number == number
+        with registry.transaction() as session:
+            jobs.release(session, attempt, "worker is shutting down")
+    now = read(registry, principal, job)
+    assert (now.status, now.attempts_spent, now.attempt) == ("queued", 0, 9)
+    assert "Job returned to the queue: worker is shutting down" in messages(registry, principal, job)
+    with registry.reading() as session:
+        assert len(session.scalars(select(OutboxMessage)).all()) == 10
+        assert {row.outcome for row in jobs.attempts(session, principal, job.id)} == {"released"}
+
+
+@pytest.mark.parametrize(("request_", "status"), [(jobs.cancel, "cancelled"), (jobs.pause, "paused")])
+def test_release_obeys_a_signal_that_the_worker_has_not_seen(
+    registry: Registry,
+    principal: Principal,
+    request_: Callable[[Session, Principal, str], Job],
+    status: str,
+) -> None:
+    job = submit(registry, principal)
+    attempt = claim(registry, job)
+    with registry.transaction() as session:
+        request_(session, principal, job.id)
+        jobs.release(session, attempt, "draining")
+    assert read(registry, principal, job).status == status
+
+
+def test_rows_can_be_read_after_their_session(registry: Registry, principal: Principal) -> None:
+    job = submit(registry, principal)
+    attempt = claim(registry, job)
+    with registry.transaction() as session:
+        adapter = jobs.complete(
+            session, attempt, step=1, trained_tokens=1, adapter=new_adapter(attempt), metrics={}
+        )
+        ended = jobs.get(session, principal, job.id)
+    rows: tuple[Base, ...] = (job, adapter, ended)
+    for row in rows:
+        assert not inspect(row).expired_attributes

@@ -1,0 +1,43 @@
+"""The migrations build exactly what the models say, on both databases."""
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from registry import migrate
+from registry.db import make_engine
+from registry.models import Base
+from tests.support.threads import in_parallel
+
+
+def test_migrated_schema_is_the_models(empty_database_url: str) -> None:
+    migrate.upgrade(empty_database_url)
+    engine = make_engine(empty_database_url)
+    with engine.begin() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+def test_upgrade_is_safe_from_several_processes_at_once(empty_database_url: str) -> None:
+    in_parallel(4, lambda index: migrate.upgrade(empty_database_url))
+
+
+def test_downgrade_leaves_nothing(empty_database_url: str) -> None:
+    migrate.upgrade(empty_database_url)
+    engine = make_engine(empty_database_url)
+    with engine.begin() as connection:
+        command.downgrade(migrate.config(connection), "base")
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+    engine.dispose()
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_sqlite_is_in_wal_mode(database_url: str) -> None:
+    engine = make_engine(database_url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert connection.scalar(text("PRAGMA foreign_keys")) == 1
+    engine.dispose()

@@ -1,0 +1,49 @@
+"""Programs that stand in for the real ones, so that the supervisor is tested alone. STUB_* steers them:
+
+STUB_SLOW_<NAME>: seconds before it serves. STUB_BROKEN: a name that ends with 3 at once.
+STUB_STUBBORN: a name that ignores SIGTERM. STUB_BREEDER: a name that leaves a process of its own behind.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+
+def run(name: str) -> None:
+    if os.environ.get("STUB_BROKEN") == name:
+        sys.exit(f"{name} cannot start: the reason")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if os.environ.get("STUB_STUBBORN") == name else _leave)
+    if os.environ.get("STUB_BREEDER") == name:
+        subprocess.Popen(["sleep", "600"])
+    time.sleep(float(os.environ.get(f"STUB_SLOW_{name.upper()}", "0")))
+    if name == "registry":
+        Path(os.environ["OSORA_DATA_DIR"], "local.key").write_text("osk-stub\n")
+        return
+    if name == "worker":
+        print("this is already a line", "worker ready", sep="\n", flush=True)
+        while True:
+            time.sleep(600)
+    port = os.environ["OSORA_PORT"] if name == "api" else os.environ["OSORA_INFERENCE_PORT"]
+    ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+
+
+def _leave(*_: Any) -> None:
+    os._exit(0)
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        status = 200
+        if self.path == "/ready":  # the API's: it asks the inference server
+            try:
+                urllib.request.urlopen(os.environ["OSORA_INFERENCE_URLS"] + "/health", timeout=1).close()
+            except OSError:
+                status = 503
+        self.send_response(status)
+        self.end_headers()

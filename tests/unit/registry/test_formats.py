@@ -1,0 +1,123 @@
+"""Every malformed line is refused with its number, its field and what to do."""
+
+import json
+from typing import Any
+
+import pytest
+
+from registry.dataset import DatasetCheck
+from registry.errors import InvalidFile
+from registry.formats import check_line
+
+GOOD_CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
+
+
+def chat(*messages: Any) -> bytes:
+    return json.dumps({"messages": messages}).encode()
+
+
+USER = {"role": "user", "content": "hi"}
+ASSISTANT = {"role": "assistant", "content": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (chat(USER, ASSISTANT), "chat"),
+        (chat({"role": "system", "content": ""}, USER, ASSISTANT | {"weight": 0}, USER, ASSISTANT), "chat"),
+        (chat({"role": "tool", "content": "4"}, ASSISTANT | {"weight": 1}), "chat"),
+        (b'{"prompt": "", "completion": "x"}', "completion"),
+        ('{"prompt": "é\U0001f600", "completion": "\\ud83d\\ude00"}'.encode(), "completion"),
+    ],
+)
+def test_accepts(line: bytes, expected: str) -> None:
+    assert check_line(line, 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "message"),
+    [
+        (b"{", None, "is not JSON"),
+        (b"not json", None, "is not JSON"),
+        (b'{"prompt": "a"} {"prompt": "b"}', None, "Extra data"),
+        (b"[1]", None, "must be a JSON object, not a list"),
+        (b"null", None, "not null"),
+        (b"12", None, "not a number"),
+        (b'{"text": "a"}', None, '"text"'),
+        (b'{"prompt": NaN, "completion": "a"}', None, "NaN"),
+        (b'{"prompt": ' + b"9" * 5000 + b"}", None, "is not usable JSON"),
+        (b'{"messages": ' + b"[" * 100_000, None, "is not usable JSON"),
+        (b'{"prompt": "\xff"}', None, "byte 13 is not UTF-8"),
+        (b'{"prompt": "\\ud800", "completion": "a"}', "prompt", "surrogate"),
+        (b'{"\\ud800": 1, "prompt": "a", "completion": "a"}', "?", "is not known"),
+        (b'{"prompt": "a"}', "completion", "is missing"),
+        (b'{"completion": "a"}', "prompt", "is missing"),
+        (b'{"prompt": 1, "completion": "a"}', "prompt", "must be a string, not a number"),
+        (b'{"prompt": "a", "completion": null}', "completion", "must be a string, not null"),
+        (b'{"prompt": "a", "completion": ""}', "completion", "is empty"),
+        (b'{"prompt": "a", "completion": "b", "weight": 1}', "weight", "is not known"),
+        (b'{"messages": {}}', "messages", "must be a list"),
+        (b'{"messages": []}', "messages", "an empty list"),
+        (b'{"messages": [], "tools": []}', "tools", "is not known"),
+        (chat("hi"), "messages[0]", "not a string"),
+        (chat(USER, {"content": "x"}), "messages[1].role", "null"),
+        (chat(USER, {"role": "robot", "content": "x"}), "messages[1].role", '"robot"'),
+        (chat(USER, {"role": ["user"], "content": "x"}), "messages[1].role", '["user"]'),
+        (chat(USER, {"role": "assistant"}), "messages[1].content", "is missing"),
+        (chat({"role": "user", "content": [{"type": "text"}]}), "messages[0].content", "not a list"),
+        (chat(USER, ASSISTANT | {"weight": 0.5}), "messages[1].weight", "is 0.5"),
+        (chat(USER, ASSISTANT | {"weight": True}), "messages[1].weight", "is true"),
+        (chat(USER | {"weight": 1}, ASSISTANT), "messages[0].weight", "only for assistant"),
+        (chat(USER, ASSISTANT | {"name": "Bo"}), "messages[1].name", "is not known"),
+        (chat(USER), "messages", "no assistant message"),
+        (chat(USER, ASSISTANT | {"weight": 0}), "messages", "no assistant message"),
+        (chat(USER, {"role": "assistant", "content": ""}), "messages", "no assistant message"),
+    ],
+)
+def test_refuses(line: bytes, field: str | None, message: str) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        check_line(line, 7)
+    error = caught.value
+    assert (error.line, error.field) == (7, field)
+    assert error.message.startswith("line 7: ")
+    assert message in error.message
+    assert error.next_action
+    error.message.encode()  # it can be sent
+
+
+def check(data: bytes, *, piece: int = 1 << 20) -> tuple[str, int]:
+    dataset = DatasetCheck()
+    for start in range(0, len(data), piece):
+        dataset.feed(data[start : start + piece])
+    summary = dataset.finish()
+    return summary.format, summary.rows
+
+
+LINE = json.dumps(GOOD_CHAT).encode()
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    "data", [LINE + b"\n" + LINE, LINE + b"\r\n" + LINE + b"\r\n", LINE * 1 + b"\n" + LINE + b"\n\n \n"]
+)
+def test_lines_are_found_however_the_file_is_cut(data: bytes, piece: int) -> None:
+    assert check(data, piece=piece) == ("chat", 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "message"),
+    [
+        (b"", None, "no examples"),
+        (b"\n \n", None, "no examples"),
+        (b"\xef\xbb\xbf" + LINE, 1, "byte order mark"),
+        (LINE + b"\n\n\n" + LINE, 2, "is empty"),
+        (LINE + b'\n{"prompt": "a", "completion": "b"}', 2, "completion format"),
+        (LINE + b"\n" + LINE + b"\n{", 3, "is not JSON"),
+        (LINE + b"\n" + b"x" * (17 << 20), 2, "is longer than"),
+    ],
+)
+def test_refuses_files(data: bytes, line: int | None, message: str) -> None:
+    with pytest.raises(InvalidFile, match=message) as caught:
+        check(data)
+    assert caught.value.line == line
+    assert caught.value.next_action

@@ -1,0 +1,66 @@
+"""Settings: defaults under the data directory, the environment, secrets made once."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from registry.settings import Settings, get_settings
+from tests.support.threads import in_parallel
+
+
+def test_everything_defaults_to_the_data_directory(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    assert settings.database_url == f"sqlite:///{tmp_path}/osora.db"
+    assert settings.broker_url == f"redis+socket://{tmp_path}/run/redis.sock"
+    assert settings.object_store == f"file://{tmp_path}/objects"
+    assert not list(tmp_path.iterdir())  # reading settings writes nothing
+
+
+def test_reads_the_environment_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSORA_BASES", "tiny, big=/models/big,")
+    monkeypatch.setenv("OSORA_INFERENCE_URLS", "http://a:1/ ,http://b:2")
+    monkeypatch.setenv(
+        "OSORA_OBJECT_STORE_OPTIONS", '{"endpoint": "http://minio:9000", "secret_access_key": "s3cret"}'
+    )
+    settings = get_settings()
+    assert settings is get_settings()
+    assert settings.base_paths == {"tiny": "tiny", "big": "/models/big"}
+    assert settings.inference_url_list == ["http://a:1", "http://b:2"]
+    assert settings.object_store_options["endpoint"].get_secret_value() == "http://minio:9000"
+    assert "s3cret" not in repr(settings)
+
+
+@pytest.mark.parametrize("bases", ["", " , ", "=path", "a,b,a"])
+def test_refuses_bases_without_or_with_equal_names(bases: str) -> None:
+    with pytest.raises(ValidationError, match="base"):
+        Settings(bases=bases)
+
+
+def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("OSORA_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Settings().data_dir == tmp_path / ".osora"
+    assert Settings().database_url == f"sqlite:///{tmp_path}/.osora/osora.db"
+
+
+def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
+    data_dir = tmp_path / "new"
+    found: list[tuple[bytes, str]] = []
+
+    def start(index: int) -> None:
+        settings = Settings(data_dir=data_dir)
+        found.append((settings.key_pepper, settings.internal_secret))
+
+    in_parallel(8, start)
+    assert len(found) == 8
+    assert len(set(found)) == 1
+    assert sorted(path.name for path in data_dir.iterdir()) == ["internal.token", "secret.key"]
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in data_dir.iterdir())
+
+
+def test_configured_secrets_make_no_files(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, secret_key=SecretStr("pepper"), internal_token=SecretStr("token"))
+    assert (settings.key_pepper, settings.internal_secret) == (b"pepper", "token")
+    assert not list(tmp_path.iterdir())
