@@ -4,7 +4,7 @@ import logging
 import time
 from typing import Any
 
-from celery import Celery  # type: ignore[import-untyped]
+from celery import Celery
 
 from registry import outbox
 from registry.context import Registry

@@ -77,8 +77,8 @@ def _parts_in(body: Any, location: Sequence[str | int], *, includes_last: bool) 
         except (TypeError, KeyError, IndexError):
             continue
         parts.append(part)
-    if includes_last and (not parts or parts[-1] != location[-1]):
-        parts.append(location[-1])
+    if includes_last:
+        parts.extend(location[len(parts) :][-1:])
     return parts
 
 

@@ -1,0 +1,1 @@
+"""The inference server: HTTP around osora_core's engine. It knows adapters by reference and no database."""

@@ -1,0 +1,1 @@
+"""The worker: claims jobs from the registry, feeds osora_core's training engine, reports back."""

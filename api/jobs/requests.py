@@ -112,6 +112,20 @@ class CreateJob(RequestModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_learning_rate(self) -> Self:
+        rate = self.osora.learning_rate if self.osora else None
+        if rate not in (None, "auto") and self._chosen.learning_rate_multiplier != "auto":
+            raise PydanticCustomError(
+                "two_rates", "`osora.learning_rate` leaves nothing to `learning_rate_multiplier`: choose one"
+            )
+        return self
+
+    @property
+    def _chosen(self) -> Hyperparameters:
+        chosen = self.method.supervised.hyperparameters if self.method else self.hyperparameters
+        return chosen or Hyperparameters()
+
     def to_job_request(self, settings: Settings) -> JobRequest:
         """The request as the registry takes it. Raises `InvalidRequest` for a rank over the basis's."""
         knobs: dict[str, Any] = self.osora.model_dump(exclude_none=True) if self.osora else {}
@@ -122,7 +136,6 @@ class CreateJob(RequestModel):
                 code="invalid_value",
                 next_action=f"use 1 to {settings.basis_rank}",
             )
-        chosen = self.method.supervised.hyperparameters if self.method else self.hyperparameters
         return JobRequest(
             base=self.model,
             training_file=self.training_file,
@@ -130,6 +143,6 @@ class CreateJob(RequestModel):
             suffix=self.suffix,
             seed=self.seed,
             metadata=self.metadata or {},
-            hyperparameters=(chosen or Hyperparameters()).model_dump(),
+            hyperparameters=self._chosen.model_dump(),
             osora=knobs,
         )

@@ -22,7 +22,7 @@ class Example:
         return len(self.tokens)
 
     @property
-    def trained_tokens(self) -> int:
+    def loss_tokens(self) -> int:
         """Predictions that count: the first token has none."""
         return sum(self.mask[1:])
 
@@ -57,13 +57,16 @@ class Renderer:
                 next_action="shorten or split the row, or raise max_length if the base allows it",
             )
         example = Example(tuple(tokens), tuple(mask), line)
-        if example.trained_tokens == 0:
+        if example.loss_tokens == 0:
             raise DataError("nothing to train on: no assistant text with weight 1", line=line, param="messages")
         return example
 
     def prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Tokens of a conversation that ends where the assistant is to speak."""
-        text = self._template(messages, generate=True)
+        return self.encode(self._template(messages, generate=True))
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of plain text, continued as it is."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 

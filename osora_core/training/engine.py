@@ -72,10 +72,15 @@ class TrainingEngine:
 
     def remove(self, job_id: str) -> Checkpoint:
         """Take a job out at a step boundary and return the state it can continue from."""
-        job = self.jobs.pop(job_id)
-        checkpoint = self._checkpoint(job)
-        self.bank.release(job.slot)
+        checkpoint = self._checkpoint(self.jobs[job_id])
+        self.discard(job_id)
         return checkpoint
+
+    def discard(self, job_id: str) -> None:
+        """Take a job out and forget it; one that is not there is no error."""
+        job = self.jobs.pop(job_id, None)
+        if job is not None:
+            self.bank.release(job.slot)
 
     def step(self) -> bool:
         """One optimizer step of every active job; False if there is none."""
@@ -101,19 +106,19 @@ class TrainingEngine:
             self._drop(job, error)
 
     def _drop(self, job: TrainingJob, error: Exception) -> None:
-        del self.jobs[job.id]
-        self.bank.release(job.slot)
+        self.discard(job.id)
         job.observer.failed(error)
 
     def _train(self, jobs: Sequence[TrainingJob]) -> None:
         started = time.monotonic()
         items: list[tuple[Example, int]] = []
-        tokens = []
+        tokens, counted = [], []
         for index, job in enumerate(jobs):
             batch = job.next_batch()
             items += ((example, index) for example in batch)
-            tokens.append(sum(e.trained_tokens for e in batch))
-        counts = torch.tensor(tokens, device=self.runtime.device)
+            tokens.append(sum(map(len, batch)))
+            counted.append(sum(example.loss_tokens for example in batch))
+        counts = torch.tensor(counted, device=self.runtime.device)
         losses = torch.zeros(len(jobs), device=self.runtime.device)
         hits = torch.zeros_like(losses)
         for group in split_by_tokens(items, self.token_budget):
@@ -187,8 +192,7 @@ class TrainingEngine:
             if job.wants_evaluation():
                 self._evaluate(job)
             outcome = Outcome(self._adapter(job), job.step, job.trained_tokens)
-            del self.jobs[job.id]
-            self.bank.release(job.slot)
+            self.discard(job.id)
             job.observer.finished(outcome)
         elif job.wants_checkpoint(self.checkpoint_seconds):
             job.checkpointed = (job.step, time.monotonic())

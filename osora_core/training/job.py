@@ -19,7 +19,10 @@ from osora_core.training.spec import JobSpec
 
 @dataclass(frozen=True)
 class Progress:
-    """One finished step. Loss in nats a token over the step's own tokens; `step` counts from 1."""
+    """One finished step. Loss in nats a token over the step's own tokens; `step` counts from 1.
+
+    Tokens are all that were read, prompts included; the loss counts only what the assistant says.
+    """
 
     step: int
     total_steps: int

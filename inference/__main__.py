@@ -1,0 +1,77 @@
+"""`python -m inference`: loads the bases, serves until SIGTERM or SIGINT, then exits with 0."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+# Threads that wait by spinning starve each other where processes share few cores. Read once, when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import uvicorn
+from transformers.utils import logging as transformers_logging
+
+from inference.app import create_app
+from inference.settings import InferenceSettings
+from inference.store import ArtifactStore
+from osora_core.basis import BasisCache
+from osora_core.runtime import Runtime
+
+logger = logging.getLogger("inference")
+
+_GRACE_SECONDS = 3
+
+
+class Server(uvicorn.Server):
+    """Says "ready" once connections are accepted."""
+
+    failed = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print("ready", file=sys.stderr, flush=True)
+
+    def fail(self) -> None:
+        """End the process with an error, so that whoever supervises it starts another."""
+        self.failed = True
+        self.should_exit = True
+
+
+def main() -> None:
+    """The command."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit)
+    settings = InferenceSettings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    store = ArtifactStore(settings)
+    cache = BasisCache(settings.data_dir / "cache", store)
+    runtimes = {}
+    for name, path in settings.base_paths.items():
+        runtimes[name] = Runtime.load(name, cache, path=path, device=settings.device, rank=settings.basis_rank)
+        logger.info("base %s is loaded (%s)", name, runtimes[name].basis.base_fingerprint[:12])
+    server: Server
+    app = create_app(settings, runtimes, store, on_death=lambda: server.fail())
+    config = uvicorn.Config(
+        app,
+        host=settings.inference_host,
+        port=settings.inference_port,
+        log_level=settings.log_level.lower(),
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = Server(config)
+    server.run()
+    sys.exit(1 if server.failed or not server.started else 0)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Adapters in host memory: fetched, verified and laid out as a bank row off the engine's thread."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+
+from torch import Tensor
+
+from inference.schemas import AdapterRef
+from osora_core.adapter import Adapter
+from osora_core.basis import Basis
+from osora_core.inference import AdapterRow
+
+
+class AdapterLoader:
+    """Rows by (id, version, hash), least recently used first out once they exceed `capacity_bytes`.
+
+    The key holds the artifact's hash, so a row can never be another adapter's than the one that was asked for.
+    """
+
+    def __init__(self, fetch: Callable[[str], bytes], basis: Basis, capacity_bytes: int) -> None:
+        self._fetch = fetch
+        self._basis = basis
+        self._capacity = capacity_bytes
+        self._rows: OrderedDict[str, tuple[Tensor, int]] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[tuple[Tensor, int]]] = {}
+
+    async def get(self, ref: AdapterRef, strength: float) -> AdapterRow:
+        """The row of an adapter at a strength. Requests for the same cold adapter share one load.
+
+        Raises CorruptArtifact or IdentityMismatch if what is stored is not what `ref` names.
+        """
+        key = f"{ref.id}@{ref.version}:{ref.sha256}"
+        if key in self._rows:
+            self._rows.move_to_end(key)
+            values, rank = self._rows[key]
+        else:
+            task = self._loading.get(key)
+            if task is None:
+                task = asyncio.create_task(asyncio.to_thread(self._load, ref))
+                self._loading[key] = task
+                task.add_done_callback(lambda done: self._keep(key, done))
+            # A client that gives up must not take the load away from the others.
+            values, rank = await asyncio.shield(task)
+        if strength == 1.0:
+            return AdapterRow(key, values, rank)
+        return AdapterRow(f"{key}*{strength!r}", values * strength, rank)
+
+    def _load(self, ref: AdapterRef) -> tuple[Tensor, int]:
+        adapter = Adapter.from_zip(self._fetch(ref.object_key), ref.sha256)
+        return adapter.to_row(self._basis), adapter.rank
+
+    def _keep(self, key: str, task: "asyncio.Task[tuple[Tensor, int]]") -> None:
+        del self._loading[key]
+        if task.cancelled() or task.exception() is not None:
+            return
+        self._rows[key] = task.result()
+        while len(self._rows) > 1 and self._bytes > self._capacity:
+            self._rows.popitem(last=False)
+
+    @property
+    def _bytes(self) -> int:
+        # Every row of a basis is equally long.
+        return len(self._rows) * self._basis.row_length * 4

@@ -1,0 +1,106 @@
+"""The thread that owns an engine, and the bridge from it to asyncio."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+
+from inference.errors import ServerError
+from osora_core.inference import InferenceEngine, Output, Request
+
+logger = logging.getLogger(__name__)
+
+Outputs = asyncio.Queue[Output | Exception]
+
+
+class EngineLoop:
+    """Runs `engine.step()` while there is work. Commands are drained between steps; a step's outputs reach asyncio in
+    one call. If the engine ever fails, every request is told, `alive` turns false, and `on_death` is called."""
+
+    def __init__(self, engine: InferenceEngine, *, queue_limit: int, on_death: Callable[[], None]) -> None:
+        self.engine = engine
+        self.alive = True
+        self._queue_limit = queue_limit
+        self._on_death = on_death
+        self._listeners: dict[str, Outputs] = {}
+        self._commands: list[Callable[[], None]] = []
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._asyncio = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="inference-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request) -> Outputs:
+        """Hand a request to the engine; its outputs come through the queue.
+
+        Raises UserError for a request that cannot run, ServerError 429 when too many wait, 503 when the engine died.
+        """
+        if not self.alive:
+            raise ServerError(503, "service_unavailable_error", "engine_stopped", "the inference engine has stopped")
+        waiting = len(self._listeners) - self.engine.pool.rows
+        if waiting >= self._queue_limit:
+            raise ServerError(
+                429, "rate_limit_error", "overloaded", f"{waiting} requests are waiting already",
+                next_action="try again in a moment", retry_after=1,
+            )  # fmt: skip
+        self.engine.check(request)
+        outputs: Outputs = asyncio.Queue()
+        self._listeners[request.id] = outputs
+        self._command(lambda: self.engine.add(request))
+        return outputs
+
+    def finish(self, request_id: str) -> None:
+        """Forget a request; one that is still running is cancelled at the next step."""
+        if self._listeners.pop(request_id, None) is not None:
+            self._command(lambda: self.engine.cancel(request_id))
+
+    def stop(self) -> None:
+        """End the thread after its current step."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _command(self, command: Callable[[], None]) -> None:
+        with self._wake:
+            self._commands.append(command)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._commands or self._stopping or self.engine.busy)
+                    if self._stopping:
+                        return
+                    commands, self._commands = self._commands, []
+                for command in commands:
+                    command()
+                if self.engine.busy:
+                    self._call(self._deliver, self.engine.step())
+        except Exception as error:
+            logger.exception("the inference engine failed")
+            self._call(self._die, error)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._asyncio.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            # The event loop is closed: the process is on its way out and nobody waits for outputs any more.
+            logger.debug("an engine step ended after the event loop had closed")
+
+    def _deliver(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            listener = self._listeners.get(output.request_id)
+            if listener is None:
+                continue
+            listener.put_nowait(output)
+            if output.finish_reason is not None:
+                del self._listeners[output.request_id]
+
+    def _die(self, error: Exception) -> None:
+        self.alive = False
+        for listener in self._listeners.values():
+            listener.put_nowait(error)
+        self._listeners.clear()
+        self._on_death()

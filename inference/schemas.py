@@ -1,0 +1,42 @@
+"""What the API sends and gets back. Internal: the API has validated and authorised."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+
+class AdapterRef(BaseModel):
+    """An adapter as the registry knows it."""
+
+    id: str
+    name: str
+    version: int
+    object_key: str
+    sha256: str
+    base_fingerprint: str
+    basis_fingerprint: str
+
+
+class GenerateRequest(BaseModel):
+    """One generation."""
+
+    request_id: str
+    base: str
+    adapter: AdapterRef | None = None
+    messages: list[dict[str, Any]] | None = None
+    prompt: str | None = None
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: list[str] = Field(default_factory=list)
+    strength: float = 1.0
+    stream: bool = False
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        return self

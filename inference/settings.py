@@ -1,0 +1,60 @@
+"""The `OSORA_*` settings that the inference server reads: it cannot share the registry's class, which knows databases."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class InferenceSettings(BaseSettings):
+    """Names that `registry.settings.Settings` has too mean the same there."""
+
+    model_config = SettingsConfigDict(env_prefix="OSORA_", frozen=True, extra="ignore")
+
+    data_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Path("~/.osora")
+    bases: str = "osora-tiny"
+    object_store: str | None = None
+    object_store_options: dict[str, SecretStr] = Field(default_factory=dict)
+    artifact_store: str | None = None
+    """Where to read adapters from, if not the object store itself. With `OSORA_OBJECT_STORE=db:` this is the API's
+    `http://host:port/internal/objects`."""
+    internal_token: SecretStr | None = None
+    basis_rank: int = Field(default=128, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_level: str = "INFO"
+
+    inference_host: str = "127.0.0.1"
+    inference_port: int = Field(default=8100, ge=0, le=65535)
+    inference_rows: int = Field(default=32, ge=1)
+    """Requests that decode together."""
+    inference_adapters: int = Field(default=256, ge=1)
+    """Adapters that lie in the bank at once."""
+    inference_queue: int = Field(default=512, ge=1)
+    """Requests that may wait; beyond them the server answers 429."""
+    inference_cache_bytes: int = Field(default=1024**3, ge=0)
+    """Host memory for adapters behind the bank."""
+
+    @property
+    def base_paths(self) -> dict[str, str]:
+        """Base name to the path (or hub name) that it is loaded from."""
+        pairs = (entry.strip().partition("=") for entry in self.bases.split(",") if entry.strip())
+        return {name.strip(): path.strip() or name.strip() for name, _, path in pairs}
+
+    @property
+    def store_url(self) -> str:
+        """The store to read from. Raises ValueError for `db:`, which only a process with a database can read."""
+        url = self.artifact_store or self.object_store or f"file://{self.data_dir}/objects"
+        if url == "db:":
+            raise ValueError(
+                "OSORA_OBJECT_STORE=db: keeps adapters in the database, which the inference server does not know; "
+                "set OSORA_ARTIFACT_STORE=http://<api>/internal/objects"
+            )
+        return url
+
+    def token(self) -> str | None:
+        """The bearer token of our own processes: the setting, or the file that the API makes; None before that."""
+        if self.internal_token is not None:
+            return self.internal_token.get_secret_value()
+        path = self.data_dir / "internal.token"
+        return path.read_text().strip() if path.exists() else None

@@ -1,0 +1,84 @@
+"""An inference server that only talks: it generates nothing, remembers what it was asked, fails on demand."""
+
+import json
+import threading
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+import anyio
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+Mood = Literal["fine", "busy", "refusing", "hanging", "breaking"]
+
+RESULT = {
+    "id": "gen-1",
+    "object": "generation",
+    "base": "osora-tiny",
+    "adapter_id": None,
+    "text": "category: billing",
+    "finish_reason": "stop",
+    "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+    "timing": {"queue_ms": 0.1, "first_token_ms": 1.0, "total_ms": 2.0},
+    "receipt": {"base": "osora-tiny", "strength": 1.0},
+}
+REFUSAL = {"error": {"message": "max_tokens is 9: too many", "type": "invalid_request_error", "code": "x"}}
+BUSY = {"error": {"message": "the bank is full", "type": "service_unavailable_error", "code": "out_of_slots"}}
+
+
+class FakeInference:
+    """Set `mood` to say how it behaves; `asked` holds the bodies, `abandoned` is set when a client left."""
+
+    def __init__(self, token: str) -> None:
+        self.mood: Mood = "fine"
+        self.asked: list[dict[str, Any]] = []
+        self.reached = threading.Event()
+        self.abandoned = threading.Event()
+        self._token = token
+
+    def server(self) -> uvicorn.Server:
+        """A server to run it."""
+        app = FastAPI()
+        app.post("/generate")(self._generate)
+        app.get("/bases")(self._bases)
+        app.get("/ready")(self._ready)
+        return uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
+
+    async def _generate(self, request: Request) -> Response:
+        if request.headers["authorization"] != f"Bearer {self._token}":
+            return JSONResponse({"error": {"message": "bad token"}}, 401)
+        body = await request.json()
+        self.asked.append(body)
+        self.reached.set()
+        match self.mood:
+            case "busy":
+                return JSONResponse(BUSY, 503, {"retry-after": "7"})
+            case "refusing":
+                return JSONResponse(REFUSAL, 400)
+            case "hanging" if not body["stream"]:
+                while not await request.is_disconnected():
+                    await anyio.sleep(0.01)
+                self.abandoned.set()
+                return Response(status_code=499)
+        if body["stream"]:
+            return StreamingResponse(self._tokens(), media_type="text/event-stream")
+        return JSONResponse(RESULT)
+
+    async def _tokens(self) -> AsyncIterator[str]:
+        yield 'event: token\ndata: {"text": "category: "}\n\n'
+        if self.mood == "breaking":
+            raise ConnectionError("the plug was pulled")
+        if self.mood == "hanging":
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.abandoned.set()
+        yield 'event: token\ndata: {"text": "billing"}\n\n'
+        yield f"event: done\ndata: {json.dumps(RESULT)}\n\n"
+
+    async def _bases(self) -> dict[str, Any]:
+        return {"data": [{"name": "osora-tiny", "fingerprint": "f", "parameters": 7, "basis": {"rank": 128}}]}
+
+    async def _ready(self) -> dict[str, Any]:
+        return {"ready": True}

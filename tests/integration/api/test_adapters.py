@@ -1,0 +1,63 @@
+"""Trained adapters: by id and by name, listed, downloaded, deleted."""
+
+import httpx
+import pytest
+
+from registry.context import Registry
+from registry.models import Adapter
+from tests.integration.api.conftest import TOKEN, ZIP, error_of
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def test_by_id_and_by_name(client: httpx.Client, adapter: Adapter) -> None:
+    found = client.get(f"/adapters/{adapter.id}").json()
+    assert found == client.get(f"/adapters/{adapter.name}").json()
+    assert found["name"].startswith("ft:osora-tiny:default:triage:")
+    assert (found["object"], found["rank"], found["job_id"]) == ("adapter", 16, adapter.job_id)
+    assert "object_key" not in found
+    assert client.get("/adapters").json()["data"] == [found]
+    assert client.get("/adapters?base=other").json()["data"] == []
+    job = client.get(f"/jobs/{adapter.job_id}").json()
+    assert (job["osora"]["adapter_id"], job["fine_tuned_model"]) == (found["id"], found["name"])
+
+
+def test_a_name_with_a_slash(client: httpx.Client, registry: Registry, adapter: Adapter) -> None:
+    with registry.transaction() as session:
+        session.merge(adapter).name = "ft:org/model:default::x"
+    for path in ("/adapters/ft:org%2Fmodel:default::x", "/adapters/ft:org/model:default::x"):
+        assert client.get(path).json()["id"] == adapter.id
+        assert client.get(f"{path}/download").content == ZIP
+
+
+def test_download(client: httpx.Client, adapter: Adapter) -> None:
+    response = client.get(f"/adapters/{adapter.id}/download?format=osora")
+    assert response.content == ZIP
+    assert response.headers["content-type"] == "application/zip"
+    assert f"{adapter.id}.zip" in response.headers["content-disposition"]
+    etag = response.headers["etag"]
+    assert etag == f'"{adapter.sha256}"'
+    again = client.get(f"/adapters/{adapter.id}/download", headers={"if-none-match": etag})
+    assert (again.status_code, again.content) == (304, b"")
+    error = error_of(client.get(f"/adapters/{adapter.id}/download?format=merged"), 400)
+    assert error["param"] == "format"
+    assert "osora" in error["message"]
+
+
+def test_delete(client: httpx.Client, registry: Registry, adapter: Adapter) -> None:
+    deleted = client.delete(f"/adapters/{adapter.name}").json()
+    assert deleted == {"id": adapter.id, "object": "adapter", "deleted": True}
+    error_of(client.get(f"/adapters/{adapter.id}"), 404)
+    assert registry.store.size(adapter.object_key) is None
+    assert client.get(f"/jobs/{adapter.job_id}").json()["fine_tuned_model"] == adapter.name
+
+
+def test_objects_for_our_own_processes(
+    client: httpx.Client, anonymous: httpx.Client, adapter: Adapter
+) -> None:
+    path = f"/internal/objects/{adapter.object_key}"
+    assert anonymous.get(path, headers={"authorization": f"Bearer {TOKEN}"}).content == ZIP
+    error_of(anonymous.get(path), 401)
+    error_of(client.get(path), 401)
+    missing = anonymous.get("/internal/objects/no/such", headers={"authorization": f"Bearer {TOKEN}"})
+    assert error_of(missing, 404)["code"] == "object_not_found"

@@ -1,0 +1,95 @@
+"""Who may do what: no key, a wrong key, a key without the scope, another tenant's key."""
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from registry.context import Registry
+from registry.models import Adapter
+from registry.tenants import Principal
+from tests.integration.api.conftest import error_of
+from tests.support.jobs import submit
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+ROUTES = [
+    ("GET", "/files", "read"),
+    ("POST", "/files", "write"),
+    ("GET", "/files/file-1", "read"),
+    ("GET", "/files/file-1/content", "read"),
+    ("DELETE", "/files/file-1", "write"),
+    ("GET", "/jobs", "read"),
+    ("POST", "/jobs", "write"),
+    ("GET", "/jobs/ftjob-1", "read"),
+    ("POST", "/jobs/ftjob-1/cancel", "write"),
+    ("POST", "/jobs/ftjob-1/pause", "write"),
+    ("POST", "/jobs/ftjob-1/resume", "write"),
+    ("GET", "/jobs/ftjob-1/events", "read"),
+    ("GET", "/jobs/ftjob-1/checkpoints", "read"),
+    ("GET", "/adapters", "read"),
+    ("GET", "/adapters/adp-1", "read"),
+    ("GET", "/adapters/adp-1/download", "read"),
+    ("DELETE", "/adapters/adp-1", "write"),
+    ("POST", "/generate", "read"),
+    ("GET", "/bases", "read"),
+    ("GET", "/keys", "admin"),
+    ("POST", "/keys", "admin"),
+    ("DELETE", "/keys/key-1", "admin"),
+]
+WITHOUT = {"read": "write", "write": "read", "admin": "write"}
+
+
+@pytest.mark.parametrize(("method", "path"), [route[:2] for route in ROUTES])
+def test_no_key_and_a_wrong_key(anonymous: httpx.Client, method: str, path: str) -> None:
+    response = anonymous.request(method, path)
+    assert error_of(response, 401)["code"] == "missing_api_key"
+    assert response.headers["www-authenticate"] == "Bearer"
+    response = anonymous.request(method, path, headers={"authorization": "Bearer osk-guessed"})
+    assert error_of(response, 401)["code"] == "invalid_api_key"
+    assert "osk-guessed" not in response.text
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+def test_a_key_without_the_scope(
+    client_with: Callable[..., httpx.Client], method: str, path: str, scope: str
+) -> None:
+    response = client_with(WITHOUT[scope]).request(method, path)
+    error = error_of(response, 403)
+    assert error["code"] == "insufficient_scope"
+    assert scope in error["message"]
+
+
+def test_an_upload_is_refused_before_it_is_read(anonymous: httpx.Client) -> None:
+    response = anonymous.post("/files", content=b"not even a form", headers={"content-type": "text/plain"})
+    error_of(response, 401)
+
+
+def test_another_tenants_things_are_not_there(
+    client_with: Callable[..., httpx.Client], registry: Registry, principal: Principal, adapter: Adapter
+) -> None:
+    job = submit(registry, principal)
+    stranger = client_with("read", "write", tenant="stranger")
+    for method, path in [
+        ("GET", f"/files/{job.training_file_id}"),
+        ("GET", f"/files/{job.training_file_id}/content"),
+        ("DELETE", f"/files/{job.training_file_id}"),
+        ("GET", f"/jobs/{job.id}"),
+        ("POST", f"/jobs/{job.id}/cancel"),
+        ("POST", f"/jobs/{job.id}/pause"),
+        ("POST", f"/jobs/{job.id}/resume"),
+        ("GET", f"/jobs/{job.id}/events"),
+        ("GET", f"/jobs/{job.id}/events?stream=1"),
+        ("GET", f"/jobs/{job.id}/checkpoints"),
+        ("GET", f"/adapters/{adapter.id}"),
+        ("GET", f"/adapters/{adapter.name}"),
+        ("GET", f"/adapters/{adapter.id}/download"),
+        ("DELETE", f"/adapters/{adapter.id}"),
+    ]:
+        error_of(stranger.request(method, path), 404)
+    for path in ("/files", "/jobs", "/adapters"):
+        assert stranger.get(path).json()["data"] == []
+    body = {"model": "osora-tiny", "training_file": job.training_file_id}
+    assert error_of(stranger.post("/jobs", json=body), 404)["param"] == "training_file"
+    body = {"adapter_id": adapter.id, "prompt": "x"}
+    assert error_of(stranger.post("/generate", json=body), 404)["param"] == "adapter_id"

@@ -1,0 +1,160 @@
+"""Every failure has the one shape, names what is wrong, and says what would be right."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from registry import jobs
+from registry.context import Registry
+from tests.integration.api.conftest import MAX_UPLOAD_BYTES, error_of
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+JOB = {"model": "osora-tiny", "training_file": "file-1"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing", 404, "not_found"),
+        ("PUT", "/jobs", 405, "method_not_allowed"),
+        ("GET", "/jobs/ftjob-1", 404, "job_not_found"),
+        ("GET", "/files/file-1", 404, "file_not_found"),
+        ("GET", "/adapters/adp-1", 404, "adapter_not_found"),
+        ("GET", "/adapters/adp-1/download", 404, "adapter_not_found"),
+        ("GET", "/jobs/ftjob-1/events?stream=1", 404, "job_not_found"),
+        ("GET", "/jobs/ftjob-%00", 400, "unstorable_text"),
+        ("GET", "/internal/objects/files/x", 401, "invalid_internal_token"),
+    ],
+)
+def test_paths(client: httpx.Client, method: str, path: str, status: int, code: str) -> None:
+    assert error_of(client.request(method, path), status)["code"] == code
+
+
+def test_405_says_what_is_allowed(client: httpx.Client) -> None:
+    assert client.put("/jobs").headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "message"),
+    [
+        ({"training_file": None}, "training_file", "training_file is null: should be a valid string"),
+        ({"sufix": "x"}, "sufix", "sufix is not known here"),
+        ({"suffix": "a:b"}, "suffix", "suffix is"),
+        ({"suffix": "x" * 65}, "suffix", "at most 64"),
+        ({"seed": True}, "seed", "seed is true: should be a valid integer"),
+        ({"seed": "7"}, "seed", 'seed is "7"'),
+        ({"metadata": {"k": 1}}, "metadata.k", "should be a valid string"),
+        ({"method": {"type": "dpo"}}, "method.type", "should be 'supervised'"),
+        ({"hyperparameters": 3}, "hyperparameters", "should be a JSON object"),
+        ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", "or should be 'auto'"),
+        ({"hyperparameters": {"epochs": 5}}, "hyperparameters.epochs", "is not known here"),
+        ({"osora": {"rank": 0}}, "osora.rank", "osora.rank is 0"),
+        ({"osora": {"rank": 129}}, "osora.rank", "over the basis's rank 128"),
+        ({"osora": {"rnk": 1}}, "osora.rnk", "is not known here"),
+        ({"osora": {"target_modules": ["q_proj", 1]}}, "osora.target_modules[1]", "is 1"),
+        ({"hyperparameters": {}, "method": {"type": "supervised"}}, None, "choose one"),
+        (
+            {"hyperparameters": {"learning_rate_multiplier": 2}, "osora": {"learning_rate": 0.1}},
+            None,
+            "choose one",
+        ),
+        ({"model": "gpt-9"}, "model", "'gpt-9' is not on offer"),
+    ],
+)
+def test_fields_of_a_job(
+    client: httpx.Client, change: dict[str, Any], param: str | None, message: str
+) -> None:
+    error = error_of(client.post("/jobs", json={**JOB, **change}), 400)
+    assert error["param"] == param
+    assert message in error["message"]
+
+
+def test_a_missing_field(client: httpx.Client) -> None:
+    error = error_of(client.post("/jobs", json={"model": "osora-tiny"}), 400)
+    assert (error["param"], error["code"]) == ("training_file", "missing_field")
+
+
+def test_an_unknown_field_comes_with_the_right_one(client: httpx.Client) -> None:
+    error = error_of(client.post("/jobs", json={**JOB, "hyperparameter": {}}), 400)
+    assert error["next_action"] == "did you mean 'hyperparameters'?"
+    error = error_of(client.post("/jobs", json={**JOB, "osora": {"zzz": 1}}), 400)
+    assert "rank" in error["next_action"]
+
+
+def test_several_problems_are_counted(client: httpx.Client) -> None:
+    error = error_of(client.post("/jobs", json={"suffix": "", "seed": -1}), 400)
+    assert error["message"].endswith("(and 3 more fields with a problem)")
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "code"),
+    [
+        (b"{", "application/json", "invalid_json"),
+        (b'{"model": "\xff"}', "application/json", "invalid_request"),
+        (b"[]", "application/json", "invalid_value"),
+        (b"{}", "text/plain", "invalid_request"),
+        (b'{"model": NaN}', "application/json", "invalid_value"),
+        (b"", "application/json", "missing_field"),
+    ],
+)
+def test_bodies_that_are_no_json_object(
+    client: httpx.Client, content: bytes, content_type: str, code: str
+) -> None:
+    response = client.post("/jobs", content=content, headers={"content-type": content_type})
+    assert error_of(response, 400)["code"] == code
+
+
+@pytest.mark.parametrize("query", ["limt=1", "limit=0", "limit=x", "order=up", "status=done", "after=x"])
+def test_queries(client: httpx.Client, query: str) -> None:
+    response = client.get(f"/jobs?{query}")
+    assert error_of(response, 404 if query == "after=x" else 400)["param"] == query.partition("=")[0]
+
+
+def _pieces(total: int) -> Iterator[bytes]:
+    yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    for _ in range(0, total, 10_000):
+        yield b" " * 10_000
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/files"])
+@pytest.mark.parametrize("is_length_declared", [True, False])
+def test_a_body_that_is_too_large(client: httpx.Client, path: str, is_length_declared: bool) -> None:
+    size = 5_000_000 if path == "/jobs" else MAX_UPLOAD_BYTES + 100_000
+    content = b" " * size if is_length_declared else _pieces(size)
+    form = "multipart/form-data; boundary=x"
+    kind = "application/json" if path == "/jobs" else form
+    response = client.post(path, content=content, headers={"content-type": kind})
+    assert error_of(response, 413)["code"] == "too_large"
+
+
+def test_our_own_faults_say_nothing_of_the_inside(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("the password is swordfish")
+
+    monkeypatch.setattr(jobs, "list", fail)
+    response = client.get("/jobs", headers={"x-request-id": "mine-1"})
+    error = error_of(response, 500)
+    assert "swordfish" not in response.text
+    assert (error["type"], error["code"]) == ("server_error", "internal_error")
+    assert response.headers["x-request-id"] == "mine-1"
+    assert "mine-1" in error["next_action"]
+
+
+def test_a_database_that_is_gone(client: httpx.Client, registry: Registry) -> None:
+    with registry.transaction() as session:
+        session.connection().exec_driver_sql("ALTER TABLE api_keys RENAME TO elsewhere")
+    response = client.get("/jobs")
+    assert error_of(response, 503)["code"] == "database_unavailable"
+    assert response.headers["retry-after"]
+
+
+def test_request_ids(anonymous: httpx.Client) -> None:
+    assert anonymous.get("/health", headers={"x-request-id": "abc.1"}).headers["x-request-id"] == "abc.1"
+    ids = {anonymous.get("/health", headers={"x-request-id": "a b"}).headers["x-request-id"] for _ in "12"}
+    assert len(ids) == 2
+    assert "a b" not in ids

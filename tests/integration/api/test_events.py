@@ -1,0 +1,206 @@
+"""A job's events, as pages and as a stream that is taken up again without gap or repeat."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import EventSource, ServerSentEvent
+
+from api import sse
+from api.server import Server
+from registry import jobs
+from registry.context import Registry
+from registry.jobs import Attempt
+from registry.models import Job
+from registry.tenants import Principal
+from tests.support.jobs import claim, submit
+
+
+@pytest.fixture
+def job(registry: Registry, principal: Principal) -> Job:
+    return submit(registry, principal)
+
+
+@pytest.fixture
+def attempt(registry: Registry, job: Job) -> Attempt:
+    return claim(registry, job)
+
+
+@contextmanager
+def stream(
+    client: httpx.Client, job: Job, *, query: str = "", **headers: str
+) -> Iterator[Iterator[ServerSentEvent]]:
+    accept = {"accept": "text/event-stream", **headers}
+    with client.stream("GET", f"/jobs/{job.id}/events{query}", headers=accept) as response:
+        assert response.status_code == 200
+        yield EventSource(response).iter_sse()
+
+
+def say(registry: Registry, attempt: Attempt, *words: str) -> None:
+    for word in words:
+        with registry.transaction() as session:
+            jobs.add_event(session, attempt, word)
+
+
+def texts(events: Iterator[ServerSentEvent]) -> list[str]:
+    return [json.loads(event.data)["message"] for event in events if event.event != "done"]
+
+
+def test_a_stream_follows_the_job_to_its_end(
+    client: httpx.Client, registry: Registry, job: Job, attempt: Attempt
+) -> None:
+    with stream(client, job) as events:
+        assert json.loads(next(events).data)["message"].startswith("Created")
+        next(events), next(events)
+        metrics = {"train_loss": 1.5}
+        with registry.transaction() as session:
+            jobs.record_progress(
+                session,
+                attempt,
+                step=1,
+                total_steps=9,
+                trained_tokens=8,
+                metrics=metrics,
+                estimated_finish=None,
+            )
+        event = next(events)
+        data: dict[str, Any] = json.loads(event.data)
+        assert event.event == data["type"] == "metrics"
+        assert data["id"] == f"ftevent-{event.id}"
+        assert data["data"] == {"step": 1, "total_steps": 9, "train_loss": 1.5}
+        with registry.transaction() as session:
+            jobs.fail(session, attempt, _user_error())
+        last, done = events
+        assert json.loads(last.data)["level"] == "error"
+        assert done.event == "done"
+        assert json.loads(done.data) == client.get(f"/jobs/{job.id}").json()
+        assert json.loads(done.data)["error"]["code"] == "bad_data"
+
+
+def _user_error() -> jobs.JobError:
+    return {"code": "bad_data", "message": "no", "param": None, "fault": "user", "next_action": None}
+
+
+@pytest.mark.parametrize("way", ["header", "header with prefix", "query"])
+def test_taken_up_again_without_gap_or_repeat(
+    client: httpx.Client, registry: Registry, job: Job, attempt: Attempt, way: str
+) -> None:
+    say(registry, attempt, *"abcdef")
+    seen: list[str] = []
+    last = ""
+    for _ in range(4):
+        match way:
+            case "query":
+                again = stream(client, job, query=f"?after=ftevent-{last}" if last else "")
+            case "header":
+                again = stream(client, job, **({"last-event-id": last} if last else {}))
+            case _:
+                again = stream(client, job, **({"last-event-id": f"ftevent-{last}"} if last else {}))
+        with again as events:
+            for _ in range(2):
+                event = next(events)
+                seen.append(json.loads(event.data)["message"])
+                last = event.id
+    assert seen[3:] == list("abcde")
+    with registry.transaction() as session:
+        jobs.release(session, attempt, "a pause for tea")
+        jobs.cancel(session, _principal(registry, job), job.id)
+    with stream(client, job, **{"last-event-id": last}) as events:
+        assert texts(events)[0] == "f"
+
+
+def _principal(registry: Registry, job: Job) -> Principal:
+    return Principal(job.tenant_id, "default", "key", frozenset({"admin"}))
+
+
+def test_concurrent_writers_and_watchers(
+    client: httpx.Client, registry: Registry, job: Job, attempt: Attempt
+) -> None:
+    words = [str(n) for n in range(60)]
+
+    def write() -> None:
+        say(registry, attempt, *words)
+        with registry.transaction() as session:
+            jobs.fail(session, attempt, _user_error())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with stream(client, job, query="?stream=true") as events:
+        heard = texts(events)
+    writer.join()
+    assert heard[3:-1] == words
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+class TestManners:
+    def test_more_events_than_one_look_fetches(
+        self,
+        client: httpx.Client,
+        registry: Registry,
+        job: Job,
+        attempt: Attempt,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(sse, "_BATCH", 3)
+        say(registry, attempt, *"abcdefgh")
+        with registry.transaction() as session:
+            jobs.fail(session, attempt, _user_error())
+        with stream(client, job) as events:
+            assert texts(events)[3:-1] == list("abcdefgh")
+
+    def test_heartbeats(self, client: httpx.Client, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.05)
+        monkeypatch.setattr(sse, "POLL_SECONDS", 0.02)
+        accept = {"accept": "text/event-stream"}
+        with client.stream("GET", f"/jobs/{job.id}/events", headers=accept) as response:
+            pings = (line for line in response.iter_lines() if line.startswith(":"))
+            assert [next(pings) for _ in range(3)]
+
+    def test_it_ends_when_the_server_stops(self, server: Server, client: httpx.Client, job: Job) -> None:
+        with stream(client, job) as events:
+            next(events)
+            began = time.monotonic()
+            server.should_exit = True
+            assert "done" not in [event.event for event in events]
+        assert time.monotonic() - began < 5
+
+    def test_it_ends_when_the_client_leaves(self, server: Server, client: httpx.Client, job: Job) -> None:
+        with stream(client, job) as events:
+            next(events)
+            assert len(server.server_state.tasks) == 1
+        client.close()
+        deadline = time.monotonic() + 5
+        while server.server_state.tasks:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def test_many_watchers_hold_no_connections(self, url: str, api_key: str, job: Job) -> None:
+        # More than the database pool has.
+        headers = {"authorization": f"Bearer {api_key}"}
+        watchers = [httpx.Client(base_url=url, timeout=30, headers=headers) for _ in range(50)]
+        opened = [stream(watcher, job) for watcher in watchers]
+        for one in opened:
+            next(one.__enter__())
+        assert watchers[0].get(f"/jobs/{job.id}").status_code == 200
+        for one in opened:
+            one.__exit__(None, None, None)
+        for watcher in watchers:
+            watcher.close()
+
+    def test_pages(self, client: httpx.Client, registry: Registry, job: Job, attempt: Attempt) -> None:
+        say(registry, attempt, "a", "b")
+        path = f"/jobs/{job.id}/events"
+        newest = client.get(f"{path}?limit=2").json()
+        assert [event["message"] for event in newest["data"]] == ["b", "a"]
+        assert newest["has_more"] is True
+        assert newest["data"][0]["object"] == "fine_tuning.job.event"
+        older = client.get(path, params={"after": newest["last_id"]}).json()
+        assert [event["message"] for event in older["data"]][-1].startswith("Created")
+        assert older["has_more"] is False
+        params = {"order": "asc", "after": older["first_id"]}
+        assert [event["message"] for event in client.get(path, params=params).json()["data"]] == ["a", "b"]

@@ -1,0 +1,101 @@
+"""Uploads, listings, downloads, deletions."""
+
+import json
+
+import httpx
+import pytest
+
+from registry.context import Registry
+from registry.tenants import Principal
+from tests.integration.api.conftest import MAX_UPLOAD_BYTES, error_of
+from tests.support.jobs import CHAT_ROW, submit
+
+LINE = json.dumps(CHAT_ROW) + "\n"
+
+
+def upload(
+    client: httpx.Client, text: str = LINE, name: str = "tickets.jsonl", **fields: str
+) -> httpx.Response:
+    return client.post("/files", data={"purpose": "fine-tune", **fields}, files={"file": (name, text)})
+
+
+def test_a_file_and_back(client: httpx.Client) -> None:
+    response = upload(client, LINE * 3)
+    assert response.status_code == 200, response.text
+    file = response.json()
+    assert file["object"] == "file"
+    assert (file["status"], file["purpose"], file["filename"]) == ("processed", "fine-tune", "tickets.jsonl")
+    assert file["bytes"] == len(LINE) * 3
+    assert file["osora"] | {"sha256": ""} == {"format": "chat", "rows": 3, "sha256": ""}
+    assert client.get(f"/files/{file['id']}").json() == file
+    content = client.get(f"/files/{file['id']}/content")
+    assert content.text == LINE * 3
+    assert "tickets.jsonl" in content.headers["content-disposition"]
+    deleted = client.delete(f"/files/{file['id']}").json()
+    assert deleted == {"id": file["id"], "object": "file", "deleted": True}
+    error_of(client.get(f"/files/{file['id']}"), 404)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+class TestUpload:
+    def test_an_invalid_line(self, client: httpx.Client) -> None:
+        bad = json.dumps({"messages": [{"role": "user", "content": 5}]}) + "\n"
+        error = error_of(upload(client, LINE + bad), 400)
+        assert (error["line"], error["field"], error["param"]) == (2, "messages[0].content", "file")
+        assert error["code"] == "invalid_file"
+        assert error["next_action"]
+        assert client.get("/files").json()["data"] == []
+
+    @pytest.mark.parametrize(
+        ("fields", "param"),
+        [({"purpose": "assistants"}, "purpose"), ({"expires_after": "1"}, "expires_after")],
+    )
+    def test_fields(self, client: httpx.Client, fields: dict[str, str], param: str) -> None:
+        assert error_of(upload(client, **fields), 400)["param"] == param
+
+    def test_no_file(self, client: httpx.Client) -> None:
+        # A field without a file name makes httpx send a form without a file.
+        fields = {"purpose": (None, "fine-tune")}
+        assert error_of(client.post("/files", files=fields), 400)["param"] == "file"
+        fields["file"] = (None, "tickets.jsonl")
+        assert "@" in error_of(client.post("/files", files=fields), 400)["next_action"]
+        assert error_of(client.post("/files", json={}), 400)["next_action"]
+
+    def test_two_files(self, client: httpx.Client) -> None:
+        files = [("file", ("a", LINE)), ("file", ("b", LINE))]
+        error_of(client.post("/files", data={"purpose": "fine-tune"}, files=files), 400)
+
+    def test_a_file_over_the_limit(self, client: httpx.Client) -> None:
+        # Within what the body may have: the registry counts the file itself.
+        assert error_of(upload(client, LINE * (MAX_UPLOAD_BYTES // len(LINE) + 1)), 413)["param"] == "file"
+
+    @pytest.mark.parametrize(
+        ("name", "shown"), [("C:\\data\\t.jsonl", "t.jsonl"), ("../t.jsonl", "t.jsonl"), ("ä ö.jsonl",) * 2]
+    )
+    def test_names(self, client: httpx.Client, name: str, shown: str) -> None:
+        file = upload(client, name=name).json()
+        assert file["filename"] == shown
+        assert client.get(f"/files/{file['id']}/content").status_code == 200
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_pages(client: httpx.Client) -> None:
+    ids = [upload(client).json()["id"] for _ in range(3)]
+    first = client.get("/files?limit=2").json()
+    assert [file["id"] for file in first["data"]] == ids[:0:-1]
+    assert (first["object"], first["has_more"]) == ("list", True)
+    assert (first["first_id"], first["last_id"]) == (ids[2], ids[1])
+    rest = client.get("/files", params={"limit": 2, "after": first["last_id"]}).json()
+    assert [file["id"] for file in rest["data"]] == ids[:1]
+    assert rest["has_more"] is False
+    assert [file["id"] for file in client.get("/files?order=asc").json()["data"]] == ids
+    empty = client.get("/files?purpose=fine-tune-results").json()
+    assert empty == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_file_in_use_stays(client: httpx.Client, registry: Registry, principal: Principal) -> None:
+    job = submit(registry, principal)
+    response = client.delete(f"/files/{job.training_file_id}")
+    assert job.id in error_of(response, 409)["message"]
+    assert response.headers["x-should-retry"] == "false"

@@ -1,0 +1,229 @@
+"""Generation: what the inference server is asked, and how its answers and its failures come through."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import EventSource
+
+from api.gateway import InferenceGateway
+from registry.context import Registry
+from registry.models import Adapter
+from registry.tenants import Principal
+from tests.integration.api.conftest import error_of
+from tests.integration.api.fake_inference import BUSY, REFUSAL, RESULT, FakeInference
+from tests.support.jobs import submit
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+Fakes = dict[str, FakeInference]
+
+
+@pytest.fixture
+def inference_urls(inference: Fakes) -> str:
+    return ", ".join(inference)
+
+
+@pytest.fixture
+def ranked(inference: Fakes, adapter: Adapter) -> list[FakeInference]:
+    """The servers in the order in which this adapter prefers them."""
+    with httpx.Client() as unused:
+        gateway = InferenceGateway(list(inference), "", unused)  # type: ignore[arg-type]
+        return [inference[url] for url in gateway.ranked(adapter.id)]
+
+
+def ask(client: httpx.Client, **body: Any) -> httpx.Response:
+    return client.post("/generate", json={"prompt": "I was charged twice.", **body})
+
+
+def test_what_is_asked_for(client: httpx.Client, ranked: list[FakeInference], adapter: Adapter) -> None:
+    messages = [{"role": "user", "content": "I was charged twice."}]
+    body = {"adapter_id": adapter.name, "messages": messages, "stop": "\n", "strength": 0.5, "seed": 7}
+    response = client.post("/generate", json=body)
+    assert (response.status_code, response.json()) == (200, RESULT)
+    (asked,) = ranked[0].asked
+    assert asked.pop("request_id").startswith("gen-")
+    assert asked == {
+        "base": "osora-tiny",
+        "adapter": {
+            "id": adapter.id,
+            "name": adapter.name,
+            "version": 1,
+            "object_key": adapter.object_key,
+            "sha256": adapter.sha256,
+            "base_fingerprint": "base-hash",
+            "basis_fingerprint": "basis-hash",
+        },
+        "messages": messages,
+        "max_tokens": 128,
+        "temperature": 0.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "seed": 7,
+        "stop": ["\n"],
+        "strength": 0.5,
+        "stream": False,
+    }
+
+
+def test_the_base_without_an_adapter(client: httpx.Client, inference: Fakes) -> None:
+    for _ in range(12):
+        assert ask(client).json() == RESULT
+    asked = [body for fake in inference.values() for body in fake.asked]
+    assert {(body["base"], body["adapter"]) for body in asked} == {("osora-tiny", None)}
+    assert all(fake.asked for fake in inference.values()), "requests to the base spread"
+
+
+def test_an_adapter_stays_where_it_is_warm(
+    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
+) -> None:
+    for _ in range(5):
+        ask(client, adapter_id=adapter.id)
+    assert [len(fake.asked) for fake in ranked] == [5, 0]
+
+
+def test_streaming(client: httpx.Client, adapter: Adapter) -> None:
+    body = {"prompt": "x", "adapter_id": adapter.id, "stream": True}
+    with client.stream("POST", "/generate", json=body) as response:
+        events = [(event.event, json.loads(event.data)) for event in EventSource(response).iter_sse()]
+    assert events == [("token", {"text": "category: "}), ("token", {"text": "billing"}), ("done", RESULT)]
+    assert response.headers["x-accel-buffering"] == "no"
+
+
+def test_tokens_come_as_they_are_made(
+    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
+) -> None:
+    ranked[0].mood = "hanging"
+    body = {"prompt": "x", "adapter_id": adapter.id, "stream": True}
+    with client.stream("POST", "/generate", json=body) as response:
+        assert json.loads(next(EventSource(response).iter_sse()).data) == {"text": "category: "}
+    client.close()
+    assert ranked[0].abandoned.wait(5), "a client that leaves ends the request behind it"
+
+
+def test_a_client_that_gives_up_waiting(
+    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
+) -> None:
+    ranked[0].mood = "hanging"
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/generate", json={"prompt": "x", "adapter_id": adapter.id}, timeout=0.5)
+    assert ranked[0].reached.is_set()
+    client.close()
+    assert ranked[0].abandoned.wait(5)
+
+
+def test_typed_errors_pass_unchanged(
+    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
+) -> None:
+    ranked[0].mood = "refusing"
+    for stream in (False, True):
+        response = ask(client, adapter_id=adapter.id, stream=stream)
+        assert (response.status_code, response.json()) == (400, REFUSAL)
+    assert ranked[1].asked == []
+
+
+def test_a_busy_server_spills_over(
+    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
+) -> None:
+    ranked[0].mood = "busy"
+    assert ask(client, adapter_id=adapter.id).json() == RESULT
+    assert [len(fake.asked) for fake in ranked] == [1, 1]
+    ranked[1].mood = "busy"
+    response = ask(client, adapter_id=adapter.id)
+    assert (response.status_code, response.json()) == (503, BUSY)
+    assert response.headers["retry-after"] == "7"
+
+
+class TestServersThatAreGone:
+    @pytest.fixture
+    def inference_urls(self, inference: Fakes) -> str:
+        return f"http://127.0.0.1:9,{next(iter(inference))},http://127.0.0.1:10"
+
+    def test_they_are_passed_over(self, client: httpx.Client) -> None:
+        for _ in range(6):
+            assert ask(client).json() == RESULT
+
+
+class TestNoServer:
+    @pytest.fixture
+    def inference_urls(self) -> str:
+        return "http://127.0.0.1:9"
+
+    def test_it_says_so(self, client: httpx.Client) -> None:
+        response = ask(client)
+        assert error_of(response, 503)["code"] == "inference_unavailable"
+        assert response.headers["retry-after"]
+
+
+def test_a_server_that_breaks_off_in_the_middle(
+    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
+) -> None:
+    ranked[0].mood = "breaking"
+    body = {"prompt": "x", "adapter_id": adapter.id, "stream": True}
+    with client.stream("POST", "/generate", json=body) as response:
+        events = list(EventSource(response).iter_sse())
+    assert [event.event for event in events] == ["token", "error"]
+    assert json.loads(events[1].data)["error"]["code"] == "inference_unavailable"
+
+
+def test_a_token_that_does_not_match(client: httpx.Client, inference: Fakes) -> None:
+    for fake in inference.values():
+        fake._token = "another"
+    assert error_of(ask(client), 503)["code"] == "inference_refused"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"adapter_id": "adp-nothing"}, 404, "adapter_id"),
+        ({"base": "gpt-9"}, 404, "base"),
+        ({"messages": [{"role": "user", "content": "x"}]}, 400, None),
+        ({"prompt": None}, 400, None),
+        ({"prompt": None, "messages": [{"role": "boss", "content": "x"}]}, 400, "messages[0].role"),
+        (
+            {"prompt": None, "messages": [{"role": "user", "content": "x", "name": "y"}]},
+            400,
+            "messages[0].name",
+        ),
+        ({"strength": 2.0}, 400, None),
+        ({"stop": ["a", ""]}, 400, "stop[1]"),
+        ({"top_p": 0}, 400, "top_p"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"max_token": 3}, 400, "max_token"),
+    ],
+)
+def test_what_is_refused(
+    client: httpx.Client, inference: Fakes, body: dict[str, Any], status: int, param: str | None
+) -> None:
+    error = error_of(ask(client, **body), status)
+    assert error["param"] == param
+    for value in body.values():
+        assert not isinstance(value, str) or value in error["message"]
+    assert not any(fake.asked for fake in inference.values())
+
+
+def test_an_adapter_on_another_base(client: httpx.Client, adapter: Adapter) -> None:
+    assert error_of(ask(client, adapter_id=adapter.id, base="other"), 400)["param"] == "base"
+    assert ask(client, adapter_id=adapter.id, base="osora-tiny").status_code == 200
+
+
+def test_a_job_in_place_of_an_adapter(
+    client: httpx.Client, registry: Registry, principal: Principal, adapter: Adapter
+) -> None:
+    waiting = submit(registry, principal)
+    error = error_of(ask(client, adapter_id=waiting.id), 404)
+    assert "status: queued" in error["message"]
+    assert adapter.id in error_of(ask(client, adapter_id=adapter.job_id), 404)["next_action"]
+
+
+def test_bases(client: httpx.Client) -> None:
+    (base,) = client.get("/bases").json()["data"]
+    assert (base["name"], base["loaded"], base["parameters"]) == ("osora-tiny", True, 7)
+
+
+def test_ready(anonymous: httpx.Client) -> None:
+    response = anonymous.get("/ready")
+    assert response.status_code == 200
+    assert response.json()["checks"]["inference"]["detail"] == "2 of 2 ready"

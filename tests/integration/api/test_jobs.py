@@ -1,0 +1,182 @@
+"""Jobs: submitting, listing, stopping; and the way from the outbox to the broker."""
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from sqlalchemy import func, select
+
+from registry import jobs
+from registry.context import Registry
+from registry.models import OutboxMessage
+from registry.tenants import Principal
+from tests.integration.api.conftest import error_of
+from tests.support.jobs import claim, submit, upload
+
+
+@pytest.fixture
+def training_file(registry: Registry, principal: Principal) -> str:
+    return upload(registry, principal).id
+
+
+def create(client: httpx.Client, training_file: str, **fields: Any) -> dict[str, Any]:
+    body = {"model": "osora-tiny", "training_file": training_file, **fields}
+    response = client.post("/jobs", json=body)
+    assert response.status_code == 200, response.text
+    job: dict[str, Any] = response.json()
+    return job
+
+
+def pending(registry: Registry) -> int:
+    with registry.reading() as session:
+        return session.scalars(select(func.count()).select_from(OutboxMessage)).one()
+
+
+def test_a_job_as_openai_shapes_it(client: httpx.Client, training_file: str) -> None:
+    job = create(client, training_file, suffix="triage", seed=7, metadata={"team": "support"})
+    assert job | {"id": "", "created_at": 0} == {
+        "id": "",
+        "object": "fine_tuning.job",
+        "created_at": 0,
+        "finished_at": None,
+        "estimated_finish": None,
+        "status": "queued",
+        "model": "osora-tiny",
+        "fine_tuned_model": None,
+        "organization_id": "default",
+        "training_file": training_file,
+        "validation_file": None,
+        "result_files": [],
+        "hyperparameters": (auto := dict.fromkeys(AUTO, "auto")),
+        "method": {"type": "supervised", "supervised": {"hyperparameters": auto}},
+        "seed": 7,
+        "trained_tokens": None,
+        "metadata": {"team": "support"},
+        "error": None,
+        "osora": {
+            "step": 0,
+            "total_steps": None,
+            "adapter_id": None,
+            "started_at": None,
+            "requested": None,
+            "queue_position": 0,
+            "settings": {},
+            "attempts": [],
+        },
+    }
+    assert client.get(f"/jobs/{job['id']}").json() == job
+
+
+AUTO = ("n_epochs", "batch_size", "learning_rate_multiplier")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"hyperparameters": {"n_epochs": 4}},
+        {"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 4}}}},
+    ],
+)
+def test_knobs(client: httpx.Client, training_file: str, place: dict[str, Any]) -> None:
+    knobs = {"rank": 8, "learning_rate": 1, "target_modules": ["q_proj"], "train": "s", "evaluate": "never"}
+    job = create(client, training_file, validation_file=training_file, osora=knobs, **place)
+    assert job["osora"]["settings"] == knobs
+    assert job["hyperparameters"] == dict.fromkeys(AUTO, "auto") | {"n_epochs": 4}
+    assert job["validation_file"] == training_file
+
+
+def test_pages(client: httpx.Client, training_file: str) -> None:
+    ids = [create(client, training_file, metadata={"n": str(n)})["id"] for n in range(3)]
+    page = client.get("/jobs?limit=2").json()
+    assert [job["id"] for job in page["data"]] == [ids[2], ids[1]]
+    assert page["has_more"] is True
+    page = client.get("/jobs", params={"after": ids[1]}).json()
+    assert ([job["id"] for job in page["data"]], page["has_more"]) == ([ids[0]], False)
+    found = client.get("/jobs", params={"metadata[n]": "1"}).json()["data"]
+    assert [job["id"] for job in found] == [ids[1]]
+    client.post(f"/jobs/{ids[0]}/cancel")
+    found = client.get("/jobs?status=cancelled").json()["data"]
+    assert [job["id"] for job in found] == [ids[0]]
+    assert [job["osora"]["queue_position"] for job in client.get("/jobs").json()["data"]] == [1, 0, None]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+class TestStopping:
+    def test_while_it_waits(self, client: httpx.Client, training_file: str) -> None:
+        job_id = create(client, training_file)["id"]
+        assert client.post(f"/jobs/{job_id}/pause").json()["status"] == "paused"
+        assert client.post(f"/jobs/{job_id}/resume").json()["status"] == "queued"
+        assert client.post(f"/jobs/{job_id}/cancel").json()["status"] == "cancelled"
+        assert client.post(f"/jobs/{job_id}/cancel").json()["status"] == "cancelled"
+        response = client.post(f"/jobs/{job_id}/pause")
+        assert error_of(response, 409)["code"] == "job_not_live"
+        assert response.headers["x-should-retry"] == "false"
+
+    def test_while_it_runs(self, client: httpx.Client, registry: Registry, principal: Principal) -> None:
+        job = submit(registry, principal)
+        attempt = claim(registry, job)
+        running = client.post(f"/jobs/{job.id}/cancel").json()
+        assert (running["status"], running["osora"]["requested"]) == ("running", "cancel")
+        (shown,) = running["osora"]["attempts"]
+        assert (shown["number"], shown["worker_id"], shown["outcome"]) == (1, "worker-1", None)
+        assert attempt.token not in client.get(f"/jobs/{job.id}").text
+        with registry.transaction() as session:
+            jobs.finish_cancelled(session, attempt)
+        assert client.get(f"/jobs/{job.id}").json()["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_checkpoints(client: httpx.Client, registry: Registry, principal: Principal) -> None:
+    job = submit(registry, principal)
+    attempt = claim(registry, job)
+    with registry.transaction() as session:
+        for step in (5, 10):
+            jobs.record_checkpoint(
+                session,
+                attempt,
+                step=step,
+                object_key="k",
+                sha256="0" * 64,
+                bytes=1,
+                metrics={"train_loss": 1.5},
+            )
+    newest, oldest = client.get(f"/jobs/{job.id}/checkpoints").json()["data"]
+    assert (newest["step_number"], newest["metrics"]) == (10, {"step": 10, "train_loss": 1.5})
+    assert newest["object"] == "fine_tuning.job.checkpoint"
+    page = client.get(f"/jobs/{job.id}/checkpoints", params={"after": newest["id"]}).json()
+    assert page["data"] == [oldest]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_job_is_accepted_while_the_broker_is_down(
+    client: httpx.Client, registry: Registry, training_file: str
+) -> None:
+    for _ in range(3):
+        create(client, training_file)
+    assert pending(registry) == 3
+
+
+class TestBroker:
+    @pytest.fixture
+    def broker(self, broker_url: str) -> str:
+        return broker_url
+
+    def test_the_message_goes_out_after_the_commit(
+        self, client: httpx.Client, registry: Registry, training_file: str, broker_url: str
+    ) -> None:
+        job_id = create(client, training_file)["id"]
+        with redis.Redis.from_url(broker_url.replace("redis+socket://", "unix://")) as queue:
+            found = queue.blpop(["train.osora-tiny"], timeout=10)
+            assert found is not None
+            assert job_id.encode() in found[1]
+            assert b"osora.train" in found[1]
+            deadline = time.monotonic() + 10  # the row goes right after the message
+            while pending(registry) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert pending(registry) == 0
+            client.post(f"/jobs/{job_id}/pause")
+            client.post(f"/jobs/{job_id}/resume")
+            assert queue.blpop(["train.osora-tiny"], timeout=10) is not None

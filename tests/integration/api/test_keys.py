@@ -1,0 +1,56 @@
+"""API keys: shown once, scoped, revoked at once."""
+
+import httpx
+import pytest
+
+from tests.integration.api.conftest import error_of
+
+
+def test_the_life_of_a_key(client: httpx.Client) -> None:
+    response = client.post("/keys", json={"name": "triage"})
+    assert response.status_code == 200
+    key = response.json()
+    secret = key.pop("key")
+    assert secret.startswith("osk-")
+    assert (key["tenant"], key["scopes"], key["name"]) == ("default", ["read", "write"], "triage")
+    assert secret.endswith(key["hint"])
+    listed = client.get("/keys")
+    assert key in listed.json()["data"]
+    assert secret not in listed.text
+    headers = {"authorization": f"Bearer {secret}"}
+    assert client.get("/jobs", headers=headers).status_code == 200
+    deleted = client.delete(f"/keys/{key['id']}").json()
+    assert deleted == {"id": key["id"], "object": "api_key", "deleted": True}
+    error_of(client.get("/jobs", headers=headers), 401)
+    (revoked,) = (row for row in client.get("/keys").json()["data"] if row["id"] == key["id"])
+    assert revoked["revoked_at"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_key_of_another_tenant(client: httpx.Client) -> None:
+    key = client.post("/keys", json={"name": "k", "tenant": "acme", "scopes": ["read"]}).json()
+    assert (key["tenant"], key["scopes"]) == ("acme", ["read"])
+    assert key["id"] not in client.get("/keys").text
+    headers = {"authorization": f"Bearer {key['key']}"}
+    body = {"model": "osora-tiny", "training_file": "file-1"}
+    error_of(client.post("/jobs", json=body, headers=headers), 403)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": "k", "scopes": []}, "scopes"),
+        ({"name": "k", "scopes": ["root"]}, "scopes[0]"),
+        ({"name": "k", "tenant": "A B"}, "tenant"),
+        ({"name": "a\u0000b"}, None),
+    ],
+)
+def test_what_is_refused(client: httpx.Client, body: dict[str, object], param: str | None) -> None:
+    assert error_of(client.post("/keys", json=body), 400)["param"] == param
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_unknown_key(client: httpx.Client) -> None:
+    assert "key-1" in error_of(client.delete("/keys/key-1"), 404)["message"]

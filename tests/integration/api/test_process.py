@@ -1,0 +1,69 @@
+"""`python -m api` as a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from registry.context import Registry
+from registry.settings import Settings
+from registry.tenants import Principal
+from tests.support.jobs import submit
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def database_url_of_the_test(database_url: str) -> str:
+    return database_url
+
+
+def test_it_imports_no_torch() -> None:
+    program = "import sys, api.app, api.server, api.__main__; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_ready_and_stops_at_a_signal_with_a_stream_open(
+    registry: Registry, settings: Settings, principal: Principal, api_key: str, number: int
+) -> None:
+    job = submit(registry, principal)
+    port = _free_port()
+    environment = {
+        **os.environ,
+        "OSORA_DATA_DIR": str(settings.data_dir),
+        "OSORA_DATABASE_URL": settings.database_url,
+        "OSORA_PORT": str(port),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "api"], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stderr is not None
+    with process:
+        try:
+            assert "ready\n" in process.stderr
+            headers = {"authorization": f"Bearer {api_key}", "accept": "text/event-stream"}
+            url = f"http://127.0.0.1:{port}/jobs/{job.id}/events"
+            with httpx.stream("GET", url, headers=headers, timeout=15) as response:
+                lines = response.iter_lines()
+                next(line for line in lines if line.startswith("event: "))
+                began = time.monotonic()
+                process.send_signal(number)
+                assert "event: done" not in list(lines)
+            assert process.wait(20) == 0
+            assert time.monotonic() - began < 5
+        finally:
+            process.kill()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,70 @@
+"""`python -m worker`: trains the configured bases' jobs until SIGTERM or SIGINT, then gives them back and exits."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+# Threads that wait by spinning starve each other where processes share few cores. Read once, when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from celery import signals
+from transformers.utils import logging as transformers_logging
+
+from osora_core.basis import BasisCache
+from osora_core.runtime import Runtime
+from registry.context import Registry
+from registry.outbox import train_queue
+from registry.publisher import Publisher
+from registry.settings import get_settings
+from worker.app import add_tasks, create_app
+from worker.bases import StoredBases
+from worker.node import Node
+
+logger = logging.getLogger("worker")
+
+
+def main() -> None:
+    """The command."""
+    settings = get_settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    transformers_logging.disable_progress_bar()
+    with Registry.open(settings) as registry:
+        cache = BasisCache(settings.data_dir / "cache", StoredBases(registry.store))
+        runtimes = {
+            name: Runtime.load(name, cache, path=path, device=settings.device, rank=settings.basis_rank)
+            for name, path in settings.base_paths.items()
+        }
+        publisher = Publisher(settings.broker_url)
+        node = Node(registry, runtimes, publisher)
+        app = create_app(settings)
+        add_tasks(app, node)
+
+        @signals.worker_ready.connect(weak=False)
+        def ready(**_: Any) -> None:
+            print("ready", file=sys.stderr, flush=True)
+
+        @signals.worker_shutting_down.connect(weak=False)
+        def drain(**_: Any) -> None:
+            node.drain()
+
+        node.start()
+        worker = app.Worker(
+            pool="threads",
+            concurrency=settings.worker_jobs,
+            queues=[train_queue(base) for base in runtimes],
+            hostname=f"osora@{node.worker_id}",
+            loglevel=settings.log_level.upper(),
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            quiet=True,
+        )
+        worker.start()
+        node.stop()
+        publisher.close()
+    sys.exit(worker.exitcode or 0)
+
+
+if __name__ == "__main__":
+    main()
