@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from api.gateway import InferenceGateway
-from api.publish import Publisher
+from registry.publisher import Publisher
 from registry.context import Registry
 from registry.settings import Settings
 

@@ -1,7 +1,5 @@
 """The Celery app. A message is a wake-up: it carries a job's id, and the database decides what happens."""
 
-from typing import Any
-
 from celery import Celery
 
 from registry.outbox import TRAIN_TASK
@@ -36,11 +34,3 @@ def add_tasks(app: Celery, node: Node) -> None:
     def train(job_id: str) -> None:
         node.train(job_id)
 
-
-def publisher(app: Celery) -> Any:
-    """What the outbox relay calls: publish a task by name on a queue."""
-
-    def publish(queue: str, task: str, args: list[str]) -> None:
-        app.send_task(task, args=args, queue=queue, retry=False)
-
-    return publish

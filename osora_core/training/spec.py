@@ -18,7 +18,7 @@ class JobSpec:
     seed: int = 0
     epochs: int = 3
     batch_size: int = 8
-    learning_rate: float = 0.1
+    learning_rate: float = 0.05
     rank: int = 128
     target_modules: str | tuple[str, ...] = "all-linear"
     train: Literal["both", "s", "o"] = "both"
