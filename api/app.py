@@ -34,9 +34,7 @@ Every error is `{"error": {"message", "type", "param", "code", …}}`.
 """
 
 # Also keeps FastAPI from listing a 422 that this API never sends.
-_ANY_ERROR: dict[int | str, dict[str, Any]] = {
-    "default": {"model": ErrorBody, "description": "Any other error."}
-}
+_ANY_ERROR: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody, "description": "Any other error."}}
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import httpx
 
 from api.gateway import InferenceGateway
-from registry.publisher import Publisher
 from registry.context import Registry
+from registry.publisher import Publisher
 from registry.settings import Settings
 
 # A generation may be long; a server that is there accepts a connection at once.

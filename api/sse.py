@@ -17,9 +17,7 @@ HEARTBEAT_SECONDS = 15.0
 _BATCH = 500
 
 
-async def follow(
-    services: Services, principal: Principal, job_id: str, after_id: int | None
-) -> AsyncIterator[bytes]:
+async def follow(services: Services, principal: Principal, job_id: str, after_id: int | None) -> AsyncIterator[bytes]:
     """The events after `after_id`, until the job has ended; then `done` with the job.
 
     Ends without `done` when the server stops: the client comes back with `Last-Event-ID`. No database

@@ -53,9 +53,7 @@ class Osora:
     def url(self) -> str:
         return self._transport.target.url
 
-    def generate(
-        self, prompt: str | Sequence[Message], *, adapter: str | None = None, **options: Any
-    ) -> Generation:
+    def generate(self, prompt: str | Sequence[Message], *, adapter: str | None = None, **options: Any) -> Generation:
         """Text for a prompt (a string, or messages of a conversation), by an adapter or the bare base.
 
         `options` are the fields of POST /generate: base, max_tokens, temperature, top_k, top_p, min_p, seed,
@@ -113,18 +111,14 @@ class Files(_Resource):
 class Jobs(_Resource):
     """Fine-tuning jobs."""
 
-    def create(
-        self, model: str, training_file: str, *, validation_file: str | None = None, **fields: Any
-    ) -> Job:
+    def create(self, model: str, training_file: str, *, validation_file: str | None = None, **fields: Any) -> Job:
         """Queue a job on uploaded files.
 
         `fields` are those of POST /jobs: suffix, seed, metadata, hyperparameters
         (n_epochs, batch_size, learning_rate_multiplier), osora (rank, learning_rate, max_length, …).
         """
         body = {"model": model, "training_file": training_file, "validation_file": validation_file, **fields}
-        job: Job = self._transport.request(
-            "POST", "/jobs", json={k: v for k, v in body.items() if v is not None}
-        )
+        job: Job = self._transport.request("POST", "/jobs", json={k: v for k, v in body.items() if v is not None})
         return job
 
     def get(self, job_id: str) -> Job:
@@ -139,9 +133,7 @@ class Jobs(_Resource):
     def resume(self, job_id: str) -> Job:
         return self._job("POST", job_id, "/resume")
 
-    def events(
-        self, job_id: str, after: str | None = None, patience_seconds: float = 60.0
-    ) -> Iterator[Event]:
+    def events(self, job_id: str, after: str | None = None, patience_seconds: float = 60.0) -> Iterator[Event]:
         """Events from the first (or after the one named), live until the job has ended.
 
         Survives lost connections and a restarting service; gives up after `patience_seconds` without either.
@@ -202,9 +194,7 @@ class Keys(_Resource):
     def create(self, name: str, *, tenant: str | None = None, scopes: Sequence[str] | None = None) -> Key:
         """A new key. Its secret is in the answer's `key`, this once."""
         body = {"name": name, "tenant": tenant, "scopes": list(scopes) if scopes else None}
-        key: Key = self._transport.request(
-            "POST", "/keys", json={k: v for k, v in body.items() if v is not None}
-        )
+        key: Key = self._transport.request("POST", "/keys", json={k: v for k, v in body.items() if v is not None})
         return key
 
     def list(self) -> list[Key]:
@@ -214,9 +204,7 @@ class Keys(_Resource):
         self._transport.request("DELETE", f"/keys/{segment(key_id)}")
 
 
-def _generation_body(
-    prompt: str | Sequence[Message], adapter: str | None, options: dict[str, Any]
-) -> dict[str, Any]:
+def _generation_body(prompt: str | Sequence[Message], adapter: str | None, options: dict[str, Any]) -> dict[str, Any]:
     asked = {"prompt": prompt} if isinstance(prompt, str) else {"messages": list(prompt)}
     body = {**asked, "adapter_id": adapter, **options}
     return {key: value for key, value in body.items() if value is not None}

@@ -69,9 +69,7 @@ class GenerationStream:
                 if sse.event == "token":
                     yield data["text"]
                 elif sse.event == "error":
-                    raise error_from(
-                        response.status_code, data["error"], response.headers.get("x-request-id")
-                    )
+                    raise error_from(response.status_code, data["error"], response.headers.get("x-request-id"))
                 elif sse.event == "done":
                     self.result = data
                     return

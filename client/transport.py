@@ -21,9 +21,7 @@ class Transport:
         self.target = target
         headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
         # A proxy configured for the internet has no way to this machine's own ports.
-        self.http = httpx.Client(
-            base_url=target.url, headers=headers, timeout=TIMEOUT, trust_env=not target.is_local
-        )
+        self.http = httpx.Client(base_url=target.url, headers=headers, timeout=TIMEOUT, trust_env=not target.is_local)
 
     def close(self) -> None:
         self.http.close()

@@ -31,8 +31,8 @@ BASE = "osora-tiny"
 DATA = Path(__file__).parent / "support-tickets"
 DEMO = Path(".demo").absolute()
 DATA_DIR = DEMO / "data"
-HYPERPARAMETERS = {"n_epochs": 5, "batch_size": 8}
-KNOBS = {"rank": 128, "learning_rate": 0.05}
+HYPERPARAMETERS = {"n_epochs": 3, "batch_size": 4}
+KNOBS = {"rank": 128, "learning_rate": 0.03}
 REQUESTS_IN_FLIGHT = 32
 MAX_TOKENS = 48
 TARGET = 0.7
@@ -176,8 +176,7 @@ def show_figures(report: dict[str, Any]) -> None:
 def run() -> dict[str, Any]:
     """The demonstration; returns its report."""
     train_rows, valid_rows = (
-        [json.loads(line) for line in (DATA / name).read_text().splitlines()]
-        for name in ("train.jsonl", "valid.jsonl")
+        [json.loads(line) for line in (DATA / name).read_text().splitlines()] for name in ("train.jsonl", "valid.jsonl")
     )
     stage = Stages()
     with service(stage) as osora:

@@ -1,14 +1,10 @@
 """`python -m inference`: loads the bases, serves until SIGTERM or SIGINT, then exits with 0."""
 
 import logging
-import os
 import signal
 import socket
 import sys
 from types import FrameType
-
-# Threads that wait by spinning starve each other where processes share few cores. Read once, when torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import uvicorn
 from transformers.utils import logging as transformers_logging
@@ -17,7 +13,7 @@ from inference.app import create_app
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_core.basis import BasisCache
-from osora_core.runtime import Runtime
+from osora_core.runtime import Runtime, set_threads
 
 logger = logging.getLogger("inference")
 
@@ -47,7 +43,8 @@ def main() -> None:
     settings = InferenceSettings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    set_threads(1)
     store = ArtifactStore(settings)
     cache = BasisCache(settings.data_dir / "cache", store)
     runtimes = {}

@@ -26,7 +26,10 @@ _DISCONNECT_CHECK_SECONDS = 0.2
 
 
 def create_app(
-    settings: InferenceSettings, runtimes: Mapping[str, Runtime], store: ArtifactStore, on_death: Callable[[], None]
+    settings: InferenceSettings,
+    runtimes: Mapping[str, Runtime],
+    store: ArtifactStore,
+    on_death: Callable[[], None],
 ) -> FastAPI:
     """The server's app over loaded bases. `on_death` is called if an engine fails for good."""
 
@@ -45,7 +48,9 @@ def create_app(
         token = settings.token()
         offered = request.headers.get("authorization", "").removeprefix("Bearer ")
         if request.url.path != "/health" and not (token and secrets.compare_digest(offered.encode(), token.encode())):
-            refused = errors.body("this server answers only Osora's own processes", "authentication_error", "unauthorized")
+            refused = errors.body(
+                "this server answers only Osora's own processes", "authentication_error", "unauthorized"
+            )
             return JSONResponse(refused, 401)
         response: Response = await call_next(request)
         return response
@@ -88,9 +93,7 @@ def create_app(
     return app
 
 
-def _serve(
-    runtime: Runtime, settings: InferenceSettings, store: ArtifactStore, on_death: Callable[[], None]
-) -> Served:
+def _serve(runtime: Runtime, settings: InferenceSettings, store: ArtifactStore, on_death: Callable[[], None]) -> Served:
     engine = InferenceEngine(runtime, rows=settings.inference_rows, adapters=settings.inference_adapters)
     return Served(
         runtime,
@@ -100,9 +103,7 @@ def _serve(
     )
 
 
-async def _events(
-    generation: Generation, first: str | None, pieces: AsyncIterator[str]
-) -> AsyncIterator[str]:
+async def _events(generation: Generation, first: str | None, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
     try:
         if first is not None:
             yield _event("token", {"text": first})

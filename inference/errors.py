@@ -13,7 +13,14 @@ class ServerError(Exception):
     """An error of the server itself, with its HTTP status and the kind of error it is."""
 
     def __init__(
-        self, status: int, type: str, code: str, message: str, *, next_action: str | None = None, retry_after: int = 0
+        self,
+        status: int,
+        type: str,
+        code: str,
+        message: str,
+        *,
+        next_action: str | None = None,
+        retry_after: int = 0,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -61,7 +68,9 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         param = ".".join(str(part) for part in first["loc"] if part != "body")
-        return JSONResponse(body(f"{param}: {first['msg']}", "invalid_request_error", "invalid_request", param=param), 400)
+        return JSONResponse(
+            body(f"{param}: {first['msg']}", "invalid_request_error", "invalid_request", param=param), 400
+        )
 
     app.add_exception_handler(ServerError, known)
     app.add_exception_handler(OsoraCoreError, known)

@@ -69,7 +69,11 @@ class Generation:
             stop=tuple(body.stop),
         )
         row = await served.adapters.get(body.adapter, body.strength) if body.adapter is not None else None
-        prompt = served.renderer.prompt(body.messages) if body.messages is not None else served.renderer.encode(body.prompt or "")
+        prompt = (
+            served.renderer.prompt(body.messages)
+            if body.messages is not None
+            else served.renderer.encode(body.prompt or "")
+        )
         request = Request(body.request_id, tuple(prompt), params, row)
         return cls(served, body, request, started, time.perf_counter())
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from inference.errors import ServerError
 from osora_core.inference import InferenceEngine, Output, Request
+from osora_core.runtime import set_threads
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class EngineLoop:
             self._wake.notify()
 
     def _run(self) -> None:
+        set_threads()
         try:
             while True:
                 with self._wake:

@@ -1,4 +1,4 @@
-"""The `OSORA_*` settings that the inference server reads: it cannot share the registry's class, which knows databases."""
+"""The `OSORA_*` settings of the inference server, which cannot share the registry's class: that knows databases."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -87,9 +87,7 @@ def prepare(args: argparse.Namespace) -> tuple[Tokenizer, dict[str, Stream], dic
     """Give the tokenizer, the token streams and the bytes per token of each stream."""
     folder = cache_folder(args)
     if folder is not None and (folder / "done.json").exists():
-        streams = {
-            name: np.load(folder / f"{name}.npy") for name in ("text", "chat", "val", "cval")
-        }
+        streams = {name: np.load(folder / f"{name}.npy") for name in ("text", "chat", "val", "cval")}
         log(f"read tokenizer and tokens from {folder}")
         density = json.loads((folder / "done.json").read_text())
         return Tokenizer.from_file(str(folder / "tokenizer.json")), streams, density
@@ -105,9 +103,7 @@ def prepare(args: argparse.Namespace) -> tuple[Tokenizer, dict[str, Stream], dic
         name: sum(len(text.encode()) for text in found) / (len(streams[name]) - len(found))
         for name, found in documents.items()
     }
-    sizes = {
-        name: f"{len(s):,} tokens, {density[name]:.3f} bytes each" for name, s in streams.items()
-    }
+    sizes = {name: f"{len(s):,} tokens, {density[name]:.3f} bytes each" for name, s in streams.items()}
     log(f"encoded {sizes} at {time.monotonic() - started:.1f} s")
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,9 +124,7 @@ class Rows:
 
     def __init__(self, stream: Stream, device: torch.device, seed: int, align_share: float) -> None:
         if len(stream) < 2 * CONTEXT + 1:
-            raise SystemExit(
-                f"a training stream has {len(stream)} tokens; it needs {2 * CONTEXT + 1}"
-            )
+            raise SystemExit(f"a training stream has {len(stream)} tokens; it needs {2 * CONTEXT + 1}")
         self.tokens = torch.from_numpy(stream).to(device)
         self.span = torch.arange(CONTEXT + 1, device=device)
         self.random = np.random.default_rng(seed)

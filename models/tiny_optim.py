@@ -38,13 +38,9 @@ class Muon:
     AdamW's have (0.2 * sqrt of the longer side), so learning rate and decay mean the same.
     """
 
-    def __init__(
-        self, weights: list[torch.Tensor], rate: float, decay: float, compiled: bool
-    ) -> None:
+    def __init__(self, weights: list[torch.Tensor], rate: float, decay: float, compiled: bool) -> None:
         self.rate, self.decay, self.momentum = rate, decay, 0.95
-        self.orthogonalise = (
-            torch.compile(orthogonalise, dynamic=False) if compiled else orthogonalise
-        )
+        self.orthogonalise = torch.compile(orthogonalise, dynamic=False) if compiled else orthogonalise
         shapes = sorted({tuple(weight.shape) for weight in weights})
         self.groups = [[w for w in weights if tuple(w.shape) == shape] for shape in shapes]
         self.buffers = [torch.zeros_like(torch.stack(list(group))) for group in self.groups]

@@ -176,10 +176,7 @@ class Run:
         """Evaluate a part of the held-out windows, so that the log shows where the run stands."""
         limit = self.args.eval_windows
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            val, cval = (
-                evaluate(self.model, self.streams[name], self.device, limit)
-                for name in ("val", "cval")
-            )
+            val, cval = (evaluate(self.model, self.streams[name], self.device, limit) for name in ("val", "cval"))
         log(f"step {done} val {val:.4f} cval {cval:.4f} (first {limit} windows)")
         self.curve.append({"step": done, "val": round(val, 4), "cval": round(cval, 4)})
 
@@ -242,9 +239,7 @@ def samples(model: Any, tokenizer: Any, device: torch.device) -> dict[str, str]:
                                        "max_new_tokens": 160}),
     ):  # fmt: skip
         inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(device)
-        output = model.generate(
-            input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, **options
-        )
+        output = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, **options)
         spoken[name] = tokenizer.decode(output[0, inputs.input_ids.shape[1] :])
         log(f"--- {name}\n{prompt}>>>{spoken[name]}")
     return spoken

@@ -3,7 +3,7 @@
 Shapes: B rows, H query heads, G key/value heads, T query positions, D head size.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -40,4 +40,4 @@ def attend(
         grouped = query.shape[1] != key.shape[1]
         out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
         return out.transpose(1, 2), None
-    return cache.attend(int(module.layer_idx), query, key, value, scaling), None
+    return cache.attend(cast(int, module.layer_idx), query, key, value, scaling), None

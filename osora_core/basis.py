@@ -85,7 +85,7 @@ class Basis:
     @property
     def row_length(self) -> int:
         """Values in one bank row: the sum of R + d_out over the modules."""
-        return self.spans[-1].delta.stop
+        return self.spans[-1].start + self.spans[-1].rank + self.spans[-1].d_out
 
     @property
     def target_modules(self) -> list[str]:
@@ -178,7 +178,7 @@ def find_targets(model: nn.Module, targets: str | Iterable[str]) -> dict[str, nn
     component is listed. Raises UserError if a listed name matches nothing."""
     get_head = getattr(model, "get_output_embeddings", None)
     head = get_head() if get_head is not None else None
-    linears = {
+    linears: dict[str, nn.Module] = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and module is not head
@@ -213,7 +213,7 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
     def digest(item: tuple[str, Tensor]) -> str:
         name, tensor = item
         data = tensor.detach().cpu().contiguous()
-        content = hashlib.sha256(data.view(-1).view(torch.uint8).numpy()).hexdigest()
+        content = hashlib.sha256(data.view(-1).view(torch.uint8).numpy().data).hexdigest()
         return f"{name} {str(data.dtype).removeprefix('torch.')} {tuple(data.shape)} {content}\n"
 
     with ThreadPoolExecutor() as pool:

@@ -1,6 +1,6 @@
 """The OSoRA operator in delta form, and the layer that applies it to a frozen linear.
 
-Shapes: B rows, T tokens a row, N = B * T tokens, d_in and d_out the weight's sizes, R the basis rank, n bank rows (slots).
+Shapes: B rows, T tokens a row, d_in and d_out the weight's sizes, R the basis rank, n bank rows (slots).
 
 With z = V^T x, sigma = s - s0 and delta = o - 1 (arXiv 2505.14350, rearranged so that zero is the base model):
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,14 @@ def effective_scale(S: Tensor, sigma: Tensor, ranks: Tensor | None) -> Tensor:
 
 
 def osora_update_reference(
-    x: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor, slots: Tensor, ranks: Tensor | None = None
+    x: Tensor,
+    U: Tensor,
+    S: Tensor,
+    Vt: Tensor,
+    sigma: Tensor,
+    delta: Tensor,
+    slots: Tensor,
+    ranks: Tensor | None = None,
 ) -> Tensor:
     """What the adapters in `slots` add to W0 x, in plain differentiable torch: the definition the others are held to.
 
@@ -111,11 +118,18 @@ def _sum_by_slot(values: Tensor, slots: Tensor, like: Tensor) -> Tensor:
 
 
 def osora_update(
-    x: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor, slots: Tensor, ranks: Tensor | None = None
+    x: Tensor,
+    U: Tensor,
+    S: Tensor,
+    Vt: Tensor,
+    sigma: Tensor,
+    delta: Tensor,
+    slots: Tensor,
+    ranks: Tensor | None = None,
 ) -> Tensor:
     """The update of `osora_update_reference`, with the memory-saving backward where gradients are wanted."""
     if torch.is_grad_enabled() and (x.requires_grad or sigma.requires_grad or delta.requires_grad):
-        update: Tensor = _Update.apply(x, U, S, Vt, sigma, delta, slots, ranks)
+        update: Tensor = _Update.apply(x, U, S, Vt, sigma, delta, slots, ranks)  # type: ignore[no-untyped-call]
         return update
     return osora_update_reference(x, U, S, Vt, sigma, delta, slots, ranks)
 
@@ -183,7 +197,7 @@ def osora_linear_merged(
     ranks: Tensor, spans: "Spans",
 ) -> Tensor:  # fmt: skip
     """`osora_linear` for float32 x [B, T, d_in] whose rows are grouped by slot; `spans` covers all of them."""
-    y: Tensor = _Merged.apply(x, weight, bias, U, S, Vt, sigma, delta, ranks, spans)
+    y: Tensor = _Merged.apply(x, weight, bias, U, S, Vt, sigma, delta, ranks, spans)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -215,7 +229,7 @@ def runs(slots: Sequence[int]) -> Spans:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which bank row each batch row uses: slots [B], or [B, T] for a slot a token; spans if rows are grouped by slot."""
+    """Which bank row each batch row uses: slots [B], or [B, T] for one a token; spans if rows are grouped by slot."""
 
     bank: "Bank"
     slots: Tensor
@@ -262,7 +276,7 @@ class OsoraLinear(nn.Module):
         sigma, delta = selection.bank.layers[self.index]
         ranks, spans = selection.bank.ranks, selection.spans
         if spans is not None and self._merging_pays(x, len(spans)):
-            weight, bias = self.base.weight, self.base.bias
+            weight, bias = cast(nn.Linear, self.base).weight, cast(nn.Linear, self.base).bias
             return osora_linear_merged(x, weight, bias, self.U, self.S, self.Vt, sigma, delta, ranks, spans)
         y: Tensor = self.base(x)
         return y + osora_update(x, self.U, self.S, self.Vt, sigma, delta, selection.slots, ranks)

@@ -35,12 +35,18 @@ class Runtime:
         device: "auto" (CUDA where there is one), "cpu" or "cuda". float32 on a CPU, bfloat16 on a GPU. Raises
         UnknownBase if it is not found and UserError if its architecture is not supported.
         """
-        place = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+        place = torch.device(
+            "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+        )
         dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
         source = bases.resolve(path or name)
         attention.register()
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, attn_implementation=attention.NAME, trust_remote_code=False, use_safetensors=True
+            source,
+            dtype=dtype,
+            attn_implementation=attention.NAME,
+            trust_remote_code=False,
+            use_safetensors=True,
         )
         model = model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -66,7 +72,7 @@ class Runtime:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocabulary] of hidden states [..., d]."""
-        head = self.model.get_output_embeddings()
+        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         logits: Tensor = head(hidden)
         return logits
 
@@ -110,5 +116,10 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
 
 
 def set_threads(count: int | None = None) -> None:
-    """Bound torch's CPU threads to `count`, or to the cores this process may use."""
-    torch.set_num_threads(count or len(os.sched_getaffinity(0)))
+    """Let the calling thread compute on `count` cores, or on all that this process may use.
+
+    A process should compute on one thread alone: OpenMP keeps a team for every thread that ever did, and once there
+    are more of them than cores it puts them to sleep between operations, which costs small models almost half their
+    speed. So load a base under `set_threads(1)` and call `set_threads()` at the top of the engine's thread.
+    """
+    torch.set_num_threads(count or os.cpu_count() or 1)

@@ -24,9 +24,7 @@ def init(settings: Settings) -> None:
                 tenants.authenticate(session, path.read_text().strip())
             except (FileNotFoundError, Unauthorized):
                 # No key yet, or one of another database or pepper.
-                _, plaintext = tenants.create_key(
-                    session, tenants.DEFAULT_TENANT, "local", tenants.ALL_SCOPES
-                )
+                _, plaintext = tenants.create_key(session, tenants.DEFAULT_TENANT, "local", tenants.ALL_SCOPES)
                 _write_private(path, plaintext)
 
 

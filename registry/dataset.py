@@ -51,9 +51,7 @@ class DatasetCheck:
         self._pending_bytes += len(piece)
         if self._pending_bytes > _MAX_LINE_BYTES:
             problem = f"is longer than {_MAX_LINE_BYTES} bytes"
-            raise InvalidFile(
-                problem, line=self._line + 1, next_action="put each example on a line of its own"
-            )
+            raise InvalidFile(problem, line=self._line + 1, next_action="put each example on a line of its own")
         self._pending.append(piece)
 
     def _end_line(self) -> None:

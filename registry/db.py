@@ -85,9 +85,7 @@ def read_only(engine: Engine) -> Engine:
 
 def _make_sqlite_engine(url: URL) -> Engine:
     if url.database is None or url.database in ("", ":memory:"):
-        raise ValueError(
-            f"OSORA_DATABASE_URL: {url} is in memory, but several processes share it; name a file"
-        )
+        raise ValueError(f"OSORA_DATABASE_URL: {url} is in memory, but several processes share it; name a file")
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": _SQLITE_BUSY_SECONDS}, pool_size=10, max_overflow=30)
     event.listen(engine, "connect", _configure_sqlite)

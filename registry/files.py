@@ -136,9 +136,7 @@ def list(
         statement = statement.where(File.purpose == purpose)
     start = None if after is None else get(session, principal, after, param="after")
     position = None if start is None else (start.created_at, start.id)
-    return fetch_page(
-        session, statement, (File.created_at, File.id), after=position, limit=limit, order=order
-    )
+    return fetch_page(session, statement, (File.created_at, File.id), after=position, limit=limit, order=order)
 
 
 def _of(principal: Principal) -> Select[File]:

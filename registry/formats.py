@@ -26,9 +26,7 @@ def check_line(raw: bytes, number: int) -> Format:
         line.only(row, "", ("prompt", "completion"))
         line.text(row, "", "prompt", "the text to complete")
         if line.text(row, "", "completion", "the text to learn") == "":
-            line.reject(
-                "completion", "is empty, so there is nothing to learn", "give it text or remove the line"
-            )
+            line.reject("completion", "is empty, so there is nothing to learn", "give it text or remove the line")
         return "completion"
     line.reject(
         None,
@@ -44,9 +42,7 @@ def _check_chat(line: "_Line", messages: Any) -> None:
     for index, message in enumerate(messages):
         path = f"messages[{index}]"
         if not isinstance(message, dict):
-            line.reject(
-                path, f"must be an object with `role` and `content`, not {_kind(message)}", _CHAT_EXAMPLE
-            )
+            line.reject(path, f"must be an object with `role` and `content`, not {_kind(message)}", _CHAT_EXAMPLE)
         role = message.get("role")
         if role not in ROLES:
             line.reject(f"{path}.role", f"is {_quoted(role)}", f"use one of {', '.join(ROLES)}")
@@ -85,18 +81,14 @@ class _Line:
     def only(self, row: dict[str, Any], prefix: str, known: tuple[str, ...]) -> None:
         for key in row:
             if key not in known:
-                self.reject(
-                    prefix + _short(key), "is not known here", f"remove it; known are {', '.join(known)}"
-                )
+                self.reject(prefix + _short(key), "is not known here", f"remove it; known are {', '.join(known)}")
 
     def text(self, row: dict[str, Any], prefix: str, key: str, what: str) -> str:
         if key not in row:
             self.reject(prefix + key, "is missing", f"add {what}")
         value = row[key]
         if not isinstance(value, str):
-            self.reject(
-                prefix + key, f"must be a string, not {_kind(value)}", f"write {what} as a JSON string"
-            )
+            self.reject(prefix + key, f"must be a string, not {_kind(value)}", f"write {what} as a JSON string")
         if not _is_unicode(value):
             self.reject(
                 prefix + key,
@@ -118,9 +110,7 @@ def _parse(raw: bytes, number: int) -> Any:
         raise InvalidFile(problem, line=number, next_action=next_action) from error
     except (ValueError, RecursionError) as error:  # NaN, a number of thousands of digits, nesting without end
         problem = f"is not usable JSON: {error}"
-        raise InvalidFile(
-            problem, line=number, next_action="write plain strings and small numbers"
-        ) from error
+        raise InvalidFile(problem, line=number, next_action="write plain strings and small numbers") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:

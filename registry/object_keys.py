@@ -8,9 +8,7 @@ def checked(key: str) -> str:
     # obstore's file store takes neither "\\" nor, at the end of a name, "#1"; so nobody gets to rely on them.
     plain = key.isprintable() and not set(key) & {"\\", "#"}
     if not plain or any(segment in ("", ".", "..") for segment in key.split("/")):
-        raise InvalidRequest(
-            f"{key!r} is not an object key", next_action="use segments joined by single slashes"
-        )
+        raise InvalidRequest(f"{key!r} is not an object key", next_action="use segments joined by single slashes")
     return key
 
 

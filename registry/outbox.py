@@ -56,9 +56,7 @@ def relay(session: Session, publish: Publish, limit: int = 100) -> int:
         try:
             publish(message.queue, message.task, message.args)
         except Exception as error:
-            logger.warning(
-                "outbox: publishing %s%s failed, will retry: %s", message.task, message.args, error
-            )
+            logger.warning("outbox: publishing %s%s failed, will retry: %s", message.task, message.args, error)
             for kept in messages[published:]:
                 kept.available_at = now() + _RETRY_SECONDS
             session.flush()

@@ -72,9 +72,7 @@ class Settings(BaseSettings):
     def _bases_are_named_once(cls, value: str) -> str:
         names = [name for name, _ in _parse_bases(value)]
         if not names or "" in names:
-            raise ValueError(
-                f"{value!r} must list at least one base, as `name` or `name=path`, comma-separated"
-            )
+            raise ValueError(f"{value!r} must list at least one base, as `name` or `name=path`, comma-separated")
         if len(set(names)) != len(names):
             raise ValueError(f"{value!r} names a base twice; give each base a name of its own")
         return value
@@ -121,9 +119,7 @@ def _secret_or_file(configured: SecretStr | None, path: Path) -> str:
 
 def _create_once(path: Path, text: str) -> None:
     # Several processes may start at once: link() publishes a complete file and lets exactly one of them win.
-    descriptor, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=path.name
-    )  # mkstemp opens with mode 0600
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mkstemp opens with mode 0600
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text + "\n")

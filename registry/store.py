@@ -71,9 +71,7 @@ class ObstoreStore:
         else:
             values = {name.lower(): value.get_secret_value() for name, value in options.items()}
             client = {name: values.pop(name) for name in list(values) if name in _CLIENT_OPTIONS}
-            if any(
-                name.endswith("endpoint") and value.startswith("http://") for name, value in values.items()
-            ):
+            if any(name.endswith("endpoint") and value.startswith("http://") for name, value in values.items()):
                 client.setdefault("allow_http", "true")
             arguments = {"config": values, "client_options": client}
         self._store = from_url(url, **arguments)

@@ -1,18 +1,14 @@
 """`python -m worker`: trains the configured bases' jobs until SIGTERM or SIGINT, then gives them back and exits."""
 
 import logging
-import os
 import sys
 from typing import Any
-
-# Threads that wait by spinning starve each other where processes share few cores. Read once, when torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from celery import signals
 from transformers.utils import logging as transformers_logging
 
 from osora_core.basis import BasisCache
-from osora_core.runtime import Runtime
+from osora_core.runtime import Runtime, set_threads
 from registry.context import Registry
 from registry.outbox import train_queue
 from registry.publisher import Publisher
@@ -28,7 +24,8 @@ def main() -> None:
     """The command."""
     settings = get_settings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    set_threads(1)
     with Registry.open(settings) as registry:
         cache = BasisCache(settings.data_dir / "cache", StoredBases(registry.store))
         runtimes = {
@@ -40,11 +37,11 @@ def main() -> None:
         app = create_app(settings)
         add_tasks(app, node)
 
-        @signals.worker_ready.connect(weak=False)
+        @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
         def ready(**_: Any) -> None:
             print("ready", file=sys.stderr, flush=True)
 
-        @signals.worker_shutting_down.connect(weak=False)
+        @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
         def drain(**_: Any) -> None:
             node.drain()
 

@@ -22,7 +22,11 @@ def create_app(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         # Without time-outs a half-open socket hangs a consumer for ever.
-        broker_transport_options={"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True},
+        broker_transport_options={
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+        },
     )
     return app
 
@@ -33,4 +37,3 @@ def add_tasks(app: Celery, node: Node) -> None:
     @app.task(name=TRAIN_TASK, shared=False)  # type: ignore[untyped-decorator]
     def train(job_id: str) -> None:
         node.train(job_id)
-

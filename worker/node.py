@@ -12,7 +12,7 @@ from registry import jobs, outbox
 from registry.context import Registry
 from registry.jobs import Attempt
 from registry.publisher import Publisher
-from worker.attempt import Signal, run_attempt
+from worker.attempt import run_attempt
 from worker.reports import Reports
 from worker.threads import EngineThread, Periodic
 
@@ -35,9 +35,7 @@ class Node:
         self._draining = threading.Event()
         self._engines = {
             base: EngineThread(
-                TrainingEngine(
-                    runtime, max_jobs=settings.worker_jobs, checkpoint_seconds=settings.checkpoint_seconds
-                )
+                TrainingEngine(runtime, max_jobs=settings.worker_jobs, checkpoint_seconds=settings.checkpoint_seconds)
             )
             for base, runtime in runtimes.items()
         }
@@ -60,8 +58,10 @@ class Node:
     def stop(self) -> None:
         """End all threads; attempts that are still held are left to their leases."""
         self.drain()
-        for thread in (*self._periodic, *self._engines.values()):
-            thread.stop()
+        for periodic in self._periodic:
+            periodic.stop()
+        for engine in self._engines.values():
+            engine.stop()
 
     def train(self, job_id: str) -> None:
         """Run a job until it ends, is given back, or is somebody else's. Returns at once if it is not to be had."""
@@ -95,11 +95,9 @@ class Node:
         if not held:
             return
         with self.registry.transaction() as session:
-            answers = jobs.heartbeat(
-                session, [attempt for attempt, _ in held], self.registry.settings.lease_seconds
-            )
+            answers = jobs.heartbeat(session, [attempt for attempt, _ in held], self.registry.settings.lease_seconds)
         for attempt, reports in held:
-            answer: Signal | str = answers[attempt.job_id]
+            answer = answers[attempt.job_id]
             if answer != "continue":
                 reports.signal(answer)
 

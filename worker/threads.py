@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from osora_core.runtime import set_threads
 from osora_core.training import TrainingEngine
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class EngineThread(threading.Thread):
         self.join()
 
     def run(self) -> None:
+        set_threads()
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._commands or self._stopping or self.engine.jobs)

@@ -15,9 +15,7 @@ router = APIRouter(prefix="/adapters", tags=["adapters"])
 
 IdOrName = Annotated[
     str,
-    Path(
-        examples=["adp-01k9v4c7rqsabcdefghjkmnpqrs", "ft:osora-tiny:default:ticket-triage:abcdefghjkmnpqrs"]
-    ),
+    Path(examples=["adp-01k9v4c7rqsabcdefghjkmnpqrs", "ft:osora-tiny:default:ticket-triage:abcdefghjkmnpqrs"]),
 ]
 
 

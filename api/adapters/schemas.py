@@ -35,9 +35,9 @@ class AdaptersQuery(PageQuery):
 class DownloadQuery(QueryModel):
     """In which form."""
 
-    format: Annotated[
-        Literal["osora"], Field(description="`osora`: a ZIP of a PEFT directory, as it was trained.")
-    ] = "osora"
+    format: Annotated[Literal["osora"], Field(description="`osora`: a ZIP of a PEFT directory, as it was trained.")] = (
+        "osora"
+    )
 
 
 class AdapterOut(BaseModel):

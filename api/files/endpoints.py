@@ -30,9 +30,7 @@ async def upload_file(request: Request, registry: RegistryDep, principal: Writer
     async with read_form(request) as form:
         # Some browsers send a whole path; this class knows both kinds of slashes.
         filename = PureWindowsPath(form.file.filename or "upload.jsonl").name
-        file = await run_in_threadpool(
-            files.ingest, registry, principal, form.file.file, filename, form.purpose
-        )
+        file = await run_in_threadpool(files.ingest, registry, principal, form.file.file, filename, form.purpose)
     return FileOut.of(file)
 
 

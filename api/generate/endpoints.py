@@ -25,9 +25,7 @@ router = APIRouter(prefix="/generate", tags=["generate"])
         **errors(400, 401, 403, 404, 503),
     },
 )
-async def generate(
-    body: GenerateRequest, request: Request, services: ServicesDep, principal: ReaderDep
-) -> Response:
+async def generate(body: GenerateRequest, request: Request, services: ServicesDep, principal: ReaderDep) -> Response:
     """Continues a prompt or a conversation. With `stream`, tokens come one by one. Disconnecting cancels."""
     target = await run_in_threadpool(resolve, services.registry, principal, body)
     generation_id = f"gen-{uuid4().hex}"

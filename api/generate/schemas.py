@@ -72,9 +72,9 @@ class GenerateRequest(RequestModel):
     adapter_id: Annotated[
         str | None, Field(description="`adp-…` or a model name `ft:…`. Without one, the base answers.")
     ] = None
-    base: Annotated[
-        str | None, Field(description="Without one: the adapter's, else the first that is configured.")
-    ] = None
+    base: Annotated[str | None, Field(description="Without one: the adapter's, else the first that is configured.")] = (
+        None
+    )
     prompt: Annotated[str | None, Field(description="Text to continue as it is. Or give `messages`.")] = None
     messages: Annotated[list[Message] | None, Field(min_length=1)] = None
     max_tokens: Annotated[int, Field(ge=1)] = 128

@@ -29,9 +29,7 @@ def create_job(
 
 
 @router.get("", summary="List jobs", responses=errors(400, 401, 403, 404))
-def list_jobs(
-    session: ReadSessionDep, principal: ReaderDep, query: Annotated[JobsQuery, Query()]
-) -> ListPage[JobOut]:
+def list_jobs(session: ReadSessionDep, principal: ReaderDep, query: Annotated[JobsQuery, Query()]) -> ListPage[JobOut]:
     """The tenant's jobs, newest first unless asked otherwise."""
     page = jobs.list(session, principal, **query.model_dump())
     return ListPage[JobOut].of([JobOut.of(session, principal, job) for job in page.data], page.has_more)

@@ -19,9 +19,9 @@ class JobsQuery(PageQuery):
     """Which jobs."""
 
     status: Annotated[JobStatus | None, Field(description="Only jobs in this state.")] = None
-    metadata: Annotated[
-        dict[str, str] | None, Field(description="Only jobs with this: `metadata[team]=support`.")
-    ] = None
+    metadata: Annotated[dict[str, str] | None, Field(description="Only jobs with this: `metadata[team]=support`.")] = (
+        None
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -35,14 +35,12 @@ class JobsQuery(PageQuery):
 class EventsQuery(QueryModel):
     """Which events, and whether to wait for more."""
 
-    after: Annotated[
-        str | None, Field(pattern=_EVENT_ID, description="Id of the last event seen: `ftevent-42`.")
-    ] = None
+    after: Annotated[str | None, Field(pattern=_EVENT_ID, description="Id of the last event seen: `ftevent-42`.")] = (
+        None
+    )
     limit: Annotated[int, Field(ge=1, le=1000, description="Events on a page; a stream has no limit.")] = 20
     order: Annotated[Literal["asc", "desc"], Field(description="A stream is always oldest first.")] = "desc"
-    stream: Annotated[bool, Field(description="Server-sent events, as with `Accept: text/event-stream`.")] = (
-        False
-    )
+    stream: Annotated[bool, Field(description="Server-sent events, as with `Accept: text/event-stream`.")] = False
 
     @property
     def after_id(self) -> int | None:

@@ -13,15 +13,11 @@ class CreateKey(RequestModel):
     """A new key."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"name": "ticket-triage", "tenant": "acme", "scopes": ["read", "write"]}]
-        }
+        json_schema_extra={"examples": [{"name": "ticket-triage", "tenant": "acme", "scopes": ["read", "write"]}]}
     )
 
     name: Annotated[str, Field(min_length=1, max_length=200, description="What it is for.")]
-    tenant: Annotated[
-        str | None, Field(description="Whose it is; created if need be. Default: your own.")
-    ] = None
+    tenant: Annotated[str | None, Field(description="Whose it is; created if need be. Default: your own.")] = None
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1, strict=False)] = ("read", "write")
 
 

@@ -28,9 +28,7 @@ def list_adapters(
     if as_json:
         print_json(adapters)
         return
-    rows = [
-        (a["id"], a["name"], a["base"], human_bytes(a.get("bytes")), when(a["created_at"])) for a in adapters
-    ]
+    rows = [(a["id"], a["name"], a["base"], human_bytes(a.get("bytes")), when(a["created_at"])) for a in adapters]
     print_table(("id", "name", "base", "size", "created"), rows, "No adapters. Next: osora train FILE.jsonl")
 
 

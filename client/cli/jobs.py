@@ -28,13 +28,8 @@ def list_jobs(limit: Limit = 20, as_json: Json = False) -> None:
     if as_json:
         print_json(jobs)
         return
-    rows = [
-        (j["id"], j["status"], j["model"], _steps(j), when(j["created_at"]), j["fine_tuned_model"])
-        for j in jobs
-    ]
-    print_table(
-        ("job", "status", "base", "step", "created", "adapter"), rows, "No jobs. Next: osora train FILE.jsonl"
-    )
+    rows = [(j["id"], j["status"], j["model"], _steps(j), when(j["created_at"]), j["fine_tuned_model"]) for j in jobs]
+    print_table(("job", "status", "base", "step", "created", "adapter"), rows, "No jobs. Next: osora train FILE.jsonl")
 
 
 @app.command()

@@ -82,9 +82,7 @@ def print_fields(fields: dict[str, object]) -> None:
             say(f"{name:<14} {value}")
 
 
-def print_error(
-    message: str, next_step: str | None, as_json: bool, *, code: str = "error", **fields: object
-) -> None:
+def print_error(message: str, next_step: str | None, as_json: bool, *, code: str = "error", **fields: object) -> None:
     """One line on stderr (with --json: one JSON line), with what to do about it."""
     if as_json:
         error = {"message": message, "code": code, "next_action": next_step, **fields}
@@ -103,9 +101,7 @@ def report(error: OsoraError, as_json: bool) -> ExitCode:
     if not isinstance(error, OsoraAPIError):
         print_error(str(error), None, as_json)
         return ExitCode.FAILED
-    place = (
-        f" (line {error.line})" if error.line and f"line {error.line}" not in error.message.lower() else ""
-    )
+    place = f" (line {error.line})" if error.line and f"line {error.line}" not in error.message.lower() else ""
     advice = error.next_action
     if error.status == 401:  # the service's own advice is about HTTP headers
         advice = "set OSORA_API_KEY to a key of this service (`osora key create` makes one)"

@@ -25,9 +25,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, help="The peak.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Directions of the shared basis to use.")] = None,
-    follow: Annotated[
-        bool, typer.Option("--watch/--no-watch", help="Watch until the end, or return at once.")
-    ] = True,
+    follow: Annotated[bool, typer.Option("--watch/--no-watch", help="Watch until the end, or return at once.")] = True,
     as_json: Json = False,
 ) -> None:
     """Fine-tune on FILE (JSONL) and get an adapter.
@@ -70,9 +68,7 @@ def watch_to_exit(osora: Osora, job_id: str, as_json: bool) -> None:
             say(_ending(job))
     except KeyboardInterrupt:
         back = f"`osora jobs watch {job_id}` comes back to it, `osora jobs cancel {job_id}` ends it"
-        print_error(
-            f"Stopped watching; job {job_id} goes on", back, as_json, code="interrupted", job_id=job_id
-        )
+        print_error(f"Stopped watching; job {job_id} goes on", back, as_json, code="interrupted", job_id=job_id)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if job["status"] != "succeeded":
         raise typer.Exit(ExitCode.FAILED)
@@ -81,16 +77,12 @@ def watch_to_exit(osora: Osora, job_id: str, as_json: bool) -> None:
 def _ending(job: Job) -> str:
     details = job.get("osora") or {}
     if job["status"] == "succeeded":
-        return (
-            f'Adapter {job["fine_tuned_model"]}. Use it: osora generate "…" --adapter {details["adapter_id"]}'
-        )
+        return f'Adapter {job["fine_tuned_model"]}. Use it: osora generate "…" --adapter {details["adapter_id"]}'
     error = job.get("error")
     if not error:
         return f"Job {job['id']} is {job['status']}."
     next_step = error.get("next_action")
-    return f"Job {job['id']} {job['status']}: {error['message']}" + (
-        f" Next: {next_step}" if next_step else ""
-    )
+    return f"Job {job['id']} {job['status']}: {error['message']}" + (f" Next: {next_step}" if next_step else "")
 
 
 def _only_base(osora: Osora) -> str:

@@ -31,9 +31,7 @@ class JobProgress:
 
     def show(self, event: Event) -> None:
         if event.get("type") != "metrics":
-            self._progress.console.print(
-                f"  {event['message']}", markup=False, highlight=False, soft_wrap=True
-            )
+            self._progress.console.print(f"  {event['message']}", markup=False, highlight=False, soft_wrap=True)
         elif "valid_loss" in event["data"]:
             self._show_evaluation(event["data"])
         else:

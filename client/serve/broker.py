@@ -39,9 +39,7 @@ class Broker:
 
     def version(self) -> str:
         """Such as `Redis 7.2.4`."""
-        said = subprocess.run(
-            [str(self.binary), "--version"], capture_output=True, text=True, check=False
-        ).stdout
+        said = subprocess.run([str(self.binary), "--version"], capture_output=True, text=True, check=False).stdout
         words = said.split()
         number = next((word[2:] for word in words if word.startswith("v=")), "(unknown version)")
         return f"{words[0] if words else 'Redis'} {number}"

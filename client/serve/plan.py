@@ -67,11 +67,7 @@ def plan(place: Place, broker_url: str, broker: Broker | None) -> list[Spec]:
         return (sys.executable, "-P", "-m", *words)
 
     queue = ("redis",) if broker else ()
-    redis = (
-        [Spec("redis", broker.command, place.log("redis"), broker.answers, env, stop_seconds=2)]
-        if broker
-        else []
-    )
+    redis = [Spec("redis", broker.command, place.log("redis"), broker.answers, env, stop_seconds=2)] if broker else []
     return [
         *redis,
         Spec("database", module("registry", "init"), place.log("database"), None, env, stop_seconds=2),

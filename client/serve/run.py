@@ -44,11 +44,7 @@ def serve(data_dir: Path, host: str, port: int | None, notify: Callable[[Notice]
         broker_url = given_url or (broker.url if broker else "")
         broker_kind = f"{broker.version()} on a private socket" if broker else _without_password(broker_url)
         supervisor = Supervisor(plan(place, broker_url, broker), notify)
-        notify(
-            Notice(
-                "starting", f"Starting Osora in {data_dir} (broker: {broker_kind})", {"broker": broker_kind}
-            )
-        )
+        notify(Notice("starting", f"Starting Osora in {data_dir} (broker: {broker_kind})", {"broker": broker_kind}))
 
         def on_ready() -> None:
             seconds = round(time.monotonic() - started, 1)
@@ -95,9 +91,7 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _choose_ports(
-    ports: Ports, data_dir: Path, host: str, port: int | None, notify: Callable[[Notice], None]
-) -> Place:
+def _choose_ports(ports: Ports, data_dir: Path, host: str, port: int | None, notify: Callable[[Notice], None]) -> Place:
     if port is None:
         taken = ports.take_near(host, DEFAULT_PORT)
         if taken != DEFAULT_PORT:

@@ -76,9 +76,7 @@ class Supervisor:
         if service.became_ready() or (code == 0 and service.finished):
             seconds = round(time.monotonic() - service.started_at, 1)
             name = service.spec.name
-            self.notify(
-                Notice("up", f"  {name:<10} up in {seconds:4.1f} s", {"name": name, "seconds": seconds})
-            )
+            self.notify(Notice("up", f"  {name:<10} up in {seconds:4.1f} s", {"name": name, "seconds": seconds}))
 
     def _handle_exit(self, service: Service, code: int) -> None:
         delay = service.crashed()

@@ -122,9 +122,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("job_id", name=op.f("uq_adapters_job_id")),
         sa.UniqueConstraint("name", name=op.f("uq_adapters_name")),
     )
-    op.create_index(
-        op.f("ix_adapters_tenant_id_created_at_id"), "adapters", ["tenant_id", "created_at", "id"]
-    )
+    op.create_index(op.f("ix_adapters_tenant_id_created_at_id"), "adapters", ["tenant_id", "created_at", "id"])
 
     op.create_table(
         "checkpoints",
@@ -158,9 +156,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "job_events",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("job_id", sa.String(length=40), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("level", sa.String(length=10), nullable=False),
@@ -174,9 +170,7 @@ def upgrade() -> None:
 
     op.create_table(
         "outbox",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("job_id", sa.String(length=40), nullable=False),
         sa.Column("queue", sa.String(), nullable=False),
         sa.Column("task", sa.String(), nullable=False),

@@ -48,9 +48,7 @@ def pad(examples: Sequence[Example], device: torch.device) -> PaddedBatch:
             if example.mask[index]:
                 positions.append((row, index - 1))
                 targets.append(example.tokens[index])
-    return PaddedBatch(
-        inputs.to(device), torch.tensor(positions, device=device), torch.tensor(targets, device=device)
-    )
+    return PaddedBatch(inputs.to(device), torch.tensor(positions, device=device), torch.tensor(targets, device=device))
 
 
 def split_by_tokens(items: Iterable[tuple[Example, T]], token_budget: int) -> list[list[tuple[Example, T]]]:

@@ -45,7 +45,8 @@ class Renderer:
             text, spans = self._completion(str(row["prompt"]), str(row["completion"]))
         else:
             raise DataError(
-                "a row needs 'messages', or 'prompt' and 'completion'; found " + ", ".join(map(repr, row)), line=line
+                "a row needs 'messages', or 'prompt' and 'completion'; found " + ", ".join(map(repr, row)),
+                line=line,
             )
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         tokens: list[int] = encoded["input_ids"]
@@ -78,7 +79,9 @@ class Renderer:
                 next_action="use prompt/completion rows and prompts, or add a chat template to the base's tokenizer",
             )
         try:
-            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generate)
+            text = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=generate
+            )
         except Exception as error:  # templates raise whatever their author chose
             raise UserError(f"the base's chat template refuses these messages: {error}", param="messages") from error
         return str(text)

@@ -60,16 +60,19 @@ class CacheView:
         index = torch.arange(rows, device=query.device).unsqueeze(1)
         window = slice(self.start, self.start + rows)
         read = self.mask.shape[-1]
-        cached = []
-        for pool, new in ((self.pool.keys, key), (self.pool.values, value)):
-            mine = pool[layer, window]
-            mine[index, :, self.positions] = new.transpose(1, 2)
-            cached.append(mine[:, :, :read])
+        keys, values = self.pool.keys[layer, window], self.pool.values[layer, window]
+        keys[index, :, self.positions] = key.transpose(1, 2)
+        values[index, :, self.positions] = value.transpose(1, 2)
         groups = key.shape[1]
         if steps == 1:
             # One query a row: fold the heads that share a key/value head into the query length.
             query = query.view(rows, groups, heads // groups, size)
         out = F.scaled_dot_product_attention(
-            query, *cached, attn_mask=self.mask, scale=scaling, enable_gqa=steps > 1 and heads != groups
+            query,
+            keys[:, :, :read],
+            values[:, :, :read],
+            attn_mask=self.mask,
+            scale=scaling,
+            enable_gqa=steps > 1 and heads != groups,
         )
         return out.reshape(rows, heads, steps, size).transpose(1, 2)

@@ -162,9 +162,7 @@ class InferenceEngine:
             sequence.cached += 1
         return self._emit(rows, hidden[:, 0])
 
-    def _forward(
-        self, rows: list[_Sequence], start: int, ids: list[list[int]], positions: list[list[int]]
-    ) -> Tensor:
+    def _forward(self, rows: list[_Sequence], start: int, ids: list[list[int]], positions: list[list[int]]) -> Tensor:
         """Hidden states [B, T, d] of the tokens `ids` at `positions`, rows starting at pool row `start`."""
         device = self.runtime.device
         where = torch.tensor(positions, device=device)

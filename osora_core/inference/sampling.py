@@ -20,9 +20,7 @@ def make_generator(params: SamplingParams) -> torch.Generator | None:
     return generator
 
 
-def sample(
-    logits: Tensor, params: Sequence[SamplingParams], generators: Sequence[torch.Generator | None]
-) -> list[int]:
+def sample(logits: Tensor, params: Sequence[SamplingParams], generators: Sequence[torch.Generator | None]) -> list[int]:
     """One token id a row of logits [B, vocabulary]. A row's choice depends on its own logits, params and generator."""
     chosen: list[int] = logits.argmax(dim=-1).tolist()
     for row, (param, generator) in enumerate(zip(params, generators, strict=True)):

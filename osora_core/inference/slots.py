@@ -8,7 +8,7 @@ from osora_core.inference.request import AdapterRow
 
 
 class AdapterSlots:
-    """Reference-counted rows; an unreferenced one stays warm until its slot is needed, the least recently used first."""
+    """Reference-counted rows; an unreferenced one stays warm until its slot is needed, least recently used first."""
 
     def __init__(self, bank: Bank) -> None:
         self.bank = bank

@@ -10,7 +10,7 @@ class TextStream:
     """Incremental text of one generation. Text that may turn out to begin a stop string is held back."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> None:
-        self._backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+        self._backend = tokenizer.backend_tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
         self._stop = tuple(stop)
         self._ids: list[int] = []
@@ -33,7 +33,8 @@ class TextStream:
 
     def flush(self) -> str:
         """What is left at the end: text held back, and a character whose last bytes never came."""
-        rest = self._backend.decode(self._ids, skip_special_tokens=True)[len(self._decoded) :]
+        whole: str = self._backend.decode(self._ids, skip_special_tokens=True)
+        rest = whole[len(self._decoded) :]
         text, self._held = self._held + rest, ""
         return text
 

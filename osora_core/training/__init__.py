@@ -5,4 +5,13 @@ from osora_core.training.engine import TrainingEngine
 from osora_core.training.job import Evaluation, Observer, Outcome, Progress, TrainingJob
 from osora_core.training.spec import JobSpec
 
-__all__ = ["Checkpoint", "Evaluation", "JobSpec", "Observer", "Outcome", "Progress", "TrainingEngine", "TrainingJob"]
+__all__ = [
+    "Checkpoint",
+    "Evaluation",
+    "JobSpec",
+    "Observer",
+    "Outcome",
+    "Progress",
+    "TrainingEngine",
+    "TrainingJob",
+]

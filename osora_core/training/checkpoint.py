@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -29,7 +30,12 @@ class Checkpoint:
     second: torch.Tensor
 
     def to_bytes(self) -> bytes:
-        state = {"format": FORMAT, "step": self.step, "trained_tokens": self.trained_tokens, "spec_hash": self.spec_hash}
+        state = {
+            "format": FORMAT,
+            "step": self.step,
+            "trained_tokens": self.trained_tokens,
+            "spec_hash": self.spec_hash,
+        }
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in ("values", "first", "second")}
         return save(tensors, metadata={"state": json.dumps(state)})
 
@@ -46,6 +52,6 @@ class Checkpoint:
             state = json.loads(metadata["state"])
             if state.pop("format") != FORMAT:
                 raise CorruptArtifact("the checkpoint was written by another version of Osora")
-            return cls(**state, **tensors)
+            return cls(**state, **dict[str, Any](tensors))
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CorruptArtifact(f"the checkpoint cannot be parsed: {error}") from error

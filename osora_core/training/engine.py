@@ -34,7 +34,12 @@ class TrainingEngine:
     """
 
     def __init__(
-        self, runtime: Runtime, *, max_jobs: int = 8, token_budget: int = 8192, checkpoint_seconds: float = 30.0
+        self,
+        runtime: Runtime,
+        *,
+        max_jobs: int = 8,
+        token_budget: int = 8192,
+        checkpoint_seconds: float = 30.0,
     ) -> None:
         self.runtime = runtime
         self.bank = Bank(runtime.basis, max_jobs, device=runtime.device, trainable=True)
@@ -162,9 +167,7 @@ class TrainingEngine:
                 )
             )
 
-    def _forward(
-        self, group: Sequence[tuple[Example, int]], slots: Sequence[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _forward(self, group: Sequence[tuple[Example, int]], slots: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss (nats) and correctness of every counted token of a group, and which job (index into slots) owns it."""
         device = self.runtime.device
         group = sorted(group, key=lambda item: item[1])

@@ -11,14 +11,14 @@ from osora_core.errors import UserError
 class JobSpec:
     """Everything that decides a job's result besides the base and the data.
 
-    learning_rate is relative: sigma moves by about learning_rate * s0 a step, delta by learning_rate. It rises linearly
-    over the first warmup_ratio of the steps and falls linearly to zero at the end.
+    learning_rate is relative: sigma moves by about 2 * learning_rate * s0 a step, delta by learning_rate. It rises
+    linearly over the first warmup_ratio of the steps and falls linearly to zero at the end.
     """
 
     seed: int = 0
     epochs: int = 3
-    batch_size: int = 8
-    learning_rate: float = 0.05
+    batch_size: int = 4
+    learning_rate: float = 0.03
     rank: int = 128
     target_modules: str | tuple[str, ...] = "all-linear"
     train: Literal["both", "s", "o"] = "both"
@@ -29,10 +29,10 @@ class JobSpec:
 
     def __post_init__(self) -> None:
         checks = {
-            "epochs": 1 <= self.epochs,
-            "batch_size": 1 <= self.batch_size,
+            "epochs": self.epochs >= 1,
+            "batch_size": self.batch_size >= 1,
             "learning_rate": 0 < self.learning_rate < float("inf"),
-            "rank": 1 <= self.rank,
+            "rank": self.rank >= 1,
             "train": self.train in ("both", "s", "o"),
             "warmup_ratio": 0 <= self.warmup_ratio <= 1,
             "max_grad_norm": self.max_grad_norm > 0,

@@ -55,9 +55,7 @@ def complete(
     job.adapter_id, job.fine_tuned_model = row.id, row.name
     if result_file is not None:
         job.result_file_id = _add_result_file(session, job, result_file)
-    append_event(
-        session, job, f"New fine-tuned model created: {row.name}", data={"adapter_id": row.id, **metrics}
-    )
+    append_event(session, job, f"New fine-tuned model created: {row.name}", data={"adapter_id": row.id, **metrics})
     end(session, job, "succeeded", "The job has successfully completed")
     close_attempt(session, job, "succeeded")
     return row

@@ -61,15 +61,11 @@ def claim(session: Session, job_id: str, worker_id: str, lease_seconds: float) -
     if attempt.number == 1:
         append_event(session, job, "Fine-tuning job started")
     else:
-        append_event(
-            session, job, f"Fine-tuning job resumed from step {first_step} (attempt {attempt.number})"
-        )
+        append_event(session, job, f"Fine-tuning job resumed from step {first_step} (attempt {attempt.number})")
     return attempt
 
 
-def heartbeat(
-    session: Session, attempts: Iterable[Attempt], lease_seconds: float
-) -> dict[str, HeartbeatSignal]:
+def heartbeat(session: Session, attempts: Iterable[Attempt], lease_seconds: float) -> dict[str, HeartbeatSignal]:
     """Renews the leases and says, by job id, what is wanted of each attempt. "lost" means stop at once."""
     held = {attempt.job_id: attempt.token for attempt in attempts}
     renewed = session.execute(

@@ -98,9 +98,7 @@ def queue_position(session: Session, job: Job) -> int | None:
 
 def job_not_found(job_id: str, param: str = "job_id") -> NotFound:
     """The error for a job that is not there, or not this tenant's."""
-    return NotFound(
-        f"no job {job_id!r}", param=param, code="job_not_found", next_action="list the jobs for their ids"
-    )
+    return NotFound(f"no job {job_id!r}", param=param, code="job_not_found", next_action="list the jobs for their ids")
 
 
 def _of(principal: Principal) -> Select[Job]:

@@ -63,9 +63,7 @@ def pause(session: Session, job: Job) -> None:
     append_event(session, job, "Job paused")
 
 
-def end(
-    session: Session, job: Job, status: JobStatus, message: str, *, error: JobError | None = None
-) -> None:
+def end(session: Session, job: Job, status: JobStatus, message: str, *, error: JobError | None = None) -> None:
     """Ends the job for good."""
     job.status = status
     job.signal = None
@@ -88,13 +86,9 @@ def obey_signal(session: Session, job: Job) -> AttemptOutcome | None:
             return None
 
 
-def close_attempt(
-    session: Session, job: Job, outcome: AttemptOutcome, *, error: JobError | None = None
-) -> None:
+def close_attempt(session: Session, job: Job, outcome: AttemptOutcome, *, error: JobError | None = None) -> None:
     """Writes down how the job's latest attempt ended."""
-    row = session.scalars(
-        select(JobAttempt).where(JobAttempt.job_id == job.id, JobAttempt.number == job.attempt)
-    ).one()
+    row = session.scalars(select(JobAttempt).where(JobAttempt.job_id == job.id, JobAttempt.number == job.attempt)).one()
     row.outcome = outcome
     row.finished_at = cast(int, now_seconds())
     row.error = cast("dict[str, Any] | None", error)

@@ -82,9 +82,7 @@ def _from_path() -> Iterator[URL]:
     data = str(directory / "data")
     options = " ".join(["-h ''", f"-k {directory}", *(f"-c {setting}" for setting in _FAST)])
     try:
-        subprocess.run(
-            ["initdb", "-A", "trust", "-U", "postgres", "-D", data], check=True, capture_output=True
-        )
+        subprocess.run(["initdb", "-A", "trust", "-U", "postgres", "-D", data], check=True, capture_output=True)
         log = str(directory / "log")
         subprocess.run(["pg_ctl", "-w", "-D", data, "-l", log, "-o", options, "start"], check=True)
         try:

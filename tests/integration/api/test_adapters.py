@@ -52,9 +52,7 @@ def test_delete(client: httpx.Client, registry: Registry, adapter: Adapter) -> N
     assert client.get(f"/jobs/{adapter.job_id}").json()["fine_tuned_model"] == adapter.name
 
 
-def test_objects_for_our_own_processes(
-    client: httpx.Client, anonymous: httpx.Client, adapter: Adapter
-) -> None:
+def test_objects_for_our_own_processes(client: httpx.Client, anonymous: httpx.Client, adapter: Adapter) -> None:
     path = f"/internal/objects/{adapter.object_key}"
     assert anonymous.get(path, headers={"authorization": f"Bearer {TOKEN}"}).content == ZIP
     error_of(anonymous.get(path), 401)

@@ -51,9 +51,7 @@ def test_no_key_and_a_wrong_key(anonymous: httpx.Client, method: str, path: str)
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
-def test_a_key_without_the_scope(
-    client_with: Callable[..., httpx.Client], method: str, path: str, scope: str
-) -> None:
+def test_a_key_without_the_scope(client_with: Callable[..., httpx.Client], method: str, path: str, scope: str) -> None:
     response = client_with(WITHOUT[scope]).request(method, path)
     error = error_of(response, 403)
     assert error["code"] == "insufficient_scope"

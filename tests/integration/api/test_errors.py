@@ -64,9 +64,7 @@ def test_405_says_what_is_allowed(client: httpx.Client) -> None:
         ({"model": "gpt-9"}, "model", "'gpt-9' is not on offer"),
     ],
 )
-def test_fields_of_a_job(
-    client: httpx.Client, change: dict[str, Any], param: str | None, message: str
-) -> None:
+def test_fields_of_a_job(client: httpx.Client, change: dict[str, Any], param: str | None, message: str) -> None:
     error = error_of(client.post("/jobs", json={**JOB, **change}), 400)
     assert error["param"] == param
     assert message in error["message"]
@@ -100,9 +98,7 @@ def test_several_problems_are_counted(client: httpx.Client) -> None:
         (b"", "application/json", "missing_field"),
     ],
 )
-def test_bodies_that_are_no_json_object(
-    client: httpx.Client, content: bytes, content_type: str, code: str
-) -> None:
+def test_bodies_that_are_no_json_object(client: httpx.Client, content: bytes, content_type: str, code: str) -> None:
     response = client.post("/jobs", content=content, headers={"content-type": content_type})
     assert error_of(response, 400)["code"] == code
 
@@ -130,9 +126,7 @@ def test_a_body_that_is_too_large(client: httpx.Client, path: str, is_length_dec
     assert error_of(response, 413)["code"] == "too_large"
 
 
-def test_our_own_faults_say_nothing_of_the_inside(
-    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_our_own_faults_say_nothing_of_the_inside(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("the password is swordfish")
 

@@ -32,9 +32,7 @@ def attempt(registry: Registry, job: Job) -> Attempt:
 
 
 @contextmanager
-def stream(
-    client: httpx.Client, job: Job, *, query: str = "", **headers: str
-) -> Iterator[Iterator[ServerSentEvent]]:
+def stream(client: httpx.Client, job: Job, *, query: str = "", **headers: str) -> Iterator[Iterator[ServerSentEvent]]:
     accept = {"accept": "text/event-stream", **headers}
     with client.stream("GET", f"/jobs/{job.id}/events{query}", headers=accept) as response:
         assert response.status_code == 200
@@ -118,9 +116,7 @@ def _principal(registry: Registry, job: Job) -> Principal:
     return Principal(job.tenant_id, "default", "key", frozenset({"admin"}))
 
 
-def test_concurrent_writers_and_watchers(
-    client: httpx.Client, registry: Registry, job: Job, attempt: Attempt
-) -> None:
+def test_concurrent_writers_and_watchers(client: httpx.Client, registry: Registry, job: Job, attempt: Attempt) -> None:
     words = [str(n) for n in range(60)]
 
     def write() -> None:

@@ -13,9 +13,7 @@ from tests.support.jobs import CHAT_ROW, submit
 LINE = json.dumps(CHAT_ROW) + "\n"
 
 
-def upload(
-    client: httpx.Client, text: str = LINE, name: str = "tickets.jsonl", **fields: str
-) -> httpx.Response:
+def upload(client: httpx.Client, text: str = LINE, name: str = "tickets.jsonl", **fields: str) -> httpx.Response:
     return client.post("/files", data={"purpose": "fine-tune", **fields}, files={"file": (name, text)})
 
 

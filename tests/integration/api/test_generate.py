@@ -76,9 +76,7 @@ def test_the_base_without_an_adapter(client: httpx.Client, inference: Fakes) -> 
     assert all(fake.asked for fake in inference.values()), "requests to the base spread"
 
 
-def test_an_adapter_stays_where_it_is_warm(
-    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
-) -> None:
+def test_an_adapter_stays_where_it_is_warm(client: httpx.Client, ranked: list[FakeInference], adapter: Adapter) -> None:
     for _ in range(5):
         ask(client, adapter_id=adapter.id)
     assert [len(fake.asked) for fake in ranked] == [5, 0]
@@ -92,9 +90,7 @@ def test_streaming(client: httpx.Client, adapter: Adapter) -> None:
     assert response.headers["x-accel-buffering"] == "no"
 
 
-def test_tokens_come_as_they_are_made(
-    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
-) -> None:
+def test_tokens_come_as_they_are_made(client: httpx.Client, ranked: list[FakeInference], adapter: Adapter) -> None:
     ranked[0].mood = "hanging"
     body = {"prompt": "x", "adapter_id": adapter.id, "stream": True}
     with client.stream("POST", "/generate", json=body) as response:
@@ -103,9 +99,7 @@ def test_tokens_come_as_they_are_made(
     assert ranked[0].abandoned.wait(5), "a client that leaves ends the request behind it"
 
 
-def test_a_client_that_gives_up_waiting(
-    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
-) -> None:
+def test_a_client_that_gives_up_waiting(client: httpx.Client, ranked: list[FakeInference], adapter: Adapter) -> None:
     ranked[0].mood = "hanging"
     with pytest.raises(httpx.ReadTimeout):
         client.post("/generate", json={"prompt": "x", "adapter_id": adapter.id}, timeout=0.5)
@@ -114,9 +108,7 @@ def test_a_client_that_gives_up_waiting(
     assert ranked[0].abandoned.wait(5)
 
 
-def test_typed_errors_pass_unchanged(
-    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
-) -> None:
+def test_typed_errors_pass_unchanged(client: httpx.Client, ranked: list[FakeInference], adapter: Adapter) -> None:
     ranked[0].mood = "refusing"
     for stream in (False, True):
         response = ask(client, adapter_id=adapter.id, stream=stream)
@@ -124,9 +116,7 @@ def test_typed_errors_pass_unchanged(
     assert ranked[1].asked == []
 
 
-def test_a_busy_server_spills_over(
-    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
-) -> None:
+def test_a_busy_server_spills_over(client: httpx.Client, ranked: list[FakeInference], adapter: Adapter) -> None:
     ranked[0].mood = "busy"
     assert ask(client, adapter_id=adapter.id).json() == RESULT
     assert [len(fake.asked) for fake in ranked] == [1, 1]

@@ -48,9 +48,7 @@ def test_every_request_has_an_example(schema: dict[str, Any]) -> None:
             if parameter["in"] == "path":
                 assert parameter["schema"]["examples"], f"{name}: {parameter['name']}"
         for body in operation.get("requestBody", {}).get("content", {}).values():
-            found = (
-                components[body["schema"]["$ref"].rpartition("/")[2]] if "$ref" in body["schema"] else None
-            )
+            found = components[body["schema"]["$ref"].rpartition("/")[2]] if "$ref" in body["schema"] else None
             fields = body["schema"].get("properties", {}).values()
             assert (found and found["examples"]) or all("examples" in field for field in fields), name
 

@@ -39,9 +39,7 @@ def test_it_says_ready_and_stops_at_a_signal_with_a_stream_open(
         "OSORA_DATABASE_URL": settings.database_url,
         "OSORA_PORT": str(port),
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "api"], stderr=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen([sys.executable, "-m", "api"], stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
     with process:
         try:

@@ -87,9 +87,7 @@ def test_a_fault_of_the_users_is_final(registry: Registry, principal: Principal,
     assert (row.outcome, row.error) == ("failed", error(fault))
 
 
-def test_a_platform_fault_is_tried_again_until_attempts_are_spent(
-    registry: Registry, principal: Principal
-) -> None:
+def test_a_platform_fault_is_tried_again_until_attempts_are_spent(registry: Registry, principal: Principal) -> None:
     job = submit(registry, principal)
     outcomes = []
     for _ in range(3):

@@ -24,8 +24,7 @@ def test_init_from_several_processes_at_once(tmp_path: Path) -> None:
     environment = {**os.environ, "OSORA_DATA_DIR": str(data_dir)}
     command = [sys.executable, "-m", "registry", "init"]
     started = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for _ in range(3)
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(3)
     ]
     assert [(process.communicate()[0], process.returncode) for process in started] == [(b"", 0)] * 3
     settings = Settings(data_dir=data_dir)

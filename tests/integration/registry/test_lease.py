@@ -69,9 +69,7 @@ def test_a_takeover_resumes_from_the_newest_checkpoint(registry: Registry, princ
     with registry.transaction() as session:
         for step in (10, 20):
             key = f"checkpoints/{job.id}/1/{step}"
-            jobs.record_checkpoint(
-                session, first, step=step, object_key=key, sha256="b" * 64, bytes=9, metrics={}
-            )
+            jobs.record_checkpoint(session, first, step=step, object_key=key, sha256="b" * 64, bytes=9, metrics={})
     expire_lease(registry, job)
     second = claim(registry, job, "worker-2")
     assert second.number == 2
@@ -183,9 +181,7 @@ def snapshot(registry: Registry) -> dict[str, list[tuple[object, ...]]]:
 
 @pytest.mark.parametrize("successor", ["running", "queued", "succeeded", "cancelled"])
 @pytest.mark.parametrize("write", WRITES)
-def test_a_zombie_changes_nothing(
-    registry: Registry, principal: Principal, write: str, successor: str
-) -> None:
+def test_a_zombie_changes_nothing(registry: Registry, principal: Principal, write: str, successor: str) -> None:
     job = submit(registry, principal)
     zombie = claim(registry, job)
     expire_lease(registry, job)
@@ -244,9 +240,7 @@ def test_rows_can_be_read_after_their_session(registry: Registry, principal: Pri
     job = submit(registry, principal)
     attempt = claim(registry, job)
     with registry.transaction() as session:
-        adapter = jobs.complete(
-            session, attempt, step=1, trained_tokens=1, adapter=new_adapter(attempt), metrics={}
-        )
+        adapter = jobs.complete(session, attempt, step=1, trained_tokens=1, adapter=new_adapter(attempt), metrics={})
         ended = jobs.get(session, principal, job.id)
     rows: tuple[Base, ...] = (job, adapter, ended)
     for row in rows:

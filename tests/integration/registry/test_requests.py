@@ -106,9 +106,7 @@ def test_wishes(
             with registry.transaction() as session:
                 adapter = new_adapter(attempt)
                 jobs.complete(session, attempt, step=1, trained_tokens=1, adapter=adapter, metrics={})
-    if done := {"paused": "pause", "cancelled": "cancel", "pausing": "pause", "cancelling": "cancel"}.get(
-        before
-    ):
+    if done := {"paused": "pause", "cancelled": "cancel", "pausing": "pause", "cancelling": "cancel"}.get(before):
         ask(registry, principal, done, job)
     if after is None:
         with pytest.raises(Conflict, match=job.id):
@@ -215,9 +213,7 @@ def test_checkpoints_page_newest_first(registry: Registry, principal: Principal)
             )
             for step in (1, 2, 3)
         ]
-        again = jobs.record_checkpoint(
-            session, attempt, step=3, object_key="c/3", sha256="c" * 64, bytes=1, metrics={}
-        )
+        again = jobs.record_checkpoint(session, attempt, step=3, object_key="c/3", sha256="c" * 64, bytes=1, metrics={})
         assert again == made[-1]
     with registry.reading() as session:
         page = jobs.checkpoints(session, principal, job.id, limit=2)

@@ -97,17 +97,13 @@ def test_a_tenant_is_made_once(registry: Registry) -> None:
     assert len(set(made)) == 1
 
 
-def test_a_strangers_rows_are_not_found(
-    registry: Registry, principal: Principal, stranger: Principal
-) -> None:
+def test_a_strangers_rows_are_not_found(registry: Registry, principal: Principal, stranger: Principal) -> None:
     file = upload(registry, principal)
     job = submit(registry, principal, training_file=file.id)
     attempt = claim(registry, submit(registry, principal, training_file=file.id))
     with registry.transaction() as session:
         jobs.record_checkpoint(session, attempt, step=1, object_key="k", sha256="c" * 64, bytes=1, metrics={})
-        adapter = jobs.complete(
-            session, attempt, step=1, trained_tokens=1, adapter=new_adapter(attempt), metrics={}
-        )
+        adapter = jobs.complete(session, attempt, step=1, trained_tokens=1, adapter=new_adapter(attempt), metrics={})
     for reach in _reaches(registry, stranger, file, job, adapter):
         with registry.transaction() as session, pytest.raises(NotFound) as caught:
             reach(session)
@@ -152,9 +148,7 @@ def test_a_stranger_neither_reads_nor_deletes_bytes(
     file = upload(registry, principal)
     attempt = claim(registry, submit(registry, principal))
     with registry.transaction() as session:
-        adapter = jobs.complete(
-            session, attempt, step=1, trained_tokens=1, adapter=new_adapter(attempt), metrics={}
-        )
+        adapter = jobs.complete(session, attempt, step=1, trained_tokens=1, adapter=new_adapter(attempt), metrics={})
     for module, identifier in ((files, file.id), (adapters, adapter.id)):
         with pytest.raises(NotFound):
             module.content(registry, stranger, identifier)

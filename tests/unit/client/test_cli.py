@@ -213,9 +213,7 @@ def test_key_create_and_adapter_download_and_delete(service: FakeService, tmp_pa
     assert service.requests[-1].json == {"name": "ci", "scopes": ["read", "write"]}
     assert osora("key", "revoke", "key-1").exit_code == 0
     target = tmp_path / "a.zip"
-    assert (
-        json.loads(osora("adapters", "download", "adp-1", "-o", str(target), "--json").stdout)["bytes"] == 4
-    )
+    assert json.loads(osora("adapters", "download", "adp-1", "-o", str(target), "--json").stdout)["bytes"] == 4
     assert target.read_bytes() == b"zip!"
     assert json.loads(osora("adapters", "delete", "adp-1", "--json").stdout)["deleted"]
 

@@ -31,9 +31,7 @@ class Serve:
         self.family = Family(data_dir / "run")
         env = {**os.environ, "PYTHONPATH": str(STUBS), **self.family.mark, **stub}
         command = [*SERVE, "--data-dir", str(data_dir), *words]
-        self.process = subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def until(self, event: str, **fields: object) -> dict[str, Any]:
         """The next notice of this kind with these fields."""

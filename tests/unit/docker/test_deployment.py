@@ -8,11 +8,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import inference.settings
 import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
+import inference.settings
 import registry.settings
 from registry.settings import Settings
 

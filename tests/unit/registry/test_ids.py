@@ -15,8 +15,6 @@ def test_ids_sort_in_the_order_they_are_made() -> None:
 def test_names_of_models() -> None:
     adapter_id = ids.new_id("adp-")
     short = adapter_id[-16:]
-    assert (
-        ids.model_name("osora-tiny", "acme", "support", adapter_id) == f"ft:osora-tiny:acme:support:{short}"
-    )
+    assert ids.model_name("osora-tiny", "acme", "support", adapter_id) == f"ft:osora-tiny:acme:support:{short}"
     assert ids.model_name("osora-tiny", "acme", None, adapter_id) == f"ft:osora-tiny:acme::{short}"
     assert ids.event_id(12) == "ftevent-12"

@@ -21,9 +21,7 @@ def test_everything_defaults_to_the_data_directory(tmp_path: Path) -> None:
 def test_reads_the_environment_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OSORA_BASES", "tiny, big=/models/big,")
     monkeypatch.setenv("OSORA_INFERENCE_URLS", "http://a:1/ ,http://b:2")
-    monkeypatch.setenv(
-        "OSORA_OBJECT_STORE_OPTIONS", '{"endpoint": "http://minio:9000", "secret_access_key": "s3cret"}'
-    )
+    monkeypatch.setenv("OSORA_OBJECT_STORE_OPTIONS", '{"endpoint": "http://minio:9000", "secret_access_key": "s3cret"}')
     settings = get_settings()
     assert settings is get_settings()
     assert settings.base_paths == {"tiny": "tiny", "big": "/models/big"}

@@ -1,0 +1,123 @@
+"""The real processes, started as a user starts them: a job to its adapter, tenants side by side, a killed worker."""
+
+import json
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.acceptance.conftest import Service
+
+from client import Osora, OsoraAPIError
+
+QUESTION = [{"role": "user", "content": "Which city?"}]
+
+
+def dataset(path: Path, answer: str, rows: int = 24) -> Path:
+    """A file that teaches one answer whatever is asked."""
+    asked = ["Which city?", "Name a city.", "Where to?", "Tell me the place."]
+    with path.open("w") as file:
+        for index in range(rows):
+            messages = [
+                {"role": "user", "content": asked[index % len(asked)]},
+                {"role": "assistant", "content": answer},
+            ]
+            file.write(json.dumps({"messages": messages}) + "\n")
+    return path
+
+
+def submit(sdk: Osora, path: Path, epochs: int, **body: Any) -> str:
+    file = sdk.files.upload(path)
+    hyperparameters = {"n_epochs": epochs, "batch_size": 8}
+    job = sdk.jobs.create(model="osora-tiny", training_file=file["id"], hyperparameters=hyperparameters, seed=1, **body)
+    return str(job["id"])
+
+
+def finish(sdk: Osora, job_id: str) -> Any:
+    """The job once its event stream has ended."""
+    for _ in sdk.jobs.events(job_id):
+        pass
+    return sdk.jobs.get(job_id)
+
+
+def answer(sdk: Osora, adapter_id: str | None) -> Any:
+    return sdk.generate(messages=QUESTION, adapter_id=adapter_id, max_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def adapters(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Osora, str]]:
+    """Two tenants, each with a client and an adapter that answers in its own way; trained side by side."""
+    folder = tmp_path_factory.mktemp("data")
+    clients = {}
+    for tenant, city in (("north", "Oslo"), ("south", "Lima")):
+        key = service.sdk.keys.create(name="test", tenant=tenant, scopes=["read", "write"])["key"]
+        sdk = Osora(service.url, key)
+        clients[tenant] = (sdk, submit(sdk, dataset(folder / f"{city}.jsonl", city), epochs=8))
+    trained = {}
+    for tenant, (sdk, job_id) in clients.items():
+        job = finish(sdk, job_id)
+        assert job["status"] == "succeeded", job
+        trained[tenant] = (sdk, job["fine_tuned_model"])
+    return trained
+
+
+@pytest.mark.timeout(180)
+def test_a_job_becomes_an_adapter_that_changes_the_output(
+    service: Service, adapters: dict[str, tuple[Osora, str]]
+) -> None:
+    sdk, model = adapters["north"]
+    tuned, bare = answer(sdk, model), answer(sdk, None)
+    assert tuned["text"] == "Oslo"
+    assert bare["text"] != tuned["text"]
+    receipt = tuned["receipt"]
+    listed = next(a for a in sdk.adapters.list()["data"] if a["name"] == model)
+    assert receipt["adapter_name"] == model
+    assert receipt["adapter_sha256"] == listed["sha256"]
+    assert bare["receipt"]["adapter_sha256"] is None
+
+
+@pytest.mark.timeout(180)
+def test_tenants_in_one_batch_get_what_they_get_alone(adapters: dict[str, tuple[Osora, str]]) -> None:
+    alone = {tenant: answer(sdk, model)["text"] for tenant, (sdk, model) in adapters.items()}
+    assert alone == {"north": "Oslo", "south": "Lima"}
+    asked = [tenant for tenant in adapters for _ in range(16)]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        together = list(pool.map(lambda tenant: answer(*adapters[tenant])["text"], asked))
+    assert together == [alone[tenant] for tenant in asked]
+
+
+@pytest.mark.timeout(180)
+def test_a_tenant_cannot_call_anothers_adapter(adapters: dict[str, tuple[Osora, str]]) -> None:
+    north, south = adapters["north"], adapters["south"]
+    with pytest.raises(OsoraAPIError) as refused:
+        answer(north[0], south[1])
+    assert refused.value.status == 404
+
+
+@pytest.mark.timeout(180)
+def test_a_job_survives_its_worker_being_killed(service: Service, tmp_path: Path) -> None:
+    """kill -9 after a checkpoint: another worker process resumes from it, and the job succeeds."""
+    sdk = service.sdk
+    job_id = submit(sdk, dataset(tmp_path / "rome.jsonl", "Rome", rows=64), epochs=12)
+    killed = False
+    for event in sdk.jobs.events(job_id):
+        if not killed and event["message"].startswith("Checkpoint created"):
+            worker(service).send_signal(signal.SIGKILL)
+            killed = True
+    job = sdk.jobs.get(job_id)
+    assert killed
+    assert job["status"] == "succeeded", job
+    outcomes = [attempt["outcome"] for attempt in job["osora"]["attempts"]]
+    assert outcomes == ["lost", "succeeded"]
+    assert job["osora"]["attempts"][1]["first_step"] > 0
+    assert answer(sdk, job["fine_tuned_model"])["text"] == "Rome"
+
+
+def worker(service: Service) -> psutil.Process:
+    """The worker's process."""
+    children = psutil.Process(service.pid).children(recursive=True)
+    found = [child for child in children if child.cmdline()[-2:] == ["-m", "worker"]]
+    assert len(found) == 1, [child.cmdline() for child in children]
+    return found[0]
