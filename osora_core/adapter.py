@@ -1,4 +1,4 @@
-"""The artifact: an adapter as a PEFT directory (adapter_config.json, adapter_model.safetensors), on disk or as a ZIP."""
+"""The artifact: an adapter as a PEFT directory (adapter_config.json, adapter_model.safetensors), on disk or zipped."""
 
 import hashlib
 import io

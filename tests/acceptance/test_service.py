@@ -8,9 +8,9 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.acceptance.conftest import Service
 
 from client import Osora, OsoraAPIError
+from tests.acceptance.conftest import Service
 
 QUESTION = [{"role": "user", "content": "Which city?"}]
 
@@ -31,7 +31,7 @@ def dataset(path: Path, answer: str, rows: int = 24) -> Path:
 def submit(sdk: Osora, path: Path, epochs: int, **body: Any) -> str:
     file = sdk.files.upload(path)
     hyperparameters = {"n_epochs": epochs, "batch_size": 8}
-    job = sdk.jobs.create(model="osora-tiny", training_file=file["id"], hyperparameters=hyperparameters, seed=1, **body)
+    job = sdk.jobs.create("osora-tiny", file["id"], hyperparameters=hyperparameters, seed=1, **body)
     return str(job["id"])
 
 
@@ -43,7 +43,7 @@ def finish(sdk: Osora, job_id: str) -> Any:
 
 
 def answer(sdk: Osora, adapter_id: str | None) -> Any:
-    return sdk.generate(messages=QUESTION, adapter_id=adapter_id, max_tokens=12)
+    return sdk.generate(QUESTION, adapter=adapter_id, max_tokens=12)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_job_becomes_an_adapter_that_changes_the_output(
     assert tuned["text"] == "Oslo"
     assert bare["text"] != tuned["text"]
     receipt = tuned["receipt"]
-    listed = next(a for a in sdk.adapters.list()["data"] if a["name"] == model)
+    listed = next(a for a in sdk.adapters.list() if a["name"] == model)
     assert receipt["adapter_name"] == model
     assert receipt["adapter_sha256"] == listed["sha256"]
     assert bare["receipt"]["adapter_sha256"] is None

@@ -1,0 +1,117 @@
+"""The operator's executions against a dense weight in float64."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from osora_core.basis import compute_factors
+from osora_core.linear import (
+    merged_weight,
+    osora_linear,
+    osora_linear_merged,
+    osora_update_reference,
+    runs,
+)
+
+Operator = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Case:
+    """Random operands: slot 0 is zero, the others have ranks of their own."""
+
+    def __init__(self, d_in: int, d_out: int, rank: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+
+        def random(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        self.weight, self.bias = random(d_out, d_in), random(d_out)
+        U, S, Vh = torch.linalg.svd(self.weight, full_matrices=False)
+        self.U, self.S, self.Vt = U[:, :rank], S[:rank], Vh[:rank]
+        self.ranks = torch.tensor([0, rank, max(1, rank // 2), 1])
+        self.used = torch.arange(rank) < self.ranks.unsqueeze(1)
+        self.sigma = random(4, rank) * 0.3 * self.used
+        self.delta = random(4, d_out) * 0.3
+        self.delta[0] = 0
+        self.x = random(5, 3, d_in)
+        self.slots = [0, 1, 2, 2, 3]
+
+    def dense(self, x: Tensor, sigma: Tensor, delta: Tensor, slots: Tensor) -> Tensor:
+        """y by materialising each token's own W0 + diag(o) U diag(s) V^T - U diag(s0) V^T."""
+        scale = (self.S + sigma) * self.used
+        o = 1 + delta
+        kept = self.S * self.used
+        update = (o.unsqueeze(-1) * self.U * scale.unsqueeze(1) - self.U * kept.unsqueeze(1)) @ self.Vt
+        weights = (self.weight + update)[slots]
+        if slots.dim() == 1:
+            weights = weights.unsqueeze(1)
+        return (weights @ x.unsqueeze(-1)).squeeze(-1) + self.bias
+
+    def differentiate(self, operator: Operator) -> list[Tensor]:
+        x, sigma, delta = (t.clone().requires_grad_() for t in (self.x, self.sigma, self.delta))
+        y = operator(x, sigma, delta)
+        probe = torch.sin(torch.arange(y.numel(), dtype=torch.float64)).view_as(y)
+        (y * probe).sum().backward()
+        assert x.grad is not None
+        assert sigma.grad is not None
+        assert delta.grad is not None
+        return [y.detach(), x.grad, sigma.grad * self.used, delta.grad]
+
+
+shapes = st.tuples(st.integers(3, 20), st.integers(3, 20), st.integers(1, 12), st.integers(0, 10_000))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(shape=shapes, per_token=st.booleans())
+def test_every_execution_equals_the_dense_weight(shape: tuple[int, int, int, int], per_token: bool) -> None:
+    d_in, d_out, rank, seed = shape
+    case = Case(d_in, d_out, min(rank, d_in, d_out), seed)
+    rows = torch.tensor(case.slots)
+    slots = rows.unsqueeze(1).expand(-1, 3) if per_token else rows
+    operands = (case.U, case.S, case.Vt)
+    oracle = case.differentiate(lambda x, s, d: case.dense(x, s, d, slots))
+    executions: list[Operator] = [
+        lambda x, s, d: (
+            F.linear(x, case.weight, case.bias) + osora_update_reference(x, *operands, s, d, slots, case.ranks)
+        ),
+        lambda x, s, d: osora_linear(x, case.weight, case.bias, *operands, s, d, slots, case.ranks),
+    ]
+    if not per_token:
+        spans = runs(case.slots)
+        executions.append(
+            lambda x, s, d: osora_linear_merged(x, case.weight, case.bias, *operands, s, d, case.ranks, spans)
+        )
+    for execution in executions:
+        for actual, expected in zip(case.differentiate(execution), oracle, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_slot_zero_is_the_base_bit_for_bit(dtype: torch.dtype) -> None:
+    case = Case(16, 24, 8, seed=1)
+    weight, bias, x, U, Vt = (t.to(dtype) for t in (case.weight, case.bias, case.x, case.U, case.Vt))
+    S, sigma, delta = (t.float() for t in (case.S, case.sigma, case.delta))
+    mixed = osora_linear(x, weight, bias, U, S, Vt, sigma, delta, torch.tensor(case.slots), case.ranks)
+    assert torch.equal(mixed[0], F.linear(x, weight, bias)[0])
+    assert not torch.equal(mixed[1], F.linear(x, weight, bias)[1])
+
+
+def test_the_merged_weight_gives_what_the_operator_gives() -> None:
+    case = Case(12, 10, 6, seed=2)
+    factors = compute_factors(case.weight.float(), 6)
+    weight, x = case.weight.float(), case.x.float()
+    sigma, delta = case.sigma.float(), case.delta.float()
+    for slot, rank in enumerate(case.ranks.tolist()):
+        merged = F.linear(x, merged_weight(weight, factors, sigma[slot], delta[slot] if rank else delta[0], rank))
+        slots = torch.full((5,), slot)
+        direct = osora_linear(x, weight, None, factors.U, factors.S, factors.Vt, sigma, delta, slots, case.ranks)
+        torch.testing.assert_close(merged, direct, rtol=1e-4, atol=1e-4)
+
+
+def test_runs_names_neighbours_with_equal_slots() -> None:
+    assert runs([4, 4, 0, 2, 2]) == ((4, 0, 2), (0, 2, 3), (2, 3, 5))
