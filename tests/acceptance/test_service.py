@@ -2,7 +2,9 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +49,20 @@ def answer(sdk: Osora, adapter_id: str | None) -> Any:
 
 
 @pytest.fixture(scope="module")
-def adapters(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Osora, str]]:
+def adapters(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Osora, str]]]:
     """Two tenants, each with a client and an adapter that answers in its own way; trained side by side."""
     folder = tmp_path_factory.mktemp("data")
-    clients = {}
-    for tenant, city in (("north", "Oslo"), ("south", "Lima")):
-        key = service.sdk.keys.create(name="test", tenant=tenant, scopes=["read", "write"])["key"]
-        sdk = Osora(service.url, key)
-        clients[tenant] = (sdk, submit(sdk, dataset(folder / f"{city}.jsonl", city), epochs=8))
-    trained = {}
-    for tenant, (sdk, job_id) in clients.items():
-        job = finish(sdk, job_id)
-        assert job["status"] == "succeeded", job
-        trained[tenant] = (sdk, job["fine_tuned_model"])
-    return trained
+    submitted, trained = {}, {}
+    with ExitStack() as clients:
+        for tenant, city in (("north", "Oslo"), ("south", "Lima")):
+            key = service.sdk.keys.create(name="test", tenant=tenant, scopes=["read", "write"])["key"]
+            sdk = clients.enter_context(Osora(service.url, key))
+            submitted[tenant] = (sdk, submit(sdk, dataset(folder / f"{city}.jsonl", city), epochs=8))
+        for tenant, (sdk, job_id) in submitted.items():
+            job = finish(sdk, job_id)
+            assert job["status"] == "succeeded", job
+            trained[tenant] = (sdk, job["fine_tuned_model"])
+        yield trained
 
 
 @pytest.mark.timeout(180)
