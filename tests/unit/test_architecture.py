@@ -87,9 +87,7 @@ def test_nothing_stored_is_ever_executed(package: str) -> None:
                 wrong.add(f"{path.name}:{node.lineno} uses {ast.unparse(node)}")
             if isinstance(node, ast.ImportFrom) and node.module == "torch":
                 wrong |= {f"{path.name}: torch.{a.name}" for a in node.names if a.name in ("load", "save")}
-            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
-                if ast.unparse(node.value) != "False":
-                    wrong.add(f"{path.name}:{node.value.lineno} trusts remote code")
-            if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
-                wrong.add(f"{path.name}:{node.value.lineno} allows pickle")
+            if isinstance(node, ast.keyword) and node.arg in ("trust_remote_code", "allow_pickle"):
+                value = ast.unparse(node.value)
+                wrong |= {f"{path.name}:{node.value.lineno} {node.arg}={value}"} if value != "False" else set()
     assert wrong == set()
