@@ -174,10 +174,29 @@ class JobAttempt(Base):
     worker_id: Mapped[str]
     first_step: Mapped[int]
     """Step of the checkpoint that it began from; 0 for a fresh start."""
+    last_step: Mapped[int] = mapped_column(default=0)
+    """The last step that it reported."""
+    compute_seconds: Mapped[float] = mapped_column(default=0.0)
+    """Its share of the time that the training engine's steps took, repeated steps included."""
     started_at: Mapped[int] = mapped_column(default=now_seconds())
     finished_at: Mapped[int | None]
     outcome: Mapped[AttemptOutcome | None] = mapped_column(String(10))
+    reason: Mapped[str | None]
+    """Why it ended before its job did, in words; its `error` has the same for programs, if it was one."""
     error: Mapped[dict[str, Any] | None]
+
+
+class Worker(Base):
+    """A worker process that has been heard of lately: what the queue's forecast counts on."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    bases: Mapped[list[str]]
+    slots: Mapped[int]
+    """Jobs of one base that it trains at once."""
+    started_at: Mapped[int] = mapped_column(default=now_seconds())
+    seen_at: Mapped[float] = mapped_column(default=now())
 
 
 class JobEvent(Base):
@@ -256,3 +275,4 @@ class Blob(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     data: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[int] = mapped_column(default=now_seconds())
