@@ -92,7 +92,7 @@ class File(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     filename: Mapped[str]
     purpose: Mapped[str]
-    object_key: Mapped[str]
+    object_key: Mapped[str] = mapped_column(index=True)
     bytes: Mapped[int]
     sha256: Mapped[str] = mapped_column(String(64))
     format: Mapped[str | None]
@@ -224,7 +224,7 @@ class Checkpoint(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     attempt: Mapped[int]
     step: Mapped[int]
-    object_key: Mapped[str]
+    object_key: Mapped[str] = mapped_column(index=True)
     sha256: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[int]
     metrics: Mapped[dict[str, Any]]
@@ -248,7 +248,7 @@ class Adapter(Base):
     rank: Mapped[int]
     parameters: Mapped[int]
     target_modules: Mapped[list[str]]
-    object_key: Mapped[str]
+    object_key: Mapped[str] = mapped_column(index=True)
     sha256: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[int]
     created_at: Mapped[int] = mapped_column(default=now_seconds())
@@ -274,5 +274,6 @@ class Blob(Base):
 
     key: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    data: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[int] = mapped_column(default=now_seconds())
+    """Before the data, because SQLite reads a row's columns in order: a listing should not read the objects."""
+    data: Mapped[bytes] = mapped_column(LargeBinary)

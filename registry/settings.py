@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -17,6 +17,14 @@ def _in_data_dir(template: str) -> Any:
         return template.format(data_dir=data.get("data_dir", ""))
 
     return Field(default_factory=default)
+
+
+def _forever_is_none(value: Any) -> Any:
+    return None if value == "forever" else value
+
+
+# A retention of 0 days could mean "none" or "at once": it is refused.
+_Days = Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_forever_is_none)]
 
 
 class Settings(BaseSettings):
@@ -34,7 +42,10 @@ class Settings(BaseSettings):
     """Where Celery carries wake-ups for the workers."""
 
     object_store: str = _in_data_dir("file://{data_dir}/objects")
-    """`file:///path`, `s3://bucket/prefix`, `gs://`, `az://`, `memory://`, or `db:` (a table of blobs)."""
+    """`file:///path`, `s3://bucket/prefix`, `gs://`, `az://`, `memory://`, or `db:` (a table of blobs).
+
+    For this installation alone: what its database does not name is swept away after `orphan_grace_hours`.
+    """
 
     object_store_options: dict[str, SecretStr] = Field(default_factory=dict)
     """Endpoint, region, keys of a cloud store, as a JSON object of obstore's configuration names."""
@@ -64,6 +75,22 @@ class Settings(BaseSettings):
     basis_rank: int = Field(default=128, ge=1)
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
     maintenance_seconds: float = Field(default=1, gt=0)
+
+    file_retention_days: _Days = None
+    """From its upload on; a file that a live job uses stays. `forever`, the default, keeps it until it is deleted."""
+
+    adapter_retention_days: _Days = None
+    """From its publication on."""
+
+    event_retention_days: _Days = None
+    """From the end of their job on."""
+
+    checkpoint_retention_days: _Days = 7
+    """From the end of their job on."""
+
+    orphan_grace_hours: float = Field(default=24, ge=1, allow_inf_nan=False)
+    """How long an object may be without a row that names it: an upload comes before its row."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_level: str = "INFO"
 

@@ -36,6 +36,20 @@ def test_refuses_bases_without_or_with_equal_names(bases: str) -> None:
         Settings(bases=bases)
 
 
+def test_retention_is_in_days_or_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (Settings().file_retention_days, Settings().checkpoint_retention_days) == (None, 7)
+    monkeypatch.setenv("OSORA_FILE_RETENTION_DAYS", "0.5")
+    monkeypatch.setenv("OSORA_CHECKPOINT_RETENTION_DAYS", "forever")
+    assert (Settings().file_retention_days, Settings().checkpoint_retention_days) == (0.5, None)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "never", "inf", ""])
+def test_a_retention_that_could_be_meant_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OSORA_FILE_RETENTION_DAYS", value)
+    with pytest.raises(ValidationError, match="file_retention_days"):
+        Settings()
+
+
 def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OSORA_DATA_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
