@@ -8,9 +8,10 @@ from sqlalchemy.exc import IntegrityError
 
 from registry.db import read_only
 from registry.models import Blob
-from registry.object_keys import checked, missing
+from registry.object_keys import StoredObject, checked, missing
 
 _PIECE_BYTES = 1024 * 1024
+_PAGE_OBJECTS = 1000
 
 
 class DatabaseStore:
@@ -66,12 +67,26 @@ class DatabaseStore:
         with self._writers.begin() as connection:
             connection.execute(delete(Blob).where(Blob.key == checked(key)))
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str) -> Iterator[StoredObject]:
         """See `ObjectStore.list`."""
         folder = prefix.rstrip("/") + "/" if prefix else ""
-        found = select(Blob.key).where(Blob.number == 0, Blob.key.startswith(folder, autoescape=True))
-        with self._readers.begin() as connection:
-            return iter(sorted(connection.scalars(found)))
+        page = (
+            select(Blob.key, func.sum(func.length(Blob.data)), func.min(Blob.created_at))
+            .where(Blob.key.startswith(folder, autoescape=True))
+            .group_by(Blob.key)
+            .order_by(Blob.key)
+            .limit(_PAGE_OBJECTS)
+        )
+        last = ""
+        while True:
+            # A transaction for each page: a reader that takes its time must not keep an old snapshot alive.
+            with self._readers.begin() as connection:
+                rows = connection.execute(page.where(Blob.key > last)).all()
+            for key, size, created_at in rows:
+                yield StoredObject(key, int(size), created_at)
+            if len(rows) < _PAGE_OBJECTS:
+                return
+            last = rows[-1].key
 
     def _pieces(self, key: str) -> Iterator[bytes]:
         # One statement is one snapshot: an overwrite meanwhile cannot mix two objects.

@@ -1,6 +1,18 @@
 """What every object store agrees on about keys."""
 
+from dataclasses import dataclass
+
 from registry.errors import InvalidRequest, NotFound
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What a listing says of an object."""
+
+    key: str
+    bytes: int
+    modified_at: float
+    """When it was put there, in unix seconds of the store's clock."""
 
 
 def checked(key: str) -> str:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from registry.blobs import DatabaseStore
-from registry.object_keys import checked, missing
+from registry.object_keys import StoredObject, checked, missing
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -46,8 +46,8 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Removes the object; fine when there is none."""
 
-    def list(self, prefix: str) -> Iterator[str]:
-        """Keys under a folder such as `adapters/ftjob-1`, in order."""
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """What is under a folder such as `adapters/ftjob-1`, in no order, read from the store as it is asked for."""
 
 
 def open_store(url: str, options: dict[str, SecretStr], engine: Engine) -> ObjectStore:
@@ -65,6 +65,7 @@ class ObstoreStore:
         # Any, because obstore's stubs have one overload per cloud and ours is only known at run time.
         arguments: dict[str, Any]
         if url.startswith("file:"):
+            # Not automatic_cleanup: removing an empty folder can fail a put that is just about to use it.
             arguments = {"mkdir": True}
         elif url.startswith("memory:"):
             arguments = {}
@@ -122,7 +123,8 @@ class ObstoreStore:
         except (NotFoundError, FileNotFoundError):
             return
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str) -> Iterator[StoredObject]:
         """See `ObjectStore.list`."""
-        found = (entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
-        return iter(sorted(found))
+        for batch in obstore.list(self._store, prefix):
+            for found in batch:
+                yield StoredObject(found["path"], found["size"], found["last_modified"].timestamp())

@@ -1,5 +1,7 @@
 """The migrations build exactly what the models say, on both databases."""
 
+import time
+
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -7,6 +9,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from registry import migrate
+from registry.blobs import DatabaseStore
 from registry.db import make_engine
 from registry.models import Base
 from tests.support.threads import in_parallel
@@ -23,6 +26,19 @@ def test_migrated_schema_is_the_models(empty_database_url: str) -> None:
 
 def test_upgrade_is_safe_from_several_processes_at_once(empty_database_url: str) -> None:
     in_parallel(4, lambda index: migrate.upgrade(empty_database_url))
+
+
+def test_objects_of_before_count_as_new(empty_database_url: str) -> None:
+    """A sweep right after the upgrade must not take them for forgotten ones."""
+    engine = make_engine(empty_database_url)
+    with engine.begin() as connection:
+        command.upgrade(migrate.config(connection), "0001")
+        connection.execute(text("INSERT INTO blobs (key, number, data) VALUES ('a', 0, 'x')"))
+    migrate.upgrade(empty_database_url)
+    (found,) = DatabaseStore(engine).list("")
+    assert (found.key, found.bytes) == ("a", 1)
+    assert time.time() - 60 < found.modified_at <= time.time() + 1
+    engine.dispose()
 
 
 def test_downgrade_leaves_nothing(empty_database_url: str) -> None:

@@ -1,11 +1,13 @@
 """One conformance suite for every object store."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from registry import blobs
 from registry.context import Registry
 from registry.db import make_engine
 from registry.errors import InvalidRequest, NotFound
@@ -117,13 +119,35 @@ def test_delete(store: ObjectStore) -> None:
     assert store.put_if_absent("a", b"again")
 
 
-def test_list_is_by_folder_and_in_order(store: ObjectStore) -> None:
+def test_list_is_by_folder(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs, "_PAGE_OBJECTS", 2)
     for key in ("jobs/1/b", "jobs/1/a", "jobs/10/a", "jobs%1/a", "jobs_1/a", "other"):
         store.put(key, BIG if key == "jobs/1/a" else b"x")
-    assert list(store.list("jobs/1")) == ["jobs/1/a", "jobs/1/b"]
-    assert list(store.list("jobs_1")) == ["jobs_1/a"]
+    assert {found.key: found.bytes for found in store.list("jobs/1")} == {"jobs/1/a": len(BIG), "jobs/1/b": 1}
+    assert [found.key for found in store.list("jobs_1")] == ["jobs_1/a"]
     assert list(store.list("none")) == []
     assert len(list(store.list(""))) == 6
+
+
+def test_list_knows_when_an_object_was_put_there(store: ObjectStore) -> None:
+    before = time.time()
+    store.put("key", b"x")
+    (found,) = store.list("")
+    assert before - 1.1 <= found.modified_at <= time.time() + 0.1
+
+
+def test_what_a_listing_has_not_come_to_yet_may_go(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs, "_PAGE_OBJECTS", 2)
+    keys = {f"jobs/{number}/a" for number in range(7)}
+    for key in keys:
+        store.put(key, b"x")
+    seen = set()
+    for found in store.list("jobs"):
+        seen.add(found.key)
+        store.delete(found.key)
+        store.delete("jobs/6/a")
+    assert keys - seen <= {"jobs/6/a"}
+    assert list(store.list("")) == []
 
 
 @pytest.mark.parametrize(
@@ -139,7 +163,7 @@ def test_keys_that_are_none(store: ObjectStore, key: str) -> None:
 def test_unusual_keys(store: ObjectStore, key: str) -> None:
     store.put(key, b"x")
     assert store.get(key) == b"x"
-    assert list(store.list("")) == [key]
+    assert [found.key for found in store.list("")] == [key]
 
 
 def test_cloud_stores_open_without_a_connection(tmp_path: Path) -> None:
