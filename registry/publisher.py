@@ -52,6 +52,14 @@ class Publisher:
         except Exception:
             logger.warning("outbox: relaying failed; a worker will do it", exc_info=True)
 
+    def waiting(self, queue: str) -> int:
+        """Messages that lie in a queue; raises unless the broker can be reached."""
+        with self._connection() as connection:
+            try:
+                return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+            except connection.channel_errors:  # no such queue: nothing was ever sent there, or all of it was read
+                return 0
+
     def ping(self) -> None:
         """Raises unless the broker can be reached."""
         with self._connection() as connection:

@@ -66,9 +66,18 @@ class Settings(BaseSettings):
     """Bearer token between our own processes; without one, `{data_dir}/internal.token` is created once."""
 
     lease_seconds: float = Field(default=60, gt=0)
+    """How long a worker may be silent before its jobs are given to others."""
     heartbeat_seconds: float = Field(default=10, gt=0)
+    """How often a worker renews its leases."""
+    signal_seconds: float = Field(default=1, gt=0)
+    """How often a worker looks whether a job of its is to be cancelled or paused."""
+    reconcile_seconds: float = Field(default=15, gt=0)
+    """How long a job may wait in an empty queue before its wake-up is written again."""
     max_attempts: int = Field(default=3, ge=1)
+    """Attempts that may end by a fault of ours before the job fails."""
     checkpoint_seconds: float = Field(default=30, gt=0)
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """A checkpoint is due when either is: so many seconds or so many steps after the last one."""
     worker_jobs: int = Field(default=8, ge=1)
     """Jobs that one worker trains at once."""
 

@@ -1,6 +1,8 @@
 """`python -m worker`: trains the configured bases' jobs until SIGTERM or SIGINT, then gives them back and exits."""
 
 import logging
+import os
+import signal
 import sys
 from typing import Any
 
@@ -33,7 +35,8 @@ def main() -> None:
             for name, path in settings.base_paths.items()
         }
         publisher = Publisher(settings.broker_url)
-        node = Node(registry, runtimes, publisher)
+        # SIGTERM to ourselves is how Celery is told to stop from another thread.
+        node = Node(registry, runtimes, publisher, on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM))
         app = create_app(settings)
         add_tasks(app, node)
 
@@ -60,7 +63,7 @@ def main() -> None:
         worker.start()
         node.stop()
         publisher.close()
-    sys.exit(worker.exitcode or 0)
+    sys.exit(1 if node.failed else worker.exitcode or 0)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ def create_app(settings: Settings) -> Celery:
         worker_enable_remote_control=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A full Redis refuses writes, which kombu calls a channel error: wait for room, do not exit.
+        broker_channel_error_retry=True,
         # Without time-outs a half-open socket hangs a consumer for ever.
         broker_transport_options={
             "socket_timeout": 10,

@@ -3,19 +3,25 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from typing import Any, TypeVar, assert_never
 
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from osora_core.data import Example, Renderer, read_examples
-from osora_core.errors import CorruptArtifact, DataError, OsoraCoreError
-from osora_core.training import Checkpoint, Evaluation, Outcome, Progress, TrainingJob
+from osora_core.errors import CorruptArtifact, DataError, OsoraCoreError, UserError
+from osora_core.training import Checkpoint, Evaluation, JobSpec, Outcome, Progress, TrainingJob
 from registry import jobs
 from registry.context import Registry
-from registry.jobs import Attempt, FileRef, JobError, LeaseLost, NewAdapter
-from worker.reports import ProgressMeter, Reports, Signal
+from registry.errors import NotFound
+from registry.jobs import Attempt, CheckpointRef, FileRef, LeaseLost, NewAdapter, NewResultFile
+from registry.models import EventLevel
+from registry.outages import OUTAGES, first_line
+from worker.errors import describe
+from worker.patience import GaveUp, Patience
+from worker.points import reached
+from worker.reports import Interrupted, ProgressMeter, Report, Reports, Signal
 from worker.spec import training_spec
 from worker.threads import EngineThread
 
@@ -24,7 +30,12 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _METRICS_SECONDS = 0.5
-_RETRY_SECONDS = 1.0
+
+_REASONS: dict[Signal, str] = {
+    "cancel": "its tenant cancelled it",
+    "pause": "its tenant paused it",
+    "drain": "its worker is stopping",
+}
 
 
 class _Over(Exception):
@@ -33,15 +44,14 @@ class _Over(Exception):
 
 def run_attempt(registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports) -> None:
     """Run an attempt to its end. Never raises for what is wrong with the job: that is written to the job."""
-    runner = _Runner(registry, engine, attempt, reports)
     try:
-        runner.run()
+        _Runner(registry, engine, attempt, reports).run()
     except _Over:
         pass
-    except LeaseLost as error:
-        logger.warning("job %s: %s", attempt.job_id, error)
+    except (LeaseLost, GaveUp, Interrupted) as error:
+        logger.warning("job %s: attempt %d lets go: %s", attempt.job_id, attempt.number, error)
     finally:
-        engine.call(lambda e: e.discard(attempt.job_id))
+        engine.post(lambda e: e.discard(attempt.job_id))
 
 
 class _Runner:
@@ -50,120 +60,204 @@ class _Runner:
         self.engine = engine
         self.attempt = attempt
         self.reports = reports
+        self.patience = Patience(attempt.job_id, reports)
         self.meter = ProgressMeter()
         self.written_at = 0.0
         self.metrics: dict[str, Any] = {}
+        self.compute_seconds = 0.0
+        self.joined = False
+        self.store_is_down = False
 
     def run(self) -> None:
         try:
-            job = self._prepare()
-            self.engine.call(lambda e: e.add(job))
-            while True:
-                self._react(self.reports.next())
-        except (_Over, LeaseLost):
+            try:
+                self._begin()
+                while True:
+                    self._react(self.reports.next())
+            except Interrupted as interrupted:
+                self._leave(interrupted.signal)
+        except (_Over, LeaseLost, GaveUp):
             raise
         except Exception as error:
             self._fail(error)
 
-    def _prepare(self) -> TrainingJob:
-        """Everything the engine needs: rendered rows, spec, and the newest checkpoint that is whole."""
-        attempt = self.attempt
-        runtime = self.engine.engine.runtime
+    def _begin(self) -> None:
+        """Hand the engine all that it needs: rendered rows, spec, and the newest checkpoint that is whole."""
+        attempt, runtime = self.attempt, self.engine.engine.runtime
         limit = min(attempt.osora.get("max_length") or runtime.max_length, runtime.max_length)
         renderer = Renderer(runtime.tokenizer, limit)
         train = self._examples(attempt.training_file, renderer)
         valid = self._examples(attempt.validation_file, renderer) if attempt.validation_file else []
-        spec = training_spec(attempt.hyperparameters, attempt.osora, rows=len(train), seed=attempt.seed)
-        return TrainingJob(attempt.job_id, spec, train, self.reports, valid, self._resume_point())
+
+        def job(spec: JobSpec, resume: Checkpoint | None) -> TrainingJob:
+            return TrainingJob(
+                attempt.job_id,
+                spec,
+                train,
+                self.reports,
+                valid,
+                resume,
+                checkpoint_steps=attempt.osora.get("checkpoint_steps", self.registry.settings.checkpoint_steps),
+                checkpoint_seconds=attempt.osora.get("checkpoint_seconds", self.registry.settings.checkpoint_seconds),
+            )
+
+        resumed = self._resumed(job)
+        if resumed is None:
+            spec = training_spec(attempt.hyperparameters, attempt.osora, rows=len(train), seed=attempt.seed)
+            resumed = job(spec, None)
+            self._say(_plan(resumed), data=asdict(spec))
+        self.joined = True
+        self.engine.call(lambda e: e.add(resumed))
+        reached("joined", attempt.job_id)
 
     def _examples(self, file: FileRef, renderer: Renderer) -> list[Example]:
-        data = self.registry.store.get(file.object_key)
+        data = self._stored(lambda: self.registry.store.get(file.object_key))
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
         try:
-            return read_examples(data.splitlines(), renderer)
+            return read_examples(self._interruptible(data.splitlines()), renderer)
         except DataError as error:
             error.message = f"file {file.id}, {error}"
             raise
 
-    def _resume_point(self) -> Checkpoint | None:
-        ref = self.attempt.checkpoint
-        if ref is None:
-            return None
-        return Checkpoint.from_bytes(self.registry.store.get(ref.object_key), ref.sha256)
+    def _interruptible(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """A large file takes longer to render than a tenant who cancels, or a worker that stops, will wait."""
+        for line in lines:
+            self.reports.pause(0)
+            yield line
 
-    def _react(self, report: Progress | Evaluation | Checkpoint | Outcome | Exception | Signal) -> None:
+    def _resumed(self, job: Callable[[JobSpec, Checkpoint], TrainingJob]) -> TrainingJob | None:
+        """The job at its newest checkpoint that is whole and its own; None if it starts from the beginning."""
+        complaints = []
+        found = None
+        for ref in self.attempt.checkpoints:
+            try:
+                found = self._at(ref, job)
+                break
+            except (CorruptArtifact, NotFound, UserError) as error:
+                complaints.append(f"the checkpoint of step {ref.step} cannot be used: {error}")
+        if complaints:
+            step = found.resume.step if found is not None and found.resume is not None else 0
+            self._write(
+                lambda session: jobs.began_at(
+                    session, self.attempt, step, f"Resuming from step {step}: {'; '.join(complaints)}"
+                )
+            )
+        return found
+
+    def _at(self, ref: CheckpointRef, job: Callable[[JobSpec, Checkpoint], TrainingJob]) -> TrainingJob:
+        data = self._stored(lambda: self.registry.store.get(ref.object_key))
+        checkpoint = Checkpoint.from_bytes(data, ref.sha256)
+        found = job(JobSpec.from_dict(checkpoint.spec), checkpoint)
+        if checkpoint.identity != found.identity(self.engine.engine.runtime.basis):
+            raise CorruptArtifact("it belongs to another spec, dataset or basis")
+        return found
+
+    def _react(self, report: Report | Signal) -> None:
         match report:
             case Progress():
                 self._progress(report)
             case Evaluation():
-                self._evaluated(report)
+                metrics = {"valid_loss": report.loss, "valid_mean_token_accuracy": report.accuracy}
+                self._metrics(report.step, report.total_steps, metrics, remaining_seconds=None)
             case Checkpoint():
                 self._checkpoint(report)
             case Outcome():
                 self._finished(report)
             case Exception():
                 raise report
-            case "lost":
-                raise LeaseLost(f"attempt {self.attempt.number} has lost its lease")
-            case "cancel":
-                self._write(lambda session: jobs.finish_cancelled(session, self.attempt))
-                raise _Over
-            case "pause":
-                self._checkpoint(self._leave())
-                self._write(lambda session: jobs.finish_paused(session, self.attempt))
-                raise _Over
-            case "drain":
-                self._checkpoint(self._leave())
-                self._write(lambda session: jobs.release(session, self.attempt, "its worker is stopping"))
-                raise _Over
+            case "lost" | "cancel" | "pause" | "drain":
+                self._leave(report)
             case _:
                 assert_never(report)
 
-    def _leave(self) -> Checkpoint:
-        """Take the job out of the engine. If it has just finished or failed, its last report decides instead."""
+    def _leave(self, signal: Signal) -> None:
+        """Obey: checkpoint where the job is to go on later, and give it back. The row says what becomes of it."""
+        if signal == "lost":
+            raise LeaseLost("its lease is another's or nobody's")
+        self.patience.leaving = True
+        if signal != "cancel":
+            try:
+                self._save_state()
+            except GaveUp as error:
+                logger.warning("job %s: its last checkpoint stands: %s", self.attempt.job_id, error)
+        self._write(lambda session: jobs.release(session, self.attempt, _REASONS[signal]))
+        raise _Over
+
+    def _save_state(self) -> None:
+        """Take the job out of the engine and store where it was. If it has just ended, its last report decides.
+
+        What a step takes longer than a draining worker has is lost: the job repeats it from its last checkpoint.
+        """
         job_id = self.attempt.job_id
-        checkpoint = self.engine.call(lambda e: e.remove(job_id) if job_id in e.jobs else None)
-        while checkpoint is None:
-            self._react(self.reports.next())
-        return checkpoint
+        leaving = self.engine.post(lambda e: (job_id in e.jobs, e.remove(job_id) if job_id in e.jobs else None))
+        while True:
+            try:
+                was_there, checkpoint = leaving.result(timeout=1.0)
+                break
+            except TimeoutError:
+                if self.patience.seconds_left() == 0:
+                    raise GaveUp("the engine's step takes longer than the worker has") from None
+        if checkpoint is not None:
+            self._store_checkpoint(checkpoint, patiently=True)
+        while self.joined and not was_there:
+            report = self.reports.next()
+            if report == "lost" or not isinstance(report, str):
+                self._react(report)
 
     def _progress(self, progress: Progress) -> None:
+        reached("stepped", self.attempt.job_id)
         self.meter.add(progress)
+        self.compute_seconds = progress.compute_seconds
         last = progress.step == progress.total_steps
         if last or time.monotonic() - self.written_at >= _METRICS_SECONDS:
             metrics = self.meter.take(progress)
-            finish = time.time() + metrics["remaining_seconds"]
-            self._metrics(progress.step, progress.total_steps, progress.trained_tokens, metrics, finish)
+            self._metrics(progress.step, progress.total_steps, metrics, remaining_seconds=metrics["remaining_seconds"])
             self.written_at = time.monotonic()
 
-    def _evaluated(self, evaluation: Evaluation) -> None:
-        metrics = {"valid_loss": evaluation.loss, "valid_mean_token_accuracy": evaluation.accuracy}
-        self._metrics(evaluation.step, evaluation.total_steps, None, metrics, None)
-
     def _metrics(
-        self, step: int, total_steps: int, tokens: int | None, metrics: dict[str, Any], finish: float | None
+        self, step: int, total_steps: int, metrics: dict[str, Any], *, remaining_seconds: float | None
     ) -> None:
         self.metrics |= metrics
-        tokens = self.metrics.get("trained_tokens", self.attempt.trained_tokens) if tokens is None else tokens
         self._write(
             lambda session: jobs.record_progress(
                 session,
                 self.attempt,
                 step=step,
                 total_steps=total_steps,
-                trained_tokens=tokens,
+                trained_tokens=self.metrics.get("trained_tokens", self.attempt.trained_tokens),
                 metrics=metrics,
-                estimated_finish=finish,
+                compute_seconds=self.compute_seconds,
+                remaining_seconds=remaining_seconds,
             )
         )
 
     def _checkpoint(self, checkpoint: Checkpoint) -> None:
+        """While the object store is down, training goes on; a later checkpoint takes this one's place."""
+        try:
+            self._store_checkpoint(checkpoint, patiently=False)
+            self.store_is_down = False
+        except OUTAGES as error:
+            logger.warning("job %s: a checkpoint could not be stored: %s", self.attempt.job_id, first_line(error))
+            if not self.store_is_down:
+                self._say(f"The checkpoint of step {checkpoint.step} could not be stored; training goes on", "warn")
+            self.store_is_down = True
+
+    def _store_checkpoint(self, checkpoint: Checkpoint, *, patiently: bool) -> None:
         """Upload first, point to it after: the row never names an object that is not whole."""
-        data = checkpoint.to_bytes()
-        key = f"checkpoints/{self.attempt.job_id}/{self.attempt.number}/{checkpoint.step}.safetensors"
-        self.registry.store.put(key, data)
-        self._write(
+        data, job_id = checkpoint.to_bytes(), self.attempt.job_id
+        key = f"checkpoints/{job_id}/{self.attempt.number}/{checkpoint.step}.safetensors"
+
+        def upload() -> None:
+            reached("checkpoint_uploading", job_id)
+            self.registry.store.put(key, data)
+
+        if patiently:
+            self._stored(upload)
+        else:
+            upload()
+        reached("checkpoint_uploaded", job_id)
+        superseded = self._write(
             lambda session: jobs.record_checkpoint(
                 session,
                 self.attempt,
@@ -174,19 +268,24 @@ class _Runner:
                 metrics=self.metrics,
             )
         )
+        reached("checkpoint_recorded", job_id)
+        for old in superseded:
+            self._delete(old)
+
+    def _delete(self, key: str) -> None:
+        try:
+            self.registry.store.delete(key)
+        except OUTAGES as error:
+            logger.info("%s is left to the sweep: %s", key, first_line(error))
 
     def _finished(self, outcome: Outcome) -> None:
-        """Upload the adapter, read it back, then publish it and end the job in one transaction."""
-        adapter = outcome.adapter
-        data = adapter.to_zip()
-        key = f"adapters/{self.attempt.job_id}/{self.attempt.number}/adapter.zip"
-        sha256 = hashlib.sha256(data).hexdigest()
-        self.registry.store.put(key, data)
-        if hashlib.sha256(self.registry.store.get(key)).hexdigest() != sha256:
-            raise CorruptArtifact(f"the object store gave back other bytes than it was given for {key}")
+        """Upload adapter and curve, read the adapter back, then publish both and end the job in one transaction."""
+        adapter, job_id = outcome.adapter, self.attempt.job_id
+        data, curve = adapter.to_zip(), outcome.curve.to_csv().encode()
+        folder = f"{job_id}/{self.attempt.number}"
         new = NewAdapter(
-            object_key=key,
-            sha256=sha256,
+            object_key=f"adapters/{folder}/adapter.zip",
+            sha256=hashlib.sha256(data).hexdigest(),
             bytes=len(data),
             base_fingerprint=adapter.base_fingerprint,
             basis_fingerprint=adapter.basis_fingerprint,
@@ -194,6 +293,22 @@ class _Runner:
             parameters=adapter.parameters,
             target_modules=adapter.target_modules,
         )
+        result = NewResultFile(
+            filename="step_metrics.csv",
+            object_key=f"results/{folder}/step_metrics.csv",
+            sha256=hashlib.sha256(curve).hexdigest(),
+            bytes=len(curve),
+        )
+
+        def upload() -> bytes:
+            reached("adapter_uploading", job_id)
+            self.registry.store.put(result.object_key, curve)
+            self.registry.store.put(new.object_key, data)
+            return self.registry.store.get(new.object_key)
+
+        if self._stored(upload) != data:
+            raise CorruptArtifact(f"the object store gave back other bytes than it was given for {new.object_key}")
+        reached("adapter_uploaded", job_id)
         self._write(
             lambda session: jobs.complete(
                 session,
@@ -202,42 +317,36 @@ class _Runner:
                 trained_tokens=outcome.trained_tokens,
                 adapter=new,
                 metrics=self.metrics,
+                result_file=result,
             )
         )
+        reached("completed", job_id)
         raise _Over
 
     def _fail(self, error: Exception) -> None:
         logger.warning("job %s failed: %s", self.attempt.job_id, error, exc_info=not isinstance(error, OsoraCoreError))
         self._write(lambda session: jobs.fail(session, self.attempt, describe(error)))
 
+    def _say(self, message: str, level: EventLevel = "info", data: dict[str, Any] | None = None) -> None:
+        self._write(lambda session: jobs.add_event(session, self.attempt, message, level=level, data=data))
+
+    def _stored(self, action: Callable[[], T]) -> T:
+        """An action on the object store, tried until it works; the job's history says that it waits."""
+        return self.patience(action, on_wait=lambda: self._say("Waiting for the object store", "warn"))
+
     def _write(self, action: Callable[[Session], T]) -> T:
         """A fenced write, tried until the database takes it: an outage is waited out, a lost lease is not."""
-        while True:
-            try:
-                with self.registry.transaction() as session:
-                    return action(session)
-            except OperationalError as error:
-                logger.warning("job %s: the database refused a write, trying again: %s", self.attempt.job_id, error)
-                time.sleep(_RETRY_SECONDS)
+
+        def write() -> T:
+            with self.registry.transaction() as session:
+                return action(session)
+
+        return self.patience(write)
 
 
-def describe(error: Exception) -> JobError:
-    """An error as the job keeps it. What is not ours is a platform fault: it may not happen again."""
-    if not isinstance(error, OsoraCoreError):
-        return {
-            "code": "worker_error",
-            "message": f"The worker failed with {type(error).__name__}; its log has the details",
-            "param": None,
-            "fault": "platform",
-            "next_action": "nothing: the job is tried again by itself",
-        }
-    described: JobError = {
-        "code": error.code,
-        "message": error.message,
-        "param": error.param,
-        "fault": "user" if error.fault == "user" else "platform",
-        "next_action": error.next_action,
-    }
-    if isinstance(error, DataError):
-        described["line"] = error.line
-    return described
+def _plan(job: TrainingJob) -> str:
+    spec = job.spec
+    return (
+        f"Training {job.total_steps} steps: {len(job.train)} rows, {spec.epochs} epochs, batch size {spec.batch_size}, "
+        f"learning rate {spec.learning_rate:g}, rank {spec.rank}"
+    )

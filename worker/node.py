@@ -4,44 +4,62 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from osora_core.runtime import Runtime
 from osora_core.training import TrainingEngine
-from registry import jobs, outbox
+from registry import jobs, outbox, retention, workers
 from registry.context import Registry
 from registry.jobs import Attempt
 from registry.publisher import Publisher
 from worker.attempt import run_attempt
+from worker.gate import Gate
+from worker.points import reached
 from worker.reports import Reports
 from worker.threads import EngineThread, Periodic
 
 logger = logging.getLogger(__name__)
 
-# A wake-up that was published and never led to a claim is written again after this long.
-_STALE_WAKE_UP_SECONDS = 60
+_RETENTION_SECONDS = 3600
+_ENGINE_STOP_SECONDS = 3.0
 
 
 class Node:
-    """Runs jobs of the bases in `runtimes`. `train` is called on one thread a job; a base has one engine thread."""
+    """Runs jobs of the bases in `runtimes`. `train` is called on one thread a job; a base has one engine thread.
 
-    def __init__(self, registry: Registry, runtimes: Mapping[str, Runtime], publisher: Publisher) -> None:
+    `on_failure` is called when an engine fails as a whole; the process should then drain and begin anew.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        runtimes: Mapping[str, Runtime],
+        publisher: Publisher,
+        on_failure: Callable[[], None],
+    ) -> None:
         settings = registry.settings
         self.registry = registry
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}"
+        self.failed = False
+        self._on_failure = on_failure
         self._publisher = publisher
+        self._here: set[str] = set()
         self._held: dict[str, tuple[Attempt, Reports]] = {}
         self._lock = threading.Lock()
         self._draining = threading.Event()
+        self._gate = Gate(self._draining)
+        self._renewed_at = 0.0
+        self._announced = False
         self._engines = {
-            base: EngineThread(
-                TrainingEngine(runtime, max_jobs=settings.worker_jobs, checkpoint_seconds=settings.checkpoint_seconds)
-            )
+            base: EngineThread(TrainingEngine(runtime, max_jobs=settings.worker_jobs), self._engine_failed)
             for base, runtime in runtimes.items()
         }
         self._periodic = [
-            Periodic("heartbeat", settings.heartbeat_seconds, self._heartbeat),
+            Periodic("heartbeat", min(settings.signal_seconds, settings.heartbeat_seconds), self._watch),
             Periodic("maintenance", settings.maintenance_seconds, self._maintain),
+            Periodic("reconciling", settings.reconcile_seconds, self._reconcile),
+            Periodic("retention", _RETENTION_SECONDS, lambda: retention.maintain(registry)),
         ]
 
     def start(self) -> None:
@@ -50,10 +68,11 @@ class Node:
             thread.start()
 
     def drain(self) -> None:
-        """Ask every attempt to checkpoint, give its job back and end; claim no more."""
+        """Claim no more; the heartbeat's thread has every attempt checkpoint and give its job back.
+
+        Only sets a flag, because it is called from a signal's handler.
+        """
         self._draining.set()
-        for _, reports in self._attempts():
-            reports.signal("drain")
 
     def stop(self) -> None:
         """End all threads; attempts that are still held are left to their leases."""
@@ -61,14 +80,33 @@ class Node:
         for periodic in self._periodic:
             periodic.stop()
         for engine in self._engines.values():
-            engine.stop()
+            engine.stop(_ENGINE_STOP_SECONDS)
+        try:
+            with self.registry.transaction() as session:
+                workers.gone(session, self.worker_id)
+        except Exception as error:
+            logger.warning("the database did not hear that this worker has stopped: %s", error)
 
     def train(self, job_id: str) -> None:
         """Run a job until it ends, is given back, or is somebody else's. Returns at once if it is not to be had."""
-        if self._draining.is_set():
-            return
+        with self._lock:
+            if job_id in self._here:
+                return  # one message too many
+            self._here.add(job_id)
+        try:
+            with self.registry.reading() as session:
+                alone = jobs.wants_to_be_alone(session, job_id)
+            with self._gate.passing(alone=alone) as entered:
+                if entered and not self._draining.is_set():
+                    self._train(job_id, alone)
+        finally:
+            with self._lock:
+                self._here.remove(job_id)
+
+    def _train(self, job_id: str, alone: bool) -> None:
+        lease_seconds = self.registry.settings.lease_seconds
         with self.registry.transaction() as session:
-            attempt = jobs.claim(session, job_id, self.worker_id, self.registry.settings.lease_seconds)
+            attempt = jobs.claim(session, job_id, self.worker_id, lease_seconds, alone=alone)
         if attempt is None:
             logger.info("job %s is not to be had: taken, ended or paused", job_id)
             return
@@ -76,35 +114,52 @@ class Node:
         reports = Reports()
         with self._lock:
             self._held[job_id] = (attempt, reports)
-        if self._draining.is_set():
-            # The drain may have looked for attempts before this one was among them.
-            reports.signal("drain")
         try:
+            reached("claimed", job_id)
             run_attempt(self.registry, self._engines[attempt.base], attempt, reports)
         finally:
             with self._lock:
                 del self._held[job_id]
             logger.info("job %s: attempt %d is over", job_id, attempt.number)
 
-    def _attempts(self) -> list[tuple[Attempt, Reports]]:
+    def _watch(self) -> None:
+        """Renew the leases when that is due, and pass on what is wanted of each attempt."""
         with self._lock:
-            return list(self._held.values())
-
-    def _heartbeat(self) -> None:
-        held = self._attempts()
-        if not held:
-            return
-        with self.registry.transaction() as session:
-            answers = jobs.heartbeat(session, [attempt for attempt, _ in held], self.registry.settings.lease_seconds)
+            held = list(self._held.values())
+        if self._draining.is_set():
+            for _, reports in held:
+                reports.signal("drain")
+        attempts = [attempt for attempt, _ in held]
+        settings = self.registry.settings
+        started = time.monotonic()
+        if started - self._renewed_at >= settings.heartbeat_seconds:
+            with self.registry.transaction() as session:
+                workers.seen(session, self.worker_id, list(self._engines), settings.worker_jobs)
+                answers = jobs.heartbeat(session, attempts, settings.lease_seconds)
+            self._renewed_at = started
+        else:
+            with self.registry.reading() as session:
+                answers = jobs.signals(session, attempts)
         for attempt, reports in held:
-            answer = answers[attempt.job_id]
-            if answer != "continue":
-                reports.signal(answer)
+            reports.signal(answers[attempt.job_id])
 
     def _maintain(self) -> None:
         """Idempotent, and fine to run in every worker at once."""
         with self.registry.transaction() as session:
             jobs.reap(session)
-            jobs.reconcile(session, _STALE_WAKE_UP_SECONDS)
         with self.registry.transaction() as session:
             outbox.relay(session, self._publisher)
+
+    def _reconcile(self) -> None:
+        """Wake-ups get lost with a broker's memory. At its start a worker takes all of them for lost."""
+        older_than = self.registry.settings.reconcile_seconds if self._announced else 0.0
+        for base in self._engines:
+            if self._publisher.waiting(outbox.train_queue(base)) == 0:
+                with self.registry.transaction() as session:
+                    jobs.reconcile(session, base, older_than)
+        self._announced = True
+
+    def _engine_failed(self) -> None:
+        self.failed = True
+        self.drain()
+        self._on_failure()

@@ -1,43 +1,88 @@
-"""What an attempt has to react to, in order: the engine's reports and the registry's signals, through one queue."""
+"""What an attempt has to react to: the engine's reports, in order, and before them what the registry wants of it."""
 
-import queue
+import threading
+import time
+from collections import deque
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from osora_core.training import Checkpoint, Evaluation, Outcome, Progress
 
-Signal = Literal["cancel", "pause", "lost", "drain"]
-Report = Progress | Evaluation | Checkpoint | Outcome | Exception | Signal
+Signal = Literal["lost", "cancel", "pause", "drain"]
+Report = Progress | Evaluation | Checkpoint | Outcome | Exception
+
+_STRONGEST_FIRST: tuple[Signal, ...] = ("lost", "cancel", "pause", "drain")
+
+
+class Interrupted(Exception):
+    """A signal has come while the attempt was busy with something that it may leave."""
+
+    def __init__(self, signal: Signal) -> None:
+        super().__init__(signal)
+        self.signal: Signal = signal
 
 
 class Reports:
     """An `osora_core.training.Observer` that only queues: the engine's thread never waits for a database."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._reports: deque[Report] = deque()
+        self._signal: Signal | None = None
+        self.draining_since: float | None = None
+        """When the worker began to drain (`time.monotonic`)."""
 
-    def next(self) -> Report:
-        """The next report, waited for."""
-        return self._queue.get()
+    def next(self) -> Report | Signal:
+        """The signal if there is one, else the next report, waited for."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._signal or self._reports)
+            if self._signal is not None:
+                signal, self._signal = self._signal, None
+                return signal
+            return self._reports.popleft()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep. Raises `Interrupted` with the signal when there is one, at once if there is one already."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._signal, seconds)
+            signal, self._signal = self._signal, None
+        if signal is not None:
+            raise Interrupted(signal)
+
+    def signal(self, name: Signal | Literal["continue"]) -> None:
+        """A word from outside: the tenant's wish, a lost lease, a worker that stops; "continue" withdraws a pause."""
+        with self._changed:
+            if name == "continue":
+                self._signal = None if self._signal == "pause" else self._signal
+                return
+            if name == "drain" and self.draining_since is None:
+                self.draining_since = time.monotonic()
+            known = [name] if self._signal is None else [name, self._signal]
+            self._signal = min(known, key=_STRONGEST_FIRST.index)
+            self._changed.notify()
 
     def progress(self, progress: Progress) -> None:
-        self._queue.put(progress)
+        self._add(progress)
 
     def evaluated(self, evaluation: Evaluation) -> None:
-        self._queue.put(evaluation)
+        self._add(evaluation)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
-        self._queue.put(checkpoint)
+        """A newer checkpoint takes the place of one that still waits to be stored."""
+        with self._changed:
+            self._reports = deque(report for report in self._reports if not isinstance(report, Checkpoint))
+        self._add(checkpoint)
 
     def finished(self, outcome: Outcome) -> None:
-        self._queue.put(outcome)
+        self._add(outcome)
 
     def failed(self, error: Exception) -> None:
-        self._queue.put(error)
+        self._add(error)
 
-    def signal(self, name: str) -> None:
-        """A word from outside: the tenant's wish, a lost lease, a worker that is to stop."""
-        self._queue.put(cast(Signal, name))
+    def _add(self, report: Report) -> None:
+        with self._changed:
+            self._reports.append(report)
+            self._changed.notify()
 
 
 @dataclass

@@ -7,6 +7,8 @@ from typing import Any
 from osora_core.training import JobSpec
 
 DEFAULT_LEARNING_RATE = JobSpec.learning_rate
+# What decides how a job runs, not what comes out of it, and what is worked out below.
+_NOT_THE_SPECS = ("learning_rate", "max_length", "checkpoint_steps", "checkpoint_seconds")
 
 
 def training_spec(hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], *, rows: int, seed: int) -> JobSpec:
@@ -19,7 +21,7 @@ def training_spec(hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], 
     epochs = _number(hyperparameters.get("n_epochs"), min(10, max(2, round(400 * batch_size / max(rows, 1)))))
     multiplier = _number(hyperparameters.get("learning_rate_multiplier"), 1.0)
     rate = _number(osora.get("learning_rate"), DEFAULT_LEARNING_RATE * multiplier)
-    own = {name: value for name, value in osora.items() if name not in ("learning_rate", "max_length")}
+    own = {name: value for name, value in osora.items() if name not in _NOT_THE_SPECS}
     return JobSpec.from_dict(
         {**own, "seed": seed, "epochs": int(epochs), "batch_size": int(batch_size), "learning_rate": rate}
     )

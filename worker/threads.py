@@ -8,36 +8,47 @@ from typing import Any, TypeVar
 
 from osora_core.runtime import set_threads
 from osora_core.training import TrainingEngine
+from registry.outages import first_line
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_STOP_SECONDS = 2.0
+
 
 class EngineThread(threading.Thread):
-    """Calls `engine.step()` while there are jobs; `call` runs a function on this thread between steps."""
+    """Calls `engine.step()` while there are jobs; `post` and `call` run a function on this thread between steps.
 
-    def __init__(self, engine: TrainingEngine) -> None:
+    `on_failure` is called when a step fails as a whole: an engine that did is not trusted any more.
+    """
+
+    def __init__(self, engine: TrainingEngine, on_failure: Callable[[], None]) -> None:
         super().__init__(name="training-engine", daemon=True)
         self.engine = engine
+        self._on_failure = on_failure
         self._commands: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._wake = threading.Condition()
         self._stopping = False
 
-    def call(self, function: Callable[[TrainingEngine], T]) -> T:
-        """What `function(engine)` returns or raises, run at the next step boundary."""
+    def post(self, function: Callable[[TrainingEngine], T]) -> Future[T]:
+        """Have `function(engine)` run at the next step boundary; in the order of posting."""
         future: Future[T] = Future()
         with self._wake:
             self._commands.append((lambda: function(self.engine), future))
             self._wake.notify()
-        return future.result()
+        return future
 
-    def stop(self) -> None:
-        """End the thread after its current step."""
+    def call(self, function: Callable[[TrainingEngine], T]) -> T:
+        """What `function(engine)` returns or raises, run at the next step boundary."""
+        return self.post(function).result()
+
+    def stop(self, seconds: float) -> None:
+        """End the thread after its current step; a step that takes longer than `seconds` ends with the process."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
-        self.join()
+        self.join(seconds)
 
     def run(self) -> None:
         set_threads()
@@ -66,10 +77,11 @@ class EngineThread(threading.Thread):
             for job in list(self.engine.jobs.values()):
                 self.engine.discard(job.id)
                 job.observer.failed(error)
+            self._on_failure()
 
 
 class Periodic(threading.Thread):
-    """Calls a function every so many seconds. What it raises is logged, and the next round comes all the same."""
+    """Calls a function at once and then every so many seconds. What it raises is logged, and it is called again."""
 
     def __init__(self, name: str, seconds: float, action: Callable[[], None]) -> None:
         super().__init__(name=name, daemon=True)
@@ -78,12 +90,15 @@ class Periodic(threading.Thread):
         self._stopped = threading.Event()
 
     def stop(self) -> None:
+        """End the thread after the call that it is in; one that hangs ends with the process."""
         self._stopped.set()
-        self.join()
+        self.join(_STOP_SECONDS)
 
     def run(self) -> None:
-        while not self._stopped.wait(self._seconds):
+        while True:
             try:
                 self._action()
             except Exception as error:
-                logger.warning("%s failed and will be tried again: %s", self.name, error)
+                logger.warning("%s failed and will be tried again: %s", self.name, first_line(error))
+            if self._stopped.wait(self._seconds):
+                return

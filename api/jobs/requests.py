@@ -70,7 +70,8 @@ class Knobs(RequestModel):
     ] = None
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     max_length: Annotated[int, Field(ge=2, description="Tokens kept of an example.")] | None = None
-    checkpoint_steps: Annotated[_Steps | None, Field(description="Steps between two checkpoints.")] = None
+    checkpoint_steps: Annotated[_Steps | None, Field(description="Steps between two checkpoints, at most.")] = None
+    checkpoint_seconds: Annotated[float | None, Field(gt=0, description="Seconds between them, at most.")] = None
     evaluate: Annotated[
         Literal["epoch", "never"] | None, Field(description="When to measure on the validation file.")
     ] = None

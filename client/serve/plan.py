@@ -86,7 +86,7 @@ def plan(place: Place, broker_url: str, broker: Broker | None) -> list[Spec]:
             logged(place.log("worker"), "ready"),
             env,
             needs=("database", *queue),
-            stop_seconds=10,  # it finishes a step and writes a checkpoint
+            stop_seconds=20,  # it finishes a step, writes checkpoints and gives its jobs back
         ),
         Spec(
             "api",

@@ -1,12 +1,14 @@
 """Training: many jobs as rows of one bank, one forward and backward for all of them."""
 
 from osora_core.training.checkpoint import Checkpoint
+from osora_core.training.curve import Curve, Evaluation
 from osora_core.training.engine import TrainingEngine
-from osora_core.training.job import Evaluation, Observer, Outcome, Progress, TrainingJob
+from osora_core.training.job import Observer, Outcome, Progress, TrainingJob
 from osora_core.training.spec import JobSpec
 
 __all__ = [
     "Checkpoint",
+    "Curve",
     "Evaluation",
     "JobSpec",
     "Observer",

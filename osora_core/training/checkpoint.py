@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,33 +11,42 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from osora_core.errors import CorruptArtifact
+from osora_core.training.curve import Curve
 
-FORMAT = "osora-checkpoint-1"
+FORMAT = "osora-checkpoint-2"
+_ROWS = ("values", "first", "second")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A job after `step` steps: its bank row and Adam moments, [P] each.
+    """A job after `step` steps: its bank row and Adam moments, [P] each, and its curve so far.
 
     The data order is a function of seed and epoch and the schedule one of the step, so the step is cursor, schedule
-    and random state in one. `spec_hash` ties the checkpoint to the spec, data and basis it belongs to.
+    and random state in one. `spec` is the job's (`JobSpec.to_dict`): what was "auto" when the job began stays what it
+    was then. `identity` ties the checkpoint to the spec, data and basis that it belongs to.
     """
 
     step: int
     trained_tokens: int
-    spec_hash: str
+    identity: str
+    spec: Mapping[str, Any]
     values: torch.Tensor
     first: torch.Tensor
     second: torch.Tensor
+    curve: Curve
 
     def to_bytes(self) -> bytes:
         state = {
             "format": FORMAT,
             "step": self.step,
             "trained_tokens": self.trained_tokens,
-            "spec_hash": self.spec_hash,
+            "identity": self.identity,
+            "spec": dict(self.spec),
+            "evaluations": self.curve.evaluation_rows(),
         }
-        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in ("values", "first", "second")}
+        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _ROWS}
+        tensors["losses"] = torch.tensor(self.curve.losses, dtype=torch.float64)
+        tensors["accuracies"] = torch.tensor(self.curve.accuracies, dtype=torch.float64)
         return save(tensors, metadata={"state": json.dumps(state)})
 
     @classmethod
@@ -50,8 +60,17 @@ class Checkpoint:
             header_length = int.from_bytes(data[:8], "little")
             metadata = json.loads(data[8 : 8 + header_length])["__metadata__"]
             state = json.loads(metadata["state"])
-            if state.pop("format") != FORMAT:
+            if state["format"] != FORMAT:
                 raise CorruptArtifact("the checkpoint was written by another version of Osora")
-            return cls(**state, **dict[str, Any](tensors))
+            return cls(
+                step=state["step"],
+                trained_tokens=state["trained_tokens"],
+                identity=state["identity"],
+                spec=state["spec"],
+                **{name: tensors[name] for name in _ROWS},
+                curve=Curve.from_parts(
+                    tensors["losses"].tolist(), tensors["accuracies"].tolist(), state["evaluations"]
+                ),
+            )
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CorruptArtifact(f"the checkpoint cannot be parsed: {error}") from error

@@ -15,7 +15,8 @@ from osora_core.errors import UserError
 from osora_core.linear import runs, use_slots
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
-from osora_core.training.job import Evaluation, Outcome, Progress, TrainingJob
+from osora_core.training.curve import Evaluation
+from osora_core.training.job import Outcome, Progress, TrainingJob
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
 
 
@@ -39,13 +40,11 @@ class TrainingEngine:
         *,
         max_jobs: int = 8,
         token_budget: int = 8192,
-        checkpoint_seconds: float = 30.0,
     ) -> None:
         self.runtime = runtime
         self.bank = Bank(runtime.basis, max_jobs, device=runtime.device, trainable=True)
         self.optimizer = RowAdam(self.bank)
         self.token_budget = token_budget
-        self.checkpoint_seconds = checkpoint_seconds
         self.jobs: dict[str, TrainingJob] = {}
 
     def add(self, job: TrainingJob) -> None:
@@ -62,7 +61,7 @@ class TrainingEngine:
                 next_action=f"choose from {', '.join(basis.target_modules)}",
             )
         state = job.resume
-        if state is not None and state.spec_hash != job.identity(basis):
+        if state is not None and state.identity != job.identity(basis):
             raise UserError("the checkpoint belongs to another spec, dataset or basis", param="checkpoint")
         job.slot = self.bank.acquire()
         start = torch.zeros(basis.row_length) if state is None else state.values
@@ -72,7 +71,8 @@ class TrainingEngine:
             self.optimizer.begin(job.slot, scale)
         else:
             self.optimizer.begin(job.slot, scale, state.first, state.second)
-            job.step, job.trained_tokens, job.evaluated_at = state.step, state.trained_tokens, state.step
+            job.step, job.trained_tokens, job.curve = state.step, state.trained_tokens, state.curve.copy()
+            job.checkpointed = (state.step, time.monotonic())
         self.jobs[job.id] = job
 
     def remove(self, job_id: str) -> Checkpoint:
@@ -153,6 +153,9 @@ class TrainingEngine:
                 continue
             job.step += 1
             job.trained_tokens += count
+            job.compute_seconds += seconds * count / sum(tokens)
+            job.curve.losses.append(loss)
+            job.curve.accuracies.append(accuracy)
             job.observer.progress(
                 Progress(
                     step=job.step,
@@ -164,6 +167,7 @@ class TrainingEngine:
                     trained_tokens=job.trained_tokens,
                     step_tokens=count,
                     step_seconds=seconds,
+                    compute_seconds=job.compute_seconds,
                 )
             )
 
@@ -181,23 +185,26 @@ class TrainingEngine:
         return nll, logits.detach().argmax(dim=-1) == batch.targets, owners[batch.rows]
 
     def _evaluate(self, job: TrainingJob) -> None:
+        started = time.monotonic()
         items = [(example, 0) for example in job.valid]
         loss = correct = count = 0.0
         with torch.no_grad():
             for group in split_by_tokens(items, self.token_budget):
                 nll, hits, _ = self._forward(group, [job.slot])
                 loss, correct, count = loss + nll.sum().item(), correct + hits.sum().item(), count + len(nll)
-        job.evaluated_at = job.step
-        job.observer.evaluated(Evaluation(job.step, job.total_steps, loss / count, correct / count))
+        evaluation = Evaluation(job.step, job.total_steps, loss / count, correct / count)
+        job.curve.evaluations.append(evaluation)
+        job.compute_seconds += time.monotonic() - started
+        job.observer.evaluated(evaluation)
 
     def _after_step(self, job: TrainingJob) -> None:
         if job.done:
             if job.wants_evaluation():
                 self._evaluate(job)
-            outcome = Outcome(self._adapter(job), job.step, job.trained_tokens)
+            outcome = Outcome(self._adapter(job), job.step, job.trained_tokens, job.curve)
             self.discard(job.id)
             job.observer.finished(outcome)
-        elif job.wants_checkpoint(self.checkpoint_seconds):
+        elif job.wants_checkpoint():
             job.checkpointed = (job.step, time.monotonic())
             job.observer.checkpoint(self._checkpoint(job))
 
@@ -211,8 +218,10 @@ class TrainingEngine:
         return Checkpoint(
             step=job.step,
             trained_tokens=job.trained_tokens,
-            spec_hash=job.identity(self.runtime.basis),
+            identity=job.identity(self.runtime.basis),
+            spec=job.spec.to_dict(),
             values=self.bank.read(job.slot),
             first=self.optimizer.first[job.slot].cpu().clone(),
             second=self.optimizer.second[job.slot].cpu().clone(),
+            curve=job.curve.copy(),
         )

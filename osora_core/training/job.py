@@ -14,6 +14,7 @@ from osora_core.basis import Basis
 from osora_core.data import Example, batch_order
 from osora_core.errors import UserError
 from osora_core.training.checkpoint import Checkpoint
+from osora_core.training.curve import Curve, Evaluation
 from osora_core.training.spec import JobSpec
 
 
@@ -21,7 +22,8 @@ from osora_core.training.spec import JobSpec
 class Progress:
     """One finished step. Loss in nats a token over the step's own tokens; `step` counts from 1.
 
-    Tokens are all that were read, prompts included; the loss counts only what the assistant says.
+    Tokens are all that were read, prompts included; the loss counts only what the assistant says. `compute_seconds` is
+    the job's share, by tokens, of the time that the engine has spent since the job joined it.
     """
 
     step: int
@@ -33,16 +35,7 @@ class Progress:
     trained_tokens: int
     step_tokens: int
     step_seconds: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The validation set after `step` steps (0: the bare base). Loss in nats a token, accuracy of the top token."""
-
-    step: int
-    total_steps: int
-    loss: float
-    accuracy: float
+    compute_seconds: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +45,7 @@ class Outcome:
     adapter: Adapter
     step: int
     trained_tokens: int
+    curve: Curve
 
 
 class Observer(Protocol):
@@ -66,7 +60,10 @@ class Observer(Protocol):
 
 @dataclass(eq=False)
 class TrainingJob:
-    """A job to hand to the engine. `resume` continues it exactly from a checkpoint of the same spec, data and basis."""
+    """A job to hand to the engine. `resume` continues it exactly from a checkpoint of the same spec, data and basis.
+
+    A checkpoint is due every `checkpoint_steps` steps and every `checkpoint_seconds` seconds, whichever comes first.
+    """
 
     id: str
     spec: JobSpec
@@ -74,10 +71,13 @@ class TrainingJob:
     observer: Observer
     valid: Sequence[Example] = ()
     resume: Checkpoint | None = None
+    checkpoint_steps: int | None = None
+    checkpoint_seconds: float = math.inf
     slot: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
     trained_tokens: int = field(default=0, init=False)
-    evaluated_at: int = field(default=-1, init=False)
+    compute_seconds: float = field(default=0.0, init=False)
+    curve: Curve = field(default_factory=Curve, init=False)
     checkpointed: tuple[int, float] = field(default=(0, 0.0), init=False)
 
     def __post_init__(self) -> None:
@@ -115,11 +115,11 @@ class TrainingJob:
     def wants_evaluation(self) -> bool:
         """At the bare base, at each epoch's end, once each."""
         due = self.spec.evaluate == "epoch" and self.step % self.steps_per_epoch == 0
-        return bool(self.valid) and due and self.evaluated_at != self.step
+        return bool(self.valid) and due and self.curve.evaluated_at != self.step
 
-    def wants_checkpoint(self, every_seconds: float) -> bool:
+    def wants_checkpoint(self) -> bool:
         at_step, at_time = self.checkpointed
         if self.done or self.step == at_step:
             return False
-        steps = self.spec.checkpoint_steps
-        return (steps is not None and self.step % steps == 0) or time.monotonic() - at_time >= every_seconds
+        due = self.checkpoint_steps is not None and self.step - at_step >= self.checkpoint_steps
+        return due or time.monotonic() - at_time >= self.checkpoint_seconds

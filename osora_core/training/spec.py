@@ -25,7 +25,6 @@ class JobSpec:
     warmup_ratio: float = 0.05
     max_grad_norm: float = 1.0
     evaluate: Literal["epoch", "never"] = "epoch"
-    checkpoint_steps: int | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -37,7 +36,6 @@ class JobSpec:
             "warmup_ratio": 0 <= self.warmup_ratio <= 1,
             "max_grad_norm": self.max_grad_norm > 0,
             "evaluate": self.evaluate in ("epoch", "never"),
-            "checkpoint_steps": self.checkpoint_steps is None or self.checkpoint_steps >= 1,
         }
         for name, holds in checks.items():
             if not holds:

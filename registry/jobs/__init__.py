@@ -9,8 +9,8 @@ dead (and is not) changes nothing. See `lease`, `progress`, `endings` for the wo
 `queries` for the tenant's, `recovery` for what puts things right.
 """
 
-from registry.jobs.endings import complete, fail, finish_cancelled, finish_paused
-from registry.jobs.lease import claim, heartbeat, release
+from registry.jobs.endings import complete, fail
+from registry.jobs.lease import began_at, claim, heartbeat, release, signals, wants_to_be_alone
 from registry.jobs.progress import add_event, record_checkpoint, record_progress
 from registry.jobs.queries import attempts, checkpoints, events, get, queue_position
 from registry.jobs.queries import list_jobs as list
@@ -40,14 +40,13 @@ __all__ = [
     "NewResultFile",
     "add_event",
     "attempts",
+    "began_at",
     "cancel",
     "checkpoints",
     "claim",
     "complete",
     "events",
     "fail",
-    "finish_cancelled",
-    "finish_paused",
     "get",
     "heartbeat",
     "list",
@@ -59,5 +58,7 @@ __all__ = [
     "record_progress",
     "release",
     "resume",
+    "signals",
     "submit",
+    "wants_to_be_alone",
 ]

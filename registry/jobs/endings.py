@@ -10,7 +10,6 @@ from registry.ids import model_name, new_id
 from registry.jobs.retry import retry_or_fail
 from registry.jobs.spec import Attempt, JobError, LeaseLost, NewAdapter, NewResultFile
 from registry.jobs.state import append_event, close_attempt, end, lock_fenced, obey_signal
-from registry.jobs.state import pause as set_paused
 from registry.models import Adapter, File, Job, JobAttempt, JobStatus
 
 
@@ -71,26 +70,12 @@ def fail(session: Session, attempt: Attempt, error: JobError) -> JobStatus:
     if outcome is not None:
         close_attempt(session, job, outcome, error=error)
     elif error["fault"] == "platform":
-        retry_or_fail(session, job, error)
+        retry_or_fail(session, job, error, backoff=True)
         close_attempt(session, job, "failed", error=error)
     else:
         end(session, job, "failed", f"The job failed: {error['message']}", error=error)
         close_attempt(session, job, "failed", error=error)
     return job.status
-
-
-def finish_cancelled(session: Session, attempt: Attempt) -> None:
-    """Ends the job as cancelled, as its tenant asked."""
-    job = lock_fenced(session, attempt)
-    end(session, job, "cancelled", "Job cancelled")
-    close_attempt(session, job, "cancelled")
-
-
-def finish_paused(session: Session, attempt: Attempt) -> None:
-    """Sets the job aside, as its tenant asked; its newest checkpoint is where it resumes."""
-    job = lock_fenced(session, attempt)
-    set_paused(session, job)
-    close_attempt(session, job, "paused")
 
 
 def _published_by(session: Session, attempt: Attempt) -> Adapter | None:

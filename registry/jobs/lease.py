@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Iterable
 
-from sqlalchemy import and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.db import now, now_seconds
@@ -12,11 +12,23 @@ from registry.jobs.state import append_event, close_attempt, lock_fenced, obey_s
 from registry.models import Checkpoint, File, Job, JobAttempt, Tenant
 
 
-def claim(session: Session, job_id: str, worker_id: str, lease_seconds: float) -> Attempt | None:
+def wants_to_be_alone(session: Session, job_id: str) -> bool:
+    """Whether the job has already cost workers their lives and has one attempt left.
+
+    It may be what kills them. So it runs beside no other job: if it is, it ends alone, and if it merely stood next to
+    one that is, it gets through.
+    """
+    return session.scalars(select(_on_last_chance(Job.attempts_spent)).where(Job.id == job_id)).one_or_none() or False
+
+
+def claim(
+    session: Session, job_id: str, worker_id: str, lease_seconds: float, *, alone: bool = False
+) -> Attempt | None:
     """Takes a job that waits, or whose worker has fallen silent; None when it is not to be had.
 
     One UPDATE decides, so of any number of workers that try at once, one wins. Taking over a silent worker's
     job spends an attempt; where none is left, or the tenant has asked for an end, the reaper has the word.
+    `alone`: whether the worker has no other job, and takes none meanwhile; see `wants_to_be_alone`.
     """
     silent = and_(
         Job.status == "running",
@@ -24,13 +36,14 @@ def claim(session: Session, job_id: str, worker_id: str, lease_seconds: float) -
         Job.attempts_spent + 1 < Job.max_attempts,
         Job.signal.is_(None),
     )
+    spent = Job.attempts_spent + case((Job.status == "running", 1), else_=0)
     statement = (
         update(Job)
-        .where(Job.id == job_id, or_(Job.status == "queued", silent))
+        .where(Job.id == job_id, or_(Job.status == "queued", silent), or_(literal(alone), ~_on_last_chance(spent)))
         .values(
             status="running",
             attempt=Job.attempt + 1,
-            attempts_spent=Job.attempts_spent + case((Job.status == "running", 1), else_=0),
+            attempts_spent=spent,
             lease_token=secrets.token_hex(16),
             lease_expires_at=now() + lease_seconds,
             worker_id=worker_id,
@@ -45,10 +58,10 @@ def claim(session: Session, job_id: str, worker_id: str, lease_seconds: float) -
     session.execute(
         update(JobAttempt)
         .where(JobAttempt.job_id == job_id, JobAttempt.outcome.is_(None))
-        .values(outcome="lost", finished_at=now_seconds())
+        .values(outcome="lost", finished_at=now_seconds(), reason="its worker stopped renewing its lease")
     )
     attempt = _attempt(session, job)
-    first_step = attempt.checkpoint.step if attempt.checkpoint else 0
+    first_step = attempt.checkpoints[0].step if attempt.checkpoints else 0
     session.add(
         JobAttempt(
             job_id=job.id,
@@ -56,6 +69,7 @@ def claim(session: Session, job_id: str, worker_id: str, lease_seconds: float) -
             token=attempt.token,
             worker_id=worker_id,
             first_step=first_step,
+            last_step=first_step,
         )
     )
     if attempt.number == 1:
@@ -63,6 +77,18 @@ def claim(session: Session, job_id: str, worker_id: str, lease_seconds: float) -
     else:
         append_event(session, job, f"Fine-tuning job resumed from step {first_step} (attempt {attempt.number})")
     return attempt
+
+
+def began_at(session: Session, attempt: Attempt, step: int, message: str) -> None:
+    """Says that the attempt could not begin where its newest checkpoint is, but at `step`. Raises `LeaseLost`."""
+    job = lock_fenced(session, attempt, step=step)
+    session.execute(
+        update(JobAttempt)
+        .where(JobAttempt.token == attempt.token)
+        .values(first_step=step, last_step=step)
+        .execution_options(synchronize_session=False)
+    )
+    append_event(session, job, message, level="warn")
 
 
 def heartbeat(session: Session, attempts: Iterable[Attempt], lease_seconds: float) -> dict[str, HeartbeatSignal]:
@@ -81,21 +107,40 @@ def heartbeat(session: Session, attempts: Iterable[Attempt], lease_seconds: floa
     return signals
 
 
+def signals(session: Session, attempts: Iterable[Attempt]) -> dict[str, HeartbeatSignal]:
+    """What is wanted of each attempt, by job id, as `heartbeat` says it; renews nothing and waits for no lock."""
+    held = {attempt.job_id: attempt.token for attempt in attempts}
+    rows = session.execute(
+        select(Job.id, Job.signal).where(Job.lease_token.in_(held.values()), Job.status == "running")
+    )
+    wanted: dict[str, HeartbeatSignal] = dict.fromkeys(held, "lost")
+    for job_id, signal in rows:
+        wanted[job_id] = signal or "continue"
+    return wanted
+
+
 def release(session: Session, attempt: Attempt, reason: str) -> None:
-    """Gives a job back unfinished, because its worker stops; spends no attempt. Raises `LeaseLost`."""
+    """Gives a job back unfinished; spends no attempt. Raises `LeaseLost`.
+
+    It becomes what its tenant has asked for, cancelled or paused; without such a wish it is queued again.
+    """
     job = lock_fenced(session, attempt)
     outcome = obey_signal(session, job)
     if outcome is None:
         requeue(session, job)
         append_event(session, job, f"Job returned to the queue: {reason}")
-    close_attempt(session, job, outcome or "released")
+    close_attempt(session, job, outcome or "released", reason=reason)
+
+
+def _on_last_chance(spent: SQLColumnExpression[int]) -> ColumnElement[bool]:
+    return and_(spent > 0, spent + 1 >= Job.max_attempts)
 
 
 def _attempt(session: Session, job: Job) -> Attempt:
     assert job.lease_token is not None  # claim has just set it
-    newest = session.scalars(
-        select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step.desc()).limit(1)
-    ).one_or_none()
+    checkpoints = session.scalars(
+        select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step.desc())
+    )
     return Attempt(
         job_id=job.id,
         tenant_id=job.tenant_id,
@@ -109,7 +154,7 @@ def _attempt(session: Session, job: Job) -> Attempt:
         osora=job.osora,
         training_file=_file(session, job.training_file_id),
         validation_file=None if job.validation_file_id is None else _file(session, job.validation_file_id),
-        checkpoint=None if newest is None else CheckpointRef(newest.step, newest.object_key, newest.sha256),
+        checkpoints=tuple(CheckpointRef(c.step, c.object_key, c.sha256) for c in checkpoints),
         trained_tokens=job.trained_tokens or 0,
     )
 

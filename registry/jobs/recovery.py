@@ -29,20 +29,21 @@ def reap(session: Session, limit: int = 100) -> int:
     for job in jobs:
         error = _worker_lost(job)
         if obey_signal(session, job) is None:
-            retry_or_fail(session, job, error)
+            retry_or_fail(session, job, error, backoff=False)
         close_attempt(session, job, "lost", error=error)
     return len(jobs)
 
 
-def reconcile(session: Session, older_than_seconds: float, limit: int = 100) -> int:
-    """Writes a new wake-up for jobs that have waited this long since their last one, and returns how many.
+def reconcile(session: Session, base: str, older_than_seconds: float, limit: int = 100) -> int:
+    """Writes a new wake-up for a base's jobs that have waited this long since their last one; returns how many.
 
-    Messages get lost with a broker's memory. One too many is harmless: its claim finds the job taken.
+    Messages get lost with a broker's memory. One too many is harmless, its claim finds the job taken; but callers look
+    first whether the base's queue is empty, or a long queue would grow with every round.
     """
     pending = exists().where(OutboxMessage.job_id == Job.id)
     forgotten = (
         select(Job)
-        .where(Job.status == "queued", Job.announced_at < now() - older_than_seconds, ~pending)
+        .where(Job.status == "queued", Job.base == base, Job.announced_at < now() - older_than_seconds, ~pending)
         .order_by(Job.announced_at)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Job)

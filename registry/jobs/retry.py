@@ -10,13 +10,16 @@ from registry.models import Job
 _BACKOFF_SECONDS = 5
 
 
-def retry_or_fail(session: Session, job: Job, error: JobError) -> None:
-    """Spends an attempt of a locked job and queues it again, or fails it if that was the last."""
+def retry_or_fail(session: Session, job: Job, error: JobError, *, backoff: bool) -> None:
+    """Spends an attempt of a locked job and queues it again, or fails it if that was the last.
+
+    `backoff`: whether the next try waits a while. A lost worker's job does not: its lease has been waited out.
+    """
     job.attempts_spent += 1
     if job.attempts_spent >= job.max_attempts:
         end(session, job, "failed", f"The job failed: {error['message']}", error=error)
         return
-    requeue(session, job, delay_seconds=_BACKOFF_SECONDS * 2 ** (job.attempts_spent - 1))
+    requeue(session, job, delay_seconds=_BACKOFF_SECONDS * 2 ** (job.attempts_spent - 1) if backoff else 0)
     left = job.max_attempts - job.attempts_spent
     message = f"{error['message']}; the job is queued again (attempts left: {left})"
     append_event(session, job, message, level="warn")

@@ -71,7 +71,8 @@ class Attempt:
     osora: dict[str, Any]
     training_file: FileRef
     validation_file: FileRef | None
-    checkpoint: CheckpointRef | None
+    checkpoints: tuple[CheckpointRef, ...]
+    """Where it can resume from, the newest first; the older ones are for when that one is damaged."""
     trained_tokens: int
 
 

@@ -86,11 +86,19 @@ def obey_signal(session: Session, job: Job) -> AttemptOutcome | None:
             return None
 
 
-def close_attempt(session: Session, job: Job, outcome: AttemptOutcome, *, error: JobError | None = None) -> None:
-    """Writes down how the job's latest attempt ended."""
+def close_attempt(
+    session: Session,
+    job: Job,
+    outcome: AttemptOutcome,
+    *,
+    reason: str | None = None,
+    error: JobError | None = None,
+) -> None:
+    """Writes down how the job's latest attempt ended, and why; an error is a reason."""
     row = session.scalars(select(JobAttempt).where(JobAttempt.job_id == job.id, JobAttempt.number == job.attempt)).one()
     row.outcome = outcome
     row.finished_at = cast(int, now_seconds())
+    row.reason = error["message"] if error else reason
     row.error = cast("dict[str, Any] | None", error)
     session.flush()
 

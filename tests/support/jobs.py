@@ -30,9 +30,9 @@ def submit(registry: Registry, principal: Principal, **request: Any) -> Job:
 
 
 def claim(registry: Registry, job: Job, worker_id: str = "worker-1") -> Attempt:
-    """Claims a job that must be there to claim."""
+    """Claims a job that must be there to claim, as a worker that has no other."""
     with registry.transaction() as session:
-        attempt = jobs.claim(session, job.id, worker_id, lease_seconds=60)
+        attempt = jobs.claim(session, job.id, worker_id, lease_seconds=60, alone=True)
     assert attempt is not None, f"{job.id} could not be claimed"
     return attempt
 

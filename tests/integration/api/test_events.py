@@ -64,7 +64,8 @@ def test_a_stream_follows_the_job_to_its_end(
                 total_steps=9,
                 trained_tokens=8,
                 metrics=metrics,
-                estimated_finish=None,
+                compute_seconds=0.5,
+                remaining_seconds=None,
             )
         event = next(events)
         data: dict[str, Any] = json.loads(event.data)

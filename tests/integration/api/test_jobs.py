@@ -124,7 +124,7 @@ class TestStopping:
         assert (shown["number"], shown["worker_id"], shown["outcome"]) == (1, "worker-1", None)
         assert attempt.token not in client.get(f"/jobs/{job.id}").text
         with registry.transaction() as session:
-            jobs.finish_cancelled(session, attempt)
+            jobs.release(session, attempt, "its tenant cancelled it")
         assert client.get(f"/jobs/{job.id}").json()["status"] == "cancelled"
 
 
@@ -138,7 +138,7 @@ def test_checkpoints(client: httpx.Client, registry: Registry, principal: Princi
                 session,
                 attempt,
                 step=step,
-                object_key="k",
+                object_key=f"k/{step}",
                 sha256="0" * 64,
                 bytes=1,
                 metrics={"train_loss": 1.5},

@@ -157,13 +157,15 @@ def test_pausing_and_cancelling_through_the_worker(registry: Registry, principal
     job = submit(registry, principal)
     attempt = claim(registry, job)
     with registry.transaction() as session:
-        jobs.finish_paused(session, attempt)
+        jobs.pause(session, principal, job.id)
+        jobs.release(session, attempt, "its tenant paused it")
     assert read(registry, principal, job).status == "paused"
     with registry.transaction() as session:
         jobs.resume(session, principal, job.id)
     attempt = claim(registry, job)
     with registry.transaction() as session:
-        jobs.finish_cancelled(session, attempt)
+        jobs.cancel(session, principal, job.id)
+        jobs.release(session, attempt, "its tenant cancelled it")
     ended = read(registry, principal, job)
     assert (ended.status, ended.attempts_spent, ended.attempt) == ("cancelled", 0, 2)
     with registry.reading() as session:

@@ -52,7 +52,7 @@ def test_an_attempt_has_all_that_a_worker_needs(registry: Registry, principal: P
     attempt = claim(registry, job)
     assert (attempt.job_id, attempt.number, attempt.base) == (job.id, 1, "osora-tiny")
     assert (attempt.tenant_id, attempt.tenant_name) == (principal.tenant_id, "default")
-    assert (attempt.suffix, attempt.seed, attempt.checkpoint, attempt.trained_tokens) == ("bot", 7, None, 0)
+    assert (attempt.suffix, attempt.seed, attempt.checkpoints, attempt.trained_tokens) == ("bot", 7, (), 0)
     assert (attempt.hyperparameters, attempt.osora) == ({"n_epochs": "auto"}, {"rank": 8})
     assert attempt.training_file == jobs.FileRef(training.id, training.object_key, training.sha256, 1)
     assert attempt.validation_file is not None
@@ -67,18 +67,21 @@ def test_a_takeover_resumes_from_the_newest_checkpoint(registry: Registry, princ
     job = submit(registry, principal)
     first = claim(registry, job)
     with registry.transaction() as session:
-        for step in (10, 20):
+        for step in (10, 20, 30):
             key = f"checkpoints/{job.id}/1/{step}"
             jobs.record_checkpoint(session, first, step=step, object_key=key, sha256="b" * 64, bytes=9, metrics={})
     expire_lease(registry, job)
     second = claim(registry, job, "worker-2")
     assert second.number == 2
-    assert second.checkpoint == CheckpointRef(20, f"checkpoints/{job.id}/1/20", "b" * 64)
+    # The job keeps two: should the newest be damaged, the other one serves.
+    assert second.checkpoints == tuple(
+        CheckpointRef(step, f"checkpoints/{job.id}/1/{step}", "b" * 64) for step in (30, 20)
+    )
     with registry.reading() as session:
         rows = jobs.attempts(session, principal, job.id)
     assert [(row.number, row.worker_id, row.first_step) for row in rows] == [
         (1, "worker-1", 0),
-        (2, "worker-2", 20),
+        (2, "worker-2", 30),
     ]
 
 
@@ -153,7 +156,14 @@ ERROR: jobs.JobError = {
 }
 WRITES: dict[str, Callable[[Session, Attempt], object]] = {
     "record_progress": lambda session, attempt: jobs.record_progress(
-        session, attempt, step=1, total_steps=2, trained_tokens=3, metrics={}, estimated_finish=None
+        session,
+        attempt,
+        step=1,
+        total_steps=2,
+        trained_tokens=3,
+        metrics={},
+        compute_seconds=1.0,
+        remaining_seconds=None,
     ),
     "add_event": lambda session, attempt: jobs.add_event(session, attempt, "boo"),
     "record_checkpoint": lambda session, attempt: jobs.record_checkpoint(
@@ -164,8 +174,7 @@ WRITES: dict[str, Callable[[Session, Attempt], object]] = {
     ),
     "fail": lambda session, attempt: jobs.fail(session, attempt, ERROR),
     "fail_platform": lambda session, attempt: jobs.fail(session, attempt, {**ERROR, "fault": "platform"}),
-    "finish_cancelled": jobs.finish_cancelled,
-    "finish_paused": jobs.finish_paused,
+    "began_at": lambda session, attempt: jobs.began_at(session, attempt, 0, "from the beginning"),
     "release": lambda session, attempt: jobs.release(session, attempt, "draining"),
 }
 
@@ -194,7 +203,8 @@ def test_a_zombie_changes_nothing(registry: Registry, principal: Principal, writ
             if successor == "succeeded":
                 WRITES["complete"](session, heir)
             elif successor == "cancelled":
-                jobs.finish_cancelled(session, heir)
+                jobs.cancel(session, principal, job.id)
+                jobs.release(session, heir, "cancelled")
     before = snapshot(registry)
 
     def rise() -> None:
@@ -245,3 +255,54 @@ def test_rows_can_be_read_after_their_session(registry: Registry, principal: Pri
     rows: tuple[Base, ...] = (job, adapter, ended)
     for row in rows:
         assert not inspect(row).expired_attributes
+
+
+def test_signals_are_seen_between_heartbeats(registry: Registry, principal: Principal) -> None:
+    plain, unwanted, lost = (claim(registry, submit(registry, principal)) for _ in range(3))
+    with registry.transaction() as session:
+        jobs.cancel(session, principal, unwanted.job_id)
+        jobs.release(session, lost, "draining")
+    with registry.reading() as session:
+        assert jobs.signals(session, [plain, unwanted, lost]) == {
+            plain.job_id: "continue",
+            unwanted.job_id: "cancel",
+            lost.job_id: "lost",
+        }
+
+
+def test_a_job_on_its_last_attempt_goes_to_a_worker_without_others(registry: Registry, principal: Principal) -> None:
+    """It may be what killed its workers, or have stood next to one that did."""
+    job = submit(registry, principal)
+    for alone in (False, False, True):
+        with registry.transaction() as session:
+            assert jobs.wants_to_be_alone(session, job.id) == alone
+            if alone:
+                assert jobs.claim(session, job.id, "worker", 60) is None
+            assert jobs.claim(session, job.id, "worker", 60, alone=alone) is not None
+        expire_lease(registry, job)
+        with registry.transaction() as session:
+            jobs.reap(session)
+    assert read(registry, principal, job).status == "failed"
+
+
+def test_an_attempt_that_cannot_use_its_checkpoint_says_where_it_began(
+    registry: Registry, principal: Principal
+) -> None:
+    job = submit(registry, principal)
+    attempt = claim(registry, job)
+    for step in (10, 20):
+        with registry.transaction() as session:
+            key = f"checkpoints/{job.id}/1/{step}"
+            jobs.record_checkpoint(session, attempt, step=step, object_key=key, sha256="b" * 64, bytes=9, metrics={})
+    expire_lease(registry, job)
+    heir = claim(registry, job, "worker-2")
+    with registry.transaction() as session:
+        jobs.began_at(session, heir, 10, "Resuming from step 10: the other one is damaged")
+    with registry.transaction() as session:
+        superseded = jobs.record_checkpoint(
+            session, heir, step=15, object_key="new", sha256="c" * 64, bytes=9, metrics={}
+        )
+    assert superseded == [f"checkpoints/{job.id}/1/20"]  # the damaged one, not the one that served
+    with registry.reading() as session:
+        assert [row.first_step for row in jobs.attempts(session, principal, job.id)] == [0, 10]
+        assert [row.step for row in jobs.checkpoints(session, principal, job.id).data] == [15, 10]

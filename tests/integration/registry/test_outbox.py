@@ -89,6 +89,7 @@ def test_a_failing_publish_leaves_its_message_and_the_rest(
 
 
 def test_reconcile_wakes_jobs_whose_message_got_lost(registry: Registry, principal: Principal) -> None:
+    """Of one base: the workers of another do not know whether its queue is empty."""
     lost, waiting, running, fresh = (submit(registry, principal) for _ in range(4))
     claim(registry, running)
     with registry.transaction() as session:
@@ -96,7 +97,8 @@ def test_reconcile_wakes_jobs_whose_message_got_lost(registry: Registry, princip
         session.query(OutboxMessage).where(OutboxMessage.job_id != waiting.id).delete()
         session.execute(update(Job).where(Job.id != fresh.id).values(announced_at=0))
     with registry.transaction() as session:
-        assert jobs.reconcile(session, older_than_seconds=60) == 1
-        assert jobs.reconcile(session, older_than_seconds=60) == 0
+        assert jobs.reconcile(session, "another-base", older_than_seconds=60) == 0
+        assert jobs.reconcile(session, "osora-tiny", older_than_seconds=60) == 1
+        assert jobs.reconcile(session, "osora-tiny", older_than_seconds=60) == 0
     with registry.reading() as session:
         assert set(session.scalars(select(OutboxMessage.job_id))) == {lost.id, waiting.id}

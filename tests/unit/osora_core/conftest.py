@@ -10,7 +10,7 @@ from osora_core.adapter import Adapter
 from osora_core.basis import BasisCache
 from osora_core.data import Example, Renderer
 from osora_core.runtime import Runtime
-from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob
+from osora_core.training import Checkpoint, Curve, JobSpec, TrainingEngine, TrainingJob
 from tests.support.tiny_base import make_base
 
 
@@ -47,6 +47,7 @@ class Recorder:
         self.evaluations: list[Any] = []
         self.checkpoints: list[Checkpoint] = []
         self.adapter: Adapter | None = None
+        self.curve: Curve | None = None
         self.error: Exception | None = None
 
     def progress(self, progress: Any) -> None:
@@ -59,20 +60,24 @@ class Recorder:
         self.checkpoints.append(checkpoint)
 
     def finished(self, outcome: Any) -> None:
-        self.adapter = outcome.adapter
+        self.adapter, self.curve = outcome.adapter, outcome.curve
 
     def failed(self, error: Exception) -> None:
         self.error = error
 
 
 def train(
-    runtime: Runtime, examples: Sequence[Example], *specs: JobSpec, resume: Checkpoint | None = None
+    runtime: Runtime,
+    examples: Sequence[Example],
+    *specs: JobSpec,
+    resume: Checkpoint | None = None,
+    valid: Sequence[Example] = (),
 ) -> list[Recorder]:
     """Train jobs together to their ends."""
-    engine = TrainingEngine(runtime, max_jobs=len(specs), checkpoint_seconds=1e9)
+    engine = TrainingEngine(runtime, max_jobs=len(specs))
     recorders = [Recorder() for _ in specs]
     for index, (spec, recorder) in enumerate(zip(specs, recorders, strict=True)):
-        engine.add(TrainingJob(str(index), spec, examples, recorder, resume=resume))
+        engine.add(TrainingJob(str(index), spec, examples, recorder, valid, resume))
     while engine.step():
         pass
     return recorders

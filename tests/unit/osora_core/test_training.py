@@ -1,5 +1,6 @@
 """The training engine: jobs together learn what they learn alone, and resume where they were."""
 
+import csv
 import hashlib
 
 import pytest
@@ -53,20 +54,51 @@ def test_a_job_learns_and_trains_only_what_its_spec_names(runtime: Runtime, exam
     assert any(delta.any() for delta in only_o.adapter.delta.values())
 
 
-def test_a_resumed_job_ends_bit_for_bit_like_an_undisturbed_one(runtime: Runtime, examples: list[Example]) -> None:
+@pytest.mark.parametrize("steps", [0, 1, 6, 7, 17])
+def test_a_resumed_job_ends_bit_for_bit_like_an_undisturbed_one(
+    runtime: Runtime, examples: list[Example], steps: int
+) -> None:
+    """Six steps an epoch: at 6 the epoch's evaluation is still to come when the checkpoint is taken."""
     spec = JobSpec(seed=5, epochs=3, batch_size=4, rank=16)
-    (undisturbed,) = train(runtime, examples, spec)
+    (undisturbed,) = train(runtime, examples, spec, valid=examples[:3])
     engine = TrainingEngine(runtime, max_jobs=1)
-    engine.add(TrainingJob("stopped", spec, examples, Recorder()))
-    for _ in range(7):
+    engine.add(TrainingJob("stopped", spec, examples, Recorder(), examples[:3]))
+    for _ in range(steps):
         engine.step()
     data = engine.remove("stopped").to_bytes()
     assert not engine.step()
     checkpoint = Checkpoint.from_bytes(data, hashlib.sha256(data).hexdigest())
-    assert checkpoint.step == 7
-    (resumed,) = train(runtime, examples, spec, resume=checkpoint)
+    assert checkpoint.step == steps
+    spec = JobSpec.from_dict(checkpoint.spec)
+    (resumed,) = train(runtime, examples, spec, resume=checkpoint, valid=examples[:3])
     assert torch.equal(rows(resumed.adapter, runtime), rows(undisturbed.adapter, runtime))
-    assert resumed.losses == undisturbed.losses[7:]
+    assert resumed.losses == undisturbed.losses[steps:]
+    assert undisturbed.curve is not None
+    assert resumed.curve == undisturbed.curve
+    assert [evaluation.step for evaluation in undisturbed.curve.evaluations] == [0, 6, 12, 18]
+
+
+def test_the_curve_as_csv_reads_back_exactly(runtime: Runtime, examples: list[Example]) -> None:
+    (recorder,) = train(runtime, examples, JobSpec(epochs=1, batch_size=11, rank=16), valid=examples[:3])
+    assert recorder.curve is not None
+    lines = list(csv.DictReader(recorder.curve.to_csv().splitlines()))
+    assert [line["step"] for line in lines] == ["0", "1", "2"]
+    assert [float(line["train_loss"]) for line in lines[1:]] == recorder.losses
+    assert [line["train_loss"] for line in lines[:1]] == [""]
+    assert [float(lines[i]["valid_loss"]) for i in (0, 2)] == [e.loss for e in recorder.evaluations]
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5]), (4, [4])])
+def test_checkpoints_come_every_so_many_steps(
+    runtime: Runtime, examples: list[Example], every: int, steps: list[int]
+) -> None:
+    """The last step needs none: the adapter follows."""
+    recorder, engine = Recorder(), TrainingEngine(runtime, max_jobs=1)
+    spec = JobSpec(epochs=1, batch_size=4, rank=16)
+    engine.add(TrainingJob("a", spec, examples, recorder, checkpoint_steps=every))
+    while engine.step():
+        pass
+    assert [checkpoint.step for checkpoint in recorder.checkpoints] == steps
 
 
 def test_a_checkpoint_of_another_spec_is_refused(runtime: Runtime, examples: list[Example]) -> None:

@@ -1,7 +1,7 @@
 """Errors as the job keeps them: whose fault, where, and what to do."""
 
 from osora_core.errors import CorruptArtifact, DataError, UserError
-from worker.attempt import describe
+from worker.errors import describe
 
 
 def test_a_row_that_cannot_be_used_names_its_line() -> None:

@@ -1,9 +1,10 @@
 """Reports in the order they came, and metrics averaged over the steps that they cover."""
 
 import pytest
+import torch
 
-from osora_core.training import Progress
-from worker.reports import ProgressMeter, Reports
+from osora_core.training import Checkpoint, Curve, Progress
+from worker.reports import Interrupted, ProgressMeter, Reports
 
 
 def progress(step: int, *, loss: float = 1.0, tokens: int = 100, seconds: float = 0.5) -> Progress:
@@ -17,6 +18,7 @@ def progress(step: int, *, loss: float = 1.0, tokens: int = 100, seconds: float 
         trained_tokens=100 * step,
         step_tokens=tokens,
         step_seconds=seconds,
+        compute_seconds=seconds,
     )
 
 
@@ -49,10 +51,39 @@ def test_nothing_remains_after_the_last_step() -> None:
     assert meter.take(last)["remaining_seconds"] == 0
 
 
-def test_reports_and_signals_keep_their_order() -> None:
+def test_a_signal_goes_before_the_reports_which_keep_their_order() -> None:
     reports = Reports()
     error = RuntimeError("gone")
     reports.progress(first := progress(1))
     reports.signal("pause")
     reports.failed(error)
-    assert [reports.next() for _ in range(3)] == [first, "pause", error]
+    assert [reports.next() for _ in range(3)] == ["pause", first, error]
+
+
+def test_of_several_signals_the_strongest_counts() -> None:
+    reports = Reports()
+    for name in ("drain", "cancel", "pause"):
+        reports.signal(name)  # type: ignore[arg-type]
+    reports.progress(first := progress(1))
+    assert [reports.next(), reports.next()] == ["cancel", first]
+
+
+def test_a_pause_can_be_withdrawn_and_a_cancellation_cannot() -> None:
+    reports = Reports()
+    reports.signal("pause")
+    reports.signal("continue")
+    reports.pause(0)  # no signal is left to interrupt it
+    reports.signal("cancel")
+    reports.signal("continue")
+    with pytest.raises(Interrupted, match="cancel"):
+        reports.pause(60)
+    reports.pause(0)  # heard once
+
+
+def test_a_newer_checkpoint_replaces_one_that_was_not_stored_yet() -> None:
+    reports = Reports()
+    old, new = (Checkpoint(step, 0, "", {}, *[torch.zeros(1)] * 3, Curve()) for step in (1, 2))
+    reports.checkpoint(old)
+    reports.progress(between := progress(1))
+    reports.checkpoint(new)
+    assert [reports.next(), reports.next()] == [between, new]

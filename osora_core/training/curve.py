@@ -1,0 +1,58 @@
+"""What a job learned, step by step: losses and evaluations, part of its state so that no restart loses them."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The validation set after `step` steps (0: the bare base). Loss in nats a token, accuracy of the top token."""
+
+    step: int
+    total_steps: int
+    loss: float
+    accuracy: float
+
+
+@dataclass
+class Curve:
+    """`losses` (nats a token) and `accuracies` of steps 1, 2, 3 …, and the evaluations between them."""
+
+    losses: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+    @property
+    def evaluated_at(self) -> int:
+        """The step of the last evaluation, -1 before the first."""
+        return self.evaluations[-1].step if self.evaluations else -1
+
+    def copy(self) -> "Curve":
+        """The curve as it is now; later steps do not change it."""
+        return Curve(list(self.losses), list(self.accuracies), list(self.evaluations))
+
+    def evaluation_rows(self) -> list[list[Any]]:
+        """The evaluations as JSON values; `from_parts` reads them back."""
+        return [[e.step, e.total_steps, e.loss, e.accuracy] for e in self.evaluations]
+
+    @classmethod
+    def from_parts(cls, losses: Sequence[float], accuracies: Sequence[float], rows: Sequence[Sequence[Any]]) -> "Curve":
+        return cls(list(losses), list(accuracies), [Evaluation(*row) for row in rows])
+
+    def to_csv(self) -> str:
+        """OpenAI's result file: a line a step; step 0, where there is one, is the evaluation of the bare base.
+
+        Numbers are written so that they read back as the same floats.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"])
+        evaluated = {e.step: [repr(e.loss), repr(e.accuracy)] for e in self.evaluations}
+        if 0 in evaluated:
+            writer.writerow([0, "", "", *evaluated[0]])
+        for step, (loss, accuracy) in enumerate(zip(self.losses, self.accuracies, strict=True), start=1):
+            writer.writerow([step, repr(loss), repr(accuracy), *evaluated.get(step, ["", ""])])
+        return text.getvalue()
