@@ -1,10 +1,11 @@
 """Trained adapters: what the API resolves a model name to, and what an inference server loads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, or_, select, update
+from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
 from registry.context import Registry
@@ -77,11 +78,18 @@ def delete(registry: Registry, principal: Principal, id_or_name: str) -> Adapter
         adapter = session.scalars(_named(principal, id_or_name).with_for_update()).one_or_none()
         if adapter is None:
             raise _not_found(id_or_name, "adapter_id")
-        job = session.get_one(Job, adapter.job_id)
-        job.adapter_id = None
-        session.delete(adapter)
+        remove(session, [adapter.id])
     registry.store.delete(adapter.object_key)
     return adapter
+
+
+def remove(session: Session, adapter_ids: Sequence[str]) -> Sequence[str]:
+    """Deletes adapters' rows and returns the keys of their objects, to be deleted once that has committed."""
+    removed = session.execute(
+        delete_rows(Adapter).where(Adapter.id.in_(adapter_ids)).returning(Adapter.job_id, Adapter.object_key)
+    ).all()
+    session.execute(update(Job).where(Job.id.in_([row.job_id for row in removed])).values(adapter_id=None))
+    return [row.object_key for row in removed]
 
 
 def content(registry: Registry, principal: Principal, id_or_name: str) -> Iterator[bytes]:

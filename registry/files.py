@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -102,8 +102,7 @@ def delete(registry: Registry, principal: Principal, file_id: str) -> None:
         file = session.scalars(_of(principal).where(File.id == file_id).with_for_update()).one_or_none()
         if file is None:
             raise _not_found(file_id, "file_id")
-        uses = or_(Job.training_file_id == file_id, Job.validation_file_id == file_id)
-        user = session.scalar(select(Job.id).where(uses, Job.status.not_in(TERMINAL)).limit(1))
+        user = live_users(session, [file_id]).get(file_id)
         if user is not None:
             raise Conflict(
                 f"file {file_id!r} is used by the job {user}, which has not ended",
@@ -112,6 +111,21 @@ def delete(registry: Registry, principal: Principal, file_id: str) -> None:
             )
         session.delete(file)
     registry.store.delete(file.object_key)
+
+
+def live_users(session: Session, file_ids: Sequence[str]) -> dict[str, str]:
+    """The files of these that a job needs which has not ended, each with such a job's id.
+
+    Ask once their rows are locked: `get_for_training` then has either been here before, with its job, or waits.
+    """
+    live = select(Job).where(Job.status.not_in(TERMINAL))
+    users = live.where(or_(Job.training_file_id.in_(file_ids), Job.validation_file_id.in_(file_ids)))
+    return {
+        file_id: job.id
+        for job in session.scalars(users)
+        for file_id in (job.training_file_id, job.validation_file_id)
+        if file_id is not None
+    }
 
 
 def content(registry: Registry, principal: Principal, file_id: str) -> Iterator[bytes]:
