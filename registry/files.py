@@ -118,14 +118,9 @@ def live_users(session: Session, file_ids: Sequence[str]) -> dict[str, str]:
 
     Ask once their rows are locked: `get_for_training` then has either been here before, with its job, or waits.
     """
-    live = select(Job).where(Job.status.not_in(TERMINAL))
-    users = live.where(or_(Job.training_file_id.in_(file_ids), Job.validation_file_id.in_(file_ids)))
-    return {
-        file_id: job.id
-        for job in session.scalars(users)
-        for file_id in (job.training_file_id, job.validation_file_id)
-        if file_id is not None
-    }
+    needed = select(Job.id, Job.training_file_id, Job.validation_file_id).where(Job.status.not_in(TERMINAL))
+    users = needed.where(or_(Job.training_file_id.in_(file_ids), Job.validation_file_id.in_(file_ids)))
+    return {file_id: job_id for job_id, *needs in session.execute(users) for file_id in file_ids if file_id in needs}
 
 
 def content(registry: Registry, principal: Principal, file_id: str) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from registry.errors import InvalidRequest, NotFound
@@ -82,18 +82,33 @@ def checkpoints(
 
 def attempts(session: Session, principal: Principal, job_id: str) -> Sequence[JobAttempt]:
     """Every claim of the job so far, in order."""
-    job = get(session, principal, job_id)
-    of_job = select(JobAttempt).where(JobAttempt.job_id == job.id)
-    return session.scalars(of_job.order_by(JobAttempt.number)).all()
+    return attempts_of(session, [get(session, principal, job_id)])[job_id]
+
+
+def attempts_of(session: Session, jobs: Sequence[Job]) -> Mapping[str, Sequence[JobAttempt]]:
+    """Every claim of each of the jobs so far, in order, by job id. One query, however many jobs."""
+    found: dict[str, list[JobAttempt]] = {job.id: [] for job in jobs}
+    rows = select(JobAttempt).where(JobAttempt.job_id.in_(found)).order_by(JobAttempt.job_id, JobAttempt.number)
+    for attempt in session.scalars(rows):
+        found[attempt.job_id].append(attempt)
+    return found
 
 
 def queue_position(session: Session, job: Job) -> int | None:
     """How many jobs of the same base, whoever's, are ahead in the queue; None unless the job is queued."""
-    if job.status != "queued":
-        return None
-    ahead = tuple_(Job.queued_at, Job.id) < tuple_(job.queued_at, job.id)
-    waiting = select(func.count()).where(Job.status == "queued", Job.base == job.base, ahead)
-    return session.scalars(waiting).one()
+    return queue_positions(session, [job]).get(job.id)
+
+
+def queue_positions(session: Session, jobs: Sequence[Job]) -> Mapping[str, int]:
+    """The `queue_position` of those of the jobs that are queued, by job id. One query, however many jobs."""
+    bases = {job.id: job.base for job in jobs if job.status == "queued"}
+    if not bases:
+        return {}
+    ahead = func.row_number().over(partition_by=Job.base, order_by=(Job.queued_at, Job.id)) - 1
+    waiting = select(Job.id, ahead.label("ahead")).where(Job.status == "queued", Job.base.in_(set(bases.values())))
+    line = waiting.subquery()
+    rows = session.execute(select(line.c.id, line.c.ahead).where(line.c.id.in_(bases)))
+    return {job_id: position for job_id, position in rows}
 
 
 def job_not_found(job_id: str, param: str = "job_id") -> NotFound:
