@@ -5,14 +5,15 @@
 
 The row is the truth and a broker message a hint. A worker claims a job by one UPDATE, which gives it a token
 and a lease. Every write of the running job is conditional on the token, so a worker that was given up for
-dead (and is not) changes nothing. See `lease`, `progress`, `endings` for the worker's side, `requests` and
-`queries` for the tenant's, `recovery` for what puts things right.
+dead (and is not) changes nothing. See `lease`, `progress`, `endings` for the worker's side, `requests`, `queries`
+and `forecast` for the tenant's, `recovery` for what puts things right.
 """
 
 from registry.jobs.endings import complete, fail
+from registry.jobs.forecast import Forecast, foresee
 from registry.jobs.lease import began_at, claim, heartbeat, release, signals, wants_to_be_alone
 from registry.jobs.progress import add_event, record_checkpoint, record_progress
-from registry.jobs.queries import attempts, checkpoints, events, get, queue_position
+from registry.jobs.queries import attempts, attempts_of, checkpoints, events, get, queue_position, queue_positions
 from registry.jobs.queries import list_jobs as list
 from registry.jobs.recovery import reap, reconcile
 from registry.jobs.requests import cancel, pause, resume, submit
@@ -32,6 +33,7 @@ __all__ = [
     "Attempt",
     "CheckpointRef",
     "FileRef",
+    "Forecast",
     "HeartbeatSignal",
     "JobError",
     "JobRequest",
@@ -40,6 +42,7 @@ __all__ = [
     "NewResultFile",
     "add_event",
     "attempts",
+    "attempts_of",
     "began_at",
     "cancel",
     "checkpoints",
@@ -47,11 +50,13 @@ __all__ = [
     "complete",
     "events",
     "fail",
+    "foresee",
     "get",
     "heartbeat",
     "list",
     "pause",
     "queue_position",
+    "queue_positions",
     "reap",
     "reconcile",
     "record_checkpoint",
