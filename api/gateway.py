@@ -12,6 +12,7 @@ from registry.errors import Unavailable
 
 _PROBE_TIMEOUT = httpx.Timeout(2)
 _BASES_SECONDS = 2
+_BUSY = (429, 503)
 
 
 class InferenceGateway:
@@ -32,8 +33,8 @@ class InferenceGateway:
     async def generate(self, payload: Mapping[str, Any], key: str, request_id: str) -> httpx.Response:
         """The answer of the first server that gives one, its body unread; the caller closes it.
 
-        A server that cannot be reached, breaks off before it answers, or says 503 is passed over: nothing has
-        reached the client yet, and a generation changes nothing. If all say 503, the last answer is returned.
+        A server that cannot be reached, breaks off before it answers, or says 429 or 503 is passed over: nothing has
+        reached the client yet, and a generation changes nothing. If all say so, the last answer is returned.
 
         Raises:
             Unavailable: no server answered.
@@ -53,7 +54,7 @@ class InferenceGateway:
                 continue
             if refusal is not None:
                 await refusal.aclose()
-            if response.status_code != 503:
+            if response.status_code not in _BUSY:
                 return response
             refusal = response
         if refusal is not None:

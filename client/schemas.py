@@ -121,12 +121,28 @@ class Usage(TypedDict, total=False):
     total_tokens: int
 
 
+class Likelihood(TypedDict, total=False):
+    id: int
+    token: str
+    bytes: list[int]  # the token itself: it may be a part of a character
+    logprob: float | None
+    top_logprobs: list[dict[str, Any]]
+
+
+class Choice(TypedDict, total=False):
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"]
+    logprobs: list[Likelihood] | None
+
+
 class Generation(TypedDict, total=False):
     id: str
     base: str
     adapter_id: str | None
     text: str
     finish_reason: Literal["stop", "length"]
+    choices: list[Choice]
     usage: Usage
     timing: dict[str, float]
     receipt: dict[str, Any]

@@ -56,8 +56,9 @@ class Osora:
     def generate(self, prompt: str | Sequence[Message], *, adapter: str | None = None, **options: Any) -> Generation:
         """Text for a prompt (a string, or messages of a conversation), by an adapter or the bare base.
 
-        `options` are the fields of POST /generate: base, max_tokens, temperature, top_k, top_p, min_p, seed,
-        stop, strength.
+        `options` are the fields of POST /generate: base, max_tokens, temperature, top_k, top_p, min_p,
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, seed, stop, stop_tokens, n (answers in
+        `choices`), logprobs, top_logprobs, echo, json_schema, regex, strength.
         """
         generation: Generation = self._transport.request(
             "POST", "/generate", json=_generation_body(prompt, adapter, options)
@@ -67,7 +68,10 @@ class Osora:
     def stream(
         self, prompt: str | Sequence[Message], *, adapter: str | None = None, **options: Any
     ) -> GenerationStream:
-        """Like `generate`, piece by piece: iterate the answer; its `result` is there at the end."""
+        """Like `generate`, piece by piece: iterate the answer; its `result` is there at the end.
+
+        With n, the pieces are those of the first answer; the others are in the result.
+        """
         return GenerationStream(self._transport, _generation_body(prompt, adapter, options))
 
     def bases(self) -> list[Base]:

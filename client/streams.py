@@ -66,7 +66,7 @@ class GenerationStream:
         with self._transport.stream("POST", "/generate", json=self._body | {"stream": True}) as response:
             for sse in EventSource(response).iter_sse():
                 data = json.loads(sse.data)
-                if sse.event == "token":
+                if sse.event == "token" and data.get("index", 0) == 0:
                     yield data["text"]
                 elif sse.event == "error":
                     raise error_from(response.status_code, data["error"], response.headers.get("x-request-id"))

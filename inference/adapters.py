@@ -3,13 +3,18 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
 
 from inference.schemas import AdapterRef
 from osora_core.adapter import Adapter
 from osora_core.basis import Basis
+from osora_core.errors import CorruptArtifact
 from osora_core.inference import AdapterRow
+
+# A store that answers slowly keeps so many loads busy, and nothing but loads.
+_THREADS = 8
 
 
 class AdapterLoader:
@@ -23,7 +28,8 @@ class AdapterLoader:
         self._basis = basis
         self._capacity = capacity_bytes
         self._rows: OrderedDict[str, tuple[Tensor, int]] = OrderedDict()
-        self._loading: dict[str, asyncio.Task[tuple[Tensor, int]]] = {}
+        self._loading: dict[str, asyncio.Future[tuple[Tensor, int]]] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="adapter-load")
 
     async def get(self, ref: AdapterRef, strength: float) -> AdapterRow:
         """The row of an adapter at a strength. Requests for the same cold adapter share one load.
@@ -37,7 +43,7 @@ class AdapterLoader:
         else:
             task = self._loading.get(key)
             if task is None:
-                task = asyncio.create_task(asyncio.to_thread(self._load, ref))
+                task = asyncio.get_running_loop().run_in_executor(self._threads, self._load, ref)
                 self._loading[key] = task
                 task.add_done_callback(lambda done: self._keep(key, done))
             # A client that gives up must not take the load away from the others.
@@ -48,9 +54,15 @@ class AdapterLoader:
 
     def _load(self, ref: AdapterRef) -> tuple[Tensor, int]:
         adapter = Adapter.from_zip(self._fetch(ref.object_key), ref.sha256)
-        return adapter.to_row(self._basis), adapter.rank
+        row = adapter.to_row(self._basis)
+        if not row.isfinite().all():
+            raise CorruptArtifact(
+                f"the adapter {ref.id} holds values that are not numbers",
+                next_action="train it again with a lower learning rate",
+            )
+        return row, adapter.rank
 
-    def _keep(self, key: str, task: "asyncio.Task[tuple[Tensor, int]]") -> None:
+    def _keep(self, key: str, task: "asyncio.Future[tuple[Tensor, int]]") -> None:
         del self._loading[key]
         if task.cancelled() or task.exception() is not None:
             return

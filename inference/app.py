@@ -2,12 +2,12 @@
 
 import json
 import secrets
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Request
+import anyio
+from fastapi import Depends, FastAPI, Header, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from inference import errors
@@ -20,9 +20,12 @@ from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_core.data import Renderer
 from osora_core.inference import InferenceEngine
+from osora_core.inference.grammar import GrammarCompiler
 from osora_core.runtime import Runtime
 
-_DISCONNECT_CHECK_SECONDS = 0.2
+Result = TypeVar("Result")
+
+_CLIENT_GONE = 499
 
 
 def create_app(
@@ -43,32 +46,30 @@ def create_app(
     app = FastAPI(title="Osora inference", lifespan=lifespan, openapi_url=None)
     errors.install(app)
 
-    @app.middleware("http")
-    async def authenticate(request: Request, call_next: Callable[[Request], Any]) -> Response:
+    def authenticate(authorization: Annotated[str, Header()] = "") -> None:
         token = settings.token()
-        offered = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if request.url.path != "/health" and not (token and secrets.compare_digest(offered.encode(), token.encode())):
-            refused = errors.body(
-                "this server answers only Osora's own processes", "authentication_error", "unauthorized"
+        offered = authorization.removeprefix("Bearer ")
+        if not (token and secrets.compare_digest(offered.encode(), token.encode())):
+            raise ServerError(
+                401, "authentication_error", "unauthorized", "this server answers only Osora's own processes"
             )
-            return JSONResponse(refused, 401)
-        response: Response = await call_next(request)
-        return response
+
+    own_processes = [Depends(authenticate)]
 
     @app.get("/health")
     async def health() -> JSONResponse:
         alive = all(served.loop.alive for served in app.state.served.values())
         return JSONResponse({"status": "ok" if alive else "engine stopped"}, 200 if alive else 503)
 
-    @app.get("/ready")
+    @app.get("/ready", dependencies=own_processes)
     async def ready() -> JSONResponse:
         return await health()
 
-    @app.get("/bases")
+    @app.get("/bases", dependencies=own_processes)
     async def bases() -> dict[str, Any]:
         return {"data": [served.describe() for served in app.state.served.values()]}
 
-    @app.post("/generate")
+    @app.post("/generate", dependencies=own_processes)
     async def generate(body: GenerateRequest, request: Request) -> Response:
         served = app.state.served.get(body.base)
         if served is None:
@@ -76,19 +77,16 @@ def create_app(
                 503, "service_unavailable_error", "base_not_loaded", f"this server does not hold base {body.base!r}",
                 next_action="give API and inference server the same OSORA_BASES",
             )  # fmt: skip
-        generation = await Generation.start(served, body)
+        generation = Generation(served, body)
         if body.stream:
             pieces = generation.pieces()
             # The first piece is awaited here so that a refusal still has its own status.
-            first = await anext(pieces, None)
+            first = await _unless_gone(request, lambda: anext(pieces, {}))
+            if first is None:
+                return Response(status_code=_CLIENT_GONE)
             return StreamingResponse(_events(generation, first, pieces), media_type="text/event-stream")
-        checked = time.monotonic()
-        async for _ in generation.pieces():
-            if time.monotonic() - checked > _DISCONNECT_CHECK_SECONDS:
-                if await request.is_disconnected():
-                    return Response(status_code=499)
-                checked = time.monotonic()
-        return JSONResponse(generation.answer())
+        answer = await _unless_gone(request, lambda: _whole(generation))
+        return Response(status_code=_CLIENT_GONE) if answer is None else JSONResponse(answer)
 
     return app
 
@@ -100,18 +98,51 @@ def _serve(runtime: Runtime, settings: InferenceSettings, store: ArtifactStore, 
         EngineLoop(engine, queue_limit=settings.inference_queue, on_death=on_death),
         AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes),
         Renderer(runtime.tokenizer, runtime.max_length),
+        GrammarCompiler(runtime.tokenizer, engine.vocabulary, runtime.eos_ids),
     )
 
 
-async def _events(generation: Generation, first: str | None, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
-    try:
-        if first is not None:
-            yield _event("token", {"text": first})
-        async for piece in pieces:
-            yield _event("token", {"text": piece})
-        yield _event("done", generation.answer())
-    except Exception as error:
-        yield _event("error", errors.describe(error)[1])
+async def _whole(generation: Generation) -> dict[str, Any]:
+    async with aclosing(generation.pieces()) as pieces:
+        async for _ in pieces:
+            pass
+    return generation.answer()
+
+
+async def _unless_gone(request: Request, work: Callable[[], Awaitable[Result]]) -> Result | None:
+    """The work's result; None, with the work cancelled, if the client disconnects first."""
+    result: Result | None = None
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        try:
+            result = await work()
+        except Exception as error:  # raised below, so that the group does not wrap it
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return result
+
+
+async def _events(
+    generation: Generation, first: dict[str, Any], pieces: AsyncGenerator[dict[str, Any], None]
+) -> AsyncIterator[str]:
+    async with aclosing(pieces):
+        try:
+            if first:
+                yield _event("token", first)
+            async for piece in pieces:
+                yield _event("token", piece)
+            yield _event("done", generation.answer())
+        except Exception as error:
+            yield _event("error", errors.describe(error)[1])
 
 
 def _event(name: str, data: Mapping[str, Any]) -> str:

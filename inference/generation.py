@@ -1,15 +1,18 @@
 """One generation from request to answer."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inference.adapters import AdapterLoader
 from inference.loop import EngineLoop
 from inference.schemas import GenerateRequest
 from osora_core.data import Renderer
-from osora_core.inference import Request, SamplingParams
+from osora_core.errors import UserError
+from osora_core.inference import Output, Request, SamplingParams, TokenScore
+from osora_core.inference.grammar import Grammar, GrammarCompiler
 from osora_core.runtime import Runtime
 
 
@@ -21,6 +24,7 @@ class Served:
     loop: EngineLoop
     adapters: AdapterLoader
     renderer: Renderer
+    grammars: GrammarCompiler
 
     def describe(self) -> dict[str, Any]:
         """What GET /bases says of it."""
@@ -42,93 +46,170 @@ class Served:
 
 
 @dataclass
-class Generation:
-    """A running generation: iterate `pieces()` for text as it comes, then read `answer()`."""
+class _Choice:
+    """One of the `n` answers."""
 
-    served: Served
-    body: GenerateRequest
-    request: Request
-    started: float
-    queued: float
-    first_token: float | None = None
     text: str = ""
     completion_tokens: int = 0
     finish_reason: str = ""
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
 
-    @classmethod
-    async def start(cls, served: Served, body: GenerateRequest) -> "Generation":
-        """Tokenise, fetch the adapter if it is cold, and hand the request to the engine."""
-        started = time.perf_counter()
-        params = SamplingParams(
-            max_tokens=body.max_tokens,
-            temperature=body.temperature,
-            top_k=body.top_k,
-            top_p=body.top_p,
-            min_p=body.min_p,
-            seed=body.seed,
-            stop=tuple(body.stop),
-        )
-        row = await served.adapters.get(body.adapter, body.strength) if body.adapter is not None else None
-        prompt = (
-            served.renderer.prompt(body.messages)
-            if body.messages is not None
-            else served.renderer.encode(body.prompt or "")
-        )
-        request = Request(body.request_id, tuple(prompt), params, row)
-        return cls(served, body, request, started, time.perf_counter())
 
-    async def pieces(self) -> AsyncIterator[str]:
-        """Text as it is generated. Leaving the iteration early cancels the request."""
-        loop = self.served.loop
-        outputs = loop.submit(self.request)
+class Generation:
+    """A generation: iterate `pieces()` for text as it comes, then read `answer()`."""
+
+    def __init__(self, served: Served, body: GenerateRequest) -> None:
+        self._served = served
+        self._body = body
+        self._choices = [_Choice() for _ in range(body.n)]
+        self._prompt: tuple[int, ...] = ()
+        self._started = time.perf_counter()
+        self._loaded = self._started
+        self._first_token: float | None = None
+        self._queued_seconds = 0.0
+
+    async def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
+        """`{"index", "text"}` as text is generated, with `logprobs` where they were asked for.
+
+        Leaving the iteration early cancels the request. Raises UserError for what cannot be done, CorruptArtifact,
+        IdentityMismatch or ServerError for an adapter that cannot be had, ServerError for a server that is too busy.
+        """
+        loop = self._served.loop
+        with loop.place(self._body.tenant, self._body.n):
+            requests = await self._prepare()
+            outputs = loop.submit(requests)
+            index_of = {request.id: index for index, request in enumerate(requests)}
+            try:
+                while not all(choice.finish_reason for choice in self._choices):
+                    output = await outputs.get()
+                    if isinstance(output, Exception):
+                        raise output
+                    piece = self._take(index_of[output.request_id], output)
+                    if piece["text"] or "logprobs" in piece:
+                        yield piece
+            finally:
+                loop.finish(index_of)
+
+    async def _prepare(self) -> list[Request]:
+        """Tokenise and check first, so that what cannot run costs nobody a load; then fetch a cold adapter."""
+        body, served = self._body, self._served
         try:
-            while not self.finish_reason:
-                output = await outputs.get()
-                if isinstance(output, Exception):
-                    raise output
-                if self.first_token is None:
-                    self.first_token = time.perf_counter()
-                self.text += output.text
-                self.completion_tokens = output.completion_tokens
-                self.finish_reason = output.finish_reason or ""
-                if output.text:
-                    yield output.text
-        finally:
-            loop.finish(self.request.id)
+            self._prompt = tuple(
+                served.renderer.prompt(body.messages)
+                if body.messages is not None
+                else served.renderer.encode(body.prompt or "")
+            )
+            request = Request(body.request_id, self._prompt, self._params(), tenant=body.tenant)
+            served.loop.engine.check(request)
+        except UserError as error:
+            if error.param == "prompt" and body.messages is not None:
+                error.param = "messages"
+            raise
+        grammar = await asyncio.to_thread(self._grammar)
+        row = await served.adapters.get(body.adapter, body.strength) if body.adapter is not None else None
+        self._loaded = time.perf_counter()
+        seed = body.seed
+        return [
+            replace(
+                request,
+                id=f"{body.request_id}-{index}",
+                params=request.params if seed is None else replace(request.params, seed=seed + index),
+                adapter=row,
+                grammar=grammar,
+            )
+            for index in range(body.n)
+        ]
+
+    def _params(self) -> SamplingParams:
+        body = self._body
+        same = (
+            "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
+            "frequency_penalty", "logit_bias", "seed", "logprobs", "top_logprobs",
+        )  # fmt: skip
+        return SamplingParams(
+            **{name: getattr(body, name) for name in same},
+            stop=tuple(body.stop),
+            stop_tokens=frozenset(body.stop_tokens),
+            prompt_logprobs=body.echo and body.logprobs,
+        )
+
+    def _grammar(self) -> Grammar | None:
+        if self._body.json_schema is not None:
+            return self._served.grammars.json_schema(self._body.json_schema)
+        return None if self._body.regex is None else self._served.grammars.regex(self._body.regex)
+
+    def _take(self, index: int, output: Output) -> dict[str, Any]:
+        """Note an output; the piece of the answer that it is."""
+        choice = self._choices[index]
+        if self._first_token is None:
+            self._first_token = time.perf_counter()
+            self._queued_seconds = output.queued_seconds
+        first = choice.completion_tokens == 0
+        text = (self._body.prompt or "") + output.text if first and self._body.echo else output.text
+        choice.text += text
+        choice.completion_tokens = output.completion_tokens
+        choice.finish_reason = output.finish_reason or ""
+        piece: dict[str, Any] = {"index": index, "text": text}
+        if output.scores:
+            piece["logprobs"] = [self._describe(score) for score in output.scores]
+            choice.logprobs += piece["logprobs"]
+        return piece
+
+    def _describe(self, score: TokenScore) -> dict[str, Any]:
+        return {
+            **self._token(score.token, score.logprob),
+            "top_logprobs": [self._token(token, logprob) for token, logprob in score.top],
+        }
+
+    def _token(self, token: int, logprob: float | None) -> dict[str, Any]:
+        data = self._served.grammars.bytes_of(token)
+        return {"id": token, "token": data.decode(errors="replace"), "bytes": list(data), "logprob": logprob}
 
     def answer(self) -> dict[str, Any]:
         """The whole result, with a receipt of what made it."""
-        adapter, basis = self.body.adapter, self.served.runtime.basis
-        first = self.first_token or time.perf_counter()
+        body, basis = self._body, self._served.runtime.basis
+        adapter = body.adapter
+        now = time.perf_counter()
+        completion_tokens = sum(choice.completion_tokens for choice in self._choices)
         return {
-            "id": self.request.id,
+            "id": body.request_id,
             "object": "generation",
-            "base": self.served.runtime.name,
+            "base": self._served.runtime.name,
             "adapter_id": adapter.id if adapter else None,
-            "text": self.text,
-            "finish_reason": self.finish_reason,
+            "text": self._choices[0].text,
+            "finish_reason": self._choices[0].finish_reason,
+            "choices": [
+                {
+                    "index": index,
+                    "text": choice.text,
+                    "finish_reason": choice.finish_reason,
+                    "logprobs": choice.logprobs if body.logprobs else None,
+                }
+                for index, choice in enumerate(self._choices)
+            ],
             "usage": {
-                "prompt_tokens": len(self.request.prompt),
-                "completion_tokens": self.completion_tokens,
-                "total_tokens": len(self.request.prompt) + self.completion_tokens,
+                "prompt_tokens": len(self._prompt),
+                "completion_tokens": completion_tokens,
+                "total_tokens": len(self._prompt) + completion_tokens,
             },
             "timing": {
-                "load_ms": _milliseconds(self.started, self.queued),
-                "first_token_ms": _milliseconds(self.started, first),
-                "total_ms": _milliseconds(self.started, time.perf_counter()),
+                "load_ms": _milliseconds(self._loaded - self._started),
+                "queue_ms": _milliseconds(self._queued_seconds),
+                "first_token_ms": _milliseconds((self._first_token or now) - self._started),
+                "total_ms": _milliseconds(now - self._started),
             },
             "receipt": {
-                "base": self.served.runtime.name,
+                "base": self._served.runtime.name,
                 "base_fingerprint": basis.base_fingerprint,
                 "basis_fingerprint": basis.fingerprint,
                 "adapter_id": adapter.id if adapter else None,
                 "adapter_name": adapter.name if adapter else None,
                 "adapter_version": adapter.version if adapter else None,
                 "adapter_sha256": adapter.sha256 if adapter else None,
-                "strength": self.body.strength if adapter else None,
+                "strength": body.strength if adapter else None,
             },
         }
 
 
-def _milliseconds(start: float, end: float) -> float:
-    return round((end - start) * 1000, 3)
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -3,9 +3,13 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 from inference.errors import ServerError
+from osora_core.errors import OsoraCoreError
 from osora_core.inference import InferenceEngine, Output, Request
 from osora_core.runtime import set_threads
 
@@ -21,7 +25,8 @@ class EngineLoop:
     def __init__(self, engine: InferenceEngine, *, queue_limit: int, on_death: Callable[[], None]) -> None:
         self.engine = engine
         self.alive = True
-        self._queue_limit = queue_limit
+        self._places = engine.pool.rows + queue_limit
+        self._taken: Counter[str] = Counter()
         self._on_death = on_death
         self._listeners: dict[str, Outputs] = {}
         self._commands: list[Callable[[], None]] = []
@@ -31,29 +36,43 @@ class EngineLoop:
         self._thread = threading.Thread(target=self._run, name="inference-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request) -> Outputs:
-        """Hand a request to the engine; its outputs come through the queue.
+    @contextmanager
+    def place(self, tenant: str, count: int) -> Iterator[None]:
+        """Hold places in the queue, from before anything is loaded for a request until it has ended.
 
-        Raises UserError for a request that cannot run, ServerError 429 when too many wait, 503 when the engine died.
+        A tenant may take no more places than it leaves free for others, so that a flood of one fills no queue.
+        Raises ServerError: 429 when too many are taken, 503 when the engine died.
         """
         if not self.alive:
             raise ServerError(503, "service_unavailable_error", "engine_stopped", "the inference engine has stopped")
-        waiting = len(self._listeners) - self.engine.pool.rows
-        if waiting >= self._queue_limit:
+        free = self._places - self._taken.total()
+        if self._taken[tenant] + count > free:
             raise ServerError(
-                429, "rate_limit_error", "overloaded", f"{waiting} requests are waiting already",
+                429, "rate_limit_error", "overloaded",
+                f"{self._taken.total()} requests run or wait, {self._taken[tenant]} of them your own",
                 next_action="try again in a moment", retry_after=1,
             )  # fmt: skip
-        self.engine.check(request)
+        self._taken[tenant] += count
+        try:
+            yield
+        finally:
+            self._taken[tenant] -= count
+            if not self._taken[tenant]:
+                del self._taken[tenant]
+
+    def submit(self, requests: Sequence[Request]) -> Outputs:
+        """Hand checked requests to the engine; the outputs of all come through one queue."""
         outputs: Outputs = asyncio.Queue()
-        self._listeners[request.id] = outputs
-        self._command(lambda: self.engine.add(request))
+        self._listeners |= dict.fromkeys((request.id for request in requests), outputs)
+        for request in requests:
+            self._command(partial(self.engine.add, request))
         return outputs
 
-    def finish(self, request_id: str) -> None:
-        """Forget a request; one that is still running is cancelled at the next step."""
-        if self._listeners.pop(request_id, None) is not None:
-            self._command(lambda: self.engine.cancel(request_id))
+    def finish(self, request_ids: Iterable[str]) -> None:
+        """Forget requests; those that are still running are cancelled at the next step."""
+        for request_id in request_ids:
+            if self._listeners.pop(request_id, None) is not None:
+                self._command(partial(self.engine.cancel, request_id))
 
     def stop(self) -> None:
         """End the thread after its current step."""
@@ -96,7 +115,9 @@ class EngineLoop:
             listener = self._listeners.get(output.request_id)
             if listener is None:
                 continue
-            listener.put_nowait(output)
+            if output.error is not None and not isinstance(output.error, OsoraCoreError):
+                logger.error("request %s failed", output.request_id, exc_info=output.error)
+            listener.put_nowait(output.error or output)
             if output.finish_reason is not None:
                 del self._listeners[output.request_id]
 

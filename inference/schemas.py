@@ -21,6 +21,7 @@ class GenerateRequest(BaseModel):
     """One generation."""
 
     request_id: str
+    tenant: str = ""
     base: str
     adapter: AdapterRef | None = None
     messages: list[dict[str, Any]] | None = None
@@ -30,8 +31,19 @@ class GenerateRequest(BaseModel):
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = Field(default_factory=dict)
     seed: int | None = None
     stop: list[str] = Field(default_factory=list)
+    stop_tokens: list[int] = Field(default_factory=list)
+    n: int = 1
+    logprobs: bool = False
+    top_logprobs: int = 0
+    echo: bool = False
+    json_schema: dict[str, Any] | None = None
+    regex: str | None = None
     strength: float = 1.0
     stream: bool = False
 

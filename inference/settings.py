@@ -31,7 +31,8 @@ class InferenceSettings(BaseSettings):
     inference_adapters: int = Field(default=256, ge=1)
     """Adapters that lie in the bank at once."""
     inference_queue: int = Field(default=512, ge=1)
-    """Requests that may wait; beyond them the server answers 429."""
+    """Requests that may wait; beyond them the server answers 429. A tenant may take no more places than it leaves
+    free for others."""
     inference_cache_bytes: int = Field(default=1024**3, ge=0)
     """Host memory for adapters behind the bank."""
 

@@ -22,14 +22,14 @@ router = APIRouter(prefix="/generate", tags=["generate"])
     response_model=Generation,
     responses={
         200: {"content": {"text/event-stream": {"example": STREAM_EXAMPLE}}},
-        **errors(400, 401, 403, 404, 503),
+        **errors(400, 401, 403, 404, 429, 503),
     },
 )
 async def generate(body: GenerateRequest, request: Request, services: ServicesDep, principal: ReaderDep) -> Response:
     """Continues a prompt or a conversation. With `stream`, tokens come one by one. Disconnecting cancels."""
     target = await run_in_threadpool(resolve, services.registry, principal, body)
     generation_id = f"gen-{uuid4().hex}"
-    payload = {"request_id": generation_id, **target.payload(), **body.options()}
+    payload = {"request_id": generation_id, "tenant": principal.tenant_id, **target.payload(), **body.options()}
     # An adapter stays where it is warm; the bare base is warm everywhere, so its requests spread.
     key = target.adapter.id if target.adapter else generation_id
     ask = partial(services.gateway.generate, payload, key, request.state.request_id)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 
@@ -23,6 +23,21 @@ REQUEST_EXAMPLES: list[JsonValue] = [
         "stop": "\n",
         "stream": True,
     },
+    {
+        "adapter_id": "ft:osora-tiny:default:ticket-triage:abcdefghjkmnpqrs",
+        "messages": [{"role": "user", "content": "I was charged twice for order 48213."}],
+        "json_schema": {
+            "type": "object",
+            "properties": {"category": {"enum": ["billing", "shipping"]}, "urgent": {"type": "boolean"}},
+            "required": ["category", "urgent"],
+            "additionalProperties": False,
+        },
+        "temperature": 0.7,
+        "seed": 7,
+        "n": 2,
+        "logprobs": True,
+        "top_logprobs": 3,
+    },
 ]
 
 RESULT_EXAMPLE: JsonDict = {
@@ -32,8 +47,9 @@ RESULT_EXAMPLE: JsonDict = {
     "adapter_id": "adp-01k9v4c7rqsabcdefghjkmnpqrs",
     "text": "category: billing, priority: high",
     "finish_reason": "stop",
+    "choices": [{"index": 0, "text": "category: billing, priority: high", "finish_reason": "stop", "logprobs": None}],
     "usage": {"prompt_tokens": 31, "completion_tokens": 9, "total_tokens": 40},
-    "timing": {"queue_ms": 0.4, "first_token_ms": 12.8, "total_ms": 61.5},
+    "timing": {"load_ms": 0.3, "queue_ms": 0.4, "first_token_ms": 12.8, "total_ms": 61.5},
     "receipt": {
         "base": "osora-tiny",
         "base_fingerprint": "6b51d431df5d7f14…",
@@ -47,10 +63,10 @@ RESULT_EXAMPLE: JsonDict = {
 }
 
 STREAM_EXAMPLE = """event: token
-data: {"text": "category: "}
+data: {"index": 0, "text": "category: "}
 
 event: token
-data: {"text": "billing"}
+data: {"index": 0, "text": "billing"}
 
 event: done
 data: {"id": "gen-…", "object": "generation", "text": "category: billing", "finish_reason": "stop", …}
@@ -82,10 +98,54 @@ class GenerateRequest(RequestModel):
     top_k: Annotated[int, Field(ge=0, description="0 leaves all tokens in.")] = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[
+        float, Field(gt=0, le=10, description="Over 1: what the prompt or the answer has already becomes less likely.")
+    ] = 1.0
+    presence_penalty: Annotated[
+        float, Field(ge=-2, le=2, description="Taken once from the logit of every token that the answer has.")
+    ] = 0.0
+    frequency_penalty: Annotated[
+        float, Field(ge=-2, le=2, description="Taken from a token's logit for every time that the answer has it.")
+    ] = 0.0
+    logit_bias: Annotated[
+        dict[Annotated[str, Field(pattern="^[0-9]+$")], Annotated[float, Field(ge=-100, le=100)]] | None,
+        Field(description="Token id to what is added to its logit; -100 forbids it.", examples=[{"42": -100}]),
+    ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stop: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] | None = None
+    stop_tokens: Annotated[
+        list[Annotated[int, Field(ge=0)]] | None, Field(description="Token ids that end the text.")
+    ] = None
+    n: Annotated[
+        int, Field(ge=1, le=128, description="So many answers, in `choices`; the i-th has the seed `seed + i`.")
+    ] = 1
+    logprobs: Annotated[
+        bool,
+        Field(description="Log-probabilities of the tokens under the model itself, before penalties and temperature."),
+    ] = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20, description="So many of the likeliest beside each token.")] = 0
+    echo: Annotated[
+        bool, Field(description="The prompt comes before the text, with its log-probabilities if those are asked for.")
+    ] = False
+    json_schema: Annotated[
+        dict[str, Any] | None, Field(description="The answer is a JSON document that this schema allows.")
+    ] = None
+    regex: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Field(description="The answer matches this regular expression from end to end."),
+    ] = None
     strength: Annotated[float, Field(description="Scales the adapter; 0 is the bare base.")] = 1.0
     stream: Annotated[bool, Field(description="Server-sent events: tokens, then the whole.")] = False
+
+    @field_validator("top_logprobs", "echo", "regex")
+    @classmethod
+    def _fits_the_fields_before(cls, value: Any, info: ValidationInfo) -> Any:
+        needed = {"top_logprobs": "logprobs", "echo": "prompt"}.get(str(info.field_name))
+        if value and needed and not info.data.get(needed):
+            raise PydanticCustomError("needs_another", "it needs `{needed}`", {"needed": needed})
+        if info.field_name == "regex" and value and info.data.get("json_schema") is not None:
+            raise PydanticCustomError("two_constraints", "give either `json_schema` or `regex`")
+        return value
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -101,6 +161,30 @@ class GenerateRequest(RequestModel):
         return {**options, "stop": [self.stop] if isinstance(self.stop, str) else self.stop or []}
 
 
+class Likelihood(BaseModel):
+    """A token and its log-probability; None for the first of a prompt."""
+
+    id: int
+    token: str
+    bytes: Annotated[list[int], Field(description="The token itself: it may be a part of a character.")]
+    logprob: float | None
+
+
+class TokenLogprob(Likelihood):
+    """A token of the text, and the likeliest ones at its place."""
+
+    top_logprobs: list[Likelihood]
+
+
+class Choice(BaseModel):
+    """One of the `n` answers."""
+
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"]
+    logprobs: list[TokenLogprob] | None
+
+
 class Usage(BaseModel):
     """Tokens, counted by the base's tokenizer."""
 
@@ -110,7 +194,7 @@ class Usage(BaseModel):
 
 
 class Generation(BaseModel):
-    """The text, and a receipt of exactly what made it."""
+    """The text, and a receipt of exactly what made it. `text` and `finish_reason` are those of the first choice."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [RESULT_EXAMPLE]})
 
@@ -120,6 +204,7 @@ class Generation(BaseModel):
     adapter_id: str | None
     text: str
     finish_reason: Literal["stop", "length"]
+    choices: list[Choice]
     usage: Usage
     timing: dict[str, float | None]
     receipt: dict[str, Any]

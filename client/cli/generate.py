@@ -1,7 +1,9 @@
 """`osora generate`."""
 
+import json
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +20,13 @@ def generate(
     raw: Annotated[bool, typer.Option("--raw", help="Send PROMPT as it is: a text to be continued.")] = False,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="At most so many tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0: always the likeliest token.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1, help="Draw from the likeliest tokens only.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same text again.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End the text here. May be given more than once.")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A file with a JSON schema for the answer.")
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="Scale the adapter; 1 is as it was trained.")] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print the text while it is made.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -31,7 +40,16 @@ def generate(
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
     asked = prompt if raw else messages
-    options = {"base": base, "max_tokens": max_tokens, "temperature": temperature}
+    options = {
+        "base": base,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+        "stop": stop or None,
+        "json_schema": _read_schema(schema),
+        "strength": strength,
+    }
     with Osora() as osora:
         if not stream:
             answer = osora.generate(asked, adapter=adapter, **options)
@@ -45,3 +63,12 @@ def generate(
                 sys.stdout.write(piece)
                 sys.stdout.flush()
         print_json_line(pieces.result) if as_json else say("")
+
+
+def _read_schema(path: Path | None) -> Any:
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise typer.BadParameter(f"{path} is not JSON: {error}", param_hint="--schema") from error

@@ -1,6 +1,6 @@
 """Inference: continuous batching over an unmodified model, every row with an adapter of its own."""
 
-from osora_core.inference.engine import InferenceEngine, Output
-from osora_core.inference.request import AdapterRow, Request, SamplingParams
+from osora_core.inference.engine import InferenceEngine
+from osora_core.inference.request import AdapterRow, Output, Request, SamplingParams, TokenScore
 
-__all__ = ["AdapterRow", "InferenceEngine", "Output", "Request", "SamplingParams"]
+__all__ = ["AdapterRow", "InferenceEngine", "Output", "Request", "SamplingParams", "TokenScore"]

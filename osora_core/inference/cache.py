@@ -13,7 +13,10 @@ from transformers import PretrainedConfig
 
 class KVPool:
     """keys and values [L, C, G, length + 1, D]. Live sequences fill rows 0, 1, 2 ... without a gap, so every forward
-    reads a slice of the pool and copies nothing. The last position of a row takes what padding writes."""
+    reads a slice of the pool and copies nothing. The last position of a row takes what padding writes.
+
+    Beyond what a live row holds there is nothing but zeros: attention multiplies what it masks by zero, and a number
+    that is not finite, left behind by a broken adapter, would survive that and reach the row's next owner."""
 
     def __init__(
         self, config: PretrainedConfig, rows: int, length: int, *, dtype: torch.dtype, device: torch.device
@@ -27,9 +30,15 @@ class KVPool:
         self.length = length
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` positions of one row over another."""
+        """Bring the first `length` positions of one row to another, an empty one."""
         for pool in (self.keys, self.values):
             pool[:, target, :, :length] = pool[:, source, :, :length]
+        self.clear(source, length)
+
+    def clear(self, row: int, length: int) -> None:
+        """Make the first `length` positions of a row zero again."""
+        for pool in (self.keys, self.values):
+            pool[:, row, :, :length] = 0
 
     def swap(self, a: int, b: int, length: int) -> None:
         """Exchange the first `length` positions of two rows."""

@@ -1,6 +1,6 @@
 """The inference engine: continuous batching, chunked prefill, an adapter a row."""
 
-from collections import deque
+import time
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,24 +8,18 @@ import torch
 from torch import Tensor
 
 from osora_core.bank import Bank
-from osora_core.errors import OutOfSlots, UserError
+from osora_core.errors import UserError
 from osora_core.inference.cache import CacheView, KVPool
-from osora_core.inference.request import Request
-from osora_core.inference.sampling import make_generator, sample
+from osora_core.inference.fairness import TOKEN_WEIGHT, FairQueue
+from osora_core.inference.request import Output, Request, TokenScore
+from osora_core.inference.sampling import Sampler, sample, score
 from osora_core.inference.slots import AdapterSlots
 from osora_core.inference.text import TextStream
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
 
-
-@dataclass(frozen=True)
-class Output:
-    """What one step added to one request. The last output of a request has a finish_reason."""
-
-    request_id: str
-    text: str
-    completion_tokens: int
-    finish_reason: Literal["stop", "length"] | None = None
+# Rows of logits that prompt log-probabilities are computed from at a time.
+_SCORED_POSITIONS = 128
 
 
 @dataclass(eq=False)
@@ -33,16 +27,19 @@ class _Sequence:
     request: Request
     slot: int
     stream: TextStream
-    generator: torch.Generator | None
+    sampler: Sampler
+    queued_seconds: float
     cached: int = 0
     generated: list[int] = field(default_factory=list)
+    prompt_scores: list[TokenScore] = field(default_factory=list)
 
 
 class InferenceEngine:
     """A plain object: not thread-safe, does nothing between calls of `step()`.
 
-    `rows` requests run at once, `adapters` lie in the bank at once; further ones wait, first come first served.
-    Sequences that decode fill pool rows [0, decoding), those still reading their prompt the rows behind.
+    `rows` requests run at once; further ones wait, tenants sharing the rows fairly. `adapters` lie in the bank at
+    once, at least one for each row, so that no request ever waits for a slot. Sequences that decode fill pool rows
+    [0, decoding), those still reading their prompt the rows behind.
     """
 
     def __init__(
@@ -56,7 +53,9 @@ class InferenceEngine:
             runtime.model.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device
         )
         self.prefill_tokens = prefill_tokens
-        self.waiting: deque[Request] = deque()
+        self.vocabulary = int(runtime.model.config.vocab_size)
+        self._waiting = FairQueue()
+        self._since: dict[str, float] = {}
         self._live: list[_Sequence] = []
         self._decoding = 0
 
@@ -70,15 +69,26 @@ class InferenceEngine:
                 param="prompt",
                 next_action="shorten the prompt",
             )
+        params = request.params
+        named = (("prompt", request.prompt), ("logit_bias", params.logit_bias), ("stop_tokens", params.stop_tokens))
+        for param, tokens in named:
+            for token in tokens:
+                if not 0 <= token < self.vocabulary:
+                    raise UserError(
+                        f"{param} names token {token}; this base has tokens 0 to {self.vocabulary - 1}", param=param
+                    )
 
     def add(self, request: Request) -> None:
         """Queue a request; it joins the batch at a coming step."""
         self.check(request)
-        self.waiting.append(request)
+        self._waiting.push(request)
+        self._since[request.id] = time.perf_counter()
 
     def cancel(self, request_id: str) -> None:
         """Forget a request, whatever it is doing; its row is free at once. Unknown ids are ignored."""
-        self.waiting = deque(r for r in self.waiting if r.id != request_id)
+        if self._since.pop(request_id, None) is not None:
+            self._waiting.remove(request_id)
+            return
         for row, sequence in enumerate(self._live):
             if sequence.request.id == request_id:
                 self._remove(row)
@@ -86,31 +96,38 @@ class InferenceEngine:
 
     @property
     def busy(self) -> bool:
-        return bool(self.waiting or self._live)
+        return bool(self._since or self._live)
 
     @property
     def running(self) -> int:
+        """Requests that have a row."""
         return len(self._live)
 
     @torch.inference_mode()
     def step(self) -> list[Output]:
         """Admit what fits, read a bounded piece of the prompts, then one token for every decoding row."""
-        self._admit()
-        outputs = self._prefill() if len(self._live) > self._decoding else []
+        outputs = self._admit()
+        if len(self._live) > self._decoding:
+            outputs += self._prefill()
         if self._decoding:
             outputs += self._decode()
         return outputs
 
-    def _admit(self) -> None:
-        while self.waiting and len(self._live) < self.pool.rows:
-            request = self.waiting[0]
+    def _admit(self) -> list[Output]:
+        """Give rows to requests that wait. One that cannot start fails alone."""
+        failures = []
+        while self._since and len(self._live) < self.pool.rows:
+            request = self._waiting.pop()
+            queued = time.perf_counter() - self._since.pop(request.id)
             try:
+                sampler = Sampler(request, self.vocabulary, self.runtime.device)
+                stream = TextStream(self.runtime.tokenizer, request.params.stop)
                 slot = self.slots.acquire(request.adapter)
-            except OutOfSlots:
-                return
-            self.waiting.popleft()
-            stream = TextStream(self.runtime.tokenizer, request.params.stop)
-            self._live.append(_Sequence(request, slot, stream, make_generator(request.params)))
+            except Exception as error:
+                failures.append(Output(request.id, "", 0, "error", queued_seconds=queued, error=error))
+            else:
+                self._live.append(_Sequence(request, slot, stream, sampler, queued))
+        return failures
 
     def _prefill(self) -> list[Output]:
         """Read up to `prefill_tokens` prompt tokens (padding included) of the rows behind the decoding ones."""
@@ -134,6 +151,8 @@ class InferenceEngine:
         hidden = self._forward(rows, self._decoding, ids, positions)
         finished = []
         for index, (sequence, chunk) in enumerate(zip(rows, chunks, strict=True)):
+            if sequence.request.params.prompt_logprobs:
+                self._score_prompt(sequence, hidden[index, : len(chunk)])
             sequence.cached += len(chunk)
             if sequence.cached == len(sequence.request.prompt):
                 finished.append((sequence, hidden[index, len(chunk) - 1]))
@@ -142,6 +161,17 @@ class InferenceEngine:
         for sequence, _ in finished:
             self._promote(sequence)
         return self._emit([s for s, _ in finished], torch.stack([h for _, h in finished]))
+
+    def _score_prompt(self, sequence: _Sequence, hidden: Tensor) -> None:
+        """Score the prompt tokens that the chunk's hidden states [T, d] predict."""
+        prompt = sequence.request.prompt
+        if sequence.cached == 0:
+            sequence.prompt_scores.append(TokenScore(prompt[0], None))
+        following = prompt[sequence.cached + 1 :][: hidden.shape[0]]
+        for start in range(0, len(following), _SCORED_POSITIONS):
+            tokens = following[start : start + _SCORED_POSITIONS]
+            logits = self.runtime.logits(hidden[start : start + len(tokens)])
+            sequence.prompt_scores += score(logits, tokens, [sequence.request.params.top_logprobs] * len(tokens))
 
     def _promote(self, sequence: _Sequence) -> None:
         """Bring a sequence that has read its prompt to the end of the decoding rows."""
@@ -170,40 +200,65 @@ class InferenceEngine:
         cache = CacheView.of(self.pool, start, where, read)
         slots = torch.tensor([s.slot for s in rows], device=device)
         tokens = torch.tensor(ids, device=device)
-        if not slots.any():
+        if not any(s.slot for s in rows):
             return self.runtime.hidden_states(tokens, position_ids=where, cache=cache)
         with use_slots(self.slots.bank, slots):
             return self.runtime.hidden_states(tokens, position_ids=where, cache=cache)
 
     def _emit(self, rows: list[_Sequence], hidden: Tensor) -> list[Output]:
-        """Sample a token for each row from hidden [B, d], turn it into text, drop the rows that ended."""
+        """Choose a token for each row from hidden [B, d], turn it into text, drop the rows that ended."""
         logits = self.runtime.logits(hidden)
-        tokens = sample(logits, [s.request.params for s in rows], [s.generator for s in rows])
+        tokens = sample(logits, [s.sampler for s in rows])
+        scored = [i for i, s in enumerate(rows) if s.request.params.logprobs and isinstance(tokens[i], int)]
+        scores: dict[int, TokenScore] = {}
+        if scored:
+            top = [rows[i].request.params.top_logprobs for i in scored]
+            found = score(logits[scored], [t for i in scored if isinstance(t := tokens[i], int)], top)
+            scores = dict(zip(scored, found, strict=True))
         outputs = []
-        for sequence, token in zip(rows, tokens, strict=True):
-            output = self._advance(sequence, token)
+        for index, (sequence, token) in enumerate(zip(rows, tokens, strict=True)):
+            try:
+                if isinstance(token, Exception):
+                    raise token
+                output = self._advance(sequence, token, scores.get(index))
+            except Exception as error:
+                count = len(sequence.generated)
+                output = Output(sequence.request.id, "", count, "error", (), sequence.queued_seconds, error)
             outputs.append(output)
             if output.finish_reason is not None:
                 self._remove(self._live.index(sequence))
         return outputs
 
-    def _advance(self, sequence: _Sequence, token: int) -> Output:
-        request = sequence.request
+    def _advance(self, sequence: _Sequence, token: int, token_score: TokenScore | None) -> Output:
+        request, stream = sequence.request, sequence.stream
         sequence.generated.append(token)
+        self._waiting.charge(request.tenant, TOKEN_WEIGHT)
         count = len(sequence.generated)
-        if token in self.runtime.eos_ids:
-            return Output(request.id, sequence.stream.flush(), count, "stop")
-        text, stopped = sequence.stream.push(token)
+        ends = token in self.runtime.eos_ids or token in request.params.stop_tokens
+        own = () if token_score is None or ends else (token_score,)
+        scores = (*sequence.prompt_scores, *own)
+        sequence.prompt_scores = []
+
+        def output(text: str, finish_reason: Literal["stop", "length"] | None = None) -> Output:
+            return Output(request.id, text, count, finish_reason, scores, sequence.queued_seconds)
+
+        if ends:
+            return output(stream.flush(), "stop")
+        sequence.sampler.accept(token)
+        text, stopped = stream.push(token)
         if stopped:
-            return Output(request.id, text, count, "stop")
+            return output(text, "stop")
+        if sequence.sampler.is_complete:
+            return output(text + stream.flush(), "stop")
         if count >= request.params.max_tokens or len(request.prompt) + count >= self.max_length:
-            return Output(request.id, text + sequence.stream.flush(), count, "length")
-        return Output(request.id, text, count)
+            return output(text + stream.flush(), "length")
+        return output(text)
 
     def _remove(self, row: int) -> None:
         """Take a sequence out and close the gap: the last decoding row moves in, then the last row of all."""
         sequence = self._live[row]
         self.slots.release(sequence.request.adapter)
+        self.pool.clear(row, sequence.cached)
         if row < self._decoding:
             self._fill(row, self._decoding - 1)
             row = self._decoding - 1

@@ -1,24 +1,45 @@
-"""What a caller asks of the inference engine."""
+"""What a caller asks of the inference engine, and what comes back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
 from osora_core.errors import UserError
 
+if TYPE_CHECKING:
+    from osora_core.inference.grammar import Grammar
+
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 leave all tokens in. A seed makes the result reproducible
-    whatever else is in the batch. `stop` strings end the text and are not part of it."""
+    """How tokens are chosen. The defaults are greedy and change nothing.
+
+    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 leave all tokens in. A seed makes the result reproducible
+    whatever else is in the batch. repetition_penalty (1: none; arXiv 1909.05858) looks at prompt and answer alike;
+    frequency and presence penalty are subtracted from the logits of tokens in the answer so far, once for every
+    occurrence and once in all. logit_bias adds to the logits of token ids. `stop` strings and `stop_tokens` end the
+    text and are not part of it. logprobs asks for the chosen token's log-probability under the model itself, that is
+    before penalties, bias, constraints and temperature; top_logprobs for so many of the likeliest beside it;
+    prompt_logprobs for those of the prompt's tokens too.
+    """
 
     max_tokens: int = 128
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    stop_tokens: frozenset[int] = frozenset()
+    logprobs: bool = False
+    top_logprobs: int = 0
+    prompt_logprobs: bool = False
 
     def __post_init__(self) -> None:
         checks = {
@@ -27,7 +48,13 @@ class SamplingParams:
             "top_k": self.top_k >= 0,
             "top_p": 0 < self.top_p <= 1,
             "min_p": 0 <= self.min_p <= 1,
+            "repetition_penalty": 0 < self.repetition_penalty < float("inf"),
+            "presence_penalty": abs(self.presence_penalty) < float("inf"),
+            "frequency_penalty": abs(self.frequency_penalty) < float("inf"),
+            "logit_bias": all(abs(bias) < float("inf") for bias in self.logit_bias.values()),
             "stop": all(self.stop),
+            "top_logprobs": self.top_logprobs == 0 or (self.logprobs and self.top_logprobs > 0),
+            "prompt_logprobs": self.logprobs or not self.prompt_logprobs,
         }
         for name, holds in checks.items():
             if not holds:
@@ -46,9 +73,41 @@ class AdapterRow:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Continue `prompt` (token ids) with `adapter` (None: the bare base)."""
+    """Continue `prompt` (token ids) with `adapter` (None: the bare base), within `grammar` if there is one.
+
+    Tenants share the engine fairly, whatever each of them asks for.
+    """
 
     id: str
     prompt: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
     adapter: AdapterRow | None = None
+    grammar: "Grammar | None" = None
+    tenant: str = ""
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """A token with its log-probability (None for the first of a prompt), and the likeliest tokens at its place."""
+
+    token: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one step added to one request. The last output of a request has a finish_reason.
+
+    scores: one for every new token if logprobs were asked for, in the first output after those of the prompt where
+    they were asked for. queued_seconds: how long the request waited for its row. error: why it failed, where the
+    finish_reason is "error"; only this request is hit.
+    """
+
+    request_id: str
+    text: str
+    completion_tokens: int
+    finish_reason: Literal["stop", "length", "error"] | None = None
+    scores: tuple[TokenScore, ...] = ()
+    queued_seconds: float = 0.0
+    error: Exception | None = None

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 from osora_core.bank import Bank
-from osora_core.errors import OutOfSlots
+from osora_core.errors import CorruptArtifact, OutOfSlots
 from osora_core.inference.request import AdapterRow
 
 
@@ -17,7 +17,10 @@ class AdapterSlots:
         self._idle: OrderedDict[str, None] = OrderedDict()
 
     def acquire(self, adapter: AdapterRow | None) -> int:
-        """The slot of an adapter, copied in if it is cold. Raises OutOfSlots while every slot is referenced."""
+        """The slot of an adapter, copied in if it is cold.
+
+        Raises OutOfSlots while every slot is referenced, CorruptArtifact for a row that does not fit the bank.
+        """
         if adapter is None:
             return 0
         key = adapter.key
@@ -37,6 +40,10 @@ class AdapterSlots:
             self._idle[adapter.key] = None
 
     def _place(self, adapter: AdapterRow) -> int:
+        if adapter.values.shape != self.bank.values.shape[1:]:
+            raise CorruptArtifact(
+                f"{adapter.key} has {adapter.values.numel()} values, this basis {self.bank.values.shape[1]}"
+            )
         try:
             slot = self.bank.acquire()
         except OutOfSlots:

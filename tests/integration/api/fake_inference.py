@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-Mood = Literal["fine", "busy", "refusing", "hanging", "breaking"]
+Mood = Literal["fine", "busy", "full", "refusing", "hanging", "breaking"]
 
 RESULT = {
     "id": "gen-1",
@@ -19,12 +19,15 @@ RESULT = {
     "adapter_id": None,
     "text": "category: billing",
     "finish_reason": "stop",
+    "choices": [{"index": 0, "text": "category: billing", "finish_reason": "stop", "logprobs": None}],
     "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
     "timing": {"queue_ms": 0.1, "first_token_ms": 1.0, "total_ms": 2.0},
     "receipt": {"base": "osora-tiny", "strength": 1.0},
 }
 REFUSAL = {"error": {"message": "max_tokens is 9: too many", "type": "invalid_request_error", "code": "x"}}
 BUSY = {"error": {"message": "the bank is full", "type": "service_unavailable_error", "code": "out_of_slots"}}
+
+FULL = {"error": {"message": "600 wait", "type": "rate_limit_error", "code": "overloaded"}}
 
 
 class FakeInference:
@@ -54,6 +57,8 @@ class FakeInference:
         match self.mood:
             case "busy":
                 return JSONResponse(BUSY, 503, {"retry-after": "7"})
+            case "full":
+                return JSONResponse(FULL, 429, {"retry-after": "1"})
             case "refusing":
                 return JSONResponse(REFUSAL, 400)
             case "hanging" if not body["stream"]:
@@ -66,7 +71,7 @@ class FakeInference:
         return JSONResponse(RESULT)
 
     async def _tokens(self) -> AsyncIterator[str]:
-        yield 'event: token\ndata: {"text": "category: "}\n\n'
+        yield 'event: token\ndata: {"index": 0, "text": "category: "}\n\n'
         if self.mood == "breaking":
             raise ConnectionError("the plug was pulled")
         if self.mood == "hanging":
@@ -74,7 +79,7 @@ class FakeInference:
                 await anyio.sleep_forever()
             finally:
                 self.abandoned.set()
-        yield 'event: token\ndata: {"text": "billing"}\n\n'
+        yield 'event: token\ndata: {"index": 0, "text": "billing"}\n\n'
         yield f"event: done\ndata: {json.dumps(RESULT)}\n\n"
 
     async def _bases(self) -> dict[str, Any]:

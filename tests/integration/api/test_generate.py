@@ -12,7 +12,7 @@ from registry.context import Registry
 from registry.models import Adapter
 from registry.tenants import Principal
 from tests.integration.api.conftest import error_of
-from tests.integration.api.fake_inference import BUSY, REFUSAL, RESULT, FakeInference
+from tests.integration.api.fake_inference import BUSY, FULL, REFUSAL, RESULT, FakeInference
 from tests.support.jobs import submit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -39,13 +39,17 @@ def ask(client: httpx.Client, **body: Any) -> httpx.Response:
 
 def test_what_is_asked_for(client: httpx.Client, ranked: list[FakeInference], adapter: Adapter) -> None:
     messages = [{"role": "user", "content": "I was charged twice."}]
-    body = {"adapter_id": adapter.name, "messages": messages, "stop": "\n", "strength": 0.5, "seed": 7}
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    own = {"strength": 0.5, "seed": 7, "n": 2, "logprobs": True, "top_logprobs": 3, "logit_bias": {"17": -5}}
+    own |= {"stop_tokens": [3], "json_schema": schema, "repetition_penalty": 1.1, "frequency_penalty": 0.5}
+    body = {"adapter_id": adapter.name, "messages": messages, "stop": "\n", **own}
     response = client.post("/generate", json=body)
     assert (response.status_code, response.json()) == (200, RESULT)
     (asked,) = ranked[0].asked
     assert asked.pop("request_id").startswith("gen-")
     assert asked == {
         "base": "osora-tiny",
+        "tenant": adapter.tenant_id,
         "adapter": {
             "id": adapter.id,
             "name": adapter.name,
@@ -61,10 +65,11 @@ def test_what_is_asked_for(client: httpx.Client, ranked: list[FakeInference], ad
         "top_k": 0,
         "top_p": 1.0,
         "min_p": 0.0,
-        "seed": 7,
+        "presence_penalty": 0.0,
+        "echo": False,
         "stop": ["\n"],
-        "strength": 0.5,
         "stream": False,
+        **own,
     }
 
 
@@ -86,7 +91,11 @@ def test_streaming(client: httpx.Client, adapter: Adapter) -> None:
     body = {"prompt": "x", "adapter_id": adapter.id, "stream": True}
     with client.stream("POST", "/generate", json=body) as response:
         events = [(event.event, json.loads(event.data)) for event in EventSource(response).iter_sse()]
-    assert events == [("token", {"text": "category: "}), ("token", {"text": "billing"}), ("done", RESULT)]
+    assert events == [
+        ("token", {"index": 0, "text": "category: "}),
+        ("token", {"index": 0, "text": "billing"}),
+        ("done", RESULT),
+    ]
     assert response.headers["x-accel-buffering"] == "no"
 
 
@@ -94,7 +103,7 @@ def test_tokens_come_as_they_are_made(client: httpx.Client, ranked: list[FakeInf
     ranked[0].mood = "hanging"
     body = {"prompt": "x", "adapter_id": adapter.id, "stream": True}
     with client.stream("POST", "/generate", json=body) as response:
-        assert json.loads(next(EventSource(response).iter_sse()).data) == {"text": "category: "}
+        assert json.loads(next(EventSource(response).iter_sse()).data)["text"] == "category: "
     client.close()
     assert ranked[0].abandoned.wait(5), "a client that leaves ends the request behind it"
 
@@ -124,6 +133,17 @@ def test_a_busy_server_spills_over(client: httpx.Client, ranked: list[FakeInfere
     response = ask(client, adapter_id=adapter.id)
     assert (response.status_code, response.json()) == (503, BUSY)
     assert response.headers["retry-after"] == "7"
+
+
+def test_a_full_server_spills_over_and_says_when_to_come_back(
+    client: httpx.Client, ranked: list[FakeInference], adapter: Adapter
+) -> None:
+    ranked[0].mood = "full"
+    assert ask(client, adapter_id=adapter.id).json() == RESULT
+    ranked[1].mood = "full"
+    response = ask(client, adapter_id=adapter.id)
+    assert (response.status_code, response.json()) == (429, FULL)
+    assert response.headers["retry-after"] == "1"
 
 
 class TestServersThatAreGone:
@@ -182,6 +202,17 @@ def test_a_token_that_does_not_match(client: httpx.Client, inference: Fakes) -> 
         ({"top_p": 0}, 400, "top_p"),
         ({"temperature": -1}, 400, "temperature"),
         ({"max_token": 3}, 400, "max_token"),
+        ({"repetition_penalty": 0}, 400, "repetition_penalty"),
+        ({"presence_penalty": 3}, 400, "presence_penalty"),
+        ({"logit_bias": {"4": 101}}, 400, "logit_bias.4"),
+        ({"logit_bias": {"a": 1}}, 400, "logit_bias.a"),
+        ({"stop_tokens": [-1]}, 400, "stop_tokens[0]"),
+        ({"n": 0}, 400, "n"),
+        ({"top_logprobs": 2}, 400, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs"),
+        ({"prompt": None, "messages": [{"role": "user", "content": "x"}], "echo": True}, 400, "echo"),
+        ({"json_schema": {}, "regex": "a+"}, 400, "regex"),
+        ({"json_schema": "object"}, 400, "json_schema"),
     ],
 )
 def test_what_is_refused(

@@ -196,6 +196,24 @@ def test_generate(service: FakeService) -> None:
     assert osora("generate", "Once", "--raw", "--system", "Be brief").exit_code == 2
 
 
+def test_generate_with_options(service: FakeService, tmp_path: Path) -> None:
+    service.on("POST", "/generate", Answer(body={"text": "{}", "usage": {}}))
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
+    options = ["--seed", "7", "--top-p", "0.9", "--stop", "a", "--stop", "b", "--strength", "0.5"]
+    assert osora("generate", "Hi", "--raw", *options, "--schema", str(schema)).exit_code == 0
+    assert service.requests[0].json == {
+        "prompt": "Hi",
+        "seed": 7,
+        "top_p": 0.9,
+        "stop": ["a", "b"],
+        "strength": 0.5,
+        "json_schema": {"type": "object"},
+    }
+    schema.write_text("{")
+    assert osora("generate", "Hi", "--schema", str(schema)).exit_code == 2
+
+
 def test_generate_streams(service: FakeService) -> None:
     pieces = [sse("token", {"text": "a"}), sse("token", {"text": "b"}), sse("done", {"text": "ab"})]
     service.on("POST", "/generate", Answer(events=pieces))

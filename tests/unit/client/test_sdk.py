@@ -127,6 +127,14 @@ def test_a_stream_yields_pieces_and_then_has_the_result(service: FakeService) ->
     assert stream.result == {"text": "ab"}
 
 
+def test_a_stream_of_several_answers_yields_the_first(service: FakeService) -> None:
+    pieces = [sse("token", {"index": i, "text": text}) for i, text in ((0, "a"), (1, "x"), (0, "b"))]
+    service.on("POST", "/generate", Answer(events=[*pieces, sse("done", {"text": "ab"})]))
+    with Osora() as osora:
+        assert list(osora.stream("Hello", n=2)) == ["a", "b"]
+    assert service.requests[0].json == {"prompt": "Hello", "n": 2, "stream": True}
+
+
 def test_an_error_in_a_stream_is_raised(service: FakeService) -> None:
     failure = sse("error", {"error": {"message": "out of memory", "code": "engine"}})
     service.on("POST", "/generate", Answer(events=[sse("token", {"text": "a"}), failure]))

@@ -1,0 +1,55 @@
+"""Requests to an inference engine, and what comes of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from osora_core.data import Renderer
+from osora_core.inference import AdapterRow, InferenceEngine, Output, Request, TokenScore
+from osora_core.runtime import Runtime
+
+
+@dataclass
+class Result:
+    """Everything that a request came to."""
+
+    text: str = ""
+    tokens: int = 0
+    reason: str | None = None
+    scores: list[TokenScore] = field(default_factory=list)
+    error: Exception | None = None
+
+    def take(self, output: Output) -> None:
+        assert self.reason is None, "an output after the last one"
+        self.text += output.text
+        self.tokens, self.reason, self.error = output.completion_tokens, output.finish_reason, output.error
+        self.scores += output.scores
+
+
+def run(engine: InferenceEngine, requests: Sequence[Request]) -> dict[str, Result]:
+    """The results by request."""
+    results = {request.id: Result() for request in requests}
+    for request in requests:
+        engine.add(request)
+    while engine.busy:
+        for output in engine.step():
+            results[output.request_id].take(output)
+    return results
+
+
+def solo(runtime: Runtime, request: Request) -> Result:
+    """The result of a request that has an engine for itself."""
+    return run(InferenceEngine(runtime, rows=1, adapters=1), [request])[request.id]
+
+
+def prompt(runtime: Runtime, index: int) -> tuple[int, ...]:
+    """One of many short conversations, of different lengths."""
+    renderer = Renderer(runtime.tokenizer, runtime.max_length)
+    return tuple(renderer.prompt([{"role": "user", "content": f"help {index} " * (1 + index % 4)}]))
+
+
+def adapter(runtime: Runtime, name: str, seed: int) -> AdapterRow:
+    """Random vectors, strong enough to change what is said."""
+    values = torch.randn(runtime.basis.row_length, generator=torch.Generator().manual_seed(seed)) * 0.2
+    return AdapterRow(name, values, rank=runtime.basis.rank)

@@ -1,0 +1,156 @@
+"""An inference server over a small random base, with a store of its own."""
+
+import hashlib
+import itertools
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from inference.app import create_app
+from inference.settings import InferenceSettings
+from inference.store import ArtifactStore
+from osora_core.adapter import Adapter
+from osora_core.basis import BasisCache
+from osora_core.inference import InferenceEngine, Output
+from osora_core.runtime import Runtime
+from tests.integration.api.servers import running
+from tests.support.tiny_base import make_base
+
+TOKEN = "internal-token-of-the-tests"
+
+
+@pytest.fixture(scope="session")
+def served_runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    folder = tmp_path_factory.mktemp("served")
+    base = make_base(folder / "model")
+    return Runtime.load("tiny", BasisCache(folder / "cache"), path=str(base), device="cpu", rank=8)
+
+
+class Gate:
+    """Objects whose key begins with "slow" are not read before `open` is set; `reached` says that one was asked for."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self.open = threading.Event()
+        self.reached = threading.Event()
+        self._get = store.get
+
+    def __call__(self, key: str) -> bytes:
+        if key.startswith("slow"):
+            self.reached.set()
+            assert self.open.wait(20)
+        return self._get(key)
+
+
+class Steps:
+    """Lets a test stop an engine between two steps, and learn of what it cancels."""
+
+    def __init__(self, engine: InferenceEngine) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.held = threading.Event()
+        self.cancelled = threading.Event()
+        self._step, self._cancel = engine.step, engine.cancel
+        engine.step, engine.cancel = self._on_step, self._on_cancel  # type: ignore[method-assign]
+
+    def hold(self) -> None:
+        """From now on no step ends before `go` is set; `held` is set once one waits."""
+        self.held.clear()
+        self.go.clear()
+
+    def _on_step(self) -> list[Output]:
+        outputs = self._step()
+        if not self.go.is_set():
+            self.held.set()
+            assert self.go.wait(20)
+        return outputs
+
+    def _on_cancel(self, request_id: str) -> None:
+        self._cancel(request_id)
+        self.cancelled.set()
+
+
+class InferenceServer:
+    """A running server with rows for two requests and places for six; `publish` puts adapters into its store."""
+
+    def __init__(self, url: str, app: FastAPI, folder: Path, runtime: Runtime, gate: Gate) -> None:
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        self.http = httpx.Client(base_url=url, headers=headers, timeout=20)
+        self.gate = gate
+        self.runtime = runtime
+        self.engine: InferenceEngine = app.state.served["tiny"].loop.engine
+        self.steps = Steps(self.engine)
+        self._folder = folder
+        self._numbers = itertools.count()
+
+    def publish(self, name: str, *, seed: int = 0, version: int = 1, scale: float = 0.2) -> dict[str, Any]:
+        """An adapter with random vectors; the reference that the API would send."""
+        basis = self.runtime.basis
+        row = torch.randn(basis.row_length, generator=torch.Generator().manual_seed(seed)) * scale
+        adapter = Adapter.from_row(row, basis, rank=basis.rank, modules=set(basis.target_modules), base="tiny")
+        return self.put(f"{name}-{version}", adapter.to_zip(), id=f"adp-{name}", version=version)
+
+    def put(self, key: str, data: bytes, **fields: Any) -> dict[str, Any]:
+        """Store any bytes as an adapter."""
+        (self._folder / key).write_bytes(data)
+        return {
+            "id": f"adp-{key}",
+            "name": f"ft:tiny:default:{key}:x",
+            "version": 1,
+            "object_key": key,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "base_fingerprint": self.runtime.basis.base_fingerprint,
+            "basis_fingerprint": self.runtime.basis.fingerprint,
+            **fields,
+        }
+
+    def body(self, **fields: Any) -> dict[str, Any]:
+        """What the API would send."""
+        asked = {} if "messages" in fields else {"prompt": "help the customer"}
+        return {"request_id": f"gen-{next(self._numbers)}", "base": "tiny", "max_tokens": 8, **asked, **fields}
+
+    def ask(self, **fields: Any) -> httpx.Response:
+        return self.http.post("/generate", json=self.body(**fields))
+
+    def text(self, **fields: Any) -> str:
+        response = self.ask(**fields)
+        assert response.status_code == 200, response.text
+        return str(response.json()["text"])
+
+    def error(self, status: int, **fields: Any) -> dict[str, Any]:
+        response = self.ask(**fields)
+        assert response.status_code == status, response.text
+        error: dict[str, Any] = response.json()["error"]
+        return error
+
+
+@pytest.fixture
+def server(served_runtime: Runtime, tmp_path: Path) -> Iterator[InferenceServer]:
+    folder = tmp_path / "objects"
+    folder.mkdir()
+    settings = InferenceSettings(
+        data_dir=tmp_path,
+        object_store=f"file://{folder}",
+        internal_token=SecretStr(TOKEN),
+        inference_rows=2,
+        inference_adapters=2,
+        inference_queue=4,
+    )
+    store = ArtifactStore(settings)
+    gate = Gate(store)
+    store.get = gate  # type: ignore[method-assign]
+    app = create_app(settings, {"tiny": served_runtime}, store, on_death=lambda: None)
+    config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1)
+    with running(uvicorn.Server(config)) as url:
+        made = InferenceServer(url, app, folder, served_runtime, gate)
+        with made.http:
+            yield made
+        gate.open.set()
+        made.steps.go.set()

@@ -1,0 +1,223 @@
+"""The server over HTTP: every option, every refusal, and what one request can do to another: nothing."""
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from httpx_sse import EventSource
+
+from osora_core.adapter import Adapter
+from tests.unit.inference.conftest import InferenceServer
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "category": {"enum": ["billing", "shipping"]},
+        "urgent": {"type": "boolean"},
+        "order": {"type": "integer", "minimum": 0, "maximum": 999},
+    },
+    "required": ["category", "urgent", "order"],
+    "additionalProperties": False,
+}
+
+
+def test_the_whole_answer(server: InferenceServer) -> None:
+    ref = server.publish("a", seed=1)
+    answer = server.ask(adapter=ref, n=2, temperature=1.0, seed=3, logprobs=True, top_logprobs=2).json()
+    first, second = answer["choices"]
+    assert (answer["text"], answer["finish_reason"]) == (first["text"], first["finish_reason"])
+    assert first["text"] != second["text"]
+    # The second choice is what the next seed gives alone.
+    assert server.text(adapter=ref, temperature=1.0, seed=4) == second["text"]
+    # An end-of-text token is counted and not shown.
+    shown = sum(len(c["logprobs"]) + (c["finish_reason"] == "stop") for c in (first, second))
+    assert answer["usage"]["completion_tokens"] == shown
+    token = first["logprobs"][0]
+    assert bytes(token["bytes"]).decode(errors="replace") == token["token"]
+    assert len(token["top_logprobs"]) == 2
+    assert token["top_logprobs"][0]["logprob"] >= token["logprob"]
+    assert answer["timing"].keys() == {"load_ms", "queue_ms", "first_token_ms", "total_ms"}
+    assert 0 < answer["timing"]["load_ms"] <= answer["timing"]["first_token_ms"] <= answer["timing"]["total_ms"]
+    assert answer["receipt"]["adapter_sha256"] == ref["sha256"]
+
+
+def test_a_stream_says_the_same(server: InferenceServer) -> None:
+    body = server.body(n=2, temperature=1.0, seed=3, logprobs=True)
+    whole = server.http.post("/generate", json=body).json()
+    with server.http.stream("POST", "/generate", json=body | {"stream": True}) as response:
+        *pieces, last = [(event.event, json.loads(event.data)) for event in EventSource(response).iter_sse()]
+    assert {name for name, _ in pieces} == {"token"}
+    assert last[0] == "done"
+    for index, choice in enumerate(whole["choices"]):
+        mine = [data for _, data in pieces if data["index"] == index]
+        assert "".join(data["text"] for data in mine) == choice["text"]
+        assert [token["id"] for data in mine for token in data["logprobs"]] == [t["id"] for t in choice["logprobs"]]
+    assert last[1]["choices"] == whole["choices"]
+
+
+def test_echo_puts_the_prompt_and_its_log_probabilities_first(server: InferenceServer) -> None:
+    answer = server.ask(prompt="help the order", echo=True, logprobs=True, max_tokens=3).json()
+    plain = server.text(prompt="help the order", max_tokens=3)
+    assert answer["text"] == "help the order" + plain
+    tokens = answer["choices"][0]["logprobs"]
+    assert tokens[0]["logprob"] is None
+    assert all(token["logprob"] < 0 for token in tokens[1:])
+    assert b"".join(bytes(token["bytes"]) for token in tokens).decode(errors="replace") == answer["text"]
+
+
+def test_a_json_schema_is_kept_to(server: InferenceServer) -> None:
+    ref = server.publish("a", seed=1)
+    for options in ({}, {"temperature": 2.0, "seed": 1}, {"adapter": ref, "temperature": 2.0, "seed": 2}):
+        answer = server.ask(json_schema=SCHEMA, max_tokens=90, **options).json()
+        assert answer["finish_reason"] == "stop", answer
+        value = json.loads(answer["text"])
+        assert list(value) == ["category", "urgent", "order"]
+        assert value["category"] in ("billing", "shipping")
+        assert isinstance(value["urgent"], bool)
+        assert 0 <= value["order"] <= 999
+
+
+def test_a_regex_is_kept_to_by_every_choice(server: InferenceServer) -> None:
+    answer = server.ask(regex="(yes|no), order [0-9]{4}", max_tokens=40, n=2, temperature=1.5, seed=1).json()
+    for choice in answer["choices"]:
+        assert re.fullmatch("(yes|no), order [0-9]{4}", choice["text"]), choice
+        assert choice["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param", "message"),
+    [
+        ({"prompt": "x" * 300}, 400, "prompt", "at most 127"),
+        ({"messages": [{"role": "user", "content": "x" * 300}]}, 400, "messages", "at most 127"),
+        ({"prompt": ""}, 400, "prompt", "empty"),
+        ({"json_schema": {"type": "nonsense"}}, 400, "json_schema", "nonsense"),
+        ({"regex": "(a"}, 400, "regex", "unclosed"),
+        ({"logit_bias": {"999999": 1}}, 400, "logit_bias", "999999"),
+        ({"stop_tokens": [999999]}, 400, "stop_tokens", "999999"),
+        ({"top_p": 0}, 400, "top_p", "0"),
+        ({"base": "other"}, 503, None, "other"),
+    ],
+)
+def test_a_bad_request_fails_alone(
+    server: InferenceServer, fields: dict[str, Any], status: int, param: str | None, message: str
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        good = pool.submit(server.text, max_tokens=40)
+        error = server.error(status, **fields)
+    assert error.get("param") == param
+    assert message in error["message"]
+    assert good.result() == server.text(max_tokens=40)
+
+
+def test_a_missing_adapter_fails_alone(server: InferenceServer) -> None:
+    ref = server.publish("a")
+    assert server.error(503, adapter={**ref, "object_key": "nothing"})["code"] == "artifact_missing"
+    assert server.text(adapter=ref)
+
+
+def test_a_corrupt_artifact_fails_alone(server: InferenceServer) -> None:
+    ref = server.publish("a")
+    basis = server.runtime.basis
+    broken = torch.randn(basis.row_length)
+    broken[3] = torch.nan
+    not_numbers = Adapter.from_row(broken, basis, rank=8, modules=set(basis.target_modules), base="tiny").to_zip()
+    for other in (
+        {**ref, "sha256": "0" * 64},
+        server.put("no-zip", b"neither ZIP nor adapter"),
+        server.put("nan", not_numbers),
+    ):
+        assert server.error(502, adapter=other)["code"] == "corrupt_artifact"
+    assert server.text(adapter=ref)
+
+
+def test_an_adapter_that_overflows_fails_alone_and_leaves_nothing_behind(server: InferenceServer) -> None:
+    """Its numbers are finite, what the model makes of them is not; the next in its row must not inherit that."""
+    wild, tame = server.publish("wild", scale=1e30), server.publish("tame", seed=1)
+    alone = {"base": server.text(), "tame": server.text(adapter=tame)}
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            others = [pool.submit(server.text), pool.submit(server.text, adapter=tame)]
+            failure = server.error(502, adapter=wild)
+            assert failure["code"] == "corrupt_artifact"
+            assert "not a number" in failure["message"]
+            assert [other.result() for other in others] == [alone["base"], alone["tame"]]
+    assert (server.text(), server.text(adapter=tame)) == (alone["base"], alone["tame"])
+
+
+def test_a_live_request_keeps_the_version_that_it_began_with(server: InferenceServer) -> None:
+    """Loading and re-publishing while it runs, and evicting all that is idle, changes nothing of it."""
+    first = server.publish("a", seed=1)
+    alone = server.text(adapter=first, max_tokens=60)
+    with ThreadPoolExecutor(1) as pool:
+        server.steps.hold()
+        live = pool.submit(server.text, adapter=first, max_tokens=60)
+        assert server.steps.held.wait(20)
+        second = server.publish("a", seed=2, version=2)
+        server.steps.go.set()
+        others = [server.text(adapter=server.publish(f"other-{i}", seed=i)) for i in range(3, 7)]
+        newer = server.text(adapter=second, max_tokens=60)
+        assert live.result() == alone
+    assert newer != alone
+    assert len(set(others)) > 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_the_row_at_the_next_step(server: InferenceServer, stream: bool) -> None:
+    server.steps.hold()
+    with httpx.Client(base_url=server.http.base_url, headers=server.http.headers) as leaving:
+        body = server.body(max_tokens=100, stream=stream)
+        if stream:
+            server.steps.go.set()
+            with leaving.stream("POST", "/generate", json=body) as response:
+                next(EventSource(response).iter_sse())
+                server.steps.hold()
+                assert server.steps.held.wait(20)
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                leaving.post("/generate", json=body, timeout=0.3)
+            assert server.steps.held.wait(20)
+    assert server.engine.running == 1
+    server.steps.go.set()
+    assert server.steps.cancelled.wait(20)
+    assert server.engine.running == 0
+    assert server.text()
+
+
+def test_a_cold_adapter_blocks_nobody(server: InferenceServer) -> None:
+    cold = server.publish("slow")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(server.text, adapter=cold)
+        assert server.gate.reached.wait(20)
+        assert server.text()
+        assert server.text(adapter=server.publish("warm"))
+        assert not waiting.done()
+        server.gate.open.set()
+        assert waiting.result()
+
+
+def test_a_full_queue_says_when_to_come_back_and_keeps_room_for_others(server: InferenceServer) -> None:
+    """Six places: a flood takes three, and leaves three to the others."""
+    server.steps.hold()
+    with ThreadPoolExecutor(8) as pool:
+        flood = [pool.submit(server.ask, tenant="flood", max_tokens=3) for _ in range(7)]
+        refused = [done.result() for done in islice(as_completed(flood), 4)]
+        assert [response.status_code for response in refused] == [429] * 4
+        assert refused[0].headers["retry-after"] == "1"
+        assert refused[0].json()["error"]["code"] == "overloaded"
+        other = pool.submit(server.ask, tenant="other", max_tokens=3)
+        assert server.steps.held.wait(20)
+        server.steps.go.set()
+        assert other.result().status_code == 200
+    assert sorted(done.result().status_code for done in flood) == [200] * 3 + [429] * 4
+
+
+def test_only_our_own_processes_are_answered(server: InferenceServer) -> None:
+    for path in ("/ready", "/bases"):
+        response = httpx.get(f"{server.http.base_url}{path}", headers={"authorization": "Bearer x"})
+        assert (response.status_code, response.json()["error"]["code"]) == (401, "unauthorized")
+    assert httpx.get(f"{server.http.base_url}/health").status_code == 200

@@ -1,0 +1,63 @@
+"""Tokens to text: whole characters, whatever the tokens cut, and stop strings wherever they fall."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osora_core.inference.text import TextStream
+from tests.support.tiny_base import make_tokenizer
+
+TOKENIZER = make_tokenizer()
+
+
+def tokens_of(text: str) -> list[int]:
+    ids: list[int] = TOKENIZER(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def stream(tokens: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:
+    """The pieces, and whether a stop string ended them."""
+    made, pieces = TextStream(TOKENIZER, stop), []
+    for token in tokens:
+        piece, stopped = made.push(token)
+        pieces.append(piece)
+        if stopped:
+            return pieces, True
+    return [*pieces, made.flush()], False
+
+
+def test_a_character_of_several_tokens_comes_whole() -> None:
+    pieces, _ = stream(tokens_of("a👍🏽é"))
+    assert "".join(pieces) == "a👍🏽é"
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+    assert len(tokens_of("👍")) == 4, "else this tests nothing"
+
+
+def test_a_character_cut_off_by_the_end_is_shown_as_such() -> None:
+    pieces, _ = stream(tokens_of("ok👍")[:-1])
+    assert "".join(pieces) == "ok\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("stop", ["the order", "👍", "\n\n", "é 👍", "x"])
+def test_a_stop_string_is_found_across_tokens_and_never_shown(stop: str) -> None:
+    text = f"help the or é x👍{stop}tail"
+    pieces, stopped = stream(tokens_of(text), (stop,))
+    assert stopped
+    assert "".join(pieces) == text[: text.index(stop)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(max_size=20), stops=st.lists(st.text(min_size=1, max_size=3), max_size=3))
+def test_streaming_is_cutting_the_whole_text(text: str, stops: list[str]) -> None:
+    pieces, stopped = stream(tokens_of(text), tuple(stops))
+    ends = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+    assert stopped == bool(ends)
+    shown = "".join(pieces)
+    if not ends:
+        assert shown == text
+    else:
+        # Of two stop strings, the one that is complete first wins, even if the other began earlier.
+        first = min((text.find(s) + len(s), text.find(s)) for s in stops if s in text)
+        assert text.startswith(shown)
+        assert len(shown) <= first[1] + len(max(stops, key=len))
+        assert not any(stop in shown for stop in stops)
