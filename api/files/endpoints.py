@@ -55,14 +55,15 @@ def get_file(file_id: FileId, session: ReadSessionDep, principal: ReaderDep) -> 
     "/{file_id}/content",
     summary="Download a file",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/octet-stream": {}}}, **errors(401, 403, 404)},
+    responses={200: {"content": {"application/octet-stream": {}, "text/csv": {}}}, **errors(401, 403, 404)},
 )
 def get_file_content(file_id: FileId, registry: RegistryDep, principal: ReaderDep) -> StreamingResponse:
-    """The file's bytes as they were uploaded."""
+    """An uploaded file as it came, or a job's result file: its metrics by step, as CSV."""
     with registry.reading() as session:
         file = files.get(session, principal, file_id)
     pieces = registry.store.stream(file.object_key)
-    return attachment(pieces, filename=file.filename, bytes=file.bytes, media_type="application/octet-stream")
+    media_type = "text/csv" if file.purpose == files.RESULTS_PURPOSE else "application/octet-stream"
+    return attachment(pieces, filename=file.filename, bytes=file.bytes, media_type=media_type)
 
 
 @router.delete("/{file_id}", summary="Delete a file", responses=errors(401, 403, 404, 409))

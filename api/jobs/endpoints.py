@@ -7,7 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Query
 from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, WriterDep
 from api.jobs.queries import CheckpointsQuery, JobId, JobsQuery
 from api.jobs.requests import CreateJob
-from api.jobs.schemas import CheckpointOut, JobOut
+from api.jobs.schemas import CheckpointOut, JobOut, ListedJobOut
 from api.schemas import ListPage, errors
 from registry import jobs
 
@@ -25,32 +25,34 @@ def create_job(
     """Queues a job on uploaded files. It is accepted even while the broker is down: workers catch up."""
     job = jobs.submit(session, principal, body.to_job_request(services.settings), services.settings)
     background.add_task(services.publisher.relay, services.registry)  # runs after the commit and the answer
-    return JobOut.of(session, principal, job)
+    return JobOut.of(session, principal, job, services.settings)
 
 
 @router.get("", summary="List jobs", responses=errors(400, 401, 403, 404))
-def list_jobs(session: ReadSessionDep, principal: ReaderDep, query: Annotated[JobsQuery, Query()]) -> ListPage[JobOut]:
+def list_jobs(
+    session: ReadSessionDep, principal: ReaderDep, query: Annotated[JobsQuery, Query()]
+) -> ListPage[ListedJobOut]:
     """The tenant's jobs, newest first unless asked otherwise."""
     page = jobs.list(session, principal, **query.model_dump())
-    return ListPage[JobOut].of([JobOut.of(session, principal, job) for job in page.data], page.has_more)
+    return ListPage[ListedJobOut].of(ListedJobOut.page(session, principal, page.data), page.has_more)
 
 
 @router.get("/{job_id}", summary="Get a job", responses=errors(401, 403, 404))
-def get_job(job_id: JobId, session: ReadSessionDep, principal: ReaderDep) -> JobOut:
-    """The job as it is now, with every attempt at it."""
-    return JobOut.of(session, principal, jobs.get(session, principal, job_id))
+def get_job(job_id: JobId, session: ReadSessionDep, principal: ReaderDep, services: ServicesDep) -> JobOut:
+    """The job as it is now: every attempt at it, what it waits for, and when it is likely to start and end."""
+    return JobOut.of(session, principal, jobs.get(session, principal, job_id), services.settings)
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=errors(401, 403, 404, 409))
-def cancel_job(job_id: JobId, session: SessionDep, principal: WriterDep) -> JobOut:
+def cancel_job(job_id: JobId, session: SessionDep, principal: WriterDep, services: ServicesDep) -> JobOut:
     """Ends the job: at once while it waits, within seconds while it runs. Doing it twice is fine."""
-    return JobOut.of(session, principal, jobs.cancel(session, principal, job_id))
+    return JobOut.of(session, principal, jobs.cancel(session, principal, job_id), services.settings)
 
 
 @router.post("/{job_id}/pause", summary="Pause a job", responses=errors(401, 403, 404, 409))
-def pause_job(job_id: JobId, session: SessionDep, principal: WriterDep) -> JobOut:
+def pause_job(job_id: JobId, session: SessionDep, principal: WriterDep, services: ServicesDep) -> JobOut:
     """Sets the job aside, after a checkpoint if it runs. Doing it twice is fine."""
-    return JobOut.of(session, principal, jobs.pause(session, principal, job_id))
+    return JobOut.of(session, principal, jobs.pause(session, principal, job_id), services.settings)
 
 
 @router.post("/{job_id}/resume", summary="Resume a paused job", responses=errors(401, 403, 404, 409))
@@ -64,7 +66,7 @@ def resume_job(
     """Queues the job again; it goes on from its newest checkpoint. Doing it twice is fine."""
     job = jobs.resume(session, principal, job_id)
     background.add_task(services.publisher.relay, services.registry)
-    return JobOut.of(session, principal, job)
+    return JobOut.of(session, principal, job, services.settings)
 
 
 @router.get("/{job_id}/checkpoints", summary="List a job's checkpoints", responses=errors(400, 401, 403, 404))

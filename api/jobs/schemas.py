@@ -1,5 +1,6 @@
 """Jobs, events and checkpoints as OpenAI shapes them; what is ours of a job is under `osora`."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel
@@ -9,6 +10,7 @@ from registry import jobs
 from registry.ids import event_id
 from registry.models import AttemptOutcome, Checkpoint, EventLevel, EventType, Job, JobAttempt, JobEvent
 from registry.models import JobStatus as JobStatus
+from registry.settings import Settings
 from registry.tenants import Principal
 
 
@@ -18,9 +20,15 @@ class AttemptOut(BaseModel):
     number: int
     worker_id: str
     first_step: int
+    """Where it began: 0, or the step of a checkpoint."""
+    last_step: int
+    compute_seconds: float
+    """Its share of the time that the training engine's steps took."""
     started_at: int
     finished_at: int | None
     outcome: AttemptOutcome | None
+    reason: str | None
+    """Why it ended before its job did, in words."""
     error: dict[str, Any] | None
 
     @classmethod
@@ -30,9 +38,12 @@ class AttemptOut(BaseModel):
             number=attempt.number,
             worker_id=attempt.worker_id,
             first_step=attempt.first_step,
+            last_step=attempt.last_step,
+            compute_seconds=round(attempt.compute_seconds, 3),
             started_at=attempt.started_at,
             finished_at=attempt.finished_at,
             outcome=attempt.outcome,
+            reason=attempt.reason,
             error=attempt.error,
         )
 
@@ -50,11 +61,37 @@ class JobDetails(BaseModel):
     """How many jobs are ahead, while it is queued."""
     settings: dict[str, Any]
     """The `osora` object that it was created with."""
+    compute_seconds: float
+    """What all attempts have cost."""
     attempts: list[AttemptOut]
 
+    @classmethod
+    def of(cls, job: Job, attempts: Sequence[JobAttempt], queue_position: int | None) -> Self:
+        """The part of a job's row, and of what belongs to it, that OpenAI's API has no place for."""
+        return cls(
+            step=job.step,
+            total_steps=job.total_steps,
+            adapter_id=job.adapter_id,
+            started_at=job.started_at,
+            requested=job.signal,
+            queue_position=queue_position,
+            settings=job.osora,
+            compute_seconds=round(sum(attempt.compute_seconds for attempt in attempts), 3),
+            attempts=[AttemptOut.of(attempt) for attempt in attempts],
+        )
 
-class JobOut(BaseModel):
-    """A fine-tuning job."""
+
+class ForeseenJobDetails(JobDetails):
+    """Osora's own part of a job, and what lies ahead of it."""
+
+    estimated_start: int | None
+    """When it is likely to start, while it is queued; null if that cannot be known."""
+    waiting_for: str | None
+    """What it waits for, in words."""
+
+
+class ListedJobOut(BaseModel):
+    """A fine-tuning job in a list: without what would have to be worked out for each."""
 
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -77,13 +114,24 @@ class JobOut(BaseModel):
     osora: JobDetails
 
     @classmethod
-    def of(cls, session: Session, principal: Principal, job: Job) -> Self:
-        """The job's row, and what belongs to it, as a client sees them."""
+    def page(cls, session: Session, principal: Principal, rows: Sequence[Job]) -> list["ListedJobOut"]:
+        """Jobs' rows, and what belongs to them, as a client sees them. As many queries for many as for one."""
+        attempts, positions = jobs.attempts_of(session, rows), jobs.queue_positions(session, rows)
+        return [
+            ListedJobOut.made_of(
+                principal, row, JobDetails.of(row, attempts[row.id], positions.get(row.id)), row.estimated_finish
+            )
+            for row in rows
+        ]
+
+    @classmethod
+    def made_of(cls, principal: Principal, job: Job, details: JobDetails, estimated_finish: int | None) -> Self:
+        """The job with the parts that are not in its row."""
         return cls(
             id=job.id,
             created_at=job.created_at,
             finished_at=job.finished_at,
-            estimated_finish=job.estimated_finish,
+            estimated_finish=estimated_finish,
             status=job.status,
             model=job.base,
             fine_tuned_model=job.fine_tuned_model,
@@ -97,17 +145,25 @@ class JobOut(BaseModel):
             trained_tokens=job.trained_tokens,
             metadata=job.metadata_ or None,
             error=job.error,
-            osora=JobDetails(
-                step=job.step,
-                total_steps=job.total_steps,
-                adapter_id=job.adapter_id,
-                started_at=job.started_at,
-                requested=job.signal,
-                queue_position=jobs.queue_position(session, job),
-                settings=job.osora,
-                attempts=[AttemptOut.of(attempt) for attempt in jobs.attempts(session, principal, job.id)],
-            ),
+            osora=details,
         )
+
+
+class JobOut(ListedJobOut):
+    """A fine-tuning job, with all that is known of it."""
+
+    osora: ForeseenJobDetails
+
+    @classmethod
+    def of(cls, session: Session, principal: Principal, job: Job, settings: Settings) -> Self:
+        """The job's row, what belongs to it, and its forecast, as a client sees them."""
+        forecast = jobs.foresee(session, job, settings)
+        attempts = jobs.attempts_of(session, [job])[job.id]
+        details = JobDetails.of(job, attempts, forecast.queue_position)
+        foreseen = ForeseenJobDetails(
+            **dict(details), estimated_start=forecast.estimated_start, waiting_for=forecast.waiting_for
+        )
+        return cls.made_of(principal, job, foreseen, forecast.estimated_finish)
 
 
 class EventOut(BaseModel):

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import httpx
@@ -12,12 +13,15 @@ import pytest
 from httpx_sse import EventSource, ServerSentEvent
 
 from api import sse
+from api.app import create_app
 from api.server import Server
 from registry import jobs
 from registry.context import Registry
 from registry.jobs import Attempt
 from registry.models import Job
+from registry.settings import Settings
 from registry.tenants import Principal
+from tests.integration.api.servers import running
 from tests.support.jobs import claim, submit
 
 
@@ -133,6 +137,52 @@ def test_concurrent_writers_and_watchers(client: httpx.Client, registry: Registr
     assert heard[3:-1] == words
 
 
+def test_a_restart_of_the_api_leaves_neither_gap_nor_repeat(
+    settings: Settings, registry: Registry, principal: Principal, api_key: str, job: Job, attempt: Attempt
+) -> None:
+    """Events go on while it serves, while it stops under the open stream, and while it is away."""
+
+    def write(last_time: bool) -> None:
+        say(registry, attempt, *map(str, range(30)))
+        if last_time:
+            with registry.transaction() as session:
+                jobs.fail(session, attempt, _user_error())
+
+    heard: list[tuple[str, str]] = []
+    for last_time in (False, False, True):
+        server = Server(create_app(settings), settings)
+        headers = {"authorization": f"Bearer {api_key}", "last-event-id": heard[-1][0] if heard else ""}
+        writer = threading.Thread(target=write, args=(last_time,))
+        with running(server) as url, httpx.Client(base_url=url, timeout=15, headers=headers) as client:
+            writer.start()
+            with stream(client, job) as events:
+                for event in events:
+                    if event.event == "done":
+                        assert last_time
+                        break
+                    heard.append((event.id, json.loads(event.data)["message"]))
+                    server.should_exit = not last_time
+        writer.join()
+        if not last_time:
+            say(registry, attempt, "nobody serves")
+    with registry.reading() as session:
+        written = jobs.events(session, principal, job.id, limit=1000).data
+    assert len(written) == 3 + 30 * 3 + 2 + 1
+    assert heard == [(str(event.id), event.message) for event in written]
+
+
+def test_heartbeats(client: httpx.Client, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comments at once, so that everybody sees that the stream has begun, and while there is nothing to say."""
+    monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(sse, "POLL_SECONDS", 0.02)
+    with client.stream("GET", f"/jobs/{job.id}/events", headers={"accept": "text/event-stream"}) as response:
+        lines = (line for line in response.iter_lines() if line)
+        assert next(lines) == ": ping"
+        two_events = list(islice(lines, 6))
+        assert [line.partition(":")[0] for line in two_events] == ["event", "data", "id"] * 2
+        assert list(islice(lines, 3)) == [": ping"] * 3
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 class TestManners:
     def test_more_events_than_one_look_fetches(
@@ -149,14 +199,6 @@ class TestManners:
             jobs.fail(session, attempt, _user_error())
         with stream(client, job) as events:
             assert texts(events)[3:-1] == list("abcdefgh")
-
-    def test_heartbeats(self, client: httpx.Client, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.05)
-        monkeypatch.setattr(sse, "POLL_SECONDS", 0.02)
-        accept = {"accept": "text/event-stream"}
-        with client.stream("GET", f"/jobs/{job.id}/events", headers=accept) as response:
-            pings = (line for line in response.iter_lines() if line.startswith(":"))
-            assert [next(pings) for _ in range(3)]
 
     def test_it_ends_when_the_server_stops(self, server: Server, client: httpx.Client, job: Job) -> None:
         with stream(client, job) as events:

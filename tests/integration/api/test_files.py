@@ -1,14 +1,17 @@
 """Uploads, listings, downloads, deletions."""
 
+import hashlib
 import json
 
 import httpx
 import pytest
 
+from registry import jobs
 from registry.context import Registry
+from registry.jobs import NewResultFile
 from registry.tenants import Principal
 from tests.integration.api.conftest import MAX_UPLOAD_BYTES, error_of
-from tests.support.jobs import CHAT_ROW, submit
+from tests.support.jobs import CHAT_ROW, claim, new_adapter, submit
 
 LINE = json.dumps(CHAT_ROW) + "\n"
 
@@ -89,6 +92,38 @@ def test_pages(client: httpx.Client) -> None:
     assert [file["id"] for file in client.get("/files?order=asc").json()["data"]] == ids
     empty = client.get("/files?purpose=fine-tune-results").json()
     assert empty == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+
+
+def test_a_jobs_result_file(client: httpx.Client, registry: Registry, principal: Principal) -> None:
+    curve = b"step,train_loss\n1,2.5\n2,2.25\n"
+    attempt = claim(registry, submit(registry, principal))
+    key = f"results/{attempt.job_id}/1/step_metrics.csv"
+    registry.store.put(key, curve)
+    result = NewResultFile("step_metrics.csv", key, hashlib.sha256(curve).hexdigest(), len(curve))
+    with registry.transaction() as session:
+        jobs.complete(
+            session,
+            attempt,
+            step=2,
+            trained_tokens=9,
+            adapter=new_adapter(attempt),
+            metrics={},
+            result_file=result,
+        )
+    (file_id,) = client.get(f"/jobs/{attempt.job_id}").json()["result_files"]
+    (file,) = client.get("/files?purpose=fine-tune-results").json()["data"]
+    assert file == client.get(f"/files/{file_id}").json()
+    assert (file["id"], file["purpose"], file["status"]) == (file_id, "fine-tune-results", "processed")
+    assert (file["filename"], file["bytes"]) == ("step_metrics.csv", len(curve))
+    assert file_id in [listed["id"] for listed in client.get("/files").json()["data"]]
+    content = client.get(f"/files/{file_id}/content")
+    assert content.content == curve
+    assert content.headers["content-type"] == "text/csv; charset=utf-8"
+    assert content.headers["content-disposition"] == "attachment; filename*=utf-8''step_metrics.csv"
+    body = {"model": "osora-tiny", "training_file": file_id}
+    assert error_of(client.post("/jobs", json=body), 400)["param"] == "training_file"
+    assert client.delete(f"/files/{file_id}").status_code == 200
+    error_of(client.get(f"/files/{file_id}/content"), 404)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

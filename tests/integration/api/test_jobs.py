@@ -6,10 +6,11 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from sqlalchemy import func, select
+from sqlalchemy import Engine, event, func, select
 
-from registry import jobs
+from registry import jobs, workers
 from registry.context import Registry
+from registry.jobs import Attempt
 from registry.models import OutboxMessage
 from registry.tenants import Principal
 from tests.integration.api.conftest import error_of
@@ -63,10 +64,102 @@ def test_a_job_as_openai_shapes_it(client: httpx.Client, training_file: str) -> 
             "requested": None,
             "queue_position": 0,
             "settings": {},
+            "compute_seconds": 0,
             "attempts": [],
+            "estimated_start": None,
+            "waiting_for": "a worker: no live one serves osora-tiny",
         },
     }
     assert client.get(f"/jobs/{job['id']}").json() == job
+
+
+def test_all_that_an_operator_asks(client: httpx.Client, registry: Registry, principal: Principal) -> None:
+    job, next_one = submit(registry, principal), submit(registry, principal)
+    with registry.transaction() as session:
+        workers.seen(session, "worker-1", ["osora-tiny"], slots=1)
+    attempt = claim(registry, job)
+    report(registry, attempt, step=3, compute_seconds=1.25)
+    with registry.transaction() as session:
+        jobs.release(session, attempt, "its worker is stopping")
+    attempt = claim(registry, job)
+    report(registry, attempt, step=5, compute_seconds=0.75)
+
+    shown = client.get(f"/jobs/{job.id}").json()
+    assert (shown["status"], shown["trained_tokens"]) == ("running", 50)
+    details = shown["osora"]
+    assert (details["step"], details["total_steps"], details["compute_seconds"]) == (5, 10, 2.0)
+    assert (details["queue_position"], details["estimated_start"], details["waiting_for"]) == (None, None, None)
+    first, second = details["attempts"]
+    assert first.pop("started_at") <= first.pop("finished_at")
+    assert first == {
+        "number": 1,
+        "worker_id": "worker-1",
+        "first_step": 0,
+        "last_step": 3,
+        "compute_seconds": 1.25,
+        "outcome": "released",
+        "reason": "its worker is stopping",
+        "error": None,
+    }
+    assert (second["number"], second["last_step"], second["compute_seconds"]) == (2, 5, 0.75)
+    assert (second["finished_at"], second["outcome"], second["reason"]) == (None, None, None)
+
+    waiting = client.get(f"/jobs/{next_one.id}").json()
+    assert waiting["osora"]["queue_position"] == 0
+    assert waiting["osora"]["waiting_for"] == "a free slot: 1 of 1 taken"
+    assert waiting["osora"]["estimated_start"] == shown["estimated_finish"] >= time.time() + 50
+    # In a list, only what need not be worked out for each.
+    listed = client.get("/jobs?order=asc").json()["data"]
+    assert [job["estimated_finish"] for job in listed] == [shown["estimated_finish"], None]
+    shown = client.get(f"/jobs/{job.id}").json()
+    del shown["osora"]["estimated_start"], shown["osora"]["waiting_for"]
+    assert listed[0] == shown
+
+
+def report(registry: Registry, attempt: Attempt, *, step: int, compute_seconds: float) -> None:
+    with registry.transaction() as session:
+        jobs.record_progress(
+            session,
+            attempt,
+            step=step,
+            total_steps=10,
+            trained_tokens=10 * step,
+            metrics={},
+            compute_seconds=compute_seconds,
+            remaining_seconds=60,
+        )
+
+
+def test_a_long_list_takes_no_more_queries(
+    client: httpx.Client, registry: Registry, principal: Principal, training_file: str
+) -> None:
+    def a_running_and_a_queued_one() -> None:
+        claim(registry, submit(registry, principal, training_file=training_file))
+        submit(registry, principal, training_file=training_file)
+
+    def listed() -> list[dict[str, Any]]:
+        queries.clear()
+        found: list[dict[str, Any]] = client.get("/jobs?limit=100&order=asc").json()["data"]
+        return found
+
+    queries: list[str] = []
+
+    def note(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
+        queries.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)  # of every engine: the server has one of its own
+    try:
+        a_running_and_a_queued_one()
+        assert len(listed()) == 2
+        for_two = len(queries)
+        for _ in range(5):
+            a_running_and_a_queued_one()
+        found = listed()
+        assert len(queries) == for_two
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert [len(job["osora"]["attempts"]) for job in found] == [1, 0] * 6
+    assert [job["osora"]["queue_position"] for job in found if job["status"] == "queued"] == [0, 1, 2, 3, 4, 5]
 
 
 AUTO = ("n_epochs", "batch_size", "learning_rate_multiplier")
