@@ -20,13 +20,20 @@ from osora_core.errors import CorruptArtifact, IdentityMismatch
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 KEY_PREFIX = "base_model.model."
+# The part of adapter_config.json that the artifact itself decides.
+_OWN = ("peft_type", "task_type", "base_model_name_or_path", "inference_mode", "r", "canary")
+_IDENTITY = ("base_fingerprint", "basis_fingerprint", "basis_rank")
 # The earliest time a ZIP can carry: equal adapters must give equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """sigma [r] and delta [d_out] (float32) by module name, with the identity of base and basis."""
+    """sigma [r] and delta [d_out] (float32) by module name, with the identity of base and basis.
+
+    canary: what it answered when it was published (`osora_core.canary`). extra: settings of an OsoraConfig that
+    training by PEFT left, kept so that writing the adapter again loses nothing.
+    """
 
     sigma: Mapping[str, Tensor]
     delta: Mapping[str, Tensor]
@@ -35,6 +42,7 @@ class Adapter:
     base_fingerprint: str
     basis_fingerprint: str
     basis_rank: int
+    canary: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -48,16 +56,17 @@ class Adapter:
     def config(self) -> dict[str, Any]:
         """What adapter_config.json holds; OsoraConfig reads it back."""
         return {
+            "target_modules": self.target_modules,
             **self.extra,
             "peft_type": "OSORA",
             "task_type": "CAUSAL_LM",
             "base_model_name_or_path": self.base,
             "inference_mode": True,
             "r": self.rank,
-            "target_modules": self.target_modules,
             "base_fingerprint": self.base_fingerprint,
             "basis_fingerprint": self.basis_fingerprint,
             "basis_rank": self.basis_rank,
+            **({} if self.canary is None else {"canary": dict(self.canary)}),
         }
 
     def files(self) -> dict[str, bytes]:
@@ -114,14 +123,19 @@ class Adapter:
         delta = _part(tensors, ".osora_delta")
         if not sigma or sigma.keys() != delta.keys() or len(sigma) + len(delta) != len(tensors):
             raise CorruptArtifact("an OSORA adapter holds one osora_sigma and one osora_delta for every module")
+        unnamed = [key for key in ("r", *_IDENTITY) if config.get(key) is None]
+        if unnamed:
+            raise CorruptArtifact(f"{CONFIG_NAME} does not say {', '.join(unnamed)}")
         return cls(
             sigma,
             delta,
             rank=config["r"],
-            base=config["base_model_name_or_path"],
+            base=config.get("base_model_name_or_path") or "",
             base_fingerprint=config["base_fingerprint"],
             basis_fingerprint=config["basis_fingerprint"],
             basis_rank=config["basis_rank"],
+            canary=config.get("canary"),
+            extra={k: v for k, v in config.items() if k not in (*_OWN, *_IDENTITY) and v is not None},
         )
 
     def check(self, basis: Basis) -> None:

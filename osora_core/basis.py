@@ -8,12 +8,12 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from filelock import FileLock
@@ -23,9 +23,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from osora_core.errors import CorruptArtifact, UserError
+from osora_core.svd import top_triplets
 
 FORMAT = "osora-basis-1"
 ALL_LINEAR = "all-linear"
+PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# The schemes of transformers whose weights we can read; any other would hide weights from the base's fingerprint.
+READABLE_QUANTISATION = ("bitsandbytes", "torchao")
 
 
 @dataclass(frozen=True)
@@ -147,29 +151,37 @@ class Basis:
         return basis
 
 
-def compute_factors(weight: Tensor, rank: int) -> Factors:
-    """The top min(rank, d_out, d_in) singular triplets of weight [d_out, d_in], in its dtype (S in float32).
+def compute_factors(weight: Tensor, rank: int, dtype: torch.dtype | None = None) -> Factors:
+    """The top min(rank, d_out, d_in) triplets of weight [d_out, d_in], S in float32, U and Vt in `dtype` or its own."""
+    U, S, Vt = top_triplets(weight.detach(), rank)
+    dtype = dtype or weight.dtype
+    return Factors(U.to(dtype).contiguous(), S.float().contiguous(), Vt.to(dtype).contiguous())
 
-    Signs are fixed (each right vector's largest entry is positive), so equal input gives equal factors.
-    """
-    U, S, Vt = torch.linalg.svd(weight.detach().float(), full_matrices=False)
-    U, S, Vt = U[:, :rank], S[:rank], Vt[:rank]
-    largest = Vt.gather(1, Vt.abs().argmax(dim=1, keepdim=True))
-    signs = torch.where(largest < 0, -1.0, 1.0)
-    dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
-    return Factors((U * signs.T).to(dtype).contiguous(), S.contiguous(), (Vt * signs).to(dtype).contiguous())
+
+def is_plain(weight: Tensor) -> bool:
+    """Whether a weight is what its numbers say: a floating-point tensor without scales kept elsewhere."""
+    return type(weight) in (Tensor, nn.Parameter) and weight.dtype in PLAIN_DTYPES
 
 
 def dense_weight(module: nn.Module) -> Tensor:
-    """The weight [d_out, d_in] of a supported linear; raises UserError for anything else."""
-    if isinstance(module, Conv1D):
-        return module.weight.T
-    if isinstance(module, nn.Linear) and module.weight.dtype.is_floating_point:
-        return module.weight
+    """The weight [d_out, d_in] of a supported linear, without quantisation; raises UserError for anything else.
+
+    Supported are nn.Linear and Conv1D in floating point and the int8 and 4-bit weights of bitsandbytes and torchao.
+    """
+    weight = cast(Tensor, module.weight)
+    if isinstance(module, nn.Linear | Conv1D) and is_plain(weight):
+        return weight.T if isinstance(module, Conv1D) else weight
+    if isinstance(module, nn.Linear) and type(weight).__module__.startswith("torchao."):
+        return weight.dequantize().detach()
+    if isinstance(module, nn.Linear) and type(weight).__name__ in ("Int8Params", "Params4bit"):
+        # Only who loads such a base needs PEFT, which takes seconds to import.
+        from peft.utils.integrations import dequantize_bnb_weight
+
+        return dequantize_bnb_weight(cast(nn.Parameter, weight), getattr(module, "state", None)).detach()
     raise UserError(
-        f"OSoRA adapts nn.Linear and Conv1D with floating-point weights, not {type(module).__name__}",
+        f"OSoRA cannot read the weight of a {type(module).__name__} ({type(weight).__name__}, {weight.dtype})",
         param="target_modules",
-        next_action="leave this module out of target_modules, or load the base without quantisation",
+        next_action="load the base without quantisation, or with bitsandbytes or torchao",
     )
 
 
@@ -183,6 +195,11 @@ def find_targets(model: nn.Module, targets: str | Iterable[str]) -> dict[str, nn
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and module is not head
     }
+    if not linears:
+        raise UserError(
+            f"this {type(model).__name__} has no nn.Linear and no Conv1D to adapt",
+            next_action="load the base without quantisation, or with bitsandbytes or torchao",
+        )
     if targets == ALL_LINEAR:
         return linears
     wanted = {targets} if isinstance(targets, str) else set(targets)
@@ -200,19 +217,28 @@ def find_targets(model: nn.Module, targets: str | Iterable[str]) -> dict[str, nn
 
 def compute_basis(model: nn.Module, targets: str | Sequence[str], rank: int, base_fingerprint: str) -> Basis:
     """Decompose every targeted weight of `model` where it lies."""
+    factors = {}
     with torch.no_grad():
-        factors = {
-            name: compute_factors(dense_weight(module), rank) for name, module in find_targets(model, targets).items()
-        }
+        for name, module in find_targets(model, targets).items():
+            dtype = None if is_plain(cast(Tensor, module.weight)) else compute_dtype(model)
+            factors[name] = compute_factors(dense_weight(module), rank, dtype)
     return Basis(factors, base_fingerprint, rank)
 
 
-def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """sha256 (hex) over (name, dtype, shape, bytes) of each tensor, sorted by name."""
+def compute_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype that a model computes in: that of its first floating-point parameter."""
+    return next(p.dtype for p in model.parameters() if is_plain(p))
+
+
+def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> str:
+    """sha256 (hex) over (name, dtype, shape, bytes) of each tensor, sorted by name; as `dtype` where one is given.
+
+    Each is brought to the CPU and converted only when its turn comes: a base need not fit into memory twice.
+    """
 
     def digest(item: tuple[str, Tensor]) -> str:
         name, tensor = item
-        data = tensor.detach().cpu().contiguous()
+        data = tensor.detach().cpu().to(dtype or tensor.dtype).contiguous()
         content = hashlib.sha256(data.view(-1).view(torch.uint8).numpy().data).hexdigest()
         return f"{name} {str(data.dtype).removeprefix('torch.')} {tuple(data.shape)} {content}\n"
 
@@ -222,8 +248,34 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def fingerprint_base(model: nn.Module) -> str:
-    """The identity of a base: a hash of its parameters' values, the same for a bfloat16 checkpoint read as float32."""
-    return fingerprint_tensors((name, p.detach().float()) for name, p in model.named_parameters())
+    """The identity of a base: a hash of its parameters' values, the same for a bfloat16 checkpoint read as float32.
+
+    A quantised weight counts with the values it stands for. Raises UserError for a scheme that hides weights from us.
+    """
+    quantisation = getattr(getattr(model, "config", None), "quantization_config", None)
+    method = getattr(quantisation, "quant_method", None)
+    if quantisation is not None and getattr(method, "value", method) not in READABLE_QUANTISATION:
+        raise UserError(
+            f"a base quantised with {getattr(method, 'value', method)} is not supported",
+            param="model",
+            next_action=f"load it without quantisation, or with {' or '.join(READABLE_QUANTISATION)}",
+        )
+    return fingerprint_tensors(_values(model), torch.float32)
+
+
+def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter by name, quantised ones as what they stand for."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise UserError(
+                f"{name} is not in memory but on the meta device",
+                param="model",
+                next_action="load the base without offloading and without init_empty_weights",
+            )
+        if is_plain(parameter):
+            yield name, parameter
+        else:
+            yield name, dense_weight(model.get_submodule(name.rpartition(".")[0]))
 
 
 class RemoteBasis(Protocol):
@@ -243,15 +295,19 @@ class BasisCache:
     directory: Path
     remote: RemoteBasis | None = None
 
+    @classmethod
+    def default(cls) -> "BasisCache":
+        """The directory of $OSORA_CACHE, or ~/.cache/osora."""
+        return cls(Path(os.environ.get("OSORA_CACHE") or Path.home() / ".cache" / "osora"))
+
     def get(self, model: nn.Module, targets: str | Sequence[str], rank: int, device: torch.device) -> Basis:
         """The one basis of (model's weights, targets, rank): read, fetched, or computed and stored.
 
         Of processes that start together one computes; across machines the first upload wins and the rest fetch it.
+        On a CPU the factors are memory-mapped: processes that use the same one share its memory.
         """
         base = fingerprint_base(model)
-        names = targets if isinstance(targets, str) else "-".join(sorted(targets))
-        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        key = f"bases/{base}/{names}-r{rank}-{dtype}.safetensors"
+        key = _key(base, targets, rank, compute_dtype(model))
         path = self.directory / key
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
@@ -261,3 +317,26 @@ class BasisCache:
                     self.remote.publish(key, path)
                     self.remote.fetch(key, path)
             return Basis.load(path, device)
+
+    def find(self, base_fingerprint: str, basis_fingerprint: str, rank: int) -> Basis:
+        """The stored all-linear basis of these hashes, on the CPU, without its base: what an export needs.
+
+        Raises UserError, naming both hashes, if neither this directory nor the remote store has it.
+        """
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            key = _key(base_fingerprint, ALL_LINEAR, rank, dtype)
+            path = self.directory / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() or (self.remote is not None and self.remote.fetch(key, path)):
+                basis = Basis.load(path, torch.device("cpu"))
+                if basis.fingerprint == basis_fingerprint:
+                    return basis
+        raise UserError(
+            f"the basis {basis_fingerprint} of base {base_fingerprint} is not stored in {self.directory}",
+            next_action="load the base once with this cache, or copy the basis from where the adapter was trained",
+        )
+
+
+def _key(base_fingerprint: str, targets: str | Sequence[str], rank: int, dtype: torch.dtype) -> str:
+    names = targets if isinstance(targets, str) else "-".join(sorted(targets))
+    return f"bases/{base_fingerprint}/{names}-r{rank}-{str(dtype).removeprefix('torch.')}.safetensors"

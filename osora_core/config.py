@@ -1,0 +1,105 @@
+"""OsoraConfig: what PEFT knows an OSoRA adapter by. Importing it makes the method's name known to PEFT.
+
+Use it as `from osora_core import OsoraConfig`, which registers the tuner as well.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from peft import PeftConfig
+from peft.utils import PeftType
+
+from osora_core.basis import ALL_LINEAR
+from osora_core.errors import UserError
+
+NAME = "OSORA"
+# What the service computes its bases with: adapters of lower ranks share it.
+BASIS_RANK = 128
+
+
+def _name_method() -> None:
+    """Add OSORA to PEFT's enumeration of methods, which is closed to packages outside of PEFT."""
+    if NAME in PeftType.__members__:
+        return
+    member = str.__new__(PeftType, NAME)
+    member._name_ = member._value_ = NAME
+    # The class forbids replacing a member, so the attribute comes before the tables that say it is one.
+    setattr(PeftType, NAME, member)
+    PeftType._member_names_.append(NAME)
+    PeftType._member_map_[NAME] = member
+    PeftType._value2member_map_[NAME] = member
+
+
+_name_method()
+
+
+@dataclass
+class OsoraConfig(PeftConfig):
+    """An OSoRA adapter (arXiv 2505.14350): r singular values and d_out outputs of every targeted weight.
+
+    Args:
+        r: how many leading singular triplets the adapter uses; at most the basis has.
+        target_modules: "all-linear" (every linear but the output head), a list of module names or of their ends, or
+            a regular expression over full names.
+        layers_to_transform: indices of the decoder layers to adapt; all where it is None.
+        layers_pattern: the name of the list of layers, such as "layers" or "h", where PEFT does not find it itself.
+        train: "both", or only the singular values "s" or the output vector "o".
+        init_weights: True starts as the base; False with small random values, for tests of what an adapter changes.
+        basis_rank: how many triplets the base's stored basis has. None: 128 or r, whichever is more. An adapter is
+            tied to its basis, so a service with another basis rank than this refuses it.
+        base_fingerprint, basis_fingerprint: hashes of the base's weights and of the basis. Filled in when the adapter
+            is made; a loaded adapter is refused on any other base or basis.
+        canary: what the adapter answered when it was published, see `osora_core.canary`.
+    """
+
+    r: int = field(default=128, metadata={"help": "How many leading singular triplets the adapter uses."})
+    target_modules: list[str] | set[str] | str | None = field(
+        default=ALL_LINEAR, metadata={"help": "Modules to adapt: 'all-linear', names, or a regular expression."}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "Indices of the decoder layers to adapt."}
+    )
+    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "The name of the list of layers."})
+    train: Literal["both", "s", "o"] = field(
+        default="both", metadata={"help": "Which vectors train: the singular values, the output vector, or both."}
+    )
+    init_weights: bool = field(default=True, metadata={"help": "Whether to start as the base (True) or at random."})
+    basis_rank: int | None = field(default=None, metadata={"help": "How many triplets the stored basis has."})
+    base_fingerprint: str | None = field(default=None, metadata={"help": "Hash of the base's weights."})
+    basis_fingerprint: str | None = field(default=None, metadata={"help": "Hash of the basis."})
+    canary: dict[str, Any] | None = field(
+        default=None, metadata={"help": "What the adapter answered when it was published."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        self.peft_type = PeftType(NAME)
+        if isinstance(self.target_modules, list):
+            self.target_modules = set(self.target_modules)
+        if self.target_modules is None:
+            self.target_modules = ALL_LINEAR
+        if self.basis_rank is None:
+            self.basis_rank = max(self.r, BASIS_RANK)
+        checks = {
+            "r": 1 <= self.r <= self.basis_rank,
+            "train": self.train in ("both", "s", "o"),
+            "target_modules": bool(self.target_modules),
+            "layers_pattern": not self.layers_pattern or self.layers_to_transform is not None,
+        }
+        for name, holds in checks.items():
+            if not holds:
+                raise UserError(
+                    f"{name} cannot be {getattr(self, name)!r}",
+                    param=name,
+                    next_action={
+                        "r": f"choose 1 to {self.basis_rank}, or a higher basis_rank",
+                        "train": "choose 'both', 's' or 'o'",
+                        "target_modules": "name a module, or 'all-linear'",
+                        "layers_pattern": "say which layers with layers_to_transform",
+                    }[name],
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, with module names in order: equal adapters have equal files."""
+        values: dict[str, Any] = super().to_dict()
+        return {name: sorted(value) if isinstance(value, set) else value for name, value in values.items()}

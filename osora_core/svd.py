@@ -1,0 +1,54 @@
+"""The top singular triplets of a weight, fast and to more than float32's precision.
+
+The eigenvectors of the smaller Gram matrix are the singular vectors of one side. The matrix is formed in float64, so
+squaring loses nothing; the one expensive step, its eigendecomposition, runs in float32. What float32 cannot resolve
+there, eigenvalues below `_RESOLVED` of the largest, is found by taking out what was found and decomposing the rest.
+A Rayleigh-Ritz step in float64 ends it. `benchmarks/basis.py` compares this with the other ways.
+"""
+
+import torch
+from torch import Tensor
+
+# float32 finds an eigenvalue to about 1e-7 of the largest, so one of this size to three digits before the last step.
+_RESOLVED = 1e-4
+# Below this part of the largest a float64 Gram matrix holds rounding and nothing else.
+_NOTHING = 1e-14
+
+
+def top_triplets(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U [d_out, r], S [r] (descending) and Vt [r, d_in] of weight [d_out, d_in], r = min(rank, d_out, d_in); float64.
+
+    Deterministic: no random start, and signs are fixed (each right vector's largest entry is positive). Where the
+    weight has fewer than r triplets, the rest are orthonormal vectors with a singular value of about zero.
+    """
+    wide = weight.shape[0] < weight.shape[1]
+    tall = (weight.T if wide else weight).double()
+    right = _top_eigenvectors(tall.T @ tall, min(rank, tall.shape[1]))
+    left, triangle = torch.linalg.qr(tall @ right)
+    # The columns of W V are orthogonal, so R is diagonal: the singular values, up to signs.
+    diagonal = triangle.diagonal()
+    values, left = diagonal.abs(), left * torch.where(diagonal < 0, -1.0, 1.0)
+    U, V = (right, left) if wide else (left, right)
+    largest = V.gather(0, V.abs().argmax(dim=0, keepdim=True))
+    signs = torch.where(largest < 0, -1.0, 1.0)
+    return U * signs, values, (V * signs).T
+
+
+def _top_eigenvectors(gram: Tensor, count: int) -> Tensor:
+    """The eigenvectors [n, count] (float64, orthonormal, descending) of a positive gram [n, n] in float64."""
+    found = gram.new_empty(gram.shape[0], 0)
+    rest, ceiling = gram, None
+    while found.shape[1] < count:
+        values, vectors = torch.linalg.eigh(rest.float())
+        values, vectors = values.flip(0), vectors.flip(1)
+        ceiling = values[0] if ceiling is None else ceiling
+        missing = count - found.shape[1]
+        if values[0] > _NOTHING * ceiling:
+            missing = int((values[:missing] > _RESOLVED * values[0]).sum())
+        new = vectors[:, :missing].double()
+        found = torch.linalg.qr(torch.cat([found, new - found @ (found.T @ new)], dim=1))[0]
+        if found.shape[1] < count:
+            rest = gram - found @ (found.T @ gram)
+            rest = rest - (rest @ found) @ found.T
+    rotation: Tensor = torch.linalg.eigh(found.T @ gram @ found)[1]
+    return found @ rotation.flip(1)
