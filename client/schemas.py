@@ -32,15 +32,35 @@ class JobError(TypedDict, total=False):
     next_action: str | None
 
 
+class Attempt(TypedDict, total=False):
+    """One worker's try at a job."""
+
+    number: int
+    worker_id: str
+    first_step: int
+    last_step: int
+    compute_seconds: float
+    started_at: int
+    finished_at: int | None
+    outcome: Literal["succeeded", "failed", "cancelled", "paused", "released", "lost"] | None
+    reason: str | None
+    error: JobError | None
+
+
 class JobDetails(TypedDict, total=False):
     """Osora's own part of a job, beside the OpenAI fields."""
 
     step: int | None
     total_steps: int | None
     adapter_id: str | None
+    started_at: int | None
     requested: Literal["cancel", "pause"] | None  # asked for, and not yet come about
     queue_position: int | None
-    attempts: list[dict[str, Any]]
+    settings: dict[str, Any]
+    compute_seconds: float
+    attempts: list[Attempt]
+    estimated_start: int | None  # this and the next: not in lists
+    waiting_for: str | None
 
 
 class Job(TypedDict, total=False):
@@ -52,6 +72,7 @@ class Job(TypedDict, total=False):
     fine_tuned_model: str | None
     training_file: str
     validation_file: str | None
+    result_files: list[str]
     hyperparameters: dict[str, Any]
     trained_tokens: int | None
     estimated_finish: int | None

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from client.cli.output import Json, print_fields, print_json, print_json_line, print_table, say, when
+from client.cli.output import Json, duration, print_fields, print_json, print_json_line, print_table, say, when
 from client.cli.train import watch_to_exit
-from client.schemas import Job
+from client.schemas import Attempt, Job
 from client.sdk import Osora
 
 app = typer.Typer(invoke_without_command=True, help="Fine-tuning jobs. Without a command: the newest ones.")
@@ -89,23 +89,48 @@ def _show(job: Job, as_json: bool) -> None:
     if as_json:
         print_json(job)
         return
-    error = job.get("error")
+    details, error = job.get("osora") or {}, job.get("error")
+    compute = details.get("compute_seconds")
     print_fields(
         {
             "job": job["id"],
             "status": job["status"],
-            "requested": (job.get("osora") or {}).get("requested"),
-            "jobs ahead": (job.get("osora") or {}).get("queue_position"),
+            "requested": details.get("requested"),
+            "waiting for": details.get("waiting_for"),
+            "jobs ahead": details.get("queue_position"),
             "base": job["model"],
             "training file": job["training_file"],
             "validation": job.get("validation_file"),
             "step": _steps(job),
             "tokens": job.get("trained_tokens"),
+            "compute": duration(compute) if compute else None,
             "created": when(job["created_at"]),
+            "started": when(details.get("started_at")),
+            "likely start": when(details.get("estimated_start")),
+            "likely end": when(job.get("estimated_finish")),
             "finished": when(job.get("finished_at")),
             "adapter": job.get("fine_tuned_model"),
-            "adapter id": (job.get("osora") or {}).get("adapter_id"),
+            "adapter id": details.get("adapter_id"),
+            "result file": ", ".join(job.get("result_files", [])),
             "error": error["message"] if error else None,
             "next": error.get("next_action") if error else None,
+        }
+    )
+    for attempt in details.get("attempts", []):
+        _show_attempt(attempt)
+
+
+def _show_attempt(attempt: Attempt) -> None:
+    steps = f"steps {attempt['first_step']} to {attempt.get('last_step', '?')}"
+    ended = attempt.get("finished_at")
+    time = f"{when(attempt['started_at'])} to {when(ended)}" if ended else f"since {when(attempt['started_at'])}"
+    cost = f"{duration(attempt.get('compute_seconds', 0))} of compute"
+    say("")
+    print_fields(
+        {
+            f"attempt {attempt['number']}": f"{attempt.get('outcome') or 'running'}, {steps}, {cost}",
+            "  worker": attempt["worker_id"],
+            "  time": time,
+            "  why": attempt.get("reason"),
         }
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from client.cli.output import duration
 from client.schemas import Event, Job
 from client.sdk import Osora
 
@@ -50,7 +51,7 @@ class JobProgress:
         if data.get("tokens_per_second"):
             parts.append(f"{data['tokens_per_second']:,.0f} tokens/s")
         if data.get("remaining_seconds") is not None:
-            parts.append(f"{_duration(data['remaining_seconds'])} left")
+            parts.append(f"{duration(data['remaining_seconds'])} left")
         assert self._task is not None
         self._progress.update(
             self._task,
@@ -79,8 +80,3 @@ def valid_losses(events: Iterable[Event]) -> list[float]:
         if event.get("type") == "metrics" and "valid_loss" in event["data"]
     ]
     return [loss for _, loss in sorted(points)]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

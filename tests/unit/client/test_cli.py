@@ -3,6 +3,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,82 @@ def test_lists(service: FakeService, words: list[str], path: str, item: dict[str
     assert json.loads(osora(*words, "--json").stdout) == [item]
     service.on("GET", path, Answer(body={"data": [], "has_more": False}))
     assert "No " in osora(*words).output
+
+
+@pytest.fixture
+def in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_utc")
+def test_a_job_is_shown_with_all_that_an_operator_asks(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lost = {
+        "number": 1,
+        "worker_id": "box-7",
+        "first_step": 0,
+        "last_step": 40,
+        "compute_seconds": 3_725.4,
+        "started_at": 1_700_000_000,
+        "finished_at": 1_700_003_800,
+        "outcome": "lost",
+        "reason": "Attempt 1 was lost: worker box-7 [gpu] stopped renewing its lease, and nobody knows why",
+        "error": {"code": "worker_lost"},
+    }
+    running = {
+        **lost,
+        "number": 2,
+        "worker_id": "box-8",
+        "first_step": 40,
+        "last_step": 61,
+        "compute_seconds": 62,
+        "finished_at": None,
+        "outcome": None,
+        "reason": None,
+        "error": None,
+    }
+    details = {
+        "step": 61,
+        "total_steps": 120,
+        "queue_position": 3,
+        "waiting_for": "3 jobs ahead",
+        "estimated_start": 1_700_010_000,
+        "started_at": 1_700_000_000,
+        "compute_seconds": 3_787.4,
+        "attempts": [lost, running],
+    }
+    job = {**JOB, "status": "queued", "trained_tokens": 123, "estimated_finish": 1_700_020_000, "osora": details}
+    service.on("GET", "/jobs/ftjob-1", Answer(body={**job, "result_files": ["file-2"]}))
+    assert osora("jobs", "show", "ftjob-1").output.splitlines() == [
+        "job            ftjob-1",
+        "status         queued",
+        "waiting for    3 jobs ahead",
+        "jobs ahead     3",
+        "base           osora-tiny",
+        "training file  file-1",
+        "step           61/120",
+        "tokens         123",
+        "compute        1 h 03 min",
+        "created        2023-11-14 22:13:20",
+        "started        2023-11-14 22:13:20",
+        "likely start   2023-11-15 01:00:00",
+        "likely end     2023-11-15 03:46:40",
+        "adapter        ft:osora-tiny:default::ab",
+        "result file    file-2",
+        "",
+        "attempt 1      lost, steps 0 to 40, 1 h 02 min of compute",
+        "  worker       box-7",
+        "  time         2023-11-14 22:13:20 to 2023-11-14 23:16:40",
+        f"  why          {lost['reason']}",
+        "",
+        "attempt 2      running, steps 40 to 61, 1 min 02 s of compute",
+        "  worker       box-8",
+        "  time         since 2023-11-14 22:13:20",
+    ]
 
 
 def test_events_are_shown_oldest_first(service: FakeService) -> None:
