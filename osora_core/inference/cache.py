@@ -40,13 +40,6 @@ class KVPool:
         for pool in (self.keys, self.values):
             pool[:, row, :, :length] = 0
 
-    def swap(self, a: int, b: int, length: int) -> None:
-        """Exchange the first `length` positions of two rows."""
-        for pool in (self.keys, self.values):
-            kept = pool[:, a, :, :length].clone()
-            pool[:, a, :, :length] = pool[:, b, :, :length]
-            pool[:, b, :, :length] = kept
-
 
 @dataclass(frozen=True)
 class CacheView:

@@ -158,8 +158,8 @@ class InferenceEngine:
                 finished.append((sequence, hidden[index, len(chunk) - 1]))
         if not finished:
             return []
-        for sequence, _ in finished:
-            self._promote(sequence)
+        # A prompt that is not read to its end filled the budget alone, so those that are lie at the front.
+        self._decoding += len(finished)
         return self._emit([s for s, _ in finished], torch.stack([h for _, h in finished]))
 
     def _score_prompt(self, sequence: _Sequence, hidden: Tensor) -> None:
@@ -172,15 +172,6 @@ class InferenceEngine:
             tokens = following[start : start + _SCORED_POSITIONS]
             logits = self.runtime.logits(hidden[start : start + len(tokens)])
             sequence.prompt_scores += score(logits, tokens, [sequence.request.params.top_logprobs] * len(tokens))
-
-    def _promote(self, sequence: _Sequence) -> None:
-        """Bring a sequence that has read its prompt to the end of the decoding rows."""
-        row, first = self._live.index(sequence), self._decoding
-        if row != first:
-            other = self._live[first]
-            self.pool.swap(row, first, max(sequence.cached, other.cached))
-            self._live[first], self._live[row] = sequence, other
-        self._decoding += 1
 
     def _decode(self) -> list[Output]:
         rows = self._live[: self._decoding]
