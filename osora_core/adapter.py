@@ -84,12 +84,8 @@ class Adapter:
             (directory / name).write_bytes(content)
 
     def to_zip(self) -> bytes:
-        """The directory as one uncompressed, deterministic ZIP: the object that is stored, hashed and downloaded."""
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            for name, content in self.files().items():
-                archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
-        return buffer.getvalue()
+        """The directory as one ZIP: the object that is stored, hashed and downloaded."""
+        return pack(self.files())
 
     @classmethod
     def load(cls, directory: Path) -> "Adapter":
@@ -139,7 +135,10 @@ class Adapter:
         )
 
     def check(self, basis: Basis) -> None:
-        """Raise IdentityMismatch, naming both hashes, unless this adapter was made on this base and basis."""
+        """Raise IdentityMismatch, naming both hashes, unless this adapter was made on this base and basis.
+
+        Raises CorruptArtifact if its vectors nevertheless do not fit.
+        """
         for what, mine, theirs in (
             ("base", self.base_fingerprint, basis.base_fingerprint),
             ("basis", self.basis_fingerprint, basis.fingerprint),
@@ -149,20 +148,23 @@ class Adapter:
                     f"the adapter was made on {what} {mine}, this is {what} {theirs}",
                     next_action=f"load the {what} that the adapter names, or train it again on this one",
                 )
-
-    def to_row(self, basis: Basis) -> Tensor:
-        """The adapter as a bank row [P] float32; what it does not adapt is zero. Checks identity and shapes first."""
-        self.check(basis)
         spans = {span.name: span for span in basis.spans}
-        row = torch.zeros(basis.row_length)
         for name, sigma in self.sigma.items():
             span, delta = spans.get(name), self.delta[name]
             if span is None or sigma.shape[0] > span.rank or delta.shape[0] != span.d_out:
                 raise CorruptArtifact(
                     f"{name} with sigma {tuple(sigma.shape)}, delta {tuple(delta.shape)} does not fit the basis"
                 )
-            row[span.start : span.start + sigma.shape[0]] = sigma
-            row[span.delta] = delta
+
+    def to_row(self, basis: Basis) -> Tensor:
+        """The adapter as a bank row [P] float32; what it does not adapt is zero. Checks identity and shapes first."""
+        self.check(basis)
+        row = torch.zeros(basis.row_length)
+        for span in basis.spans:
+            if span.name in self.sigma:
+                sigma = self.sigma[span.name]
+                row[span.start : span.start + sigma.shape[0]] = sigma
+                row[span.delta] = self.delta[span.name]
         return row
 
     @classmethod
@@ -178,6 +180,15 @@ class Adapter:
             basis_fingerprint=basis.fingerprint,
             basis_rank=basis.rank,
         )
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Files as one uncompressed ZIP, the same bytes for the same files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+    return buffer.getvalue()
 
 
 def _part(tensors: Mapping[str, Tensor], suffix: str) -> dict[str, Tensor]:
