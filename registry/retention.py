@@ -52,13 +52,13 @@ def expire(registry: Registry) -> int:
 
 
 def sweep(registry: Registry) -> int:
-    """Deletes objects older than `orphan_grace_hours` that no row names; returns how many.
+    """Deletes objects older than `orphan_grace_hours` that no row names, and unfinished ones; returns how many.
 
     Nothing of a job that has not ended: its attempts put an object there before they name it.
     """
     with registry.reading() as session:
         before = session.scalars(select(now() - registry.settings.orphan_grace_hours * 3600)).one()
-    swept = 0
+    swept = registry.store.clear_unfinished(before)
     for prefix in (_FILES, *_OF_JOBS):
         old = (found.key for found in registry.store.list(prefix) if found.modified_at < before)
         for keys in _batches(old):

@@ -1,12 +1,14 @@
 """Object storage: files, checkpoints and adapters, by key. Rows in the database point here."""
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, NotFoundError
-from obstore.store import from_url
+from obstore.store import LocalStore, from_url
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
@@ -14,6 +16,9 @@ from registry.blobs import DatabaseStore
 from registry.object_keys import StoredObject, checked, missing
 
 _CHUNK_BYTES = 1024 * 1024
+
+# obstore writes a file beside its place, under its name and a number, and then renames it. No key looks like that.
+_UNFINISHED = re.compile(r"#[0-9]+$")
 
 # obstore takes these apart from a store's own configuration.
 _CLIENT_OPTIONS = frozenset(
@@ -48,6 +53,12 @@ class ObjectStore(Protocol):
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """What is under a folder such as `adapters/ftjob-1`, in no order, read from the store as it is asked for."""
+
+    def clear_unfinished(self, before: float) -> int:
+        """Removes what is left of puts that were cut short before that time; returns how many. Nobody else sees them.
+
+        Only files on disk leave any that are ours to remove: a cloud's unfinished uploads are for a rule of its bucket.
+        """
 
 
 def open_store(url: str, options: dict[str, SecretStr], engine: Engine) -> ObjectStore:
@@ -128,3 +139,19 @@ class ObstoreStore:
         for batch in obstore.list(self._store, prefix):
             for found in batch:
                 yield StoredObject(found["path"], found["size"], found["last_modified"].timestamp())
+
+    def clear_unfinished(self, before: float) -> int:
+        """See `ObjectStore.clear_unfinished`."""
+        if not isinstance(self._store, LocalStore):
+            return 0
+        assert self._store.prefix is not None  # it was opened by a URL, which names a folder
+        cleared = 0
+        for folder, _, names in os.walk(self._store.prefix):
+            for path in (Path(folder, name) for name in names if _UNFINISHED.search(name)):
+                try:
+                    if path.stat().st_mtime < before:
+                        path.unlink()
+                        cleared += 1
+                except FileNotFoundError:
+                    continue  # it was finished, or another worker has cleared it
+        return cleared

@@ -1,7 +1,7 @@
 """What a tenant may ask of its jobs, and what it sees of them."""
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from registry import files, jobs
 from registry.context import Registry
@@ -243,6 +243,12 @@ def test_queue_positions(registry: Registry, principal: Principal, stranger: Pri
     with registry.reading() as session:
         now = [jobs.get(session, principal, job.id) for job in (first, third)]
         assert [jobs.queue_position(session, job) for job in now] == [None, 1]
+    with registry.transaction() as session:
+        session.execute(update(Job).where(Job.id == second.id).values(base="another"))
+    with registry.reading() as session:
+        rows = [session.get_one(Job, job.id) for job in (first, second, third)]
+        assert jobs.queue_positions(session, rows) == {second.id: 0, third.id: 0}
+        assert jobs.queue_positions(session, []) == {}
 
 
 def test_a_file_in_use_cannot_be_deleted(registry: Registry, principal: Principal) -> None:

@@ -356,6 +356,19 @@ class TestSweep:
         assert stored(registry) == {kept.object_key}
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_half_an_upload_goes_too(registry: Registry) -> None:
+    """A killed process leaves one beside its place on the disk, where no listing shows it."""
+    for name, hours_ago in (("old", 25), ("young", 23)):
+        moment = time.time() - hours_ago * 3600
+        path = registry.settings.data_dir / "objects" / "files" / f"{name}.jsonl#1"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half of it")
+        os.utime(path, (moment, moment))
+    assert retention.sweep(registry) == 1
+    assert [path.name for path in path.parent.iterdir()] == ["young.jsonl#1"]
+
+
 def test_a_row_that_comes_after_the_listing_keeps_its_object(registry: Registry, principal: Principal) -> None:
     """Such as one of a worker that was stopped for a day between its upload and its write."""
     key = put(registry, f"files/{principal.tenant_id}/late.jsonl", hours_ago=25)

@@ -1,17 +1,20 @@
 """One conformance suite for every object store."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from obstore import open_writer
+from obstore.store import from_url
 from pydantic import SecretStr
 
 from registry import blobs
 from registry.context import Registry
 from registry.db import make_engine
 from registry.errors import InvalidRequest, NotFound
-from registry.store import ObjectStore, open_store
+from registry.store import ObjectStore, ObstoreStore, open_store
 from tests.support.threads import in_parallel
 
 BIG = bytes(range(256)) * 10_000  # two and a half pieces
@@ -148,6 +151,25 @@ def test_what_a_listing_has_not_come_to_yet_may_go(store: ObjectStore, monkeypat
         store.delete("jobs/6/a")
     assert keys - seen <= {"jobs/6/a"}
     assert list(store.list("")) == []
+
+
+def test_what_is_left_of_a_put_that_was_cut_short_can_be_cleared(store: ObjectStore, tmp_path: Path) -> None:
+    for key in ("whole", "jobs/whole"):
+        store.put(key, b"x")
+    assert store.clear_unfinished(time.time() + 60) == 0
+    if isinstance(store, ObstoreStore) and store.url.startswith("file:"):
+        # As a process does that is killed while it writes: it opens the file, and never comes to its end.
+        folder = tmp_path / "a store"
+        writers = [open_writer(from_url(store.url), f"jobs/{name}", buffer_size=1) for name in ("old", "young")]
+        for writer in writers:
+            writer.write(b"half of it")
+            writer.flush()
+        old = next(folder.glob("jobs/old*"))
+        os.utime(old, (0, 0))
+        assert store.clear_unfinished(time.time() - 60) == 1
+        assert not old.exists()
+        assert len(list(folder.glob("jobs/young*"))) == 1
+    assert {found.key for found in store.list("")} == {"whole", "jobs/whole"}
 
 
 @pytest.mark.parametrize(
