@@ -65,7 +65,6 @@ class _Runner:
         self.written_at = 0.0
         self.metrics: dict[str, Any] = {}
         self.compute_seconds = 0.0
-        self.joined = False
         self.store_is_down = False
 
     def run(self) -> None:
@@ -106,7 +105,6 @@ class _Runner:
             spec = training_spec(attempt.hyperparameters, attempt.osora, rows=len(train), seed=attempt.seed)
             resumed = job(spec, None)
             self._say(_plan(resumed), data=asdict(spec))
-        self.joined = True
         self.engine.call(lambda e: e.add(resumed))
         reached("joined", attempt.job_id)
 
@@ -190,20 +188,21 @@ class _Runner:
         What a step takes longer than a draining worker has is lost: the job repeats it from its last checkpoint.
         """
         job_id = self.attempt.job_id
-        leaving = self.engine.post(lambda e: (job_id in e.jobs, e.remove(job_id) if job_id in e.jobs else None))
+        leaving = self.engine.post(lambda e: e.remove(job_id) if job_id in e.jobs else None)
         while True:
             try:
-                was_there, checkpoint = leaving.result(timeout=1.0)
+                checkpoint = leaving.result(timeout=1.0)
                 break
             except TimeoutError:
                 if self.patience.seconds_left() == 0:
                     raise GaveUp("the engine's step takes longer than the worker has") from None
-        if checkpoint is not None:
-            self._store_checkpoint(checkpoint, patiently=True)
-        while self.joined and not was_there:
-            report = self.reports.next()
-            if report == "lost" or not isinstance(report, str):
+        # What the engine has said up to here belongs to the job's history, and may be the job's end.
+        for report in self.reports.rest():
+            if not isinstance(report, Checkpoint):
                 self._react(report)
+        if checkpoint is not None:
+            self._flush_meter()
+            self._store_checkpoint(checkpoint, patiently=True)
 
     def _progress(self, progress: Progress) -> None:
         reached("stepped", self.attempt.job_id)
@@ -211,9 +210,14 @@ class _Runner:
         self.compute_seconds = progress.compute_seconds
         last = progress.step == progress.total_steps
         if last or time.monotonic() - self.written_at >= _METRICS_SECONDS:
-            metrics = self.meter.take(progress)
-            self._metrics(progress.step, progress.total_steps, metrics, remaining_seconds=metrics["remaining_seconds"])
+            self._flush_meter()
             self.written_at = time.monotonic()
+
+    def _flush_meter(self) -> None:
+        latest = self.meter.latest
+        if latest is not None:
+            metrics = self.meter.take()
+            self._metrics(latest.step, latest.total_steps, metrics, remaining_seconds=metrics["remaining_seconds"])
 
     def _metrics(
         self, step: int, total_steps: int, metrics: dict[str, Any], *, remaining_seconds: float | None

@@ -41,6 +41,12 @@ class Reports:
                 return signal
             return self._reports.popleft()
 
+    def rest(self) -> list[Report]:
+        """All reports that wait, taken at once."""
+        with self._changed:
+            reports, self._reports = list(self._reports), deque()
+            return reports
+
     def pause(self, seconds: float) -> None:
         """Sleep. Raises `Interrupted` with the signal when there is one, at once if there is one already."""
         with self._changed:
@@ -94,6 +100,8 @@ class ProgressMeter:
     tokens: int = 0
     seconds: float = 0.0
     steps: int = 0
+    latest: Progress | None = None
+    """The last step that was added since the metrics were taken."""
 
     def add(self, progress: Progress) -> None:
         self.loss += progress.loss
@@ -101,9 +109,12 @@ class ProgressMeter:
         self.tokens += progress.step_tokens
         self.seconds += progress.step_seconds
         self.steps += 1
+        self.latest = progress
 
-    def take(self, latest: Progress) -> dict[str, float]:
-        """The metrics of the steps added so far, `latest` being the last of them; starts anew."""
+    def take(self) -> dict[str, float]:
+        """The metrics of the steps added so far, which are at least one; starts anew."""
+        latest = self.latest
+        assert latest is not None
         step_seconds = self.seconds / self.steps
         metrics = {
             "epoch": round(latest.epoch, 3),

