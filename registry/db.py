@@ -10,6 +10,8 @@ Queues use `.with_for_update(skip_locked=True)`. PostgreSQL honours it; SQLAlche
 where the write lock already makes the transaction the only one.
 """
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +98,22 @@ def _make_sqlite_engine(url: URL) -> Engine:
 def _configure_sqlite(connection: Any, record: object) -> None:
     # None: the driver opens no transactions of its own; _begin_sqlite does, and says of which kind.
     connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode = WAL")
+    _turn_to_wal(connection)
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _turn_to_wal(connection: Any) -> None:
+    """Write-ahead logging, which the file then keeps. Several processes may turn a new file to it at once, and for that
+    SQLite does not wait as it does for a writer: it says at once that the file is locked."""
+    deadline = time.monotonic() + _SQLITE_BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _begin_sqlite(connection: Connection) -> None:
