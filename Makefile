@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PACKAGES := osora_core registry api inference worker client
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint check format clean
+.PHONY: help install demo serve test faults lint check format clean
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -28,8 +28,11 @@ demo: $(INSTALLED) ## Start the service, fine-tune on real input, show what chan
 serve: $(INSTALLED) ## Run the service here until Ctrl-C
 	@$(BIN)/osora serve
 
-test: lint ## Everything that must pass: linters, types, all tests
+test: lint ## Linters, types and tests: everything that must pass but the fault suite
 	@$(BIN)/python -m pytest
+
+faults: $(INSTALLED) ## Kill, stop and starve workers, brokers, databases and disks, and see that no job is lost
+	@$(BIN)/python -m pytest tests/faults
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

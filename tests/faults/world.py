@@ -121,6 +121,7 @@ class World:
     redis: OwnServer
     registry: Registry
     principal: Principal
+    headers: dict[str, str]
     publisher: Publisher
     workers: list[WorkerProcess] = field(default_factory=list)
 
@@ -287,7 +288,8 @@ def open_world(
         with registry.transaction() as session:
             plaintext = tenants.create_key(session, tenants.DEFAULT_TENANT, "test", tenants.ALL_SCOPES)[1]
             principal = tenants.authenticate(session, plaintext)
-        world = World(folder, settings, own, nursery, redis, registry, principal, publisher)
+        headers = {"authorization": f"Bearer {plaintext}"}
+        world = World(folder, settings, own, nursery, redis, registry, principal, headers, publisher)
         try:
             yield world
         finally:
