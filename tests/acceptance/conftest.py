@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,13 @@ class Service:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+@contextmanager
+def serving(data_dir: Path) -> Iterator[Service]:
     """Short leases, so that a killed worker is missed within seconds. Afterwards no process may be left."""
-    data_dir = tmp_path_factory.mktemp("service")
     own = {name: value for name, value in os.environ.items() if not name.startswith("OSORA_")}
     env = {
         **own,

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from client import Osora, OsoraAPIError
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, serving
 
 QUESTION = [{"role": "user", "content": "Which city?"}]
 
@@ -115,6 +115,23 @@ def test_a_job_survives_its_worker_being_killed(service: Service, tmp_path: Path
     assert outcomes == ["lost", "succeeded"]
     assert job["osora"]["attempts"][1]["first_step"] > 0
     assert answer(sdk, job["fine_tuned_model"])["text"] == "Rome"
+
+
+@pytest.mark.timeout(180)
+def test_a_service_that_is_stopped_and_started_again_continues_its_jobs(tmp_path: Path) -> None:
+    """Its private Redis forgets everything meanwhile."""
+    with serving(tmp_path / "home") as before:
+        job_id = submit(before.sdk, dataset(tmp_path / "bonn.jsonl", "Bonn", rows=64), epochs=12)
+        for event in before.sdk.jobs.events(job_id):
+            if event["message"].startswith("Checkpoint created"):
+                break
+    with serving(tmp_path / "home") as after:
+        job = finish(after.sdk, job_id)
+    assert job["status"] == "succeeded", job
+    first, second = job["osora"]["attempts"]
+    assert (first["outcome"], first["reason"]) == ("released", "its worker is stopping")
+    assert second["outcome"] == "succeeded"
+    assert second["first_step"] >= first["last_step"] > 0  # from the very step at which it was stopped
 
 
 def worker(service: Service) -> psutil.Process:
