@@ -4,11 +4,12 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar, assert_never
 
 from sqlalchemy.orm import Session
 
+from osora_core import canary
 from osora_core.data import Example, Renderer, read_examples
 from osora_core.errors import CorruptArtifact, DataError, OsoraCoreError, UserError
 from osora_core.training import Checkpoint, Evaluation, JobSpec, Outcome, Progress, TrainingJob
@@ -284,7 +285,10 @@ class _Runner:
 
     def _finished(self, outcome: Outcome) -> None:
         """Upload adapter and curve, read the adapter back, then publish both and end the job in one transaction."""
-        adapter, job_id = outcome.adapter, self.attempt.job_id
+        job_id = self.attempt.job_id
+        adapter = self.engine.call(
+            lambda e: replace(outcome.adapter, canary=canary.compute(e.runtime, outcome.adapter))
+        )
         data, curve = adapter.to_zip(), outcome.curve.to_csv().encode()
         folder = f"{job_id}/{self.attempt.number}"
         new = NewAdapter(
