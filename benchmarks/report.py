@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -105,8 +106,9 @@ class Report:
 
 
 def _width(spec: str) -> int:
-    digits = spec.lstrip("<>").split(".")[0].rstrip("df,")
-    return int(digits)
+    width = re.match(r"[<>^]?(\d+)", spec)
+    assert width is not None, spec
+    return int(width[1])
 
 
 def _cell(value: Any, spec: str) -> str:
