@@ -4,6 +4,7 @@ Shapes: L layers, C pool rows, G key/value heads, H query heads, D head size, B 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -78,3 +79,30 @@ class CacheView:
             enable_gqa=steps > 1 and heads != groups,
         )
         return out.reshape(rows, heads, steps, size).transpose(1, 2)
+
+    def attend_one(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """The same for one position a row, as batched products: query [B, H, D], key, value [B, G, D] -> [B, H * D]."""
+        rows, heads, size = query.shape
+        groups, read = key.shape[1], self.mask.shape[-1]
+        window = slice(self.start, self.start + rows)
+        keys, values = (pool[layer, window].flatten(0, 1) for pool in (self.pool.keys, self.pool.values))
+        keys[self._lines, self._places] = key.reshape(-1, size)
+        values[self._lines, self._places] = value.reshape(-1, size)
+        folded = query.reshape(rows * groups, heads // groups, size)
+        scores = torch.baddbmm(self._bias, folded, keys[:, :read].transpose(1, 2), alpha=scaling)
+        return torch.bmm(scores.softmax(dim=-1), values[:, :read]).view(rows, -1)
+
+    @cached_property
+    def _bias(self) -> Tensor:
+        """0 where a row may look and -inf where not, [B * G, 1, read]."""
+        hidden = torch.zeros(self.mask.shape, device=self.mask.device, dtype=self.pool.keys.dtype)
+        hidden = hidden.masked_fill_(~self.mask, -torch.inf).squeeze(1)
+        return hidden.repeat_interleave(self.pool.keys.shape[2], dim=0)
+
+    @cached_property
+    def _lines(self) -> Tensor:
+        return torch.arange(self.positions.shape[0] * self.pool.keys.shape[2], device=self.positions.device)
+
+    @cached_property
+    def _places(self) -> Tensor:
+        return self.positions[:, 0].repeat_interleave(self.pool.keys.shape[2])

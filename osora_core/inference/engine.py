@@ -10,7 +10,9 @@ from torch import Tensor
 from osora_core.bank import Bank
 from osora_core.errors import UserError
 from osora_core.inference.cache import CacheView, KVPool
+from osora_core.inference.decoder import Decoder
 from osora_core.inference.fairness import TOKEN_WEIGHT, FairQueue
+from osora_core.inference.lanes import Lanes
 from osora_core.inference.request import Output, Request, TokenScore
 from osora_core.inference.sampling import Sampler, sample, score
 from osora_core.inference.slots import AdapterSlots
@@ -25,7 +27,6 @@ _SCORED_POSITIONS = 128
 @dataclass(eq=False)
 class _Sequence:
     request: Request
-    slot: int
     stream: TextStream
     sampler: Sampler
     queued_seconds: float
@@ -47,11 +48,13 @@ class InferenceEngine:
         prefill_tokens: int = 2048,
     ) -> None:  # fmt: skip
         self.runtime = runtime
-        self.max_length = min(max_length or runtime.max_length, runtime.max_length)
+        self.max_length = min(max_length or runtime.max_length, runtime.max_length, _window(runtime))
         self.slots = AdapterSlots(Bank(runtime.basis, max(adapters, rows), device=runtime.device))
         self.pool = KVPool(
             runtime.model.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device
         )
+        self.lanes = Lanes(runtime.basis, rows, runtime.device)
+        self._decoder = Decoder(runtime) if Decoder.supports(runtime) else None
         self.prefill_tokens = prefill_tokens
         self.vocabulary = int(runtime.model.config.vocab_size)
         self._waiting = FairQueue()
@@ -126,7 +129,9 @@ class InferenceEngine:
             except Exception as error:
                 failures.append(Output(request.id, "", 0, "error", queued_seconds=queued, error=error))
             else:
-                self._live.append(_Sequence(request, slot, stream, sampler, queued))
+                rank = request.adapter.rank if request.adapter else 0
+                self.lanes.fill(len(self._live), self.slots.bank, slot, rank)
+                self._live.append(_Sequence(request, stream, sampler, queued))
         return failures
 
     def _prefill(self) -> list[Output]:
@@ -186,14 +191,14 @@ class InferenceEngine:
     def _forward(self, rows: list[_Sequence], start: int, ids: list[list[int]], positions: list[list[int]]) -> Tensor:
         """Hidden states [B, T, d] of the tokens `ids` at `positions`, rows starting at pool row `start`."""
         device = self.runtime.device
-        where = torch.tensor(positions, device=device)
+        where, tokens = torch.tensor(positions, device=device), torch.tensor(ids, device=device)
         read = 1 + max(p for row in positions for p in row if p < self.pool.length)
         cache = CacheView.of(self.pool, start, where, read)
-        slots = torch.tensor([s.slot for s in rows], device=device)
-        tokens = torch.tensor(ids, device=device)
-        if not any(s.slot for s in rows):
+        if self._decoder is not None and tokens.shape[1] == 1 and start == 0:
+            return self._decoder.hidden_states(tokens[:, 0], where[:, 0], cache, self.lanes).unsqueeze(1)
+        if all(s.request.adapter is None for s in rows):
             return self.runtime.hidden_states(tokens, position_ids=where, cache=cache)
-        with use_slots(self.slots.bank, slots):
+        with use_slots(self.lanes.bank, torch.arange(start + 1, start + 1 + len(rows), device=device)):
             return self.runtime.hidden_states(tokens, position_ids=where, cache=cache)
 
     def _emit(self, rows: list[_Sequence], hidden: Tensor) -> list[Output]:
@@ -261,4 +266,12 @@ class InferenceEngine:
         if target != source:
             moved = self._live[source]
             self.pool.move(source, target, moved.cached)
+            self.lanes.move(source, target)
             self._live[target] = moved
+
+
+def _window(runtime: Runtime) -> int:
+    """How far back every layer of the model looks: our attention reaches to the beginning, so no text may be longer."""
+    config = runtime.model.config
+    slides = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    return int(config.sliding_window) if slides else runtime.max_length

@@ -1,0 +1,103 @@
+"""A step of decoding, wired by us, is what transformers computes, for each family that it is used for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from osora_core.bank import Bank
+from osora_core.basis import BasisCache
+from osora_core.inference import InferenceEngine, Request, SamplingParams
+from osora_core.inference.decoder import FAMILIES, Decoder
+from osora_core.inference.lanes import Lanes
+from osora_core.linear import OsoraLinear, osora_update_reference
+from osora_core.runtime import Runtime
+from tests.support.inference import adapter, run
+from tests.support.tiny_base import make_tokenizer
+
+
+def make_family(folder: Path, kind: type[PretrainedConfig], **extra: Any) -> Path:
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    config = kind(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, max_position_embeddings=64, initializer_range=0.2,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None, **extra,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # biases and norms that are all zero or one would hide that they are left out
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", [MistralConfig, Qwen2Config, Qwen3Config])
+def test_every_family_decodes_as_transformers_does(tmp_path: Path, kind: type[PretrainedConfig]) -> None:
+    extra = {"sliding_window": None} if kind is MistralConfig else {}
+    path = make_family(tmp_path / "model", kind, **extra)
+    assert AutoConfig.from_pretrained(path).model_type in FAMILIES
+    runtime = Runtime.load("family", BasisCache(tmp_path / "cache"), path=str(path), device="cpu", rank=8)
+    assert Decoder.supports(runtime)
+    prompt = (5, 17, 40, 23, 9)
+    reference = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    expected = reference.generate(
+        torch.tensor([prompt]), attention_mask=torch.ones(1, 5), max_new_tokens=12, do_sample=False
+    )[0, 5:]
+    params = SamplingParams(max_tokens=12, logprobs=True)
+    scores = run(InferenceEngine(runtime, rows=2), [Request("a", prompt, params)])["a"].scores
+    generated = [token for token in expected.tolist() if token not in runtime.eos_ids]
+    assert [score.token for score in scores] == generated
+    # With an adapter: a step of ours after a prompt, against the whole text read by transformers.
+    mine = Request("b", prompt, SamplingParams(max_tokens=8, logprobs=True), adapter(runtime, "a", 1))
+    decoded = run(InferenceEngine(runtime, rows=2), [mine])["b"].scores
+    whole = (*prompt, *(score.token for score in decoded[:-1]))
+    last = Request("c", whole, SamplingParams(max_tokens=1, logprobs=True), mine.adapter)
+    read = run(InferenceEngine(runtime, rows=1), [last])["c"].scores[0]
+    assert (read.token, decoded[-1].token) == (decoded[-1].token, read.token)
+    assert read.logprob == pytest.approx(decoded[-1].logprob, abs=1e-4)
+
+
+def test_a_window_that_slides_bounds_the_length(tmp_path: Path) -> None:
+    """Attention here reaches back to the beginning: beyond the window it would differ from the model's own."""
+    path = make_family(tmp_path / "model", MistralConfig, sliding_window=16)
+    runtime = Runtime.load("family", BasisCache(tmp_path / "cache"), path=str(path), device="cpu", rank=8)
+    assert InferenceEngine(runtime, rows=1).max_length == 16
+
+
+@pytest.mark.parametrize("ranks", [(16, 3, 0), (5, 5, 2), (0, 0, 1)])
+def test_lanes_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int, ...]) -> None:
+    """Rows of several ranks in one batch, after a move, against the reference in float64."""
+    bank = Bank(runtime.basis, 3, device=runtime.device)
+    lanes = Lanes(runtime.basis, 4, runtime.device)
+    for row, rank in enumerate(ranks):
+        values = adapter(runtime, f"{row}", row).values.clone()
+        for span in runtime.basis.spans:
+            values[span.sigma][rank:] = 0
+            values[span.delta] *= rank > 0
+        bank.write(row + 1, values, rank)
+    # The last one takes a detour over another row.
+    for row, rank in enumerate(ranks[:2]):
+        lanes.fill(row, bank, row + 1, rank)
+    lanes.fill(3, bank, 3, ranks[2])
+    lanes.move(3, 2)
+    slots = torch.tensor([1, 2, 3])
+    layers = [module for module in runtime.model.modules() if isinstance(module, OsoraLinear)]
+    for layer in layers:
+        x = torch.randn(3, layer.Vt.shape[1])
+        sigma, delta = bank.layers[layer.index]
+        args = (t.double() for t in (layer.U, layer.S, layer.Vt, sigma, delta))
+        expected = layer.base(x).double() + osora_update_reference(x.double(), *args, slots, bank.ranks)
+        actual = lanes.linear(layer, x, lanes.ranks(3))
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=1e-4)
