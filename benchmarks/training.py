@@ -78,11 +78,15 @@ def random_basis(base: PreTrainedModel, rank: int) -> Iterator[None]:
 
 
 def wrap(base: PreTrainedModel, method: str) -> PeftModel:
+    """The base with one trainable adapter."""
     config = CONFIGS[method]()
     if isinstance(config, OsoraConfig) and base.device.type == "cuda":
         with random_basis(base, config.r):
-            return cast(PeftModel, get_peft_model(base, config))
-    return cast(PeftModel, get_peft_model(base, config))
+            model: Any = get_peft_model(base, config)
+    else:
+        model = get_peft_model(base, config)
+    # VeRA leaves its matrices on the CPU and would copy them at every step.
+    return cast(PeftModel, model.to(base.device))
 
 
 def kept_bytes(model: PeftModel, tokens: Tensor) -> int:
@@ -94,7 +98,8 @@ def kept_bytes(model: PeftModel, tokens: Tensor) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # Not the tensor itself: one that keeps its own output would keep itself alive for ever.
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         # Alive until everything is counted: a freed address would be used again.
