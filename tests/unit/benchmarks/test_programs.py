@@ -1,0 +1,115 @@
+"""Each program runs through on something tiny, and says of every target whether it was met."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import basis, quality, training
+from benchmarks.learners import Diverged, Osora
+from osora_core.data import Example
+from osora_core.training import JobSpec
+from osora_core.tuner import OsoraTunerLinear
+from tests.support.tiny_base import make_base
+from tests.support.tiny_models import make_model
+from tests.unit.benchmarks.conftest import Run
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+
+
+def test_basis(run: Run) -> None:
+    written = run(basis, "--size", 160, "--ways", "gram", "eigh")
+    assert {row["way"] for row in written["rows"]} == {"gram", "eigh"}
+    assert {row["spectrum"] for row in written["rows"]} == {"gaussian", "power", "exponential"}
+    met = {target["name"]: target["met"] for target in written["targets"]}
+    assert met == {
+        "error of singular values": True,
+        "excess of reconstruction": True,
+        "basis of Llama-8B, r=128": False,  # only a GPU can say
+    }
+
+
+def test_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(training.SHAPES, "cpu", ((2, 8), (1, 4)))
+    written = run(training, "--steps", 1)
+    rows = {(row["method"], row["tokens"], row["checkpointing"]): row for row in written["rows"]}
+    assert len(rows) == 3 * 2 * 2
+    assert not any("failed" in row for row in written["rows"])
+    for method in training.CONFIGS:
+        assert rows[method, "2x8", True]["kept_gib"] < rows[method, "2x8", False]["kept_gib"]
+    assert rows["osora r=128", "2x8", False]["kept_gib"] < rows["vera r=256", "2x8", False]["kept_gib"]
+    assert [target["value"] is not None for target in written["targets"]] == [True, True]
+
+
+def test_training_makes_its_random_basis_without_a_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osora_core.basis.top_triplets", lambda *_: pytest.fail("an SVD"))
+    from peft import get_peft_model
+
+    from osora_core import OsoraConfig
+
+    base = make_model()
+    with training.random_basis(base, 8):
+        model = get_peft_model(base, OsoraConfig(r=8, basis_rank=8))
+    assert sum(isinstance(module, OsoraTunerLinear) for module in model.modules()) == 14
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A handful of rows in the form of every dataset."""
+    folder = tmp_path / "data"
+    for name in quality.DATASETS:
+        (folder / name).mkdir(parents=True)
+    for split, count in (("train", 20), ("test", 4)):
+        pairs = [(f"help {i}", f"order {i % 2}") for i in range(count)]
+        lines = ["text,category", *(f'"{text}",{answer}' for text, answer in pairs)]
+        (folder / "banking77" / f"{split}.csv").write_text("\n".join(lines))
+        chats = [json.dumps({"messages": quality._turns(text, answer)}) for text, answer in pairs]
+        (folder / "snips" / f"{split}.jsonl").write_text("\n".join(chats))
+        questions = [json.dumps({"question": text, "answer": answer}) for text, answer in pairs]
+        (folder / "gsm8k" / f"{split}.jsonl").write_text("\n".join(questions))
+    return folder
+
+
+def test_quality_runs_resumes_and_summarises(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: list[Any] = ["--base", make_base(tmp_path / "base"), "--data", data, "--epochs", 2, "--batch-size", 8]
+    arguments += ["--rates", 0.01, 0.1, "--seeds", 0, 1, "--rows", 12, "--datasets", "banking77", "gsm8k"]
+    first = run(quality, *arguments, "--methods", "osora", "osora-s", "osora-o")
+    assert len(first["rows"]) == 2 * 3 * 3
+    assert all(row["rows"] == 11 for row in first["rows"])
+    counts = {row["method"]: row["parameters"] for row in first["rows"]}
+    assert counts["osora"] == counts["osora-s"] + counts["osora-o"]
+    # What was run is not run again; new methods join it.
+    monkeypatch.setattr(Osora, "learn", lambda *_: pytest.fail("trained again"))
+    peers = ("lora-1", "vera-256", "pissa-8", "full")
+    second = run(quality, *arguments, "--methods", "osora", "osora-s", "osora-o", *peers)
+    assert second["rows"][: len(first["rows"])] == first["rows"]
+    assert not any("failed" in row for row in second["rows"])
+    assert {row["method"] for row in second["rows"]} == {*counts, *peers}
+    values = {target["name"]: target["value"] for target in second["targets"]}
+    assert values["joint over osora-s, least of the datasets"] is not None
+    assert values["points behind LoRA r=8, most of the datasets"] is None
+
+
+def test_a_rate_that_diverges_is_kept_as_such_and_never_best(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = Osora.learn
+
+    def fragile(self: Osora, examples: list[Example], spec: JobSpec) -> Any:
+        if spec.learning_rate > 0.5:
+            raise Diverged("the loss became nan")
+        return learn(self, examples, spec)
+
+    monkeypatch.setattr(Osora, "learn", fragile)
+    written = run(
+        quality, "--base", make_base(tmp_path / "base"), "--data", data, "--datasets", "snips", "--methods", "osora",
+        "--rates", 0.01, 1, "--seeds", 0, 1, "--epochs", 1, "--rows", 8,
+    )  # fmt: skip
+    assert [(row["rate"], row["seed"], "diverged" in row) for row in written["rows"]] == [
+        (0.01, 0, False),
+        (1.0, 0, True),
+        (0.01, 1, False),
+    ]
