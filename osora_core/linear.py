@@ -245,10 +245,12 @@ def osora_add(x: Tensor, y: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Ten
     Computed in the factors' dtype, or in autocast's where it is on; returned in y's.
     """
     device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else U.dtype
-    with torch.autocast(device, enabled=False):
-        tokens, base = x.flatten(0, -2).to(dtype), y.flatten(0, -2).to(dtype)
-        added: Tensor = _Factored.apply(tokens, base, U.to(dtype), S, Vt.to(dtype), sigma, delta)  # type: ignore[no-untyped-call]
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return osora_add(x, y, U.to(dtype), S, Vt.to(dtype), sigma, delta)
+    tokens, base = x.flatten(0, -2).to(U.dtype), y.flatten(0, -2).to(U.dtype)
+    added: Tensor = _Factored.apply(tokens, base, U, S, Vt, sigma, delta)  # type: ignore[no-untyped-call]
     return added.view(y.shape).to(y.dtype)
 
 

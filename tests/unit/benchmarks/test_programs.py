@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import basis, quality, training
 from benchmarks.learners import Diverged, Osora
+from benchmarks.report import Report
 from osora_core.data import Example
 from osora_core.training import JobSpec
 from osora_core.tuner import OsoraTunerLinear
@@ -39,7 +40,20 @@ def test_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for method in training.CONFIGS:
         assert rows[method, "2x8", True]["kept_gib"] < rows[method, "2x8", False]["kept_gib"]
     assert rows["osora r=128", "2x8", False]["kept_gib"] < rows["vera r=256", "2x8", False]["kept_gib"]
-    assert [target["value"] is not None for target in written["targets"]] == [True, True]
+    assert [target["value"] for target in written["targets"]] == [None, None]  # only a GPU can say
+
+
+def test_training_compares_with_lora_at_the_large_batch_without_checkpointing() -> None:
+    report = Report("cpu", {})
+    report.device = "cuda"
+    for method, milliseconds, peak in (("osora r=128", 30.0, 8.0), ("lora r=16", 24.0, 10.0)):
+        for checkpointing, factor in ((False, 1), (True, 7)):
+            report.add(
+                method=method, tokens="4x1024", checkpointing=checkpointing, milliseconds=factor * milliseconds,
+                peak_gib=factor * peak,
+            )  # fmt: skip
+    training.targets(report)
+    assert [(target["value"], target["met"]) for target in report.targets] == [(1.25, False), (0.8, True)]
 
 
 def test_training_makes_its_random_basis_without_a_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
