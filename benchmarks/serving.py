@@ -1,0 +1,326 @@
+"""Serving: mixed batches of adapters against the bare base in the same engine, and against peers, in one run.
+
+    python -m benchmarks.serving [--device cpu|cuda] [--base NAME|DIR] [--json PATH]
+
+Every request has a prompt and an answer of its own length. All answers of mixed batches are compared with those that
+the same requests get alone. Ratios are medians over repeats, each of which measures both sides.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from statistics import median
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from benchmarks import report, serving_peers
+from benchmarks.serving_workload import (
+    CONTENTS,
+    LONGEST_ANSWER,
+    LONGEST_PROMPT,
+    Checker,
+    Clock,
+    Measured,
+    Question,
+    decode_rate,
+    load_runtime,
+    make_values,
+    percentile,
+    serve,
+)
+from inference.adapters import AdapterLoader
+from inference.schemas import AdapterRef
+from osora_core.adapter import Adapter
+from osora_core.inference import AdapterRow, InferenceEngine, Request
+from osora_core.runtime import Runtime
+
+BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 64, 256)}
+COLUMNS = {
+    "case": "32", "batch": "5d", "adapters": "8d", "registered": "10d", "tokens_per_second": "10.1f",
+    "ttft_p50_ms": "11.2f", "ttft_p95_ms": "11.2f", "itl_p50_ms": "10.2f", "itl_p95_ms": "10.2f", "itl_p99_ms": "10.2f",
+    "milliseconds": "12.3f", "kilobytes": "9.1f",
+}  # fmt: skip
+DECODE_STEPS = 32
+CLIENTS = 32
+# Of the store: few, so that the answers of all pairs can be computed alone.
+STORED_CONTENTS, QUESTIONS = 16, 4
+
+
+class Benchmark:
+    """The base, what to measure it with, and what came out."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options = options
+        self.folder = folder
+        self.batches = BATCHES[options.device]
+        self.runtime: Runtime = load_runtime(options.base, options.device, options.cache or folder, options.threads)
+        self.rank = min(options.rank, self.runtime.basis.rank)
+        self.report = report.Report(options.device, COLUMNS)
+        self.checker = Checker(self.runtime, self.rank)
+        self.rates: dict[str, float] = {}
+        self.length = LONGEST_PROMPT + LONGEST_ANSWER
+
+    def row(self, content: int, rank: int | None = None) -> AdapterRow:
+        rank = rank or self.rank
+        return AdapterRow(f"content-{content}-r{rank}", make_values(self.runtime, content, rank), rank)
+
+    def engine(self, rows: int, adapters: int, length: int | None = None) -> InferenceEngine:
+        return InferenceEngine(self.runtime, rows=rows, adapters=adapters, max_length=length or self.length)
+
+    def mixed_against_bare(self) -> None:
+        """Batches in which every row has another adapter, and the same requests on the bare base."""
+        for batch in self.batches:
+            rows = [self.row(content) for content in range(batch)]
+            questions = [Question.of(self.runtime, number) for number in range(batch * self.options.rounds)]
+            plain = [q.request(f"{i}", None) for i, q in enumerate(questions)]
+            mixed = [q.request(f"{i}", rows[i % batch]) for i, q in enumerate(questions)]
+            engine = self.engine(batch, batch)
+            pairs = []
+            for _ in range(self.options.repeats):
+                pairs.append((serve(engine, plain, batch), serve(engine, mixed, batch)))
+                if batch <= CONTENTS:
+                    answers = pairs[-1][1].answers
+                    self.checker.check((i % batch, i, answers[f"{i}"]) for i in range(len(mixed)))
+            for case, index, adapters in (("bare base", 0, 0), (f"adapters of rank {self.rank}", 1, batch)):
+                best = sorted((pair[index] for pair in pairs), key=lambda m: m.tokens_per_second)[len(pairs) // 2]
+                self.report.add(case=case, batch=batch, adapters=adapters, **best.columns())
+                self.rates[f"{case} {batch}"] = best.tokens_per_second
+            self.rates[f"served {batch}"] = median(b.tokens_per_second / a.tokens_per_second for a, b in pairs)
+
+    def decoding(self) -> None:
+        """Decode steps alone, at the largest batches: without prompts, joins and leaves."""
+        for batch in self.batches[-2:] if self.options.device == "cuda" else self.batches[-1:]:
+            prompt = tuple(range(10, 10 + 24))
+            engine = self.engine(batch, 2 * batch, 24 + 2 * DECODE_STEPS)
+            for rank in sorted({self.rank, min(16, self.rank)}, reverse=True):
+                rows = [self.row(content, rank) for content in range(batch)]
+                plain = [Request(f"{i}", prompt) for i in range(batch)]
+                mixed = [Request(f"{i}", prompt, adapter=row) for i, row in enumerate(rows)]
+                pairs = [
+                    (decode_rate(engine, plain, DECODE_STEPS), decode_rate(engine, mixed, DECODE_STEPS))
+                    for _ in range(2 * self.options.repeats)
+                ]
+                bare, with_adapters = (median(side) for side in zip(*pairs, strict=True))
+                self.rates[f"decoding {batch} rank {rank}"] = median(b / a for a, b in pairs)
+                self.report.add(case="decoding, bare base", batch=batch, adapters=0, tokens_per_second=bare)
+                self.report.add(
+                    case=f"decoding, rank {rank}", batch=batch, adapters=batch, tokens_per_second=with_adapters
+                )
+
+    def peers(self) -> None:
+        """The same uneven questions, for transformers and PEFT."""
+        batch = 64 if self.options.device == "cuda" else 32
+        questions = [Question.of(self.runtime, number) for number in range(batch * self.options.rounds)]
+        model = serving_peers.load_model(self.options.base, self.options.device)
+        static, mixed = "transformers generate, static", f"PEFT LoRA r={serving_peers.LORA_RANK}, mixed"
+        with self.report.guard(case=static, batch=batch):
+            rates = [serving_peers.static_generate(model, questions, batch) for _ in range(self.options.repeats)]
+            self.rates["static"] = median(rates)
+            self.report.add(case=static, batch=batch, adapters=0, tokens_per_second=self.rates["static"])
+        with self.report.guard(case=mixed, batch=batch):
+            # A batch is enough: on a CPU it takes as long as all of the others together.
+            self.rates["peft"] = serving_peers.peft_mixed(model, questions[:batch], batch)
+            self.report.add(case=mixed, batch=batch, adapters=batch, tokens_per_second=self.rates["peft"])
+        with self.report.guard(case="transformers continuous batching", batch=batch):
+            rate = serving_peers.continuous_batching(model, questions)
+            self.report.add(case="transformers continuous batching", adapters=0, tokens_per_second=rate)
+
+    def registered(self) -> None:
+        """One adapter or many registered in a store, read by the server's own loader; zipf traffic past the bank."""
+        many, asked = self.options.registered, self.options.requests
+        bank = max(CLIENTS, many // 10)
+        store = AdapterStore(self.runtime, self.folder / "store", self.rank, many)
+        random = Random(0)
+        weights = [1 / (index + 1) for index in range(many)]
+        zipf = [random.choices(range(many), weights, k=asked) for _ in range(1 + self.options.repeats)]
+        everything = sorted({index for draw in zipf for index in draw})
+        full = Node(self, store, bank, warm=range(bank))
+        all_warm = Node(self, store, len(everything), warm=everything)
+        spread: list[list[Measured]] = []
+        for _ in range(1 + self.options.repeats):
+            uniform = [random.randrange(bank) for _ in range(asked)]
+            spread.append([full.serve([0] * asked), full.serve(uniform)])
+        # From here on the full node turns over what it holds: each draw finds what the ones before it left.
+        turning = [[all_warm.serve(draw), full.serve(draw)] for draw in zipf]
+        sides = [[*one, *other] for one, other in zip(spread[1:], turning[1:], strict=True)]
+        cases = (("one registered", 1, 1), ("a full bank", bank, many), ("zipf, all of it warm", len(everything), many),
+                 ("zipf, past the bank", bank, many))  # fmt: skip
+        for (case, adapters, registered), measured in zip(cases, zip(*sides, strict=True), strict=True):
+            middle = sorted(measured, key=lambda m: m.tokens_per_second)[len(measured) // 2]
+            self.report.add(case=case, batch=CLIENTS, adapters=adapters, registered=registered, **middle.columns())
+        self.rates["registered"] = median(side[1].tokens_per_second / side[0].tokens_per_second for side in sides)
+        self.rates["zipf"] = median(side[3].tokens_per_second / side[2].tokens_per_second for side in sides)
+        self.rates["zipf ttft"] = median(
+            percentile(side[3].first_token, 95) / percentile(side[2].first_token, 95) for side in sides
+        )
+        loads = [self._cold_load(store, many - 1 - index) for index in range(min(50, many))]
+        self.rates["cold"] = median(loads)
+        self.report.add(case="cold load, median", registered=many, milliseconds=self.rates["cold"])
+        self.report.add(case="cold load, p95", registered=many, milliseconds=percentile(loads, 95))
+        self.report.add(case="adapter in the bank", kilobytes=self.runtime.basis.row_length * 4 / 1024)
+        self.report.add(case="adapter in the store", kilobytes=store.bytes / 1024)
+
+    def _cold_load(self, store: "AdapterStore", index: int) -> float:
+        """Milliseconds from the store to a row of the bank."""
+        slots = self.engine(1, 1).slots
+
+        async def load() -> float:
+            loader = AdapterLoader(store.get, self.runtime.basis, 2**30)
+            start = time.perf_counter()
+            slots.acquire(await loader.get(store.ref(index), 1.0))
+            if self.options.device == "cuda":
+                torch.cuda.synchronize()
+            return 1000 * (time.perf_counter() - start)
+
+        return asyncio.run(load())
+
+    def judge(self) -> None:
+        """Every target of the serving engine, met or not; those of another device are not measured."""
+        rates, cuda = self.rates, self.options.device == "cuda"
+
+        def at_least(name: str, key: str, wanted: float, unit: str = "of its peer") -> None:
+            value = rates.get(key)
+            self.report.target(name, value, unit, f">= {wanted}", value is not None and value >= wanted)
+
+        def at_most(name: str, value: float | None, wanted: float, unit: str) -> None:
+            self.report.target(name, value, unit, f"<= {wanted}", value is not None and value <= wanted)
+
+        served = rates.get(f"adapters of rank {self.rank} {64 if cuda else 32}")
+        for peer in ("static", "peft"):
+            if served is not None and peer in rates:
+                rates[f"over {peer}"] = served / rates[peer]
+        if cuda:
+            at_least("decoding, 64 adapters against the bare base", f"decoding 64 rank {self.rank}", 0.92)
+            at_least("decoding, 256 adapters against the bare base", f"decoding 256 rank {self.rank}", 0.90)
+            at_least("64 adapters against PEFT's mixed batch", "over peft", 5)
+        else:
+            at_least("32 adapters against the bare base", "served 32", 0.85)
+            at_least("32 adapters against transformers' static generate", "over static", 1.3)
+        at_least(f"{self.options.registered} registered against one", "registered", 0.95)
+        at_least("zipf past the bank against all of it warm: tokens/s", "zipf", 0.8)
+        at_most("zipf past the bank against all of it warm: p95 TTFT", rates.get("zipf ttft"), 2, "times")
+        at_most("cold load from a local store", rates.get("cold"), 20 if cuda else 5, "ms")
+        checked = self.checker
+        wrong = float(checked.wrong) if checked.compared else None
+        at_most(f"wrong answers among {checked.compared} of mixed batches", wrong, 0, "answers")
+
+
+class AdapterStore:
+    """Registered adapters as files of their own; beyond STORED_CONTENTS their bytes repeat."""
+
+    def __init__(self, runtime: Runtime, folder: Path, rank: int, count: int) -> None:
+        self._folder = folder
+        self._basis = runtime.basis
+        self._sha256: list[str] = []
+        self.bytes = 0
+        folder.mkdir(parents=True)
+        for index in range(count):
+            if index < STORED_CONTENTS:
+                row, modules = make_values(runtime, index, rank), set(runtime.basis.target_modules)
+                data = Adapter.from_row(row, runtime.basis, rank=rank, modules=modules, base=runtime.name).to_zip()
+                (folder / f"{index}").write_bytes(data)
+                self._sha256.append(hashlib.sha256(data).hexdigest())
+                self.bytes = len(data)
+            else:
+                os.link(folder / f"{index % STORED_CONTENTS}", folder / f"{index}")
+
+    def get(self, key: str) -> bytes:
+        return (self._folder / key).read_bytes()
+
+    def ref(self, index: int) -> AdapterRef:
+        return AdapterRef(
+            id=f"adp-{index}", name=f"ft:{index}", version=1, object_key=f"{index}",
+            sha256=self._sha256[index % STORED_CONTENTS], base_fingerprint=self._basis.base_fingerprint,
+            basis_fingerprint=self._basis.fingerprint,
+        )  # fmt: skip
+
+
+class Node:
+    """An inference server without HTTP: the loader and an engine. Host memory holds as many adapters as the bank."""
+
+    def __init__(self, benchmark: Benchmark, store: AdapterStore, bank: int, warm: Sequence[int]) -> None:
+        self._benchmark = benchmark
+        self._store = store
+        self._engine = benchmark.engine(CLIENTS, bank)
+        self._capacity = bank * benchmark.runtime.basis.row_length * 4
+        self._loader = AdapterLoader(store.get, benchmark.runtime.basis, self._capacity)
+        self.warm(warm)
+
+    def warm(self, indices: Sequence[int]) -> None:
+        """Bring adapters into host memory and bank."""
+
+        async def load() -> None:
+            for index in indices:
+                row = await self._loader.get(self._store.ref(index), 1.0)
+                self._engine.slots.acquire(row)
+                self._engine.slots.release(row)
+
+        asyncio.run(load())
+
+    def serve(self, asked: Sequence[int]) -> Measured:
+        """One request for each adapter asked for, from CLIENTS clients that each send one after another."""
+        measured = asyncio.run(self._serve(asked))
+        self._benchmark.checker.check(
+            (index % STORED_CONTENTS, place % QUESTIONS, measured.answers[f"{place}"])
+            for place, index in enumerate(asked)
+        )
+        return measured
+
+    async def _serve(self, asked: Sequence[int]) -> Measured:
+        # The engine steps in this thread, which has computed before: a second one would compete for the cores.
+        clock, places = Clock(), iter(enumerate(asked))
+        loading: dict[asyncio.Task[AdapterRow], Request] = {}
+        left = len(asked)
+        while left or loading or self._engine.busy:
+            while left and clock.open < CLIENTS:
+                place, index = next(places)
+                left -= 1
+                clock.begin(f"{place}")
+                request = Question.of(self._benchmark.runtime, place % QUESTIONS).request(f"{place}", None)
+                loading[asyncio.create_task(self._loader.get(self._store.ref(index), 1.0))] = request
+            await asyncio.sleep(0)
+            if loading and not self._engine.busy:
+                await asyncio.wait(loading, return_when=asyncio.FIRST_COMPLETED)
+            for task in [task for task in loading if task.done()]:
+                self._engine.add(replace(loading.pop(task), adapter=task.result()))
+            if self._engine.busy:
+                clock.take(self._engine.step())
+        return clock.measured
+
+
+def main() -> None:
+    """The command."""
+    parser = report.parser(__doc__)
+    parser.add_argument("--base", default="osora-tiny", help="name or path (default: %(default)s)")
+    parser.add_argument("--cache", type=Path, help="where to keep the basis; default: a directory that is deleted")
+    parser.add_argument("--rank", type=int, default=128, help="of the adapters (default: %(default)s)")
+    parser.add_argument("--registered", type=int, default=10_000, help="adapters in the store (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=96, help="a measurement of the store (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="requests a row of the batch (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="that compute (default: as many as cores)")
+    options = parser.parse_args()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory(prefix="osora-serving-") as folder:
+        benchmark = Benchmark(options, Path(folder))
+        try:
+            for part in (benchmark.mixed_against_bare, benchmark.decoding, benchmark.registered, benchmark.peers):
+                with benchmark.report.guard(case=part.__name__):
+                    part()
+
+            benchmark.judge()
+        finally:
+            benchmark.report.write(options.json)
+
+
+if __name__ == "__main__":
+    main()
