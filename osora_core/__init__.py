@@ -6,7 +6,8 @@
     model = get_peft_model(base, OsoraConfig(r=128))
 
 Importing OsoraConfig registers the method with PEFT, so do it before `PeftModel.from_pretrained` as well. The engines
-need no PEFT, which takes seconds to import: it comes only with that name.
+need no PEFT, which takes seconds to import: it comes only with that name. The basis of a base is computed once and
+stored in $OSORA_CACHE, or ~/.cache/osora.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -323,3 +323,11 @@ def test_a_merge_in_the_tuner_is_the_merge_of_the_service() -> None:
     factors = basis_module.Factors(layer.U, layer.S, layer.Vt)
     model.merge_adapter()
     assert torch.equal(layer.weight, merged_weight(plain.data, factors, sigma, delta, 8))
+
+
+def test_the_default_cache_lies_where_the_docs_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSORA_CACHE", str(tmp_path))
+    assert BasisCache.default().directory == tmp_path
+    monkeypatch.delenv("OSORA_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert BasisCache.default().directory == tmp_path / "home" / ".cache" / "osora"
