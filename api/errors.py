@@ -5,13 +5,12 @@ import logging
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from api.schemas import ErrorBody, ErrorDetail
 from api.validation import explain
 from registry.errors import InvalidFile, InvalidRequest, OsoraError, Unavailable
+from registry.outages import DATABASE_OUTAGES, STORE_OUTAGES
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +28,10 @@ def install(app: FastAPI) -> None:
     app.exception_handler(OsoraError)(_on_osora_error)
     app.exception_handler(RequestValidationError)(_on_validation_error)
     app.exception_handler(HTTPException)(_on_http_exception)
-    app.exception_handler(OperationalError)(_on_database_down)
-    app.exception_handler(PoolTimeout)(_on_database_down)
+    for outage in DATABASE_OUTAGES:
+        app.exception_handler(outage)(_on_database_down)
+    for outage in STORE_OUTAGES:
+        app.exception_handler(outage)(_on_store_down)
     app.exception_handler(Exception)(_on_unexpected)
 
 
@@ -80,6 +81,16 @@ async def _on_database_down(request: Request, error: Exception) -> JSONResponse:
     logger.error("request %s: the database failed", request.state.request_id, exc_info=error)
     unavailable = Unavailable(
         "the database does not answer", code="database_unavailable", next_action="try again in a moment"
+    )
+    return respond(unavailable.status, body_of(unavailable))
+
+
+async def _on_store_down(request: Request, error: Exception) -> JSONResponse:
+    logger.error("request %s: the object store failed", request.state.request_id, exc_info=error)
+    unavailable = Unavailable(
+        "the object store does not take or give this now",
+        code="object_store_unavailable",
+        next_action="try again in a moment",
     )
     return respond(unavailable.status, body_of(unavailable))
 

@@ -4,18 +4,13 @@ from obstore.exceptions import GenericError, JoinError, PermissionDeniedError, U
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-OUTAGES = (
-    # The database restarts, its disk is full, or its connections are used up.
-    OperationalError,
-    InterfaceError,
-    PoolTimeout,
-    # The object store's: a full disk is a GenericError, and somebody renews expired credentials sooner or later.
-    GenericError,
-    JoinError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-    OSError,
-)
+DATABASE_OUTAGES = (OperationalError, InterfaceError, PoolTimeout)
+"""The database restarts, its disk is full, or its connections are used up."""
+
+STORE_OUTAGES = (GenericError, JoinError, PermissionDeniedError, UnauthenticatedError)
+"""The object store's: a full disk is a GenericError, and somebody renews expired credentials sooner or later."""
+
+OUTAGES = (*DATABASE_OUTAGES, *STORE_OUTAGES, OSError)
 
 
 def first_line(error: Exception) -> str:

@@ -54,6 +54,18 @@ class TestUpload:
     def test_fields(self, client: httpx.Client, fields: dict[str, str], param: str) -> None:
         assert error_of(upload(client, **fields), 400)["param"] == param
 
+    def test_while_the_object_store_is_away(self, client: httpx.Client, registry: Registry) -> None:
+        objects = registry.settings.data_dir / "objects"
+        away = objects.rename(objects.with_name("away"))
+        objects.touch()  # a folder that cannot be written to, for root as well
+        response = upload(client)
+        error = error_of(response, 503)
+        assert (error["code"], response.headers["retry-after"]) == ("object_store_unavailable", "1")
+        objects.unlink()
+        away.rename(objects)
+        assert client.get("/files").json()["data"] == []
+        assert upload(client).status_code == 200
+
     def test_no_file(self, client: httpx.Client) -> None:
         # A field without a file name makes httpx send a form without a file.
         fields = {"purpose": (None, "fine-tune")}
