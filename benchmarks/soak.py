@@ -108,7 +108,7 @@ class Soak:
 
     def run(self) -> None:
         """Submit, strike and watch."""
-        self._strike_at = time.monotonic() + self.options.kill_seconds
+        self._strike_at = time.monotonic() + self.options.kill_seconds / 4
         moved_at, ended_before = time.monotonic(), 0
         while True:
             self.place.fleet.tend()

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from osora_core import bases
 from osora_core.adapter import Adapter
@@ -89,6 +90,7 @@ def make_base(folder: Path) -> Path:
         pad_token_id=tokenizer.pad_token_id,
         initializer_range=0.2,
     )
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
