@@ -194,8 +194,8 @@ class InferenceEngine:
         where, tokens = torch.tensor(positions, device=device), torch.tensor(ids, device=device)
         read = 1 + max(p for row in positions for p in row if p < self.pool.length)
         cache = CacheView.of(self.pool, start, where, read)
-        if self._decoder is not None and tokens.shape[1] == 1 and start == 0:
-            return self._decoder.hidden_states(tokens[:, 0], where[:, 0], cache, self.lanes).unsqueeze(1)
+        if self._decoder is not None:
+            return self._decoder.hidden_states(tokens, cache, self.lanes)
         if all(s.request.adapter is None for s in rows):
             return self.runtime.hidden_states(tokens, position_ids=where, cache=cache)
         with use_slots(self.lanes.bank, torch.arange(start + 1, start + 1 + len(rows), device=device)):

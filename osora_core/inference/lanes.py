@@ -1,6 +1,6 @@
 """The adapters of the live sequences, laid out by pool row, and what each linear adds for them.
 
-Shapes: B rows, R the basis rank, K <= R the largest rank in use, d_in and d_out a weight's sizes, C pool rows.
+Shapes: B rows, T tokens a row, R the basis rank, d_in and d_out a weight's sizes, C pool rows.
 """
 
 import torch
@@ -44,22 +44,22 @@ class Lanes:
         self._scales[:, target] = self._scales[:, source]
         self._rank[target] = self._rank[source]
 
-    def ranks(self, rows: int) -> int:
-        """The largest rank among the first rows; 0 if all of them are the bare base."""
-        return max(self._rank[:rows])
+    def rank(self, start: int, rows: int) -> int:
+        """The largest rank among `rows` rows from `start` on; 0 if all of them are the bare base."""
+        return max(self._rank[start : start + rows])
 
-    def linear(self, layer: OsoraLinear, x: Tensor, rank: int) -> Tensor:
-        """What `layer` makes of x [B, d_in], one token of each of the first B rows, using `rank` triplets.
+    def linear(self, layer: OsoraLinear, x: Tensor, start: int, rank: int) -> Tensor:
+        """What `layer` makes of x [B, T, d_in], the tokens of B rows from `start` on, using `rank` triplets.
 
         The update of `osora_core.linear`, its two products with U as one: both have the same right-hand side.
         """
         y: Tensor = layer.base(x)
         if rank == 0:
             return y
-        rows, rank = x.shape[0], min(rank, layer.S.shape[0])
-        start = self._starts[layer.index]
+        window, rank = slice(start, start + x.shape[0]), min(rank, layer.S.shape[0])
+        column = self._starts[layer.index]
         z = F.linear(x, layer.Vt[:rank])
-        scaled = (z * self._scales[:, :rows, start : start + rank]).to(x.dtype)
-        inner, outer = F.linear(scaled.view(2 * rows, rank), layer.U[:, :rank]).view(2, rows, -1)
-        delta = self.bank.layers[layer.index][1][1 : rows + 1]
+        scaled = (z * self._scales[:, window, None, column : column + rank]).to(x.dtype)
+        inner, outer = F.linear(scaled, layer.U[:, :rank])
+        delta = self.bank.layers[layer.index][1][1:][window].unsqueeze(1)
         return torch.addcmul(y + inner, delta.to(x.dtype), outer)

@@ -99,5 +99,5 @@ def test_lanes_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int, ..
         sigma, delta = bank.layers[layer.index]
         args = (t.double() for t in (layer.U, layer.S, layer.Vt, sigma, delta))
         expected = layer.base(x).double() + osora_update_reference(x.double(), *args, slots, bank.ranks)
-        actual = lanes.linear(layer, x, lanes.ranks(3))
+        actual = lanes.linear(layer, x.unsqueeze(1), 0, lanes.rank(0, 3)).squeeze(1)
         torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=1e-4)

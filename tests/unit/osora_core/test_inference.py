@@ -110,8 +110,8 @@ def test_log_probabilities_are_those_of_the_whole_text(runtime: Runtime, base_pa
 
 def test_queueing_is_timed(runtime: Runtime) -> None:
     engine = InferenceEngine(runtime, rows=1)
-    for name in "ab":
-        engine.add(Request(name, prompt(runtime, 0), SamplingParams(max_tokens=3)))
+    for request in [Request(name, prompt(runtime, 0), SamplingParams(max_tokens=3)) for name in "ab"]:
+        engine.add(request)
     waited: dict[str, float] = {}
     while engine.busy:
         waited |= {output.request_id: output.queued_seconds for output in engine.step()}
