@@ -20,7 +20,7 @@ from inference.store import ArtifactStore
 from osora_core.adapter import Adapter
 from osora_core.basis import BasisCache
 from osora_core.inference import InferenceEngine, Output
-from osora_core.runtime import Runtime
+from osora_core.runtime import Runtime, set_threads
 from tests.integration.api.servers import running
 from tests.support.tiny_base import make_base
 
@@ -132,7 +132,9 @@ class InferenceServer:
 
 
 @pytest.fixture
-def server(served_runtime: Runtime, tmp_path: Path) -> Iterator[InferenceServer]:
+def server(served_runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceServer]:
+    # A model this small gains nothing from a second thread, and waits for it where other programs have the cores.
+    monkeypatch.setattr("inference.loop.set_threads", lambda: set_threads(1))
     folder = tmp_path / "objects"
     folder.mkdir()
     settings = InferenceSettings(

@@ -1,15 +1,20 @@
 """The server over HTTP: every option, every refusal, and what one request can do to another: nothing."""
 
+import io
 import json
 import re
+import tempfile
+import zipfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
 from httpx_sse import EventSource
+from safetensors.torch import load
 
 from osora_core.adapter import Adapter
 from tests.unit.inference.conftest import InferenceServer
@@ -214,6 +219,28 @@ def test_a_full_queue_says_when_to_come_back_and_keeps_room_for_others(server: I
         server.steps.go.set()
         assert other.result().status_code == 200
     assert sorted(done.result().status_code for done in flood) == [200] * 3 + [429] * 4
+
+
+def test_an_export_is_a_lora_that_adds_what_the_adapter_does(server: InferenceServer) -> None:
+    ref = server.publish("leaver", seed=5)
+    answer = server.http.post("/export", json={"base": "tiny", "adapter": ref, "format": "lora"})
+    assert answer.status_code == 200, answer.text
+    assert "adp-leaver-lora.zip" in answer.headers["content-disposition"]
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        config = json.loads(archive.read("adapter_config.json"))
+        tensors = load(archive.read("adapter_model.safetensors"))
+    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 8, 8)
+    assert len(tensors) == 2 * len(server.runtime.basis.factors)
+
+
+def test_an_export_of_what_is_not_the_named_adapter_fails_and_leaves_no_file(
+    server: InferenceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ref = server.publish("leaver", seed=5) | {"sha256": "0" * 64}
+    answer = server.http.post("/export", json={"base": "tiny", "adapter": ref, "format": "merged"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "corrupt_artifact")
+    assert list(tmp_path.glob("osora-export-*")) == []
 
 
 def test_only_our_own_processes_are_answered(server: InferenceServer) -> None:
