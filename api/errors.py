@@ -28,10 +28,10 @@ def install(app: FastAPI) -> None:
     app.exception_handler(OsoraError)(_on_osora_error)
     app.exception_handler(RequestValidationError)(_on_validation_error)
     app.exception_handler(HTTPException)(_on_http_exception)
-    for outage in DATABASE_OUTAGES:
-        app.exception_handler(outage)(_on_database_down)
-    for outage in STORE_OUTAGES:
-        app.exception_handler(outage)(_on_store_down)
+    for of_database in DATABASE_OUTAGES:
+        app.exception_handler(of_database)(_on_database_down)
+    for of_store in STORE_OUTAGES:
+        app.exception_handler(of_store)(_on_store_down)
     app.exception_handler(Exception)(_on_unexpected)
 
 

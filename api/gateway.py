@@ -30,11 +30,11 @@ class InferenceGateway:
         """The servers in this key's order; losing one moves only the keys that it was first for."""
         return sorted(self._urls, key=lambda url: hashlib.sha256(f"{url} {key}".encode()).digest())
 
-    async def generate(self, payload: Mapping[str, Any], key: str, request_id: str) -> httpx.Response:
+    async def ask(self, path: str, payload: Mapping[str, Any], key: str, request_id: str) -> httpx.Response:
         """The answer of the first server that gives one, its body unread; the caller closes it.
 
         A server that cannot be reached, breaks off before it answers, or says 429 or 503 is passed over: nothing has
-        reached the client yet, and a generation changes nothing. If all say so, the last answer is returned.
+        reached the client yet, and what is asked there changes nothing. If all say so, the last answer is returned.
 
         Raises:
             Unavailable: no server answered.
@@ -42,13 +42,15 @@ class InferenceGateway:
         refusal: httpx.Response | None = None
         for url in self.ranked(key):
             request = self._http.build_request(
-                "POST", f"{url}/generate", json=payload, headers={**self._headers, "x-request-id": request_id}
+                "POST", f"{url}{path}", json=payload, headers={**self._headers, "x-request-id": request_id}
             )
             try:
                 response = await self._http.send(request, stream=True)
             except httpx.ReadTimeout:
                 raise Unavailable(
-                    "the generation took too long", code="generation_timeout", next_action="lower max_tokens"
+                    "the inference server took too long",
+                    code="inference_timeout",
+                    next_action="ask for less at once, such as fewer tokens",
                 ) from None
             except httpx.TransportError:
                 continue

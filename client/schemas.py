@@ -9,6 +9,9 @@ JobStatus = Literal["validating_files", "queued", "running", "paused", "succeede
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 
+AdapterFormat = Literal["osora", "lora", "merged"]
+
+
 class Message(TypedDict):
     role: Literal["system", "user", "assistant", "tool"]
     content: str

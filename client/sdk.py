@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from client.discovery import discover
-from client.schemas import Adapter, Base, Checkpoint, Event, File, Generation, Job, Key, Message
+from client.schemas import Adapter, AdapterFormat, Base, Checkpoint, Event, File, Generation, Job, Key, Message
 from client.streams import GenerationStream, follow
 from client.transport import Transport, segment
 
@@ -173,14 +173,18 @@ class Adapters(_Resource):
         found: Adapter = self._transport.request("GET", f"/adapters/{segment(adapter)}")
         return found
 
-    def download(self, adapter: str, path: str | os.PathLike[str]) -> int:
-        """Write the adapter (a zipped PEFT directory) to `path`, whole or not at all; returns its bytes."""
+    def download(self, adapter: str, path: str | os.PathLike[str], format: AdapterFormat = "osora") -> int:
+        """Write the adapter, zipped, to `path`, whole or not at all; returns its bytes.
+
+        `format`: "osora" is the PEFT directory as it was trained, "lora" the same as a LoRA, "merged" a checkpoint of
+        the base with the adapter folded in.
+        """
         target = Path(path)
         part = target.with_name(f".{target.name}.part")
         size = 0
         try:
             source = f"/adapters/{segment(adapter)}/download"
-            with self._transport.stream("GET", source) as response, part.open("wb") as out:
+            with self._transport.stream("GET", source, params={"format": format}) as response, part.open("wb") as out:
                 for chunk in response.iter_bytes():
                     size += out.write(chunk)
             part.replace(target)

@@ -38,6 +38,8 @@ def follow(transport: Transport, path: str, after: str | None, patience_seconds:
                 for sse in EventSource(response).iter_sse():
                     if sse.event == "done":
                         return
+                    if not sse.data:  # what httpx-sse makes of a comment that follows an event with an id
+                        continue
                     last_id = sse.id or last_id
                     yield json.loads(sse.data)
             lost: Exception = OsoraConnectionError(transport.target.url, "the event stream broke off")

@@ -8,14 +8,17 @@ from typing import Annotated, Any, TypeVar
 
 import anyio
 from fastapi import Depends, FastAPI, Header, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.background import BackgroundTask
 
 from inference import errors
 from inference.adapters import AdapterLoader
 from inference.errors import ServerError
+from inference.exports import Exporter
 from inference.generation import Generation, Served
 from inference.loop import EngineLoop
-from inference.schemas import GenerateRequest
+from inference.schemas import ExportRequest, GenerateRequest
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_core.data import Renderer
@@ -69,15 +72,26 @@ def create_app(
     async def bases() -> dict[str, Any]:
         return {"data": [served.describe() for served in app.state.served.values()]}
 
-    @app.post("/generate", dependencies=own_processes)
-    async def generate(body: GenerateRequest, request: Request) -> Response:
-        served = app.state.served.get(body.base)
+    def held(base: str) -> Served:
+        served: Served | None = app.state.served.get(base)
         if served is None:
             raise ServerError(
-                503, "service_unavailable_error", "base_not_loaded", f"this server does not hold base {body.base!r}",
+                503, "service_unavailable_error", "base_not_loaded", f"this server does not hold base {base!r}",
                 next_action="give API and inference server the same OSORA_BASES",
             )  # fmt: skip
-        generation = Generation(served, body)
+        return served
+
+    exporter = Exporter(store.get, settings.base_paths)
+
+    @app.post("/export", dependencies=own_processes)
+    async def export(body: ExportRequest) -> Response:
+        path = await run_in_threadpool(exporter.make, held(body.base).runtime, body)
+        name = f"{body.adapter.id}-{body.format}.zip"
+        return FileResponse(path, media_type="application/zip", filename=name, background=BackgroundTask(path.unlink))
+
+    @app.post("/generate", dependencies=own_processes)
+    async def generate(body: GenerateRequest, request: Request) -> Response:
+        generation = Generation(held(body.base), body)
         if body.stream:
             pieces = generation.pieces()
             # The first piece is awaited here so that a refusal still has its own status.

@@ -1,6 +1,6 @@
 """What the API sends and gets back. Internal: the API has validated and authorised."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -15,6 +15,14 @@ class AdapterRef(BaseModel):
     sha256: str
     base_fingerprint: str
     basis_fingerprint: str
+
+
+class ExportRequest(BaseModel):
+    """An adapter in another form."""
+
+    base: str
+    adapter: AdapterRef
+    format: Literal["lora", "merged"]
 
 
 class GenerateRequest(BaseModel):

@@ -53,6 +53,12 @@ def get(session: Session, principal: Principal, id_or_name: str, *, param: str =
     return adapter
 
 
+def refer(registry: Registry, principal: Principal, id_or_name: str) -> AdapterRef:
+    """`get`, for who only wants the reference, in a session of its own."""
+    with registry.reading() as session:
+        return AdapterRef.of(get(session, principal, id_or_name))
+
+
 def list(
     session: Session,
     principal: Principal,

@@ -61,9 +61,15 @@ def main() -> None:
             quiet=True,
         )
         worker.start()
-        node.stop()
+        ended = node.stop()
         publisher.close()
-    sys.exit(1 if node.failed else worker.exitcode or 0)
+    code = 1 if node.failed else worker.exitcode or 0
+    if not ended:
+        # A thread that still computes would be caught inside PyTorch by the interpreter's own end, which aborts.
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

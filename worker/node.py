@@ -74,18 +74,20 @@ class Node:
         """
         self._draining.set()
 
-    def stop(self) -> None:
-        """End all threads; attempts that are still held are left to their leases."""
+    def stop(self) -> bool:
+        """End all threads, and say whether they have ended; attempts that are still held are left to their leases."""
         self.drain()
         for periodic in self._periodic:
             periodic.stop()
         for engine in self._engines.values():
             engine.stop(_ENGINE_STOP_SECONDS)
+        ended = not any(thread.is_alive() for thread in (*self._engines.values(), *self._periodic))
         try:
             with self.registry.transaction() as session:
                 workers.gone(session, self.worker_id)
         except Exception as error:
             logger.warning("the database did not hear that this worker has stopped: %s", error)
+        return ended
 
     def train(self, job_id: str) -> None:
         """Run a job until it ends, is given back, or is somebody else's. Returns at once if it is not to be had."""

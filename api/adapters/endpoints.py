@@ -1,13 +1,17 @@
 """Trained adapters. `{adapter}` is an id or a name; a name may contain slashes, if its base's does."""
 
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
 from api.adapters.schemas import AdapterOut, AdaptersQuery, DownloadQuery
-from api.deps import ReaderDep, ReadSessionDep, RegistryDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, WriterDep
 from api.downloads import attachment
+from api.generate.proxy import pass_on
+from api.generate.target import Target
 from api.schemas import Deleted, ListPage, errors
 from registry import adapters
 
@@ -35,26 +39,31 @@ def list_adapters(
     responses={
         200: {"content": {"application/zip": {}}},
         304: {"description": "The client has this version."},
-        **errors(400, 401, 403, 404),
+        **errors(400, 401, 403, 404, 503),
     },
 )
-def download_adapter(
+async def download_adapter(
     adapter: IdOrName,
-    registry: RegistryDep,
+    request: Request,
+    services: ServicesDep,
     principal: ReaderDep,
     query: Annotated[DownloadQuery, Query()],
     if_none_match: Annotated[str, Header()] = "",
 ) -> Response:
-    """A ZIP of a PEFT directory: `adapter_config.json`, `adapter_model.safetensors`. ETag: its SHA-256."""
-    with registry.reading() as session:
-        found = adapters.get(session, principal, adapter)
-    headers = {"etag": f'"{found.sha256}"'}
-    if found.sha256 in if_none_match:
+    """A ZIP with `adapter_config.json` and `adapter_model.safetensors`, or of a whole checkpoint.
+
+    As it was trained, its ETag is its SHA-256; the other forms are made anew each time, by an inference server.
+    """
+    ref = await run_in_threadpool(adapters.refer, services.registry, principal, adapter)
+    if query.format != "osora":
+        payload = {**Target(ref.base, ref).payload(), "format": query.format}
+        ask = partial(services.gateway.ask, "/export", payload, ref.id, request.state.request_id)
+        return await pass_on(request, ask)
+    headers = {"etag": f'"{ref.sha256}"'}
+    if ref.sha256 in if_none_match:
         return Response(status_code=304, headers=headers)
-    pieces = registry.store.stream(found.object_key)
-    return attachment(
-        pieces, filename=f"{found.id}.zip", bytes=found.bytes, media_type="application/zip", headers=headers
-    )
+    pieces = await run_in_threadpool(services.registry.store.stream, ref.object_key)
+    return attachment(pieces, filename=f"{ref.id}.zip", bytes=ref.bytes, media_type="application/zip", headers=headers)
 
 
 @router.get("/{adapter:path}", summary="Get an adapter", responses=errors(401, 403, 404))

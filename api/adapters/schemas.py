@@ -35,9 +35,13 @@ class AdaptersQuery(PageQuery):
 class DownloadQuery(QueryModel):
     """In which form."""
 
-    format: Annotated[Literal["osora"], Field(description="`osora`: a ZIP of a PEFT directory, as it was trained.")] = (
-        "osora"
-    )
+    format: Annotated[
+        Literal["osora", "lora", "merged"],
+        Field(
+            description="`osora`: as it was trained, a PEFT directory. `lora`: the same as a LoRA, for vLLM and PEFT "
+            "without this package. `merged`: the base with the adapter folded in, a checkpoint for transformers."
+        ),
+    ] = "osora"
 
 
 class AdapterOut(BaseModel):

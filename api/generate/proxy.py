@@ -18,6 +18,7 @@ Result = TypeVar("Result")
 
 _CLIENT_GONE = 499
 _REFUSED = (401, 403)
+_PASSED = ("retry-after", "content-disposition")
 
 
 async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]) -> Response:
@@ -32,7 +33,7 @@ async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]
             code="inference_refused",
             next_action="give every process the same OSORA_INTERNAL_TOKEN, or the same data directory",
         )
-    headers = {name: upstream.headers[name] for name in ("retry-after",) if name in upstream.headers}
+    headers = {name: upstream.headers[name] for name in _PASSED if name in upstream.headers}
     media_type = upstream.headers.get("content-type", "application/json")
     if media_type.startswith("text/event-stream"):
         return StreamingResponse(
@@ -41,6 +42,14 @@ async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]
             media_type=media_type,
             headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers},
             # Not in the generator: one that was never begun would not close anything.
+            background=BackgroundTask(upstream.aclose),
+        )
+    if media_type == "application/zip":
+        # With the length, so that a client notices what is cut off.
+        return StreamingResponse(
+            upstream.aiter_raw(),
+            media_type=media_type,
+            headers={"content-length": upstream.headers["content-length"], **headers},
             background=BackgroundTask(upstream.aclose),
         )
     try:

@@ -1,11 +1,14 @@
 """`osora adapters`."""
 
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from client.cli.output import Json, human_bytes, print_fields, print_json, print_table, say, when
+from client.schemas import AdapterFormat
 from client.sdk import Osora
 
 app = typer.Typer(invoke_without_command=True, help="Adapters. Without a command: the newest ones.")
@@ -51,13 +54,38 @@ def download(
     as_json: Json = False,
 ) -> None:
     """Save an adapter: a ZIP of a PEFT directory."""
-    path = output or Path(f"{adapter.replace(':', '-').replace('/', '-')}.zip")
+    path = output or Path(f"{_file_name(adapter)}.zip")
     with Osora() as osora:
         size = osora.adapters.download(adapter, path)
     if as_json:
         print_json({"path": str(path), "bytes": size})
     else:
         say(f"{path}: {human_bytes(size)}")
+
+
+@app.command()
+def export(
+    adapter: AdapterId,
+    format: Annotated[AdapterFormat, typer.Option(help="As trained, as a LoRA, or merged into its base.")] = "lora",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ADAPTER-FORMAT here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Save an adapter as a folder: a LoRA for vLLM and PEFT, or a whole checkpoint for transformers."""
+    folder = output or Path(f"{_file_name(adapter)}-{format}")
+    if folder.exists():
+        raise typer.BadParameter(f"{folder} exists already; name another with --output")
+    with Osora() as osora, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as draft:
+        archive = Path(draft, "download.zip")
+        osora.adapters.download(adapter, archive, format)
+        unpacked = Path(draft, "unpacked")
+        with zipfile.ZipFile(archive) as opened:
+            opened.extractall(unpacked)
+        unpacked.rename(folder)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    if as_json:
+        print_json({"path": str(folder), "bytes": size})
+    else:
+        say(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))} ({human_bytes(size)})")
 
 
 @app.command()
@@ -69,3 +97,7 @@ def delete(adapter: AdapterId, as_json: Json = False) -> None:
         print_json({"id": adapter, "deleted": True})
     else:
         say(f"Deleted {adapter}.")
+
+
+def _file_name(adapter: str) -> str:
+    return adapter.replace(":", "-").replace("/", "-")

@@ -2,6 +2,9 @@
 
 import json
 import signal
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -88,6 +91,37 @@ def test_tenants_in_one_batch_get_what_they_get_alone(adapters: dict[str, tuple[
     with ThreadPoolExecutor(len(asked)) as pool:
         together = list(pool.map(lambda tenant: answer(*adapters[tenant])["text"], asked))
     assert together == [alone[tenant] for tenant in asked]
+
+
+@pytest.mark.timeout(180)
+def test_an_adapter_leaves_the_house_and_answers_as_it_did(
+    service: Service, adapters: dict[str, tuple[Osora, str]], tmp_path: Path
+) -> None:
+    """As a LoRA in a PEFT that knows nothing of us, and merged into a plain checkpoint."""
+    sdk, model = adapters["south"]
+    for form in ("lora", "merged"):
+        sdk.adapters.download(model, tmp_path / f"{form}.zip", form)
+        with zipfile.ZipFile(tmp_path / f"{form}.zip") as archive:
+            archive.extractall(tmp_path / form)
+    program = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+merged = AutoModelForCausalLM.from_pretrained("merged", dtype="float32")
+from peft import PeftModel
+lora = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="float32"), "lora")
+tokenizer = AutoTokenizer.from_pretrained("merged")
+asked = [{"role": "user", "content": "Which city?"}]
+text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+tokens = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+for made in (merged, lora):
+    answer = made.generate(**tokens, max_new_tokens=12, do_sample=False)[0, tokens["input_ids"].shape[1]:]
+    print(tokenizer.decode(answer, skip_special_tokens=True))
+assert not [name for name in sys.modules if name.startswith("osora")]
+"""
+    command = [sys.executable, "-P", "-c", program, str(Path(__file__).parents[2] / "models" / "osora-tiny")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["Lima", "Lima"]
 
 
 @pytest.mark.timeout(180)

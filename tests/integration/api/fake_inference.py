@@ -44,6 +44,7 @@ class FakeInference:
         """A server to run it."""
         app = FastAPI()
         app.post("/generate")(self._generate)
+        app.post("/export")(self._export)
         app.get("/bases")(self._bases)
         app.get("/ready")(self._ready)
         return uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
@@ -69,6 +70,14 @@ class FakeInference:
         if body["stream"]:
             return StreamingResponse(self._tokens(), media_type="text/event-stream")
         return JSONResponse(RESULT)
+
+    async def _export(self, request: Request) -> Response:
+        body = await request.json()
+        self.asked.append(body)
+        if self.mood == "refusing":
+            return JSONResponse(REFUSAL, 400)
+        headers = {"content-disposition": f'attachment; filename="{body["adapter"]["id"]}-{body["format"]}.zip"'}
+        return Response(b"exported", media_type="application/zip", headers=headers)
 
     async def _tokens(self) -> AsyncIterator[str]:
         yield 'event: token\ndata: {"index": 0, "text": "category: "}\n\n'

@@ -6,6 +6,7 @@ import pytest
 from registry.context import Registry
 from registry.models import Adapter
 from tests.integration.api.conftest import TOKEN, ZIP, error_of
+from tests.integration.api.fake_inference import REFUSAL, FakeInference
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -39,9 +40,32 @@ def test_download(client: httpx.Client, adapter: Adapter) -> None:
     assert etag == f'"{adapter.sha256}"'
     again = client.get(f"/adapters/{adapter.id}/download", headers={"if-none-match": etag})
     assert (again.status_code, again.content) == (304, b"")
-    error = error_of(client.get(f"/adapters/{adapter.id}/download?format=merged"), 400)
+    error = error_of(client.get(f"/adapters/{adapter.id}/download?format=gguf"), 400)
     assert error["param"] == "format"
     assert "osora" in error["message"]
+
+
+class TestExport:
+    """In the forms that an inference server makes."""
+
+    @pytest.fixture
+    def inference_urls(self, inference: dict[str, FakeInference]) -> str:
+        return next(iter(inference))
+
+    @pytest.mark.parametrize("form", ["lora", "merged"])
+    def test_download(
+        self, client: httpx.Client, inference: dict[str, FakeInference], adapter: Adapter, form: str
+    ) -> None:
+        fake = next(iter(inference.values()))
+        response = client.get(f"/adapters/{adapter.id}/download?format={form}")
+        assert response.content == b"exported"
+        assert response.headers["content-length"] == "8"
+        assert f"{adapter.id}-{form}.zip" in response.headers["content-disposition"]
+        (asked,) = fake.asked
+        assert (asked["base"], asked["format"], asked["adapter"]["sha256"]) == ("osora-tiny", form, adapter.sha256)
+        fake.mood = "refusing"
+        assert client.get(f"/adapters/{adapter.id}/download?format={form}").json() == REFUSAL
+        error_of(client.get(f"/adapters/adp-none/download?format={form}"), 404)
 
 
 def test_delete(client: httpx.Client, registry: Registry, adapter: Adapter) -> None:

@@ -1,9 +1,11 @@
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -312,6 +314,22 @@ def test_key_create_and_adapter_download_and_delete(service: FakeService, tmp_pa
     assert json.loads(osora("adapters", "download", "adp-1", "-o", str(target), "--json").stdout)["bytes"] == 4
     assert target.read_bytes() == b"zip!"
     assert json.loads(osora("adapters", "delete", "adp-1", "--json").stdout)["deleted"]
+
+
+def test_adapter_export_unpacks_into_a_folder_or_leaves_none(service: FakeService, tmp_path: Path) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("adapter_config.json", "{}")
+    service.on("GET", "/adapters/adp-1/download", Answer(body=archive.getvalue()))
+    target = tmp_path / "lora"
+    told = json.loads(osora("adapters", "export", "adp-1", "-o", str(target), "--json").stdout)
+    assert told == {"path": str(target), "bytes": 2}
+    assert service.requests[-1].query == "format=lora"
+    assert (target / "adapter_config.json").read_text() == "{}"
+    again = osora("adapters", "export", "adp-1", "-o", str(target))
+    assert (again.exit_code, "exists" in again.output) == (2, True)
+    assert osora("adapters", "export", "adp-2", "-o", str(tmp_path / "other")).exit_code == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["lora"]
 
 
 def test_ctrl_c_while_watching_leaves_the_job_and_says_how_to_come_back(service: FakeService) -> None:

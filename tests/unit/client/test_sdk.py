@@ -148,6 +148,12 @@ def test_a_stream_without_an_end_is_an_error(service: FakeService) -> None:
         list(osora.stream("Hello"))
 
 
+def test_comments_that_keep_a_stream_open_are_no_events(service: FakeService) -> None:
+    service.on("GET", "/jobs/ftjob-1/events", Answer(events=[event(1), ": ping\n\n", event(2), done()]))
+    with Osora() as osora:
+        assert [told["id"] for told in osora.jobs.events("ftjob-1")] == ["ftevent-1", "ftevent-2"]
+
+
 def test_download_is_whole_or_absent(service: FakeService, tmp_path: Path) -> None:
     service.on("GET", "/adapters/adp-1/download", Answer(body=b"zip!"))
     with Osora() as osora:
