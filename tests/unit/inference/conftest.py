@@ -57,17 +57,22 @@ class Steps:
         self.go.set()
         self.held = threading.Event()
         self.cancelled = threading.Event()
+        self._free = 0
         self._step, self._cancel = engine.step, engine.cancel
         engine.step, engine.cancel = self._on_step, self._on_cancel  # type: ignore[method-assign]
 
-    def hold(self) -> None:
-        """From now on no step ends before `go` is set; `held` is set once one waits."""
+    def hold(self, after: int = 0) -> None:
+        """From now on no step, but for the next few, ends before `go` is set; `held` is set once one waits."""
         self.held.clear()
+        self._free = after
         self.go.clear()
 
     def _on_step(self) -> list[Output]:
         outputs = self._step()
         if not self.go.is_set():
+            if self._free > 0:
+                self._free -= 1
+                return outputs
             self.held.set()
             assert self.go.wait(20)
         return outputs

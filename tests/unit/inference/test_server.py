@@ -173,14 +173,12 @@ def test_a_live_request_keeps_the_version_that_it_began_with(server: InferenceSe
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_the_row_at_the_next_step(server: InferenceServer, stream: bool) -> None:
-    server.steps.hold()
+    server.steps.hold(after=10)  # enough for a first piece of text, and far from the end
     with httpx.Client(base_url=server.http.base_url, headers=server.http.headers) as leaving:
         body = server.body(max_tokens=100, stream=stream)
         if stream:
-            server.steps.go.set()
             with leaving.stream("POST", "/generate", json=body) as response:
                 next(EventSource(response).iter_sse())
-                server.steps.hold()
                 assert server.steps.held.wait(20)
         else:
             with pytest.raises(httpx.ReadTimeout):
