@@ -9,7 +9,7 @@ database is SQLite unless another, empty one is named. The base is a small rando
 `--base` names another. One job of each kind is trained first, alone: the undisturbed results.
 
 Then the jobs come, so that one worker's worth of slots is usually free, and every few seconds (half to one and a half
-times `--kill-seconds`) a random worker that has a job is struck: three times of four by SIGKILL, else by SIGTERM, a
+times `--kill-seconds`) a random worker that has a job is struck: three times of five by SIGKILL, else by SIGTERM, a
 drain. A new one takes its place at once. When half the jobs have ended, a quarter of them is submitted in one go, and
 Redis is killed with their wake-ups and started again. OSORA_MAX_ATTEMPTS is far above its default, because a job that
 meets several of these kills is not what kills its workers, and should not be taken for that.
@@ -53,7 +53,7 @@ COLUMNS = {
     "slot": "5",
     "seconds": "8.2f",
 }
-_DRAINED_SHARE = 0.25
+_DRAINED_SHARE = 0.4
 _LOOK_SECONDS = 0.05
 _STALLED_SECONDS = 120.0
 WASTE_TARGET, KILL_TARGET, DRAIN_TARGET = 0.10, LEASE_SECONDS + 5, 2.0

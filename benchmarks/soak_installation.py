@@ -30,7 +30,7 @@ _MAX_ATTEMPTS = 100
 class Options:
     """What to run."""
 
-    jobs: int = 40
+    jobs: int = 60
     workers: int = 3
     worker_jobs: int = 1
     kill_seconds: float = 4.0
