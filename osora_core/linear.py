@@ -142,12 +142,16 @@ def osora_linear(
     return F.linear(x, weight, bias) + osora_update(x, U, S, Vt, sigma, delta, slots, ranks)
 
 
+_KEPT_VALUES = 2**20
+"""Values of dense weights that a layer keeps for its backward pass: 4 MiB, which a small base can spare."""
+
+
 class _Merged(torch.autograd.Function):
     """The whole operator through one dense weight a slot: fewer operations where a slot has many tokens.
 
     With C = sigma + delta * s (an outer sum, [d_out, R]) a slot's weight is W0 + (U * C) V^T. Backward needs z alone:
-    with M = g^T z, dL/dsigma = (1 + delta)^T (U * M) and dL/ddelta = (U * M) s. In float32 only: a bfloat16 W0 would
-    swallow small updates.
+    with M = g^T z, dL/dsigma = (1 + delta)^T (U * M) and dL/ddelta = (U * M) s. Only small dense weights are kept for
+    it as well, large ones are made once more. In float32 only: a bfloat16 W0 would swallow small updates.
     """
 
     @staticmethod
@@ -159,10 +163,13 @@ class _Merged(torch.autograd.Function):
         z = F.linear(x, Vt)
         ctx.save_for_backward(z, weight, U, Vt, sigma, delta, scale, ranks)
         ctx.spans = spans
-        rows = []
+        rows, kept = [], []
+        keeps = len(spans) * weight.numel() <= _KEPT_VALUES
         for slot, start, stop in spans:
             dense = _Merged.weight(weight, U, Vt, sigma[slot], delta[slot], scale[slot])
             rows.append(F.linear(x[start:stop], dense, bias))
+            kept += [dense] if keeps else []
+        ctx.kept = kept
         return _join(rows)
 
     @staticmethod
@@ -171,10 +178,12 @@ class _Merged(torch.autograd.Function):
         z, weight, U, Vt, sigma, delta, scale, ranks = ctx.saved_tensors
         grad_rows = []
         grad_sigma, grad_delta = torch.zeros_like(sigma), torch.zeros_like(delta)
-        for slot, start, stop in ctx.spans:
+        kept, ctx.kept = ctx.kept, []
+        for index, (slot, start, stop) in enumerate(ctx.spans):
             gs, zs = g[start:stop].flatten(0, -2), z[start:stop].flatten(0, -2)
             if ctx.needs_input_grad[0]:
-                dense = _Merged.weight(weight, U, Vt, sigma[slot], delta[slot], scale[slot])
+                weighing = (weight, U, Vt, sigma[slot], delta[slot], scale[slot])
+                dense = kept[index] if kept else _Merged.weight(*weighing)
                 grad_rows.append((gs @ dense).view(*g[start:stop].shape[:-1], -1))
             moment = U * (gs.T @ zs)
             grad_sigma[slot] += (1 + delta[slot]) @ moment

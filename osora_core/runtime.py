@@ -116,10 +116,10 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
 
 
 def set_threads(count: int | None = None) -> None:
-    """Let the calling thread compute on `count` cores, or on all that this process may use.
+    """Let the calling thread compute on `count` cores, or on all that this process may use ($OMP_NUM_THREADS, if set).
 
     A process should compute on one thread alone: OpenMP keeps a team for every thread that ever did, and once there
     are more of them than cores it puts them to sleep between operations, which costs small models almost half their
     speed. So load a base under `set_threads(1)` and call `set_threads()` at the top of the engine's thread.
     """
-    torch.set_num_threads(count or os.cpu_count() or 1)
+    torch.set_num_threads(count or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1)

@@ -60,6 +60,9 @@ def plan(place: Place, broker_url: str, broker: Broker | None) -> list[Spec]:
         "OSORA_INFERENCE_PORT": str(place.inference_port),
         "OSORA_INFERENCE_URLS": place.inference_url,
         "PYTHONUNBUFFERED": "1",
+        # Worker and inference server share the cores. By default each keeps them spinning for milliseconds between
+        # two operations, which slows the other, and whatever else runs here, several times over.
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
     }
 
     def module(*words: str) -> tuple[str, ...]:
