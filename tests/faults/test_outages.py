@@ -45,7 +45,8 @@ class TestRedis:
     @pytest.mark.timeout(180)
     def test_hung_for_longer_than_its_clients_wait(self, world: World, undisturbed: Result) -> None:
         running = world.submit()
-        worker = world.start_worker(Orders(slow_step=0.05))
+        # Publishing to a hung broker holds SQLite's write lock for two seconds; a lease has to outlast that.
+        worker = world.start_worker(Orders(slow_step=0.05), OSORA_LEASE_SECONDS="20")
         world.wait_for(running, "running")
         world.redis.hang()
         accepted = world.submit()
@@ -112,10 +113,10 @@ def test_a_full_disk_is_waited_out(world: World, undisturbed: Result, point: str
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
+    """A file system of 512 KiB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounting = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True, check=False).returncode != 0:
         pytest.skip("mounting a file system takes root")
     yield folder
