@@ -24,6 +24,26 @@ def test_a_running_job_is_cancelled_at_once(world: World) -> None:
     assert [attempt.outcome for attempt in world.attempts(job_id)] == ["cancelled"]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("env", "knobs", "first"),
+    [
+        ({"OSORA_CHECKPOINT_STEPS": "7"}, {"checkpoint_steps": None}, 7),
+        ({"OSORA_CHECKPOINT_STEPS": "7"}, {"checkpoint_steps": 9}, 9),
+        ({}, {"checkpoint_steps": None, "checkpoint_seconds": 0.001}, 1),
+    ],
+    ids=["by the setting", "by the job's steps", "by the job's seconds"],
+)
+def test_how_often_a_job_is_checkpointed_can_be_said(
+    world: World, undisturbed: Result, env: dict[str, str], knobs: dict[str, float | None], first: int
+) -> None:
+    job_id = world.submit(**knobs)
+    world.start_worker(Orders(slow_step=0.02), **env)
+    world.assert_undisturbed(job_id, undisturbed)
+    made = [event.message for event in world.events(job_id) if event.message.startswith("Checkpoint created")]
+    assert made[0] == f"Checkpoint created at step {first}"
+
+
 def test_a_job_cancelled_before_its_start_never_starts(world: World) -> None:
     job_id = world.submit()
     world.ask("cancel", job_id)
