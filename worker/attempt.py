@@ -22,7 +22,7 @@ from registry.outages import OUTAGES, first_line
 from worker.errors import describe
 from worker.patience import GaveUp, Patience
 from worker.points import reached
-from worker.reports import Interrupted, ProgressMeter, Report, Reports, Signal
+from worker.reports import Interrupted, ProgressMeter, Report, Reports, Signal, evaluation_metrics
 from worker.spec import training_spec
 from worker.threads import EngineThread
 
@@ -157,8 +157,7 @@ class _Runner:
             case Progress():
                 self._progress(report)
             case Evaluation():
-                metrics = {"valid_loss": report.loss, "valid_mean_token_accuracy": report.accuracy}
-                self._metrics(report.step, report.total_steps, metrics, remaining_seconds=None)
+                self._metrics(report.step, report.total_steps, evaluation_metrics(report), remaining_seconds=None)
             case Checkpoint():
                 self._checkpoint(report)
             case Outcome():

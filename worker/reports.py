@@ -127,3 +127,14 @@ class ProgressMeter:
         }
         self.__init__()  # type: ignore[misc]
         return metrics
+
+
+def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """The metrics of an evaluation, by OpenAI's names: there `full_` is the whole file, and here all of them are."""
+    return {
+        "valid_loss": evaluation.loss,
+        "valid_mean_token_accuracy": evaluation.accuracy,
+        "valid_exact_match": evaluation.exact_match,
+        "full_valid_loss": evaluation.loss,
+        "full_valid_mean_token_accuracy": evaluation.accuracy,
+    }

@@ -40,7 +40,8 @@ class JobProgress:
 
     def _show_evaluation(self, data: dict[str, float]) -> None:
         whose = "bare base" if data["step"] == 0 else f"step {data['step']}"
-        line = f"  validation loss {data['valid_loss']:.3f} ({whose})"
+        exact = f" · exact match {data['valid_exact_match']:.0%}" if "valid_exact_match" in data else ""
+        line = f"  validation loss {data['valid_loss']:.3f}{exact} ({whose})"
         self._progress.console.print(line, markup=False, highlight=False)
 
     def _show_step(self, data: dict[str, float]) -> None:

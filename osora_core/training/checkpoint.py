@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from osora_core.errors import CorruptArtifact
 from osora_core.training.curve import Curve
 
-FORMAT = "osora-checkpoint-2"
+FORMAT = "osora-checkpoint-3"
 _ROWS = ("values", "first", "second")
 
 

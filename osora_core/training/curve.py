@@ -9,12 +9,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The validation set after `step` steps (0: the bare base). Loss in nats a token, accuracy of the top token."""
+    """The validation set after `step` steps (0: the bare base).
+
+    Loss in nats a token; accuracy: share of tokens that are the likeliest at their place; exact_match: share of rows
+    of which every token is.
+    """
 
     step: int
     total_steps: int
     loss: float
     accuracy: float
+    exact_match: float
 
 
 @dataclass
@@ -36,7 +41,7 @@ class Curve:
 
     def evaluation_rows(self) -> list[list[Any]]:
         """The evaluations as JSON values; `from_parts` reads them back."""
-        return [[e.step, e.total_steps, e.loss, e.accuracy] for e in self.evaluations]
+        return [[e.step, e.total_steps, e.loss, e.accuracy, e.exact_match] for e in self.evaluations]
 
     @classmethod
     def from_parts(cls, losses: Sequence[float], accuracies: Sequence[float], rows: Sequence[Sequence[Any]]) -> "Curve":
@@ -49,10 +54,11 @@ class Curve:
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"])
-        evaluated = {e.step: [repr(e.loss), repr(e.accuracy)] for e in self.evaluations}
+        measured = ["valid_loss", "valid_mean_token_accuracy", "valid_exact_match"]
+        writer.writerow(["step", "train_loss", "train_accuracy", *measured])
+        evaluated = {e.step: [repr(e.loss), repr(e.accuracy), repr(e.exact_match)] for e in self.evaluations}
         if 0 in evaluated:
             writer.writerow([0, "", "", *evaluated[0]])
         for step, (loss, accuracy) in enumerate(zip(self.losses, self.accuracies, strict=True), start=1):
-            writer.writerow([step, repr(loss), repr(accuracy), *evaluated.get(step, ["", ""])])
+            writer.writerow([step, repr(loss), repr(accuracy), *evaluated.get(step, [""] * len(measured))])
         return text.getvalue()

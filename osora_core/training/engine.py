@@ -15,7 +15,7 @@ from osora_core.errors import UserError
 from osora_core.linear import runs, use_slots
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
-from osora_core.training.curve import Evaluation
+from osora_core.training.evaluation import evaluate
 from osora_core.training.job import Outcome, Progress, TrainingJob
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
 
@@ -186,13 +186,7 @@ class TrainingEngine:
 
     def _evaluate(self, job: TrainingJob) -> None:
         started = time.monotonic()
-        items = [(example, 0) for example in job.valid]
-        loss = correct = count = 0.0
-        with torch.no_grad():
-            for group in split_by_tokens(items, self.token_budget):
-                nll, hits, _ = self._forward(group, [job.slot])
-                loss, correct, count = loss + nll.sum().item(), correct + hits.sum().item(), count + len(nll)
-        evaluation = Evaluation(job.step, job.total_steps, loss / count, correct / count)
+        evaluation = evaluate(job, self._forward, self.token_budget)
         job.curve.evaluations.append(evaluation)
         job.compute_seconds += time.monotonic() - started
         job.observer.evaluated(evaluation)

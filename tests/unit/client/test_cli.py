@@ -40,7 +40,11 @@ STEP = {
         "remaining_seconds": 62.0,
     },
 }
-EVALUATION = {**STEP, "id": "ftevent-1", "data": {"step": 0, "total_steps": 3, "valid_loss": 4.5}}
+EVALUATION = {
+    **STEP,
+    "id": "ftevent-1",
+    "data": {"step": 0, "total_steps": 3, "valid_loss": 4.5, "valid_exact_match": 0.25},
+}
 
 
 def osora(*words: str) -> Result:
@@ -63,7 +67,7 @@ def trained(service: FakeService, tmp_path: Path) -> Path:
 def test_train_uploads_queues_and_watches(service: FakeService, trained: Path) -> None:
     result = osora("train", str(trained), "--epochs", "2", "--learning-rate", "0.1", "--suffix", "x")
     assert result.exit_code == 0
-    assert "validation loss 4.500 (bare base)" in result.output
+    assert "validation loss 4.500 · exact match 25% (bare base)" in result.output
     assert "--adapter adp-1" in result.output
     body = next(request.json for request in service.requests if request.path == "/jobs")
     assert body == {

@@ -85,7 +85,8 @@ def test_the_curve_as_csv_reads_back_exactly(runtime: Runtime, examples: list[Ex
     assert [line["step"] for line in lines] == ["0", "1", "2"]
     assert [float(line["train_loss"]) for line in lines[1:]] == recorder.losses
     assert [line["train_loss"] for line in lines[:1]] == [""]
-    assert [float(lines[i]["valid_loss"]) for i in (0, 2)] == [e.loss for e in recorder.evaluations]
+    for column, value in (("valid_loss", "loss"), ("valid_exact_match", "exact_match")):
+        assert [float(lines[i][column]) for i in (0, 2)] == [getattr(e, value) for e in recorder.evaluations]
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5]), (4, [4])])
