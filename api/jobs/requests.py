@@ -63,6 +63,10 @@ class Knobs(RequestModel):
 
     rank: Annotated[int, Field(ge=1, description="Rank of the adapter, at most the basis's.")] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | Auto | None = None
+    sigma_rate: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="How many times faster than o, the other vector, s learns."),
+    ] = None
     target_modules: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] | None = None
     train: Annotated[
         Literal["both", "s", "o"] | None,

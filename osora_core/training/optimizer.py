@@ -12,8 +12,6 @@ from osora_core.training.spec import JobSpec
 
 # A second moment over about 100 steps: the loss falls fast at first, and a longer memory would brake what follows.
 BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
-# Singular values bear a faster rate than outputs do: on the bundled example twice the rate learns most.
-SIGMA_RATE = 2.0
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,8 @@ class RowStep:
 class RowAdam:
     """Adam (Kingma & Ba 2015, no weight decay) where each row of the bank is a problem of its own.
 
-    `scale` [n, P] multiplies a row's rate per value: 2 s0 for sigma, which makes its rate relative to the singular
-    value, 1 for delta, 0 for what the job does not train.
+    `scale` [n, P] multiplies a row's rate per value: sigma_rate * s0 for sigma, which makes its rate relative to the
+    singular value, 1 for delta, 0 for what the job does not train.
     """
 
     def __init__(self, bank: Bank) -> None:
@@ -77,7 +75,7 @@ def row_scale(spec: JobSpec, basis: Basis) -> Tensor:
             continue
         if spec.train in ("both", "s"):
             used = min(spec.rank, span.rank)
-            scale[span.start : span.start + used] = SIGMA_RATE * basis.factors[span.name].S[:used].float().cpu()
+            scale[span.start : span.start + used] = spec.sigma_rate * basis.factors[span.name].S[:used].float().cpu()
         if spec.train in ("both", "o"):
             scale[span.delta] = 1.0
     return scale

@@ -53,6 +53,7 @@ def test_405_says_what_is_allowed(client: httpx.Client) -> None:
         ({"hyperparameters": {"epochs": 5}}, "hyperparameters.epochs", "is not known here"),
         ({"osora": {"rank": 0}}, "osora.rank", "osora.rank is 0"),
         ({"osora": {"rank": 129}}, "osora.rank", "over the basis's rank 128"),
+        ({"osora": {"sigma_rate": 0}}, "osora.sigma_rate", "osora.sigma_rate is 0"),
         ({"osora": {"rnk": 1}}, "osora.rnk", "is not known here"),
         ({"osora": {"target_modules": ["q_proj", 1]}}, "osora.target_modules[1]", "is 1"),
         ({"hyperparameters": {}, "method": {"type": "supervised"}}, None, "choose one"),

@@ -167,6 +167,22 @@ def test_row_adam_is_adam(runtime: Runtime) -> None:
     assert not bank.read(2).any()
 
 
+def test_a_sigma_rate_scales_what_sigma_moves_and_nothing_else(runtime: Runtime, examples: list[Example]) -> None:
+    def first_step(sigma_rate: float) -> torch.Tensor:
+        engine = TrainingEngine(runtime)
+        spec = JobSpec(rank=16, batch_size=4, sigma_rate=sigma_rate)
+        engine.add(TrainingJob("job", spec, examples, Recorder()))
+        engine.step()
+        return engine.remove("job").values
+
+    slow, fast = first_step(2.0), first_step(6.0)
+    for span in runtime.basis.spans:
+        torch.testing.assert_close(fast[span.sigma], 3 * slow[span.sigma])
+        assert torch.equal(fast[span.delta], slow[span.delta])
+    with pytest.raises(UserError, match="sigma_rate"):
+        JobSpec(sigma_rate=0)
+
+
 def test_an_epoch_sees_every_row_once_in_an_order_of_seed_and_epoch() -> None:
     order = batch_order(10, 4, seed=1, epoch=0)
     assert [len(batch) for batch in order] == [4, 4, 2]

@@ -46,10 +46,16 @@ def test_auto_epochs_follow_a_chosen_batch() -> None:
 
 
 def test_choices_are_kept() -> None:
-    knobs: dict[str, Any] = {"rank": 16, "target_modules": ["q_proj"], "train": "s", "learning_rate": 0.2}
+    knobs: dict[str, Any] = {
+        "rank": 16,
+        "target_modules": ["q_proj"],
+        "train": "s",
+        "learning_rate": 0.2,
+        "sigma_rate": 4,
+    }
     spec = training_spec({"n_epochs": 3, "batch_size": 5}, knobs, rows=640, seed=7)
     assert spec == JobSpec(
-        seed=7, epochs=3, batch_size=5, rank=16, target_modules=("q_proj",), train="s", learning_rate=0.2
+        seed=7, epochs=3, batch_size=5, rank=16, target_modules=("q_proj",), train="s", learning_rate=0.2, sigma_rate=4
     )
 
 
