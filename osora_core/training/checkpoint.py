@@ -23,7 +23,8 @@ class Checkpoint:
 
     The data order is a function of seed and epoch and the schedule one of the step, so the step is cursor, schedule
     and random state in one. `spec` is the job's (`JobSpec.to_dict`): what was "auto" when the job began stays what it
-    was then. `identity` ties the checkpoint to the spec, data and basis that it belongs to.
+    was then. `identity` ties the checkpoint to the spec, data and basis that it belongs to. `best` is the row [P] at
+    the lowest validation loss so far, where the job keeps that.
     """
 
     step: int
@@ -34,6 +35,8 @@ class Checkpoint:
     first: torch.Tensor
     second: torch.Tensor
     curve: Curve
+    best: torch.Tensor | None = None
+    ends_epoch: bool = False
 
     def to_bytes(self) -> bytes:
         state = {
@@ -43,8 +46,11 @@ class Checkpoint:
             "identity": self.identity,
             "spec": dict(self.spec),
             "evaluations": self.curve.evaluation_rows(),
+            "ends_epoch": self.ends_epoch,
         }
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _ROWS}
+        if self.best is not None:
+            tensors["best"] = self.best
         tensors["losses"] = torch.tensor(self.curve.losses, dtype=torch.float64)
         tensors["accuracies"] = torch.tensor(self.curve.accuracies, dtype=torch.float64)
         return save(tensors, metadata={"state": json.dumps(state)})
@@ -71,6 +77,8 @@ class Checkpoint:
                 curve=Curve.from_parts(
                     tensors["losses"].tolist(), tensors["accuracies"].tolist(), state["evaluations"]
                 ),
+                best=tensors.get("best"),
+                ends_epoch=state["ends_epoch"],
             )
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise CorruptArtifact(f"the checkpoint cannot be parsed: {error}") from error

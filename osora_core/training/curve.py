@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,17 @@ class Curve:
     def evaluated_at(self) -> int:
         """The step of the last evaluation, -1 before the first."""
         return self.evaluations[-1].step if self.evaluations else -1
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The evaluation with the lowest loss, the first of equals; the bare base's does not count."""
+        trained = [evaluation for evaluation in self.evaluations if evaluation.step > 0]
+        return min(trained, key=lambda e: e.loss if math.isfinite(e.loss) else math.inf, default=None)
+
+    @property
+    def since_best(self) -> int:
+        """How many evaluations there have been since the best one."""
+        return 0 if self.best is None else len(self.evaluations) - 1 - self.evaluations.index(self.best)
 
     def copy(self) -> "Curve":
         """The curve as it is now; later steps do not change it."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from osora_core.adapter import Adapter
 from osora_core.bank import Bank
 from osora_core.data import Example, pad, split_by_tokens
 from osora_core.errors import UserError
@@ -72,6 +71,7 @@ class TrainingEngine:
         else:
             self.optimizer.begin(job.slot, scale, state.first, state.second)
             job.step, job.trained_tokens, job.curve = state.step, state.trained_tokens, state.curve.copy()
+            job.best = state.best
             job.checkpointed = (state.step, time.monotonic())
         self.jobs[job.id] = job
 
@@ -92,12 +92,12 @@ class TrainingEngine:
         for job in self._active():
             if job.wants_evaluation():
                 self._guard(job, self._evaluate)
-        jobs = self._active()
+        # One may have been resumed where it ends.
+        jobs = [job for job in self._active() if not job.done]
         if jobs:
             self._train(jobs)
-        for job in jobs:
-            if job.id in self.jobs:
-                self._guard(job, self._after_step)
+        for job in self._active():
+            self._guard(job, self._after_step)
         return bool(self.jobs)
 
     def _active(self) -> list[TrainingJob]:
@@ -188,25 +188,26 @@ class TrainingEngine:
         started = time.monotonic()
         evaluation = evaluate(job, self._forward, self.token_budget)
         job.curve.evaluations.append(evaluation)
+        if job.spec.keep == "best" and job.curve.best is evaluation:
+            job.best = self.bank.read(job.slot)
         job.compute_seconds += time.monotonic() - started
         job.observer.evaluated(evaluation)
 
     def _after_step(self, job: TrainingJob) -> None:
-        if job.done:
-            if job.wants_evaluation():
-                self._evaluate(job)
-            outcome = Outcome(self._adapter(job), job.step, job.trained_tokens, job.curve)
-            self.discard(job.id)
-            job.observer.finished(outcome)
-        elif job.wants_checkpoint():
+        """Measure first: what was measured is part of the checkpoint, and may end the job."""
+        if job.wants_evaluation():
+            self._evaluate(job)
+        if job.wants_checkpoint():
             job.checkpointed = (job.step, time.monotonic())
             job.observer.checkpoint(self._checkpoint(job))
-
-    def _adapter(self, job: TrainingJob) -> Adapter:
-        basis, targets = self.runtime.basis, job.spec.target_modules
-        modules = set(basis.target_modules if targets == "all-linear" else targets)
-        row = self.bank.read(job.slot)
-        return Adapter.from_row(row, basis, rank=job.spec.rank, modules=modules, base=self.runtime.name)
+        if job.done:
+            best = job.curve.best
+            row, step = (
+                (self.bank.read(job.slot), job.step) if job.best is None or best is None else (job.best, best.step)
+            )
+            outcome = Outcome(job.adapter(row, self.runtime), step, job.step, job.trained_tokens, job.curve)
+            self.discard(job.id)
+            job.observer.finished(outcome)
 
     def _checkpoint(self, job: TrainingJob) -> Checkpoint:
         return Checkpoint(
@@ -218,4 +219,6 @@ class TrainingEngine:
             first=self.optimizer.first[job.slot].cpu().clone(),
             second=self.optimizer.second[job.slot].cpu().clone(),
             curve=job.curve.copy(),
+            best=job.best,
+            ends_epoch=job.ends_epoch,
         )

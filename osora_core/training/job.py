@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from torch import Tensor
+
 from osora_core.adapter import Adapter
 from osora_core.basis import Basis
 from osora_core.data import Example, batch_order
 from osora_core.errors import UserError
+from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Curve, Evaluation
 from osora_core.training.spec import JobSpec
@@ -40,9 +43,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished job leaves."""
+    """What a job leaves that ended after `step` steps; its adapter is what it was after `adapter_step`."""
 
     adapter: Adapter
+    adapter_step: int
     step: int
     trained_tokens: int
     curve: Curve
@@ -62,7 +66,8 @@ class Observer(Protocol):
 class TrainingJob:
     """A job to hand to the engine. `resume` continues it exactly from a checkpoint of the same spec, data and basis.
 
-    A checkpoint is due every `checkpoint_steps` steps and every `checkpoint_seconds` seconds, whichever comes first.
+    A checkpoint is due at the end of every epoch, and before that every `checkpoint_steps` steps and every
+    `checkpoint_seconds` seconds, whichever comes first.
     """
 
     id: str
@@ -78,11 +83,19 @@ class TrainingJob:
     trained_tokens: int = field(default=0, init=False)
     compute_seconds: float = field(default=0.0, init=False)
     curve: Curve = field(default_factory=Curve, init=False)
+    best: Tensor | None = field(default=None, init=False)
+    """The row [P] at the lowest validation loss so far, where the spec keeps the best."""
     checkpointed: tuple[int, float] = field(default=(0, 0.0), init=False)
 
     def __post_init__(self) -> None:
         if not self.train:
             raise UserError("the training file has no rows", param="training_file")
+        if self.spec.early_stopping_patience is not None and not (self.valid and self.spec.evaluate == "epoch"):
+            raise UserError(
+                "early stopping goes by the validation loss, and nothing is validated",
+                param="osora.early_stopping_patience",
+                next_action="name a validation file and leave `evaluate` at epoch, or leave out the patience",
+            )
         self.checkpointed = (0, time.monotonic())
 
     @cached_property
@@ -94,8 +107,14 @@ class TrainingJob:
         return self.steps_per_epoch * self.spec.epochs
 
     @property
+    def ends_epoch(self) -> bool:
+        return self.step > 0 and self.step % self.steps_per_epoch == 0
+
+    @property
     def done(self) -> bool:
-        return self.step >= self.total_steps
+        """At the last step, or when the validation loss has not fallen for as many epochs as the spec is patient."""
+        patience = self.spec.early_stopping_patience
+        return self.step >= self.total_steps or (patience is not None and self.curve.since_best >= patience)
 
     def identity(self, basis: Basis) -> str:
         """sha256 over spec, data and basis: what a checkpoint must agree on to continue exactly."""
@@ -112,6 +131,12 @@ class TrainingJob:
             self._order = batch_order(len(self.train), self.spec.batch_size, self.spec.seed, epoch)
         return [self.train[row] for row in self._order[index]]
 
+    def adapter(self, row: Tensor, runtime: Runtime) -> Adapter:
+        """The adapter that the job's row [P] is."""
+        basis, targets = runtime.basis, self.spec.target_modules
+        modules = set(basis.target_modules if targets == "all-linear" else targets)
+        return Adapter.from_row(row, basis, rank=self.spec.rank, modules=modules, base=runtime.name)
+
     def wants_evaluation(self) -> bool:
         """At the bare base, at each epoch's end, once each."""
         due = self.spec.evaluate == "epoch" and self.step % self.steps_per_epoch == 0
@@ -119,7 +144,7 @@ class TrainingJob:
 
     def wants_checkpoint(self) -> bool:
         at_step, at_time = self.checkpointed
-        if self.done or self.step == at_step:
+        if self.step == at_step:
             return False
-        due = self.checkpoint_steps is not None and self.step - at_step >= self.checkpoint_steps
+        due = self.ends_epoch or (self.checkpoint_steps is not None and self.step - at_step >= self.checkpoint_steps)
         return due or time.monotonic() - at_time >= self.checkpoint_seconds

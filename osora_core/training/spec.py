@@ -13,6 +13,9 @@ class JobSpec:
 
     learning_rate is relative: sigma moves by about sigma_rate * learning_rate * s0 a step, delta by learning_rate. It
     rises linearly over the first warmup_ratio of the steps and falls linearly to zero at the end.
+
+    keep: which state becomes the adapter, the one with the lowest validation loss or the last; without validation rows
+    it is the last. early_stopping_patience: the job ends after so many epochs without a lower validation loss.
     """
 
     seed: int = 0
@@ -27,6 +30,8 @@ class JobSpec:
     warmup_ratio: float = 0.05
     max_grad_norm: float = 1.0
     evaluate: Literal["epoch", "never"] = "epoch"
+    keep: Literal["best", "last"] = "best"
+    early_stopping_patience: int | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -39,6 +44,8 @@ class JobSpec:
             "warmup_ratio": 0 <= self.warmup_ratio <= 1,
             "max_grad_norm": self.max_grad_norm > 0,
             "evaluate": self.evaluate in ("epoch", "never"),
+            "keep": self.keep in ("best", "last"),
+            "early_stopping_patience": self.early_stopping_patience is None or self.early_stopping_patience >= 1,
         }
         for name, holds in checks.items():
             if not holds:

@@ -48,6 +48,7 @@ class Recorder:
         self.checkpoints: list[Checkpoint] = []
         self.adapter: Adapter | None = None
         self.curve: Curve | None = None
+        self.outcome: Any = None
         self.error: Exception | None = None
 
     def progress(self, progress: Any) -> None:
@@ -60,7 +61,7 @@ class Recorder:
         self.checkpoints.append(checkpoint)
 
     def finished(self, outcome: Any) -> None:
-        self.adapter, self.curve = outcome.adapter, outcome.curve
+        self.adapter, self.curve, self.outcome = outcome.adapter, outcome.curve, outcome
 
     def failed(self, error: Exception) -> None:
         self.error = error

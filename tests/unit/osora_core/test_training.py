@@ -58,7 +58,7 @@ def test_a_job_learns_and_trains_only_what_its_spec_names(runtime: Runtime, exam
 def test_a_resumed_job_ends_bit_for_bit_like_an_undisturbed_one(
     runtime: Runtime, examples: list[Example], steps: int
 ) -> None:
-    """Six steps an epoch: at 6 the epoch's evaluation is still to come when the checkpoint is taken."""
+    """Six steps an epoch."""
     spec = JobSpec(seed=5, epochs=3, batch_size=4, rank=16)
     (undisturbed,) = train(runtime, examples, spec, valid=examples[:3])
     engine = TrainingEngine(runtime, max_jobs=1)
@@ -89,17 +89,17 @@ def test_the_curve_as_csv_reads_back_exactly(runtime: Runtime, examples: list[Ex
         assert [float(lines[i][column]) for i in (0, 2)] == [getattr(e, value) for e in recorder.evaluations]
 
 
-@pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5]), (4, [4])])
-def test_checkpoints_come_every_so_many_steps(
-    runtime: Runtime, examples: list[Example], every: int, steps: list[int]
+@pytest.mark.parametrize(("every", "steps"), [(2, [2, 3, 5, 6]), (5, [3, 6]), (None, [3, 6])])
+def test_checkpoints_come_every_so_many_steps_and_at_each_epochs_end(
+    runtime: Runtime, examples: list[Example], every: int | None, steps: list[int]
 ) -> None:
-    """The last step needs none: the adapter follows."""
     recorder, engine = Recorder(), TrainingEngine(runtime, max_jobs=1)
-    spec = JobSpec(epochs=1, batch_size=4, rank=16)
+    spec = JobSpec(epochs=2, batch_size=8, rank=16)
     engine.add(TrainingJob("a", spec, examples, recorder, checkpoint_steps=every))
     while engine.step():
         pass
     assert [checkpoint.step for checkpoint in recorder.checkpoints] == steps
+    assert [checkpoint.step for checkpoint in recorder.checkpoints if checkpoint.ends_epoch] == [3, 6]
 
 
 def test_a_checkpoint_of_another_spec_is_refused(runtime: Runtime, examples: list[Example]) -> None:
