@@ -39,6 +39,11 @@ class Bank:
     def capacity(self) -> int:
         return self.values.shape[0] - 1
 
+    @property
+    def free(self) -> int:
+        """How many slots can be acquired."""
+        return len(self._free)
+
     def acquire(self) -> int:
         """A free slot, zeroed. Raises OutOfSlots if there is none."""
         if not self._free:

@@ -5,6 +5,8 @@ from osora_core.training.curve import Curve, Evaluation
 from osora_core.training.engine import TrainingEngine
 from osora_core.training.job import Observer, Outcome, Progress, TrainingJob
 from osora_core.training.spec import JobSpec
+from osora_core.training.sweep import Sweep, SweepObserver
+from osora_core.training.sweep_state import Rung, SweepCheckpoint, SweepOutcome
 
 __all__ = [
     "Checkpoint",
@@ -14,6 +16,11 @@ __all__ = [
     "Observer",
     "Outcome",
     "Progress",
+    "Rung",
+    "Sweep",
+    "SweepCheckpoint",
+    "SweepObserver",
+    "SweepOutcome",
     "TrainingEngine",
     "TrainingJob",
 ]

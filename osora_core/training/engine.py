@@ -45,6 +45,8 @@ class TrainingEngine:
         self.optimizer = RowAdam(self.bank)
         self.token_budget = token_budget
         self.jobs: dict[str, TrainingJob] = {}
+        self.after_step: dict[str, Callable[[TrainingEngine], None]] = {}
+        """What concerns several jobs: called at the end of each step, by the name of whoever put it there."""
 
     def add(self, job: TrainingJob) -> None:
         """Let a job join at the next step. Raises OutOfSlots when full, UserError for a spec this base cannot train or
@@ -77,9 +79,23 @@ class TrainingEngine:
 
     def remove(self, job_id: str) -> Checkpoint:
         """Take a job out at a step boundary and return the state it can continue from."""
-        checkpoint = self._checkpoint(self.jobs[job_id])
+        checkpoint = self.checkpoint(job_id)
         self.discard(job_id)
         return checkpoint
+
+    def checkpoint(self, job_id: str) -> Checkpoint:
+        """The state of a job at a step boundary."""
+        return self._checkpoint(self.jobs[job_id])
+
+    @torch.no_grad()
+    def mean_losses(self, rows: Sequence[Example], slots: Sequence[int]) -> list[float]:
+        """The loss (nats a token) of each slot on the same rows, in common passes."""
+        items = [(example, index) for index in range(len(slots)) for example in rows]
+        losses = torch.zeros(len(slots), dtype=torch.float64)
+        for group in split_by_tokens(items, self.token_budget):
+            nll, _, owners = self._forward(group, slots)
+            losses.index_add_(0, owners.cpu(), nll.double().cpu())
+        return (losses / sum(example.loss_tokens for example in rows)).tolist()
 
     def discard(self, job_id: str) -> None:
         """Take a job out and forget it; one that is not there is no error."""
@@ -98,6 +114,8 @@ class TrainingEngine:
             self._train(jobs)
         for job in self._active():
             self._guard(job, self._after_step)
+        for action in list(self.after_step.values()):
+            action(self)
         return bool(self.jobs)
 
     def _active(self) -> list[TrainingJob]:

@@ -46,7 +46,7 @@ class RowAdam:
     def step(self, rows: Sequence[RowStep]) -> Tensor:
         """Take the bank's gradients, clip each row's, update its values. Returns the norms before clipping [rows]."""
         device = self.bank.values.device
-        index = torch.tensor([r.slot for r in rows], device=device)
+        index = torch.tensor([r.slot for r in rows], dtype=torch.long, device=device)
 
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, device=device).unsqueeze(1)

@@ -125,6 +125,24 @@ def test_a_job_that_diverges_ends_alone(runtime: Runtime, examples: list[Example
     torch.testing.assert_close(rows(healthy.adapter, runtime), rows(alone.adapter, runtime), rtol=1e-3, atol=1e-4)
 
 
+def test_a_job_that_diverges_with_nobody_beside_it_leaves_the_engine_whole(
+    runtime: Runtime, examples: list[Example]
+) -> None:
+    engine = TrainingEngine(runtime, max_jobs=1)
+    broken = Recorder()
+    job = TrainingJob("broken", JobSpec(rank=16), examples, broken)
+    engine.add(job)
+    engine.bank.write(job.slot, torch.full((runtime.basis.row_length,), torch.nan), rank=16)
+    assert not engine.step()
+    assert isinstance(broken.error, NonFiniteLoss)
+    spec, after = JobSpec(seed=1, epochs=1, batch_size=4, rank=16), Recorder()
+    engine.add(TrainingJob("after", spec, examples, after))
+    while engine.step():
+        pass
+    (alone,) = train(runtime, examples, spec)
+    assert after.losses == alone.losses
+
+
 def test_a_rank_above_the_basis_is_refused(runtime: Runtime, examples: list[Example]) -> None:
     engine = TrainingEngine(runtime)
     with pytest.raises(UserError, match="rank 17"):

@@ -1,0 +1,310 @@
+"""A learning-rate sweep: one job trains several specs on the same data as one fused group, and keeps the best.
+
+The members are jobs like any other and share the engine's steps. After an eighth, a quarter and a half of the steps
+the worse half of them is discarded by its loss on rows to choose by (successive halving, Jamieson & Talwalkar 2016), so
+that the second half of the schedule belongs to one member and the whole costs little more than a single job wherever
+that leaves the device idle.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Protocol
+
+import torch
+
+from osora_core.basis import Basis
+from osora_core.data import Example
+from osora_core.errors import OutOfSlots, UserError
+from osora_core.training.checkpoint import Checkpoint
+from osora_core.training.curve import Evaluation
+from osora_core.training.engine import NonFiniteLoss, TrainingEngine
+from osora_core.training.job import Observer, Outcome, Progress, TrainingJob
+from osora_core.training.spec import JobSpec
+from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv
+
+MAX_CHOICE_ROWS = 200
+"""More rows to choose by would cost more than they tell."""
+
+
+class SweepObserver(Observer, Protocol):
+    """What a sweep tells its owner: what a job does, of its leading member, and whenever members have gone.
+
+    Its checkpoints are `SweepCheckpoint`s and its outcome is a `SweepOutcome`.
+    """
+
+    def narrowed(self, rung: Rung) -> None: ...
+
+
+def hold_back(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+    """Training rows and rows to choose by: a tenth is held back, at least one and at most MAX_CHOICE_ROWS.
+
+    Which rows depends on the seed and on how many there are. A single row is both trained on and chosen by.
+    """
+    if len(examples) < 2:
+        return list(examples), list(examples)
+    held = set(_sample(len(examples), min(MAX_CHOICE_ROWS, max(1, len(examples) // 10)), seed))
+    return (
+        [example for index, example in enumerate(examples) if index not in held],
+        [examples[index] for index in sorted(held)],
+    )
+
+
+def choice_of(valid: Sequence[Example], seed: int) -> list[Example]:
+    """The validation rows to choose by: all of them, or MAX_CHOICE_ROWS that depend on the seed."""
+    return [valid[index] for index in sorted(_sample(len(valid), min(MAX_CHOICE_ROWS, len(valid)), seed))]
+
+
+def _sample(rows: int, count: int, seed: int) -> list[int]:
+    order: list[int] = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order[:count]
+
+
+def halvings(members: int, total_steps: int) -> list[int]:
+    """The steps after which the worse half goes: … an eighth, a quarter and a half of the schedule, as far as needed
+    to leave one member, and as far as a short schedule has such steps."""
+    rounds = math.ceil(math.log2(members))
+    steps = {round(total_steps / 2**index) for index in range(rounds, 0, -1)}
+    return sorted(step for step in steps if 0 < step < total_steps)
+
+
+class Sweep:
+    """Trains `specs` on the data of `job` side by side; `choice` are the rows to choose by.
+
+    The specs differ in nothing but `learning_rate` and `sigma_rate`; `job.spec` is the first, which wins ties. A plain
+    object: once it has joined an engine, the engine's steps drive it, and its owner hears of it as of a job.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        specs: Sequence[JobSpec],
+        choice: Sequence[Example],
+        observer: SweepObserver,
+        resume: SweepCheckpoint | None = None,
+    ) -> None:
+        self.job = job
+        self.choice = choice
+        self.observer = observer
+        self.resume = resume
+        self.members = [Member(spec) for spec in specs] if resume is None else list(resume.members)
+        self._specs = list(specs)
+        self._halvings = halvings(len(specs), job.total_steps)
+        self._rung = 0 if resume is None else resume.rung
+        self._runs: list[_Run] = []
+        self._measuring_seconds = 0.0
+        self._over = False
+
+    def identity(self, basis: Basis) -> str:
+        """sha256 over specs, data, rows to choose by and basis: what a checkpoint must agree on."""
+        digest = hashlib.sha256(self.job.identity(basis).encode())
+        digest.update(json.dumps([spec.to_dict() for spec in self._specs], sort_keys=True).encode())
+        for example in self.choice:
+            digest.update(repr((example.tokens, example.mask)).encode())
+        return digest.hexdigest()
+
+    def join(self, engine: TrainingEngine) -> None:
+        """Let every member that is in the running join at the next step, or none.
+
+        Raises OutOfSlots when the engine has not as many slots free, UserError as `TrainingEngine.add` does.
+        """
+        if self.resume is not None and self.resume.identity != self.identity(engine.runtime.basis):
+            raise UserError("the checkpoint belongs to another sweep, dataset or basis", param="checkpoint")
+        self._runs = [_Run(self, index) for index, member in enumerate(self.members) if member.fate is None]
+        if engine.bank.free < len(self._runs):
+            raise OutOfSlots(f"a sweep of {len(self._runs)} needs as many slots, and {engine.bank.free} are free")
+        try:
+            for run in self._runs:
+                engine.add(run.job)
+        except Exception:
+            self.discard(engine)
+            raise
+        engine.after_step[self.job.id] = self._after_step
+
+    def leave(self, engine: TrainingEngine) -> SweepCheckpoint | None:
+        """Take the members out at a step boundary; the state to continue from, None if the sweep is over."""
+        checkpoint = self._checkpoint(engine) if self.job.id in engine.after_step else None
+        self.discard(engine)
+        return checkpoint
+
+    def discard(self, engine: TrainingEngine) -> None:
+        """Take the members out and forget them; doing it twice is no error."""
+        engine.after_step.pop(self.job.id, None)
+        for run in self._runs:
+            engine.discard(run.job.id)
+
+    def fail(self, error: Exception) -> None:
+        """End the sweep as a whole, once."""
+        if not self._over:
+            self._over = True
+            self.observer.failed(error)
+
+    @property
+    def _contest(self) -> list["_Run"]:
+        """The members in the running, the best so far first; of equals the one that was listed first."""
+        return sorted((run for run in self._runs if run.member.fate is None), key=lambda run: run.member.loss)
+
+    def _after_step(self, engine: TrainingEngine) -> None:
+        """Everything that concerns more than one member, at the boundary between two steps."""
+        try:
+            if not self._over:
+                self._settle(engine)
+        except Exception as error:
+            self.fail(error)
+        if self._over:
+            self.discard(engine)
+
+    def _settle(self, engine: TrainingEngine) -> None:
+        self._end([run for run in self._contest if run.diverged], "diverged", engine)
+        if not self._contest:
+            raise self._nobody_left()
+        self._halve(engine)
+        self._report()
+        if any(run.checkpoint_due for run in self._contest):
+            self.observer.checkpoint(self._checkpoint(engine))
+        if all(run.outcome is not None for run in self._contest):
+            self._choose(engine)
+
+    def _halve(self, engine: TrainingEngine) -> None:
+        """Discard the worse half wherever every member has come as far as the next halving, or has finished before."""
+        if len(self._contest) == 1:
+            return
+        self._measure([run for run in self._contest if run.outcome is not None], engine)
+        while self._rung < len(self._halvings):
+            step = self._halvings[self._rung]
+            self._measure([run for run in self._contest if run.job.step == step], engine)
+            if any(run.outcome is None and step not in run.member.measured for run in self._contest):
+                return
+            self._rung += 1
+            self._end(self._contest[math.ceil(len(self._contest) / 2) :], "discarded", engine, step)
+
+    def _choose(self, engine: TrainingEngine) -> None:
+        """All who are left have finished: the best is the sweep's outcome."""
+        best, *others = self._contest
+        self._end(others, "discarded", engine)
+        outcome = best.outcome
+        assert outcome is not None
+        best.end("chosen", outcome.step)
+        self._over = True
+        values = {field.name: getattr(outcome, field.name) for field in fields(Outcome)}
+        self.observer.finished(SweepOutcome(**values, spec=best.member.spec, family=family_csv(self.members)))
+
+    def _end(self, runs: Sequence["_Run"], fate: Fate, engine: TrainingEngine, step: int | None = None) -> None:
+        """Settle what becomes of these: they end where they are, or at a step that they may have gone past."""
+        for run in runs:
+            run.end(fate, run.job.step if step is None else min(step, run.job.step))
+            engine.discard(run.job.id)
+        if runs and self._contest:
+            at = max(run.member.ended_at or 0 for run in runs)
+            self.observer.narrowed(Rung(at, self.job.total_steps, [member.row() for member in self.members]))
+
+    @torch.no_grad()
+    def _measure(self, runs: Sequence["_Run"], engine: TrainingEngine) -> None:
+        """The loss of each on the rows to choose by, side by side, unless it has been measured at its step before.
+
+        One that has finished is measured as the adapter that it leaves, in a slot that its end has freed.
+        """
+        runs = [run for run in runs if run.job.step not in run.member.measured]
+        if not runs:
+            return
+        started, bank = time.monotonic(), engine.bank
+        borrowed = {run: bank.acquire() for run in runs if run.outcome is not None}
+        for run, slot in borrowed.items():
+            assert run.outcome is not None
+            bank.write(slot, run.outcome.adapter.to_row(bank.basis), run.member.spec.rank)
+        losses = engine.mean_losses(self.choice, [borrowed.get(run, run.job.slot) for run in runs])
+        for slot in borrowed.values():
+            bank.release(slot)
+        for run, loss in zip(runs, losses, strict=True):
+            run.member.measured[run.job.step] = loss
+        self._measuring_seconds += time.monotonic() - started
+
+    def _report(self) -> None:
+        """Pass on what the leading member has said in this step, at what the whole sweep has cost."""
+        leader = self._leader
+        seconds = self._measuring_seconds + sum(run.job.compute_seconds for run in self._runs)
+        for said in leader.said:
+            if isinstance(said, Progress):
+                self.observer.progress(replace(said, compute_seconds=seconds))
+            else:
+                self.observer.evaluated(said)
+        for run in self._runs:
+            run.said.clear()
+
+    @property
+    def _leader(self) -> "_Run":
+        """The best of those that still train: what is said of the sweep meanwhile is said of this one."""
+        return next((run for run in self._contest if run.outcome is None), self._contest[0])
+
+    def _checkpoint(self, engine: TrainingEngine) -> SweepCheckpoint:
+        members = list(self.members)
+        for run in self._contest:
+            state = run.checkpoint_now(engine)
+            members[run.index] = replace(run.member, measured=dict(run.member.measured), state=state)
+        leader = members[self._leader.index].state
+        assert leader is not None
+        return SweepCheckpoint.of(leader, self.identity(engine.runtime.basis), members, self._rung)
+
+    def _nobody_left(self) -> NonFiniteLoss:
+        fates = ", ".join(
+            f"{member.spec.learning_rate:g} {member.fate} after step {member.ended_at}" for member in self.members
+        )
+        return NonFiniteLoss(
+            f"no learning rate of the sweep is left: {fates}",
+            param="osora.learning_rate",
+            next_action="submit the job again with lower learning rates",
+        )
+
+
+class _Run:
+    """A member while it is in the running: its job in the engine, and what that has said since the last boundary."""
+
+    def __init__(self, sweep: Sweep, index: int) -> None:
+        self.index = index
+        self.member = sweep.members[index]
+        self.job = replace(
+            sweep.job,
+            id=f"{sweep.job.id}/{index}",
+            spec=self.member.spec,
+            observer=self,
+            resume=self.member.state,
+        )
+        self.said: list[Progress | Evaluation] = []
+        self.outcome: Outcome | None = None
+        self.diverged = False
+        self.checkpoint_due = False
+        self._sweep = sweep
+        self._state = self.member.state
+
+    def end(self, fate: Fate, step: int) -> None:
+        self.member.end(fate, step, self.job.curve)
+
+    def checkpoint_now(self, engine: TrainingEngine) -> Checkpoint:
+        """Its state at this boundary; no other checkpoint is due before the next one of the whole sweep."""
+        self.checkpoint_due = False
+        if self._state is None or self._state.step != self.job.step:
+            self._state = engine.checkpoint(self.job.id)
+        self.job.checkpointed = (self.job.step, time.monotonic())
+        return self._state
+
+    def progress(self, progress: Progress) -> None:
+        self.said.append(progress)
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        self.said.append(evaluation)
+
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint_due = True
+        self._state = checkpoint
+
+    def finished(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    def failed(self, error: Exception) -> None:
+        if isinstance(error, NonFiniteLoss):
+            self.diverged = True
+        else:
+            self._sweep.fail(error)
