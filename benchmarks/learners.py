@@ -1,7 +1,8 @@
 """The methods that `benchmarks.quality` compares, behind one interface: train on examples, then answer.
 
-OSoRA learns in the service's own training engine. Its peers learn through PEFT in the plainest loop that gives them the
-same batches, loss, schedule, clipping and optimizer settings.
+Every learner trains several specs on the same examples at once, because a small model leaves a GPU idle: OSoRA as
+jobs that share the steps of the service's own engine, its peers as stacked copies of what PEFT trains (`torch.vmap`
+over PEFT's own modules), with the batches, loss, schedule, clipping and optimizer settings of that engine.
 """
 
 import copy
@@ -13,23 +14,25 @@ import torch
 from peft import LoraConfig, PeftConfig, VeraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save
 from torch import Tensor
+from torch.func import functional_call, grad_and_value
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from osora_core.adapter import Adapter
 from osora_core.bank import Bank
 from osora_core.basis import ALL_LINEAR
-from osora_core.data import Example, batch_order, pad, split_by_tokens
+from osora_core.data import Example, batch_order
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.optimizer import BETA1, BETA2, EPSILON
 
-TOKEN_BUDGET = 8192
-
-
-class Diverged(Exception):
-    """The loss is no number any more: this rate is too high for the method."""
+# Tokens, padding included, that go through the model at once.
+TOKEN_BUDGET = {"cpu": 8192, "cuda": 32768}
+_IGNORED = -100
+# What torch can run for several runs at once; the flash kernels it would run one after another.
+_ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,17 @@ class Learned:
     bytes: int
 
 
-class Learner(Protocol):
-    """A method. `learn` begins anew from the base each time."""
+@dataclass(frozen=True)
+class Diverged:
+    """The loss became no number: this rate is too high for the method."""
 
-    def learn(self, examples: Sequence[Example], spec: JobSpec) -> Learned: ...
+    reason: str
+
+
+class Learner(Protocol):
+    """A method. `learn` begins anew from the base each time, and trains all specs side by side."""
+
+    def learn(self, examples: Sequence[Example], specs: Sequence[JobSpec]) -> list[Learned | Diverged]: ...
 
 
 @dataclass(frozen=True)
@@ -53,14 +63,19 @@ class Osora:
 
     runtime: Runtime
 
-    def learn(self, examples: Sequence[Example], spec: JobSpec) -> Learned:
-        engine = TrainingEngine(self.runtime, max_jobs=1, token_budget=TOKEN_BUDGET)
-        observer = _Observer()
-        engine.add(TrainingJob("quality", spec, examples, observer))
+    def learn(self, examples: Sequence[Example], specs: Sequence[JobSpec]) -> list[Learned | Diverged]:
+        budget = TOKEN_BUDGET[self.runtime.device.type]
+        engine = TrainingEngine(self.runtime, max_jobs=len(specs), token_budget=budget)
+        observers = [_Observer() for _ in specs]
+        for index, (spec, observer) in enumerate(zip(specs, observers, strict=True)):
+            engine.add(TrainingJob(str(index), spec, examples, observer))
         while engine.step():
             pass
+        return [self._learned(spec, observer) for spec, observer in zip(specs, observers, strict=True)]
+
+    def _learned(self, spec: JobSpec, observer: "_Observer") -> Learned | Diverged:
         if observer.adapter is None:
-            raise Diverged(str(observer.error))
+            return Diverged(str(observer.error))
         adapter, runtime = observer.adapter, self.runtime
         bank = Bank(runtime.basis, 1, device=runtime.device)
         bank.write(1, adapter.to_row(runtime.basis), adapter.rank)
@@ -102,51 +117,129 @@ class Peer:
     base: PreTrainedModel
     config: Callable[[], PeftConfig] | None
 
-    def learn(self, examples: Sequence[Example], spec: JobSpec) -> Learned:
-        torch.manual_seed(spec.seed)
-        model: Any = copy.deepcopy(self.base).requires_grad_(self.config is None)
-        if self.config is not None:
-            model = get_peft_model(model, self.config())
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        _train(model, trained, examples, spec)
-        state = dict(model.named_parameters()) if self.config is None else get_peft_model_state_dict(model)
-        stored = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    def learn(self, examples: Sequence[Example], specs: Sequence[JobSpec]) -> list[Learned | Diverged]:
+        starts = {spec.seed: self._start(spec.seed) for spec in specs}
+        model = starts[specs[0].seed]
+        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        stack = _Stack([dict(starts[spec.seed].named_parameters()) for spec in specs], names)
+        del starts
+        finite = _train(model, stack, examples, specs)
+        results: list[Learned | Diverged] = []
+        for index, is_finite in enumerate(finite):
+            results.append(self._learned(model, stack, index) if is_finite else Diverged("the loss is not a number"))
+        return results
+
+    def _start(self, seed: int) -> Any:
+        torch.manual_seed(seed)
+        model = copy.deepcopy(self.base).requires_grad_(self.config is None)
+        return model if self.config is None else get_peft_model(model, self.config()).eval()
+
+    def _learned(self, model: Any, stack: "_Stack", index: int) -> Learned:
+        trained = {name: values[index] for name, values in stack.views.items()}
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in trained:
+                    parameter.copy_(trained[name])
+        state = trained if self.config is None else get_peft_model_state_dict(model)
+        stored = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
         def answer(inputs: Tensor, positions: Tensor) -> Tensor:
-            return _answer(model, inputs, positions)
+            return _answer(model, trained, inputs, positions)
 
-        return Learned(answer, sum(parameter.numel() for parameter in trained), len(save(stored)))
+        return Learned(answer, stack.values.shape[1], len(save(stored)))
 
 
-def _answer(model: Any, inputs: Tensor, positions: Tensor) -> Tensor:
+class _Stack:
+    """What K runs train, as one matrix `values` [K, P], and the views [K, ...] of it by parameter name."""
+
+    def __init__(self, runs: Sequence[dict[str, Tensor]], names: Sequence[str]) -> None:
+        self.values = torch.stack([torch.cat([run[name].detach().flatten() for name in names]) for run in runs])
+        self.views = {}
+        start = 0
+        for name in names:
+            shape = runs[0][name].shape
+            self.views[name] = self.values[:, start : start + shape.numel()].view(len(runs), *shape)
+            start += shape.numel()
+
+
+def _answer(model: Any, trained: dict[str, Tensor], inputs: Tensor, positions: Tensor) -> Tensor:
+    """Logits [M, vocabulary] at positions [M, 2] of inputs [B, T], with `trained` in place of the model's own."""
     decoder = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = decoder.base_model(input_ids=inputs, use_cache=False).last_hidden_state
-    return cast(Tensor, decoder.get_output_embeddings()(hidden[positions[:, 0], positions[:, 1]]))
+    prefix = "base_model.model." if decoder is not model else ""
+    own = {name.removeprefix(prefix): value for name, value in trained.items()}
+    inner = {n.removeprefix("model."): v for n, v in own.items() if n.startswith("model.")}
+    output = functional_call(decoder.model, inner, (), {"input_ids": inputs, "use_cache": False})
+    picked = output.last_hidden_state[positions[:, 0], positions[:, 1]]
+    head = decoder.get_output_embeddings()
+    tied = inner.get("embed_tokens.weight", head.weight)
+    return cast(Tensor, functional_call(head, {"weight": own.get("lm_head.weight", tied)}, (picked,)))
 
 
-def _train(model: Any, trained: list[Any], examples: Sequence[Example], spec: JobSpec) -> None:
-    """What the service's engine does for a job, for any model: token-mean loss, clipping, Adam, the spec's schedule."""
-    optimizer = torch.optim.Adam(trained, betas=(BETA1, BETA2), eps=EPSILON)
-    device = trained[0].device
-    per_epoch = -(-len(examples) // spec.batch_size)
-    for step in range(spec.epochs * per_epoch):
-        epoch, index = divmod(step, per_epoch)
+def _train(model: Any, stack: _Stack, examples: Sequence[Example], specs: Sequence[JobSpec]) -> list[bool]:
+    """What the service's engine does for a job, for K runs of any model at once: token-mean loss, clipping, Adam, the
+    spec's schedule. Returns which runs stayed finite."""
+    values, shape = stack.values, specs[0]
+    device = values.device
+    first, second = torch.zeros_like(values), torch.zeros_like(values)
+    finite = torch.ones(len(specs), dtype=torch.bool, device=device)
+
+    def loss(trained: dict[str, Tensor], inputs: Tensor, positions: Tensor, targets: Tensor, share: Tensor) -> Tensor:
+        logits = _answer(model, trained, inputs, positions).float()
+        return F.cross_entropy(logits, targets, ignore_index=_IGNORED, reduction="sum") * share
+
+    step_all = torch.vmap(grad_and_value(loss))
+    per_epoch = -(-len(examples) // shape.batch_size)
+    for step in range(shape.epochs * per_epoch):
+        grads, total = torch.zeros_like(values), torch.zeros(len(specs), device=device)
+        for inputs, positions, targets, shares in _groups(examples, specs, *divmod(step, per_epoch), device):
+            with sdpa_kernel(_ATTENTION):
+                found, value = step_all(stack.views, inputs, positions, targets, shares)
+            grads += torch.cat([found[name].flatten(1) for name in stack.views], dim=1)
+            total += value
+        finite &= total.isfinite()
+        norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
+        grads *= (shape.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
+        first.lerp_(grads, 1 - BETA1)
+        second.mul_(BETA2).addcmul_(grads, grads, value=1 - BETA2)
+        rates = [s.learning_rate_at(step, shape.epochs * per_epoch) / (1 - BETA1 ** (step + 1)) for s in specs]
+        update = first / ((second / (1 - BETA2 ** (step + 1))).sqrt() + EPSILON)
+        values -= torch.tensor(rates, device=device).unsqueeze(1) * update
+    return cast(list[bool], finite.tolist())
+
+
+def _groups(
+    examples: Sequence[Example], specs: Sequence[JobSpec], epoch: int, index: int, device: torch.device
+) -> list[tuple[Tensor, ...]]:
+    """The runs' batches of one step, in pieces: inputs [K, B, T], positions [K, M, 2], targets [K, M] and what each
+    run's sum is divided by, [K]."""
+    batches: list[list[Example]] = []
+    for spec in specs:
         rows = batch_order(len(examples), spec.batch_size, spec.seed, epoch)[index]
-        batch = [examples[row] for row in rows]
-        counted = sum(example.loss_tokens for example in batch)
-        optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for group in split_by_tokens([(example, None) for example in batch], TOKEN_BUDGET):
-            padded = pad([example for example, _ in group], device)
-            logits = _answer(model, padded.inputs, padded.positions).float()
-            loss = F.cross_entropy(logits, padded.targets, reduction="sum") / counted
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-        if not total < float("inf"):
-            raise Diverged(f"the loss became {total} at step {step + 1}")
-        torch.nn.utils.clip_grad_norm_(trained, spec.max_grad_norm)
-        optimizer.param_groups[0]["lr"] = spec.learning_rate_at(step, spec.epochs * per_epoch)
-        optimizer.step()
+        batches.append(sorted((examples[row] for row in rows), key=len, reverse=True))
+    counts = [sum(example.loss_tokens for example in batch) for batch in batches]
+    shares = torch.tensor([1 / count for count in counts], device=device)
+    groups: list[tuple[Tensor, ...]] = []
+    start = 0
+    while start < len(batches[0]):
+        longest = max(len(batch[start]) for batch in batches)
+        stop = start + max(1, TOKEN_BUDGET[device.type] // (longest * len(specs)))
+        groups.append((*_pad([batch[start:stop] for batch in batches], longest, device), shares))
+        start = stop
+    return groups
+
+
+def _pad(pieces: Sequence[Sequence[Example]], longest: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """inputs [K, B, T], positions [K, M, 2] and targets [K, M] of K runs' rows; M is padded with ignored targets."""
+    inputs = torch.zeros(len(pieces), len(pieces[0]), longest - 1, dtype=torch.long)
+    counted: list[list[tuple[int, int, int]]] = []
+    for run, piece in enumerate(pieces):
+        counted.append([])
+        for row, example in enumerate(piece):
+            inputs[run, row, : len(example) - 1] = torch.tensor(example.tokens[:-1])
+            counted[-1] += [(row, i - 1, example.tokens[i]) for i in range(1, len(example)) if example.mask[i]]
+    most = max(map(len, counted))
+    filled = torch.tensor([own + [(0, 0, _IGNORED)] * (most - len(own)) for own in counted], device=device)
+    return inputs.to(device), filled[:, :, :2], filled[:, :, 2]
 
 
 def lora(rank: int, init: bool | str = True) -> Callable[[], PeftConfig]:

@@ -1,6 +1,6 @@
 """What OSoRA learns beside LoRA, VeRA, PiSSA and full fine-tuning: one grid of learning rates for all, three seeds.
 
-    python -m benchmarks.quality --data DIR --json quality.json
+    python -m benchmarks.quality --data DIR --device cuda --json quality.json
     python -m benchmarks.quality --data DIR --datasets banking77 --rows 512 --methods osora vera-256 lora-8
 
 DIR holds banking77/{train,test}.csv, snips/{train,test}.jsonl and gsm8k/{train,test}.jsonl. Every method tries every
@@ -8,8 +8,9 @@ rate with the first seed; the rate that is best on rows kept back from training 
 table shows the test set: the share of answers that are right in every token (banking77, snips), or the loss in nats a
 token (gsm8k, where less is better).
 
-Every finished run is written to `--json` at once and not repeated when the program is started again with the same file:
-the whole grid takes hours on a CPU, and can be stopped at any time.
+The runs of one method train side by side, and its `seconds` are its share of their time. Everything is computed in
+float32 (TF32 products on a GPU). Finished runs are written to `--json` at once and not repeated when the program is
+started again with the same file: the whole grid takes hours on a CPU, and can be stopped at any time.
 """
 
 import csv
@@ -19,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,14 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.learners import TOKEN_BUDGET, Diverged, Learned, Learner, Osora, Peer, lora, vera
 from benchmarks.report import Report, parser
-from osora_core import bases
+from osora_core import attention, bases
 from osora_core.basis import BasisCache
 from osora_core.data import Example, Renderer, pad, split_by_tokens
 from osora_core.errors import DataError
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec
 
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 # What each method asks of the training spec beyond the rate: OSoRA's rank and which of its vectors train.
 OSORA: dict[str, dict[str, Any]] = {
     "osora": {"rank": 128},
@@ -53,9 +55,24 @@ PEERS = {
 }
 METHODS = (*OSORA, *PEERS)
 BASIS_RANK = 256
-# Dataset to what is measured; accuracy is better high, loss is better low.
-DATASETS = {"banking77": "accuracy", "snips": "accuracy", "gsm8k": "loss"}
 _KEPT_BACK = 0.1
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured (accuracy is better high, loss is better low), and how every method trains for it."""
+
+    measure: str
+    rows: int
+    epochs: int
+    batch_size: int
+
+
+DATASETS = {
+    "banking77": Protocol("accuracy", rows=5000, epochs=4, batch_size=64),
+    "snips": Protocol("accuracy", rows=3000, epochs=3, batch_size=32),
+    "gsm8k": Protocol("loss", rows=2000, epochs=2, batch_size=32),
+}
 
 
 @dataclass(frozen=True)
@@ -113,7 +130,7 @@ def _render(conversations: Iterable[Any], renderer: Renderer) -> list[Example]:
 def evaluate(learned: Learned, examples: Sequence[Example], device: torch.device) -> dict[str, float]:
     """Accuracy: rows whose every counted token is the likeliest, as in greedy decoding. Loss: nats a token."""
     loss, tokens, right = 0.0, 0, 0
-    for group in split_by_tokens([(example, None) for example in examples], TOKEN_BUDGET):
+    for group in split_by_tokens([(example, None) for example in examples], TOKEN_BUDGET[device.type]):
         padded = pad([example for example, _ in group], device)
         logits = learned.answer(padded.inputs, padded.positions).float()
         loss += F.cross_entropy(logits, padded.targets, reduction="sum").item()
@@ -134,40 +151,49 @@ class Sweep:
     def method(self, dataset: str, data: Data, method: str) -> None:
         """All rates with the first seed, then the best rate with the others."""
         first, *others = self.options.seeds
-        tried = {rate: self.run(dataset, data, method, rate, first) for rate in self.options.rates}
-        best = best_rate(dataset, tried)
-        if best is not None:
-            for seed in others:
-                self.run(dataset, data, method, best, seed)
+        tried = self.runs(dataset, data, method, self.options.rates, [first])
+        best = best_rate(dataset, {row["rate"]: row for row in tried})
+        if best is not None and others:
+            self.runs(dataset, data, method, [best], others)
 
-    def run(self, dataset: str, data: Data, method: str, rate: float, seed: int) -> dict[str, Any]:
-        """One training, unless the report has it already."""
-        options = self.options
-        key = {
+    def runs(
+        self, dataset: str, data: Data, method: str, rates: Sequence[float], seeds: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """The rows of these runs; those that the report has not yet are trained side by side."""
+        options, protocol = self.options, DATASETS[dataset]
+        common = {
             "dataset": dataset,
             "method": method,
-            "rate": rate,
-            "seed": seed,
             "rows": len(data.train),
             "test_rows": len(data.test),
-            "epochs": options.epochs,
-            "batch_size": options.batch_size,
+            "epochs": options.epochs or protocol.epochs,
+            "batch_size": options.batch_size or protocol.batch_size,
         }
-        for row in self.report.rows:
-            if key.items() <= row.items():
-                return row
-        spec = JobSpec(
-            seed=seed, epochs=options.epochs, batch_size=options.batch_size, learning_rate=rate, evaluate="never",
-            **OSORA.get(method, {}),
-        )  # fmt: skip
+        wanted = [common | {"rate": rate, "seed": seed} for rate, seed in product(rates, seeds)]
+        missing = [key for key in wanted if self._find(key) is None]
+        if missing:
+            self._train(data, method, missing)
+        return [row for key in wanted if (row := self._find(key)) is not None]
+
+    def _find(self, key: dict[str, Any]) -> dict[str, Any] | None:
+        return next((row for row in self.report.rows if key.items() <= row.items()), None)
+
+    def _train(self, data: Data, method: str, keys: Sequence[dict[str, Any]]) -> None:
+        specs = [
+            JobSpec(
+                seed=key["seed"], epochs=key["epochs"], batch_size=key["batch_size"], learning_rate=key["rate"],
+                evaluate="never", **OSORA.get(method, {}),
+            )
+            for key in keys
+        ]  # fmt: skip
+        device = torch.device(self.report.device)
         begun = time.perf_counter()
-        try:
-            learned = self.make(method).learn(data.train, spec)
-        except Diverged as error:
-            self.report.add(**key, diverged=str(error), seconds=time.perf_counter() - begun)
-        else:
-            seconds = time.perf_counter() - begun
-            device = torch.device(self.report.device)
+        results = self.make(method).learn(data.train, specs)
+        seconds = (time.perf_counter() - begun) / len(keys)
+        for key, learned in zip(keys, results, strict=True):
+            if isinstance(learned, Diverged):
+                self.report.add(**key, diverged=learned.reason, seconds=seconds)
+                continue
             valid = evaluate(learned, data.valid, device)
             test = evaluate(learned, data.test, device)
             self.report.add(
@@ -179,8 +205,7 @@ class Sweep:
                 parameters=learned.parameters,
                 bytes=learned.bytes,
             )
-        self.report.write(options.json)
-        return self.report.rows[-1]
+        self.report.write(self.options.json)
 
 
 def best_rate(dataset: str, tried: dict[float, dict[str, Any]]) -> float | None:
@@ -188,7 +213,7 @@ def best_rate(dataset: str, tried: dict[float, dict[str, Any]]) -> float | None:
     finished = {rate: row for rate, row in tried.items() if "diverged" not in row}
     if not finished:
         return None
-    if DATASETS[dataset] == "accuracy":
+    if DATASETS[dataset].measure == "accuracy":
         return max(finished, key=lambda rate: (finished[rate]["valid_accuracy"], -finished[rate]["valid_loss"]))
     return min(finished, key=lambda rate: float(finished[rate]["valid_loss"]))
 
@@ -206,7 +231,7 @@ class Result:
 
 def summarise(report: Report, dataset: str, options: Any) -> dict[str, Result]:
     """The best rate of every method that has finished its sweep on a dataset, printed as a table."""
-    measure = DATASETS[dataset]
+    measure = DATASETS[dataset].measure
     results = {}
     print(f"\n{dataset}: {measure} of the test set, mean and deviation over {len(options.seeds)} seeds")
     for method in options.methods:
@@ -250,7 +275,7 @@ def targets(report: Report, results: dict[str, dict[str, Result]]) -> None:
     behind = [
         100 * (found["lora-8"].score - found["osora"].score)
         for dataset, found in results.items()
-        if DATASETS[dataset] == "accuracy" and {"osora", "lora-8"} <= set(found)
+        if DATASETS[dataset].measure == "accuracy" and {"osora", "lora-8"} <= set(found)
     ]
     most = max(behind, default=None)
     report.target("points behind LoRA r=8, most of the datasets", most, "", "<= 3", most is not None and most <= 3)
@@ -267,10 +292,10 @@ def main() -> None:
     arguments.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     arguments.add_argument("--rates", nargs="+", type=float, default=RATES, help="learning rates, for every method")
     arguments.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
-    arguments.add_argument("--rows", type=int, help="training rows, of which a tenth is kept back (default: all)")
+    arguments.add_argument("--rows", type=int, help="training rows, a tenth of them kept back (default: by dataset)")
     arguments.add_argument("--test-rows", type=int, help="test rows (default: all)")
-    arguments.add_argument("--epochs", type=int, default=4)
-    arguments.add_argument("--batch-size", type=int, default=64)
+    arguments.add_argument("--epochs", type=int, help="passes over the rows (default: by dataset)")
+    arguments.add_argument("--batch-size", type=int, help="rows a step (default: by dataset)")
     options = arguments.parse_args()
     warnings.filterwarnings("ignore")  # PEFT's remarks on every one of hundreds of models
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -280,8 +305,13 @@ def main() -> None:
         report.rows += json.loads(options.json.read_text())["rows"]
         print(f"  {len(report.rows)} runs are in {options.json} already", flush=True)
     cache = BasisCache.default()
-    runtime = Runtime.load("quality", cache, path=options.base, device=options.device, rank=BASIS_RANK)
-    plain: Any = AutoModelForCausalLM.from_pretrained(bases.resolve(options.base), dtype=runtime.model.dtype)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    runtime = Runtime.load(
+        "quality", cache, path=options.base, device=options.device, dtype=torch.float32, rank=BASIS_RANK
+    )
+    plain: Any = AutoModelForCausalLM.from_pretrained(
+        bases.resolve(options.base), dtype=torch.float32, attn_implementation=attention.NAME
+    )
     plain = plain.to(runtime.device).eval()
     renderer = Renderer(runtime.tokenizer, runtime.max_length)
 
@@ -291,7 +321,8 @@ def main() -> None:
     sweep = Sweep(report, make, options)
     results = {}
     for dataset in options.datasets:
-        data = load(options.data, dataset, renderer, options.rows, options.test_rows)
+        rows = options.rows or DATASETS[dataset].rows
+        data = load(options.data, dataset, renderer, rows, options.test_rows)
         for method in options.methods:
             with report.guard(dataset=dataset, method=method, rate=None, seed=None):
                 sweep.method(dataset, data, method)

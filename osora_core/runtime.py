@@ -28,17 +28,18 @@ class Runtime:
 
     @classmethod
     def load(
-        cls, name: str, cache: BasisCache, *, path: str | None = None, device: str = "auto", rank: int = 128
-    ) -> "Runtime":
+        cls, name: str, cache: BasisCache, *, path: str | None = None, device: str = "auto", rank: int = 128,
+        dtype: torch.dtype | None = None,
+    ) -> "Runtime":  # fmt: skip
         """Load base `name` (from `path` where that differs) and its all-linear basis of `rank`.
 
-        device: "auto" (CUDA where there is one), "cpu" or "cuda". float32 on a CPU, bfloat16 on a GPU. Raises
-        UnknownBase if it is not found and UserError if its architecture is not supported.
+        device: "auto" (CUDA where there is one), "cpu" or "cuda". dtype: of the weights, by default float32 on a CPU
+        and bfloat16 on a GPU. Raises UnknownBase if it is not found and UserError if its architecture is not supported.
         """
         place = torch.device(
             "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
         )
-        dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+        dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
         source = bases.resolve(path or name)
         attention.register()
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import basis, quality, training
-from benchmarks.learners import Diverged, Osora
+from benchmarks.learners import Diverged, Learned, Osora, Peer, lora, vera
 from benchmarks.report import Report
-from osora_core.data import Example
+from osora_core import attention
+from osora_core.data import Example, pad
 from osora_core.training import JobSpec
 from osora_core.tuner import OsoraTunerLinear
 from tests.support.tiny_base import make_base
@@ -112,10 +114,12 @@ def test_a_rate_that_diverges_is_kept_as_such_and_never_best(
 ) -> None:
     learn = Osora.learn
 
-    def fragile(self: Osora, examples: list[Example], spec: JobSpec) -> Any:
-        if spec.learning_rate > 0.5:
-            raise Diverged("the loss became nan")
-        return learn(self, examples, spec)
+    def fragile(self: Osora, examples: list[Example], specs: list[JobSpec]) -> list[Any]:
+        learned: list[Any] = learn(self, examples, specs)
+        for index, spec in enumerate(specs):
+            if spec.learning_rate > 0.5:
+                learned[index] = Diverged("the loss became nan")
+        return learned
 
     monkeypatch.setattr(Osora, "learn", fragile)
     written = run(
@@ -127,3 +131,24 @@ def test_a_rate_that_diverges_is_kept_as_such_and_never_best(
         (1.0, 0, True),
         (0.01, 1, False),
     ]
+
+
+@pytest.mark.filterwarnings("ignore:Specified to not save vera_A")
+@pytest.mark.parametrize("config", [lora(2), vera(8), lora(2, "pissa"), None])
+def test_a_peer_learns_side_by_side_what_it_learns_alone(config: Any) -> None:
+    base = make_model()
+    attention.register()
+    base.set_attn_implementation(attention.NAME)
+    examples = [Example(tuple(range(3 + i, 9 + 2 * i)), (False,) * 3 + (True,) * (3 + i), i) for i in range(5)]
+    specs = [JobSpec(seed=seed, epochs=2, batch_size=3, learning_rate=rate) for rate, seed in ((0.02, 0), (0.05, 1))]
+    batch = pad(examples, torch.device("cpu"))
+    together, alone = (
+        Peer(base, config).learn(examples, specs),
+        [Peer(base, config).learn(examples, [s]) for s in specs],
+    )
+    for learned, (other,) in zip(together, alone, strict=True):
+        assert isinstance(learned, Learned)
+        assert isinstance(other, Learned)
+        answers = [one.answer(batch.inputs, batch.positions).detach() for one in (learned, other)]
+        torch.testing.assert_close(*answers, rtol=1e-4, atol=1e-4)
+        assert (learned.parameters, learned.bytes) == (other.parameters, other.bytes)
