@@ -149,9 +149,10 @@ class Jobs(_Resource):
         path = f"/jobs/{segment(job_id)}/events"
         return _data(self._transport.request("GET", path, params=_page(limit, after)))
 
-    def checkpoints(self, job_id: str) -> list[Checkpoint]:
-        """Newest first."""
-        return _data(self._transport.request("GET", f"/jobs/{segment(job_id)}/checkpoints"))
+    def checkpoints(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[Checkpoint]:
+        """Newest first. Each can be called: `generate(..., adapter=checkpoint["fine_tuned_model_checkpoint"])`."""
+        path = f"/jobs/{segment(job_id)}/checkpoints"
+        return _data(self._transport.request("GET", path, params=_page(limit, after)))
 
     def list(self, limit: int | None = None, after: str | None = None) -> list[Job]:
         """Newest first."""

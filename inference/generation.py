@@ -206,6 +206,8 @@ class Generation:
                 "adapter_name": adapter.name if adapter else None,
                 "adapter_version": adapter.version if adapter else None,
                 "adapter_sha256": adapter.sha256 if adapter else None,
+                "job_id": adapter.job_id if adapter else None,
+                "step": adapter.step if adapter else None,
                 "strength": body.strength if adapter else None,
             },
         }

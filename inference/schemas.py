@@ -6,11 +6,13 @@ from pydantic import BaseModel, Field, model_validator
 
 
 class AdapterRef(BaseModel):
-    """An adapter as the registry knows it."""
+    """An adapter, or a job's checkpoint, as the registry knows it."""
 
     id: str
     name: str
     version: int
+    job_id: str | None = None
+    step: int | None = None
     object_key: str
     sha256: str
     base_fingerprint: str

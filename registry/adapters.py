@@ -1,8 +1,6 @@
-"""Trained adapters: what the API resolves a model name to, and what an inference server loads."""
+"""Trained adapters: what jobs publish. `registry.references` finds what a client names, checkpoints included."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Self
 
 from sqlalchemy import Select, or_, select, update
 from sqlalchemy import delete as delete_rows
@@ -15,48 +13,12 @@ from registry.paging import Order, Page, fetch_page
 from registry.tenants import Principal
 
 
-@dataclass(frozen=True)
-class AdapterRef:
-    """All that an inference server needs to fetch an adapter and to know it for what it is."""
-
-    id: str
-    name: str
-    version: int
-    object_key: str
-    sha256: str
-    bytes: int
-    base: str
-    base_fingerprint: str
-    basis_fingerprint: str
-
-    @classmethod
-    def of(cls, adapter: Adapter) -> Self:
-        """The reference to an adapter's row."""
-        return cls(
-            id=adapter.id,
-            name=adapter.name,
-            version=adapter.version,
-            object_key=adapter.object_key,
-            sha256=adapter.sha256,
-            bytes=adapter.bytes,
-            base=adapter.base,
-            base_fingerprint=adapter.base_fingerprint,
-            basis_fingerprint=adapter.basis_fingerprint,
-        )
-
-
 def get(session: Session, principal: Principal, id_or_name: str, *, param: str = "adapter_id") -> Adapter:
     """An adapter of the tenant's, by `adp-…` or `ft:…`. Raises `NotFound`, naming the field `param`."""
     adapter = session.scalars(_named(principal, id_or_name)).one_or_none()
     if adapter is None:
         raise _not_found(id_or_name, param)
     return adapter
-
-
-def refer(registry: Registry, principal: Principal, id_or_name: str) -> AdapterRef:
-    """`get`, for who only wants the reference, in a session of its own."""
-    with registry.reading() as session:
-        return AdapterRef.of(get(session, principal, id_or_name))
 
 
 def list(

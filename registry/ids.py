@@ -1,16 +1,21 @@
 """Identifiers: a prefix, a time stamp that sorts as text, and 80 random bits."""
 
+import re
 import secrets
 import threading
 import time
 from typing import Literal
 
-Prefix = Literal["file-", "ftjob-", "ftckpt_", "adp-", "tenant-", "key-"]
+Prefix = Literal["file-", "ftjob-", "adp-", "tenant-", "key-"]
 
 # Crockford's base 32 in lower case: its order as text is its order as a number.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _STAMP_LENGTH = 11  # microseconds since 1970 fit until the year 3100
 _RANDOM_LENGTH = 16
+_SHORT = f"[{_ALPHABET}]{{{_RANDOM_LENGTH}}}"
+_CHECKPOINT = re.compile(
+    rf"ftckpt_(?P<id>{_SHORT})_(?P<step>[0-9]{{1,18}})|ft:.*:(?P<name>{_SHORT}):ckpt-step-(?P<at>[0-9]{{1,18}})"
+)
 
 _lock = threading.Lock()
 _last_stamp = 0
@@ -31,9 +36,25 @@ def short(identifier: str) -> str:
     return identifier[-_RANDOM_LENGTH:]
 
 
-def model_name(base: str, tenant: str, suffix: str | None, adapter_id: str) -> str:
+def model_name(base: str, tenant: str, suffix: str | None, identifier: str) -> str:
     """The public name of an adapter: `ft:<base>:<tenant>:<suffix>:<short id>`."""
-    return f"ft:{base}:{tenant}:{suffix or ''}:{short(adapter_id)}"
+    return f"ft:{base}:{tenant}:{suffix or ''}:{short(identifier)}"
+
+
+def checkpoint_id(job_id: str, step: int) -> str:
+    """A job has one checkpoint at a step: `ftckpt_<short id of the job>_<step>`."""
+    return f"ftckpt_{short(job_id)}_{step}"
+
+
+def checkpoint_name(base: str, tenant: str, suffix: str | None, job_id: str, step: int) -> str:
+    """The public name of a checkpoint: `ft:<base>:<tenant>:<suffix>:<short id of the job>:ckpt-step-<step>`."""
+    return f"{model_name(base, tenant, suffix, job_id)}:ckpt-step-{step}"
+
+
+def parse_checkpoint(id_or_name: str) -> tuple[str, int] | None:
+    """The short id of the job and the step that a checkpoint's id or name tells; None for what is neither."""
+    found = _CHECKPOINT.fullmatch(id_or_name)
+    return None if found is None else (found["id"] or found["name"], int(found["step"] or found["at"]))
 
 
 def event_id(number: int) -> str:

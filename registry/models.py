@@ -215,7 +215,7 @@ class JobEvent(Base):
 
 
 class Checkpoint(Base):
-    """A point that a job can resume from and be called at."""
+    """A point that a job can be called at and, while its state is kept, resume from."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (UniqueConstraint("job_id", "step"),)
@@ -224,9 +224,18 @@ class Checkpoint(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     attempt: Mapped[int]
     step: Mapped[int]
-    object_key: Mapped[str] = mapped_column(index=True)
+    ends_epoch: Mapped[bool]
+    object_key: Mapped[str | None] = mapped_column(index=True)
+    """Of the whole training state; None once two newer checkpoints are there to resume from."""
     sha256: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[int]
+    adapter_key: Mapped[str] = mapped_column(index=True)
+    """Of the adapter as it was then."""
+    adapter_sha256: Mapped[str] = mapped_column(String(64))
+    adapter_bytes: Mapped[int]
+    base_fingerprint: Mapped[str]
+    basis_fingerprint: Mapped[str]
+    rank: Mapped[int]
     metrics: Mapped[dict[str, Any]]
     created_at: Mapped[int] = mapped_column(default=now_seconds())
 
@@ -242,6 +251,8 @@ class Adapter(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
     name: Mapped[str] = mapped_column(unique=True)
     version: Mapped[int] = mapped_column(default=1)
+    step: Mapped[int | None]
+    """The step of its job whose state it is."""
     base: Mapped[str]
     base_fingerprint: Mapped[str]
     basis_fingerprint: Mapped[str]

@@ -7,7 +7,7 @@ may run in every worker at once; each transaction is short, because SQLite has o
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, select
@@ -70,8 +70,8 @@ def sweep(registry: Registry) -> int:
 
 _Find = Callable[[ColumnElement[float]], Select[Any]]
 """From a time to the primary keys of what is older than that, and free to go."""
-_Remove = Callable[[Session, Sequence[Any]], Sequence[str | None]]
-"""Deletes the rows with these keys that nobody else is busy with; for each, the key of its object, if it has one."""
+_Remove = Callable[[Session, Sequence[Any]], Sequence[Sequence[str | None]]]
+"""Deletes the rows with these keys that nobody else is busy with; for each, the keys of its objects."""
 
 
 def _expire(registry: Registry, days: float | None, find: _Find, remove: _Remove) -> int:
@@ -85,12 +85,12 @@ def _expire(registry: Registry, days: float | None, find: _Find, remove: _Remove
         with registry.reading() as session:
             ids = session.scalars(expired).all()
         with registry.transaction() as session:
-            keys = remove(session, ids)
-        for key in keys:
+            gone = remove(session, ids)
+        for key in chain.from_iterable(gone):
             if key is not None:
                 registry.store.delete(key)
-        removed += len(keys)
-        if not keys:
+        removed += len(gone)
+        if not gone:
             return removed
 
 
@@ -102,38 +102,39 @@ def _old_files(before: ColumnElement[float]) -> Select[Any]:
     return select(File.id).where(File.created_at < before, File.id.not_in(trained_on), File.id.not_in(validated_on))
 
 
-def _remove_files(session: Session, ids: Sequence[Any]) -> Sequence[str | None]:
+def _remove_files(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
     locked = _locked(session, File.id, ids)
     used = files.live_users(session, locked)
     unused = [file_id for file_id in locked if file_id not in used]
-    return session.scalars(delete(File).where(File.id.in_(unused)).returning(File.object_key)).all()
+    return session.execute(delete(File).where(File.id.in_(unused)).returning(File.object_key)).all()
 
 
 def _old_adapters(before: ColumnElement[float]) -> Select[Any]:
     return select(Adapter.id).where(Adapter.created_at < before)
 
 
-def _remove_adapters(session: Session, ids: Sequence[Any]) -> Sequence[str | None]:
-    return adapters.remove(session, _locked(session, Adapter.id, ids))
+def _remove_adapters(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
+    return [[key] for key in adapters.remove(session, _locked(session, Adapter.id, ids))]
 
 
 def _old_checkpoints(before: ColumnElement[float]) -> Select[Any]:
     return select(Checkpoint.id).where(Checkpoint.job_id.in_(_ended(before)))
 
 
-def _remove_checkpoints(session: Session, ids: Sequence[Any]) -> Sequence[str | None]:
+def _remove_checkpoints(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
     locked = _locked(session, Checkpoint.id, ids)
-    return session.scalars(delete(Checkpoint).where(Checkpoint.id.in_(locked)).returning(Checkpoint.object_key)).all()
+    statement = delete(Checkpoint).where(Checkpoint.id.in_(locked))
+    return session.execute(statement.returning(Checkpoint.object_key, Checkpoint.adapter_key)).all()
 
 
 def _old_events(before: ColumnElement[float]) -> Select[Any]:
     return select(JobEvent.id).where(JobEvent.job_id.in_(_ended(before)))
 
 
-def _remove_events(session: Session, ids: Sequence[Any]) -> Sequence[str | None]:
+def _remove_events(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
     locked = _locked(session, JobEvent.id, ids)
     session.execute(delete(JobEvent).where(JobEvent.id.in_(locked)))
-    return [None] * len(locked)
+    return [[]] * len(locked)
 
 
 def _ended(before: ColumnElement[float]) -> Select[Any]:
@@ -154,7 +155,7 @@ def _without_a_row(registry: Registry, keys: Sequence[str]) -> list[str]:
         live = select(Job.id).where(Job.id.in_(set(owners.values())), Job.status.not_in(TERMINAL))
         busy = set(session.scalars(live))
         named: set[str] = set()
-        for column in (File.object_key, Adapter.object_key, Checkpoint.object_key):
+        for column in (File.object_key, Adapter.object_key, Checkpoint.object_key, Checkpoint.adapter_key):
             named.update(session.scalars(select(column).where(column.in_(keys))))
     return [key for key in keys if key not in named and owners.get(key) not in busy]
 

@@ -16,12 +16,14 @@ from osora_core.training import Checkpoint, Evaluation, JobSpec, Outcome, Progre
 from registry import jobs
 from registry.context import Registry
 from registry.errors import NotFound
-from registry.jobs import Attempt, CheckpointRef, FileRef, LeaseLost, NewAdapter, NewResultFile
+from registry.jobs import Attempt, CheckpointRef, FileRef, LeaseLost, NewResultFile
 from registry.models import EventLevel
 from registry.outages import OUTAGES, first_line
+from worker.artifacts import artifact
 from worker.errors import describe
 from worker.patience import GaveUp, Patience
 from worker.points import reached
+from worker.remarks import plan, remarks
 from worker.reports import Interrupted, ProgressMeter, Report, Reports, Signal, evaluation_metrics
 from worker.spec import training_spec
 from worker.threads import EngineThread
@@ -56,6 +58,8 @@ def run_attempt(registry: Registry, engine: EngineThread, attempt: Attempt, repo
 
 
 class _Runner:
+    job: TrainingJob
+
     def __init__(self, registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports) -> None:
         self.registry = registry
         self.engine = engine
@@ -105,7 +109,8 @@ class _Runner:
         if resumed is None:
             spec = training_spec(attempt.hyperparameters, attempt.osora, rows=len(train), seed=attempt.seed)
             resumed = job(spec, None)
-            self._say(_plan(resumed), data=asdict(spec))
+            self._say(plan(resumed), data=asdict(spec))
+        self.job = resumed
         self.engine.call(lambda e: e.add(resumed))
         reached("joined", attempt.job_id)
 
@@ -198,7 +203,7 @@ class _Runner:
                     raise GaveUp("the engine's step takes longer than the worker has") from None
         # What the engine has said up to here belongs to the job's history, and may be the job's end.
         for report in self.reports.rest():
-            if not isinstance(report, Checkpoint):
+            if not isinstance(report, Checkpoint) or report.ends_epoch:
                 self._react(report)
         if checkpoint is not None:
             self._flush_meter()
@@ -238,6 +243,7 @@ class _Runner:
 
     def _checkpoint(self, checkpoint: Checkpoint) -> None:
         """While the object store is down, training goes on; a later checkpoint takes this one's place."""
+        self._flush_meter()
         try:
             self._store_checkpoint(checkpoint, patiently=False)
             self.store_is_down = False
@@ -250,11 +256,14 @@ class _Runner:
     def _store_checkpoint(self, checkpoint: Checkpoint, *, patiently: bool) -> None:
         """Upload first, point to it after: the row never names an object that is not whole."""
         data, job_id = checkpoint.to_bytes(), self.attempt.job_id
-        key = f"checkpoints/{job_id}/{self.attempt.number}/{checkpoint.step}.safetensors"
+        key = f"checkpoints/{job_id}/{self.attempt.number}/{checkpoint.step}"
+        adapter = self.job.adapter(checkpoint.values, self.engine.engine.runtime)
+        zipped, new = artifact(adapter, f"{key}.zip", checkpoint.step)
 
         def upload() -> None:
             reached("checkpoint_uploading", job_id)
-            self.registry.store.put(key, data)
+            self.registry.store.put(f"{key}.safetensors", data)
+            self.registry.store.put(new.object_key, zipped)
 
         if patiently:
             self._stored(upload)
@@ -266,9 +275,11 @@ class _Runner:
                 session,
                 self.attempt,
                 step=checkpoint.step,
-                object_key=key,
+                object_key=f"{key}.safetensors",
                 sha256=hashlib.sha256(data).hexdigest(),
                 bytes=len(data),
+                adapter=new,
+                ends_epoch=checkpoint.ends_epoch,
                 metrics=self.metrics,
             )
         )
@@ -285,21 +296,14 @@ class _Runner:
     def _finished(self, outcome: Outcome) -> None:
         """Upload adapter and curve, read the adapter back, then publish both and end the job in one transaction."""
         job_id = self.attempt.job_id
+        for remark in remarks(self.job, outcome):
+            self._say(remark)
         adapter = self.engine.call(
             lambda e: replace(outcome.adapter, canary=canary.compute(e.runtime, outcome.adapter))
         )
-        data, curve = adapter.to_zip(), outcome.curve.to_csv().encode()
+        curve = outcome.curve.to_csv().encode()
         folder = f"{job_id}/{self.attempt.number}"
-        new = NewAdapter(
-            object_key=f"adapters/{folder}/adapter.zip",
-            sha256=hashlib.sha256(data).hexdigest(),
-            bytes=len(data),
-            base_fingerprint=adapter.base_fingerprint,
-            basis_fingerprint=adapter.basis_fingerprint,
-            rank=adapter.rank,
-            parameters=adapter.parameters,
-            target_modules=adapter.target_modules,
-        )
+        data, new = artifact(adapter, f"adapters/{folder}/adapter.zip", outcome.adapter_step)
         result = NewResultFile(
             filename="step_metrics.csv",
             object_key=f"results/{folder}/step_metrics.csv",
@@ -349,11 +353,3 @@ class _Runner:
                 return action(session)
 
         return self.patience(write)
-
-
-def _plan(job: TrainingJob) -> str:
-    spec = job.spec
-    return (
-        f"Training {job.total_steps} steps: {len(job.train)} rows, {spec.epochs} epochs, batch size {spec.batch_size}, "
-        f"learning rate {spec.learning_rate:g}, rank {spec.rank}"
-    )

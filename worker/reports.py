@@ -74,9 +74,11 @@ class Reports:
         self._add(evaluation)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
-        """A newer checkpoint takes the place of one that still waits to be stored."""
+        """A newer checkpoint takes the place of one that still waits to be stored, but for those that end an epoch."""
         with self._changed:
-            self._reports = deque(report for report in self._reports if not isinstance(report, Checkpoint))
+            self._reports = deque(
+                report for report in self._reports if not isinstance(report, Checkpoint) or report.ends_epoch
+            )
         self._add(checkpoint)
 
     def finished(self, outcome: Outcome) -> None:

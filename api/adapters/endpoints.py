@@ -14,6 +14,9 @@ from api.generate.proxy import pass_on
 from api.generate.target import Target
 from api.schemas import Deleted, ListPage, errors
 from registry import adapters
+from registry.context import Registry
+from registry.references import AdapterRef, refer
+from registry.tenants import Principal
 
 router = APIRouter(prefix="/adapters", tags=["adapters"])
 
@@ -50,11 +53,13 @@ async def download_adapter(
     query: Annotated[DownloadQuery, Query()],
     if_none_match: Annotated[str, Header()] = "",
 ) -> Response:
-    """A ZIP with `adapter_config.json` and `adapter_model.safetensors`, or of a whole checkpoint.
+    """A ZIP with `adapter_config.json` and `adapter_model.safetensors`, or of a whole model.
+
+    A job's checkpoint (`ftckpt_…` or `ft:…:ckpt-step-<n>`) can be had in the same forms.
 
     As it was trained, its ETag is its SHA-256; the other forms are made anew each time, by an inference server.
     """
-    ref = await run_in_threadpool(adapters.refer, services.registry, principal, adapter)
+    ref = await run_in_threadpool(_refer, services.registry, principal, adapter)
     if query.format != "osora":
         payload = {**Target(ref.base, ref).payload(), "format": query.format}
         ask = partial(services.gateway.ask, "/export", payload, ref.id, request.state.request_id)
@@ -76,3 +81,8 @@ def get_adapter(adapter: IdOrName, session: ReadSessionDep, principal: ReaderDep
 def delete_adapter(adapter: IdOrName, registry: RegistryDep, principal: WriterDep) -> Deleted:
     """Deletes an adapter for good; calls of it fail from now on."""
     return Deleted(id=adapters.delete(registry, principal, adapter).id, object="adapter")
+
+
+def _refer(registry: Registry, principal: Principal, id_or_name: str) -> AdapterRef:
+    with registry.reading() as session:
+        return refer(session, principal, id_or_name)

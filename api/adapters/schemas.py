@@ -15,6 +15,7 @@ ADAPTER_EXAMPLE: JsonDict = {
     "version": 1,
     "base": "osora-tiny",
     "job_id": "ftjob-01k9v3x2b8mabcdefghjkmnpqrs",
+    "step": 225,
     "rank": 64,
     "parameters": 36864,
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
@@ -55,6 +56,7 @@ class AdapterOut(BaseModel):
     version: int
     base: str
     job_id: str
+    step: Annotated[int | None, Field(description="The step of its job whose state it is.")]
     rank: int
     parameters: int
     target_modules: list[str]
@@ -73,6 +75,7 @@ class AdapterOut(BaseModel):
             version=adapter.version,
             base=adapter.base,
             job_id=adapter.job_id,
+            step=adapter.step,
             rank=adapter.rank,
             parameters=adapter.parameters,
             target_modules=adapter.target_modules,

@@ -58,6 +58,8 @@ RESULT_EXAMPLE: JsonDict = {
         "adapter_name": "ft:osora-tiny:default:ticket-triage:abcdefghjkmnpqrs",
         "adapter_version": 1,
         "adapter_sha256": "9f86d081884c7d65…",
+        "job_id": "ftjob-01k9v3x2b8mabcdefghjkmnpqrs",
+        "step": 225,
         "strength": 1.0,
     },
 }
@@ -86,7 +88,11 @@ class GenerateRequest(RequestModel):
     model_config = ConfigDict(json_schema_extra={"examples": REQUEST_EXAMPLES})
 
     adapter_id: Annotated[
-        str | None, Field(description="`adp-…` or a model name `ft:…`. Without one, the base answers.")
+        str | None,
+        Field(
+            description="An adapter, `adp-…` or `ft:…`, or a job's checkpoint, `ftckpt_…` or `ft:…:ckpt-step-<n>`. "
+            "Without one, the base answers."
+        ),
     ] = None
     base: Annotated[str | None, Field(description="Without one: the adapter's, else the first that is configured.")] = (
         None

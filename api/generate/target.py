@@ -6,13 +6,15 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from api.generate.schemas import GenerateRequest
-from registry import adapters, jobs
-from registry.adapters import AdapterRef
+from registry import jobs
 from registry.context import Registry
 from registry.errors import InvalidRequest, NotFound
+from registry.references import AdapterRef, refer
 from registry.tenants import Principal
 
-_REF_FIELDS = ("id", "name", "version", "object_key", "sha256", "base_fingerprint", "basis_fingerprint")
+_REF_FIELDS = (
+    "id", "name", "version", "job_id", "step", "object_key", "sha256", "base_fingerprint", "basis_fingerprint",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def resolve(registry: Registry, principal: Principal, request: GenerateRequest) 
     """The request's target.
 
     Raises:
-        NotFound: no such adapter of the tenant's, or no such base.
+        NotFound: no such adapter or checkpoint of the tenant's, or no such base.
         InvalidRequest: the adapter is not one of the base that was named.
     """
     if request.adapter_id is None:
@@ -40,7 +42,7 @@ def resolve(registry: Registry, principal: Principal, request: GenerateRequest) 
     with registry.reading() as session:
         if request.adapter_id.startswith("ftjob-"):
             raise _job_is_no_adapter(session, principal, request.adapter_id)
-        ref = AdapterRef.of(adapters.get(session, principal, request.adapter_id))
+        ref = refer(session, principal, request.adapter_id)
     if request.base not in (None, ref.base):
         raise InvalidRequest(
             f"adapter {request.adapter_id!r} is on the base {ref.base!r}, not {request.base!r}",
@@ -71,7 +73,7 @@ def _job_is_no_adapter(session: Session, principal: Principal, job_id: str) -> N
     elif job.is_terminal:
         next_action = "call the adapter of another job"
     else:
-        next_action = "wait until it has succeeded; then its `osora.adapter_id` names the adapter"
+        next_action = "call one of its checkpoints, or wait until it has succeeded and has an `osora.adapter_id`"
     return NotFound(
         f"{job_id!r} is a job (status: {job.status}), not an adapter",
         param="adapter_id",

@@ -73,6 +73,11 @@ def resume_job(
 def list_checkpoints(
     job_id: JobId, session: ReadSessionDep, principal: ReaderDep, query: Annotated[CheckpointsQuery, Query()]
 ) -> ListPage[CheckpointOut]:
-    """The points that the job can resume from, newest first unless asked otherwise."""
+    """The points that the job can be called at, newest first unless asked otherwise.
+
+    Kept are the newest two and the last of every epoch, the one with the lowest validation loss among them, until
+    `OSORA_CHECKPOINT_RETENTION_DAYS` after the job's end.
+    """
     page = jobs.checkpoints(session, principal, job_id, **query.model_dump())
-    return ListPage[CheckpointOut].of([CheckpointOut.of(row) for row in page.data], page.has_more)
+    job = jobs.get(session, principal, job_id)
+    return ListPage[CheckpointOut].of([CheckpointOut.of(principal, job, row) for row in page.data], page.has_more)

@@ -79,6 +79,17 @@ class Knobs(RequestModel):
     evaluate: Annotated[
         Literal["epoch", "never"] | None, Field(description="When to measure on the validation file.")
     ] = None
+    keep: Annotated[
+        Literal["best", "last"] | None,
+        Field(
+            description="Which state becomes the adapter: of the epoch with the lowest validation loss, or the last "
+            "one. Without it: the best where there is a validation file."
+        ),
+    ] = None
+    early_stopping_patience: Annotated[
+        int | None,
+        Field(ge=1, le=50, description="Stop after so many epochs without a lower validation loss."),
+    ] = None
 
 
 class CreateJob(RequestModel):
@@ -131,8 +142,22 @@ class CreateJob(RequestModel):
         chosen = self.method.supervised.hyperparameters if self.method else self.hyperparameters
         return chosen or Hyperparameters()
 
+    def _check_validated(self, knobs: dict[str, Any]) -> None:
+        """Raises `InvalidRequest` for a knob that goes by a validation loss which nothing measures."""
+        if self.validation_file is not None and knobs.get("evaluate") != "never":
+            return
+        wanted = {"keep": knobs.get("keep") == "best", "early_stopping_patience": "early_stopping_patience" in knobs}
+        for name in (name for name, is_wanted in wanted.items() if is_wanted):
+            lacking = "there is no `validation_file`" if self.validation_file is None else "`osora.evaluate` is never"
+            raise InvalidRequest(
+                f"`osora.{name}` goes by the validation loss, and {lacking}",
+                param=f"osora.{name}",
+                code="invalid_value",
+                next_action=f"name a validation file and evaluate each epoch, or leave out `osora.{name}`",
+            )
+
     def to_job_request(self, settings: Settings) -> JobRequest:
-        """The request as the registry takes it. Raises `InvalidRequest` for a rank over the basis's."""
+        """The request as the registry takes it. Raises `InvalidRequest` for knobs that cannot be had together."""
         knobs: dict[str, Any] = self.osora.model_dump(exclude_none=True) if self.osora else {}
         if knobs.get("rank", 0) > settings.basis_rank:
             raise InvalidRequest(
@@ -141,6 +166,7 @@ class CreateJob(RequestModel):
                 code="invalid_value",
                 next_action=f"use 1 to {settings.basis_rank}",
             )
+        self._check_validated(knobs)
         return JobRequest(
             base=self.model,
             training_file=self.training_file,

@@ -10,6 +10,7 @@ from registry import jobs
 from registry.ids import event_id
 from registry.models import AttemptOutcome, Checkpoint, EventLevel, EventType, Job, JobAttempt, JobEvent
 from registry.models import JobStatus as JobStatus
+from registry.references import AdapterRef
 from registry.settings import Settings
 from registry.tenants import Principal
 
@@ -191,24 +192,24 @@ class EventOut(BaseModel):
 
 
 class CheckpointOut(BaseModel):
-    """A point that the job can resume from."""
+    """A point that the job can be called at, or that another can continue from: by its id or its model name."""
 
     id: str
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     created_at: int
     fine_tuning_job_id: str
-    fine_tuned_model_checkpoint: None = None
-    """Only whole jobs can be called so far."""
+    fine_tuned_model_checkpoint: str
     step_number: int
     metrics: dict[str, Any]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self:
+    def of(cls, principal: Principal, job: Job, checkpoint: Checkpoint) -> Self:
         """The checkpoint's row as a client sees it."""
         return cls(
             id=checkpoint.id,
             created_at=checkpoint.created_at,
             fine_tuning_job_id=checkpoint.job_id,
+            fine_tuned_model_checkpoint=AdapterRef.of_checkpoint(principal, job, checkpoint).name,
             step_number=checkpoint.step,
             metrics={"step": checkpoint.step, **checkpoint.metrics},
         )

@@ -40,6 +40,7 @@ def complete(
         tenant_id=job.tenant_id,
         job_id=job.id,
         name=model_name(job.base, attempt.tenant_name, job.suffix, adapter_id),
+        step=adapter.step,
         base=job.base,
         base_fingerprint=adapter.base_fingerprint,
         basis_fingerprint=adapter.basis_fingerprint,
@@ -54,7 +55,12 @@ def complete(
     job.adapter_id, job.fine_tuned_model = row.id, row.name
     if result_file is not None:
         job.result_file_id = _add_result_file(session, job, result_file)
-    append_event(session, job, f"New fine-tuned model created: {row.name}", data={"adapter_id": row.id, **metrics})
+    append_event(
+        session,
+        job,
+        f"New fine-tuned model created: {row.name}",
+        data={"adapter_id": row.id, "adapter_step": row.step, **metrics},
+    )
     end(session, job, "succeeded", "The job has successfully completed")
     close_attempt(session, job, "succeeded")
     return row

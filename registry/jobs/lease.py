@@ -154,7 +154,9 @@ def _attempt(session: Session, job: Job) -> Attempt:
         osora=job.osora,
         training_file=_file(session, job.training_file_id),
         validation_file=None if job.validation_file_id is None else _file(session, job.validation_file_id),
-        checkpoints=tuple(CheckpointRef(c.step, c.object_key, c.sha256) for c in checkpoints),
+        checkpoints=tuple(
+            CheckpointRef(c.step, c.object_key, c.sha256) for c in checkpoints if c.object_key is not None
+        ),
         trained_tokens=job.trained_tokens or 0,
     )
 

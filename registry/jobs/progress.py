@@ -6,12 +6,12 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from registry.db import now_seconds
-from registry.ids import new_id
-from registry.jobs.spec import Attempt
+from registry.ids import checkpoint_id, checkpoint_name
+from registry.jobs.spec import Attempt, NewAdapter
 from registry.jobs.state import append_event, lock_fenced
 from registry.models import Checkpoint, EventLevel, EventType, JobAttempt
 
-_KEPT = 2
+_RESUMABLE = 2
 
 
 def record_progress(
@@ -68,32 +68,49 @@ def record_checkpoint(
     object_key: str,
     sha256: str,
     bytes: int,
+    adapter: NewAdapter,
+    ends_epoch: bool,
     metrics: dict[str, Any],
 ) -> list[str]:
-    """Makes an uploaded checkpoint the one to resume from; repeating it changes nothing.
+    """Makes an uploaded checkpoint the one to resume from, and its adapter one to call; repeating it changes nothing.
 
-    The job keeps its newest two. Returns the object keys of those that are no longer named, for the caller to delete
-    once this has committed; the retention's sweep finds what it then misses.
+    A job keeps the newest two, and of every epoch the last, so that the one with the lowest validation loss is always
+    among them. What is older than the two newest keeps its adapter only, not the state to resume from. Returns the
+    object keys that are no longer named, for the caller to delete once this has committed; the retention's sweep finds
+    what it then misses.
     """
     job = lock_fenced(session, attempt)
     rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step.desc())).all()
     if any(row.object_key == object_key for row in rows):
         return []
     # One of the same step, or a later one, is there only when it could not be read: this attempt began before it.
-    dropped = [row for row in rows if row.step >= step] + [row for row in rows if row.step < step][_KEPT - 1 :]
-    for row in dropped:
+    void = [row for row in rows if row.step >= step]
+    superseded = [row for row in rows if row.step < step][_RESUMABLE - 1 :]
+    unnamed = [row.object_key for row in (*void, *superseded)]
+    for row in superseded:
+        row.object_key = None
+    for row in (*void, *(row for row in superseded if not row.ends_epoch)):
+        unnamed.append(row.adapter_key)
         session.delete(row)
     session.flush()
     checkpoint = Checkpoint(
-        id=new_id("ftckpt_"),
+        id=checkpoint_id(job.id, step),
         job_id=job.id,
         attempt=attempt.number,
         step=step,
+        ends_epoch=ends_epoch,
         object_key=object_key,
         sha256=sha256,
         bytes=bytes,
+        adapter_key=adapter.object_key,
+        adapter_sha256=adapter.sha256,
+        adapter_bytes=adapter.bytes,
+        base_fingerprint=adapter.base_fingerprint,
+        basis_fingerprint=adapter.basis_fingerprint,
+        rank=adapter.rank,
         metrics=metrics,
     )
     session.add(checkpoint)
-    append_event(session, job, f"Checkpoint created at step {step}")
-    return [row.object_key for row in dropped]
+    name = checkpoint_name(job.base, attempt.tenant_name, job.suffix, job.id, step)
+    append_event(session, job, f"Checkpoint created at step {step}", data={"step": step, "model": name})
+    return [key for key in unnamed if key is not None]

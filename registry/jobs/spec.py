@@ -78,8 +78,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class NewAdapter:
-    """An uploaded and verified adapter, to be published with the end of its job."""
+    """An uploaded adapter, to be published with the end of its job or called as a checkpoint of it."""
 
+    step: int
+    """The step of the job whose state it is."""
     object_key: str
     sha256: str
     bytes: int

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -166,6 +167,41 @@ def test_a_service_that_is_stopped_and_started_again_continues_its_jobs(tmp_path
     assert (first["outcome"], first["reason"]) == ("released", "its worker is stopping")
     assert second["outcome"] == "succeeded"
     assert second["first_step"] >= first["last_step"] > 0  # from the very step at which it was stopped
+
+
+@pytest.mark.timeout(180)
+def test_every_checkpoint_can_be_called_as_soon_as_it_is_told_of(service: Service, tmp_path: Path) -> None:
+    """By the name in its event while the job runs, then all that are listed, by id, and the adapter itself."""
+    sdk = service.sdk
+    valid = sdk.files.upload(dataset(tmp_path / "valid.jsonl", "Rome", rows=4))["id"]
+    train = dataset(tmp_path / "train.jsonl", "Rome", rows=64)
+    osora = {"early_stopping_patience": 3}
+    job_id = submit(sdk, train, epochs=10, suffix="rome", validation_file=valid, osora=osora)
+    seconds = []
+    for event in sdk.jobs.events(job_id):
+        # Those within an epoch may be superseded by now.
+        if event["message"].startswith("Checkpoint created") and event["data"]["step"] % 8 == 0:
+            asked_at = time.monotonic()
+            receipt = answer(sdk, event["data"]["model"])["receipt"]
+            seconds.append(time.monotonic() - asked_at)
+            assert (receipt["job_id"], receipt["step"]) == (job_id, event["data"]["step"])
+            assert receipt["adapter_name"] == event["data"]["model"]
+    # Events are looked for every 0.3 s, so this is what is left of the second.
+    assert min(seconds) < 0.7
+    job = sdk.jobs.get(job_id)
+    assert job["status"] == "succeeded", job
+    checkpoints = sdk.jobs.checkpoints(job_id, limit=100)
+    epochs = [c["step_number"] for c in checkpoints if c["step_number"] % 8 == 0]
+    assert epochs == list(range(job["osora"]["step"], 0, -8))
+    losses = {c["step_number"]: c["metrics"]["full_valid_loss"] for c in checkpoints if c["step_number"] % 8 == 0}
+    adapter = sdk.adapters.get(job["fine_tuned_model"])
+    assert adapter["step"] == min(losses, key=lambda step: (losses[step], step))
+    texts = {c["step_number"]: answer(sdk, c["id"])["text"] for c in checkpoints}
+    kept = answer(sdk, adapter["id"])
+    assert (kept["text"], kept["receipt"]["step"]) == (texts[adapter["step"]], adapter["step"])
+    with pytest.raises(OsoraAPIError, match="has kept those of step") as refused:
+        answer(sdk, checkpoints[0]["fine_tuned_model_checkpoint"].rpartition("-")[0] + "-3")
+    assert refused.value.status == 404
 
 
 def worker(service: Service) -> psutil.Process:

@@ -48,5 +48,10 @@ def named_objects(world: World, job_id: str) -> dict[str, bytes]:
     return {
         "adapter": result.adapter,
         "curve": result.curve,
-        **{row.object_key: world.registry.store.get(row.object_key) for row in kept},
+        **{
+            key: world.registry.store.get(key)
+            for row in kept
+            for key in (row.object_key, row.adapter_key)
+            if key is not None
+        },
     }

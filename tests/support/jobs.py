@@ -2,9 +2,11 @@
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 
 from registry import files, jobs
 from registry.context import Registry
@@ -58,6 +60,7 @@ def messages(registry: Registry, principal: Principal, job: Job) -> list[str]:
 def new_adapter(attempt: Attempt) -> NewAdapter:
     """What a worker would publish."""
     return NewAdapter(
+        step=9,
         object_key=f"adapters/{attempt.job_id}/{attempt.number}/adapter.zip",
         sha256="a" * 64,
         bytes=1234,
@@ -67,3 +70,18 @@ def new_adapter(attempt: Attempt) -> NewAdapter:
         parameters=5678,
         target_modules=["q_proj"],
     )
+
+
+def record_checkpoint(session: Session, attempt: Attempt, step: int, **changes: Any) -> list[str]:
+    """A checkpoint, as a worker records it."""
+    folder = f"checkpoints/{attempt.job_id}/{attempt.number}"
+    said: dict[str, Any] = {
+        "object_key": f"{folder}/{step}.safetensors",
+        "sha256": "b" * 64,
+        "bytes": 9,
+        "adapter": replace(new_adapter(attempt), step=step, object_key=f"{folder}/{step}.zip"),
+        "ends_epoch": False,
+        "metrics": {},
+        **changes,
+    }
+    return jobs.record_checkpoint(session, attempt, step=step, **said)

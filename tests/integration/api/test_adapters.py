@@ -1,12 +1,16 @@
 """Trained adapters: by id and by name, listed, downloaded, deleted."""
 
+from dataclasses import replace
+
 import httpx
 import pytest
 
 from registry.context import Registry
 from registry.models import Adapter
+from registry.tenants import Principal
 from tests.integration.api.conftest import TOKEN, ZIP, error_of
 from tests.integration.api.fake_inference import REFUSAL, FakeInference
+from tests.support.jobs import claim, new_adapter, record_checkpoint, submit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -43,6 +47,21 @@ def test_download(client: httpx.Client, adapter: Adapter) -> None:
     error = error_of(client.get(f"/adapters/{adapter.id}/download?format=gguf"), 400)
     assert error["param"] == "format"
     assert "osora" in error["message"]
+
+
+def test_download_of_a_checkpoint(client: httpx.Client, registry: Registry, principal: Principal) -> None:
+    job = submit(registry, principal)
+    attempt = claim(registry, job)
+    with registry.transaction() as session:
+        key = f"checkpoints/{job.id}/1/5.zip"
+        artifact = replace(new_adapter(attempt), step=5, object_key=key, bytes=len(ZIP))
+        record_checkpoint(session, attempt, 5, adapter=artifact)
+    registry.store.put(key, ZIP)
+    (checkpoint,) = client.get(f"/jobs/{job.id}/checkpoints").json()["data"]
+    for name in (checkpoint["id"], checkpoint["fine_tuned_model_checkpoint"]):
+        response = client.get(f"/adapters/{name}/download")
+        assert response.content == ZIP
+        assert response.headers["etag"] == f'"{"a" * 64}"'
 
 
 class TestExport:

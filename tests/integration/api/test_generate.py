@@ -13,7 +13,7 @@ from registry.models import Adapter
 from registry.tenants import Principal
 from tests.integration.api.conftest import error_of
 from tests.integration.api.fake_inference import BUSY, FULL, REFUSAL, RESULT, FakeInference
-from tests.support.jobs import submit
+from tests.support.jobs import claim, record_checkpoint, submit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -54,6 +54,8 @@ def test_what_is_asked_for(client: httpx.Client, ranked: list[FakeInference], ad
             "id": adapter.id,
             "name": adapter.name,
             "version": 1,
+            "job_id": adapter.job_id,
+            "step": 9,
             "object_key": adapter.object_key,
             "sha256": adapter.sha256,
             "base_fingerprint": "base-hash",
@@ -71,6 +73,28 @@ def test_what_is_asked_for(client: httpx.Client, ranked: list[FakeInference], ad
         "stream": False,
         **own,
     }
+
+
+def test_a_checkpoint_is_called_like_an_adapter(
+    client: httpx.Client, ranked: list[FakeInference], registry: Registry, principal: Principal
+) -> None:
+    job = submit(registry, principal, suffix="triage")
+    attempt = claim(registry, job)
+    with registry.transaction() as session:
+        for step in (5, 10, 15):
+            record_checkpoint(session, attempt, step)
+    newest, _ = client.get(f"/jobs/{job.id}/checkpoints").json()["data"]
+    for name in (newest["id"], newest["fine_tuned_model_checkpoint"]):
+        assert client.post("/generate", json={"adapter_id": name, "prompt": "x"}).json() == RESULT
+    asked = [asked["adapter"] for fake in ranked for asked in fake.asked]
+    assert len(asked) == 2
+    for ref in asked:
+        assert (ref["id"], ref["name"]) == (newest["id"], newest["fine_tuned_model_checkpoint"])
+        assert (ref["job_id"], ref["step"], ref["object_key"]) == (job.id, 15, f"checkpoints/{job.id}/1/15.zip")
+    superseded = newest["fine_tuned_model_checkpoint"].replace("step-15", "step-5")
+    error = error_of(client.post("/generate", json={"adapter_id": superseded, "prompt": "x"}), 404)
+    assert error["code"] == "checkpoint_not_found"
+    assert "those of step 10, 15" in error["message"]
 
 
 def test_the_base_without_an_adapter(client: httpx.Client, inference: Fakes) -> None:

@@ -14,7 +14,7 @@ from registry.jobs import Attempt
 from registry.models import OutboxMessage
 from registry.tenants import Principal
 from tests.integration.api.conftest import error_of
-from tests.support.jobs import claim, submit, upload
+from tests.support.jobs import claim, record_checkpoint, submit, upload
 
 
 @pytest.fixture
@@ -222,23 +222,31 @@ class TestStopping:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_goes_by_the_validation_loss_needs_one(client: httpx.Client, training_file: str) -> None:
+    for knob in ({"keep": "best"}, {"early_stopping_patience": 2}):
+        (name,) = knob
+        for lacks in ({"osora": knob}, {"validation_file": training_file, "osora": {**knob, "evaluate": "never"}}):
+            body = {"model": "osora-tiny", "training_file": training_file, **lacks}
+            error = error_of(client.post("/jobs", json=body), 400)
+            assert error["param"] == f"osora.{name}"
+            assert "validation loss" in error["message"]
+        job = create(client, training_file, validation_file=training_file, osora=knob)
+        assert job["osora"]["settings"] == knob
+    assert create(client, training_file, osora={"keep": "last"})["status"] == "queued"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_checkpoints(client: httpx.Client, registry: Registry, principal: Principal) -> None:
-    job = submit(registry, principal)
+    job = submit(registry, principal, suffix="triage")
     attempt = claim(registry, job)
     with registry.transaction() as session:
         for step in (5, 10):
-            jobs.record_checkpoint(
-                session,
-                attempt,
-                step=step,
-                object_key=f"k/{step}",
-                sha256="0" * 64,
-                bytes=1,
-                metrics={"train_loss": 1.5},
-            )
+            record_checkpoint(session, attempt, step, metrics={"train_loss": 1.5})
     newest, oldest = client.get(f"/jobs/{job.id}/checkpoints").json()["data"]
     assert (newest["step_number"], newest["metrics"]) == (10, {"step": 10, "train_loss": 1.5})
     assert newest["object"] == "fine_tuning.job.checkpoint"
+    assert newest["id"] == f"ftckpt_{job.id[-16:]}_10"
+    assert newest["fine_tuned_model_checkpoint"] == f"ft:osora-tiny:default:triage:{job.id[-16:]}:ckpt-step-10"
     page = client.get(f"/jobs/{job.id}/checkpoints", params={"after": newest["id"]}).json()
     assert page["data"] == [oldest]
 

@@ -3,10 +3,10 @@
 import pytest
 
 from registry import adapters, jobs
-from registry.adapters import AdapterRef
 from registry.context import Registry
 from registry.errors import NotFound
 from registry.models import Adapter
+from registry.references import AdapterRef
 from registry.tenants import Principal
 from tests.support.jobs import claim, new_adapter, read, submit
 
@@ -36,6 +36,9 @@ def test_a_reference_is_all_that_a_server_needs(registry: Registry, principal: P
         id=adapter.id,
         name=adapter.name,
         version=1,
+        job_id=adapter.job_id,
+        step=9,
+        rank=16,
         object_key=adapter.object_key,
         sha256="a" * 64,
         bytes=1234,

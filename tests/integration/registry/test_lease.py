@@ -11,7 +11,7 @@ from registry.context import Registry
 from registry.jobs import Attempt, CheckpointRef, LeaseLost
 from registry.models import Base, Job, OutboxMessage
 from registry.tenants import Principal
-from tests.support.jobs import claim, expire_lease, messages, new_adapter, read, submit, upload
+from tests.support.jobs import claim, expire_lease, messages, new_adapter, read, record_checkpoint, submit, upload
 from tests.support.threads import in_parallel
 
 
@@ -68,14 +68,13 @@ def test_a_takeover_resumes_from_the_newest_checkpoint(registry: Registry, princ
     first = claim(registry, job)
     with registry.transaction() as session:
         for step in (10, 20, 30):
-            key = f"checkpoints/{job.id}/1/{step}"
-            jobs.record_checkpoint(session, first, step=step, object_key=key, sha256="b" * 64, bytes=9, metrics={})
+            record_checkpoint(session, first, step)
     expire_lease(registry, job)
     second = claim(registry, job, "worker-2")
     assert second.number == 2
     # The job keeps two: should the newest be damaged, the other one serves.
     assert second.checkpoints == tuple(
-        CheckpointRef(step, f"checkpoints/{job.id}/1/{step}", "b" * 64) for step in (30, 20)
+        CheckpointRef(step, f"checkpoints/{job.id}/1/{step}.safetensors", "b" * 64) for step in (30, 20)
     )
     with registry.reading() as session:
         rows = jobs.attempts(session, principal, job.id)
@@ -166,9 +165,7 @@ WRITES: dict[str, Callable[[Session, Attempt], object]] = {
         remaining_seconds=None,
     ),
     "add_event": lambda session, attempt: jobs.add_event(session, attempt, "boo"),
-    "record_checkpoint": lambda session, attempt: jobs.record_checkpoint(
-        session, attempt, step=1, object_key="k", sha256="c" * 64, bytes=1, metrics={}
-    ),
+    "record_checkpoint": lambda session, attempt: record_checkpoint(session, attempt, 1),
     "complete": lambda session, attempt: jobs.complete(
         session, attempt, step=1, trained_tokens=3, adapter=new_adapter(attempt), metrics={}
     ),
@@ -292,17 +289,15 @@ def test_an_attempt_that_cannot_use_its_checkpoint_says_where_it_began(
     attempt = claim(registry, job)
     for step in (10, 20):
         with registry.transaction() as session:
-            key = f"checkpoints/{job.id}/1/{step}"
-            jobs.record_checkpoint(session, attempt, step=step, object_key=key, sha256="b" * 64, bytes=9, metrics={})
+            record_checkpoint(session, attempt, step)
     expire_lease(registry, job)
     heir = claim(registry, job, "worker-2")
     with registry.transaction() as session:
         jobs.began_at(session, heir, 10, "Resuming from step 10: the other one is damaged")
     with registry.transaction() as session:
-        superseded = jobs.record_checkpoint(
-            session, heir, step=15, object_key="new", sha256="c" * 64, bytes=9, metrics={}
-        )
-    assert superseded == [f"checkpoints/{job.id}/1/20"]  # the damaged one, not the one that served
+        superseded = record_checkpoint(session, heir, 15)
+    # The damaged one, not the one that served.
+    assert superseded == [f"checkpoints/{job.id}/1/20.safetensors", f"checkpoints/{job.id}/1/20.zip"]
     with registry.reading() as session:
         assert [row.first_step for row in jobs.attempts(session, principal, job.id)] == [0, 10]
         assert [row.step for row in jobs.checkpoints(session, principal, job.id).data] == [15, 10]

@@ -10,7 +10,7 @@ from registry.errors import Conflict, InvalidRequest, NotFound
 from registry.jobs import JobRequest
 from registry.models import Job
 from registry.tenants import Principal
-from tests.support.jobs import claim, messages, new_adapter, read, submit, upload
+from tests.support.jobs import claim, messages, new_adapter, read, record_checkpoint, submit, upload
 
 
 def ask(registry: Registry, principal: Principal, wish: str, job: Job) -> Job:
@@ -209,18 +209,10 @@ def test_checkpoints_page_newest_first(registry: Registry, principal: Principal)
     attempt = claim(registry, job)
     with registry.transaction() as session:
         superseded = [
-            jobs.record_checkpoint(
-                session,
-                attempt,
-                step=step,
-                object_key=f"c/{step}",
-                sha256="c" * 64,
-                bytes=1,
-                metrics={"step": step},
-            )
+            record_checkpoint(session, attempt, step, metrics={"step": step})
             for step in (1, 2, 3, 3)  # the last one's commit was not heard of, so it comes again
         ]
-        assert superseded == [[], [], ["c/1"], []]
+        assert superseded == [[], [], [f"checkpoints/{job.id}/1/1.safetensors", f"checkpoints/{job.id}/1/1.zip"], []]
     with registry.reading() as session:
         page = jobs.checkpoints(session, principal, job.id, limit=1)
         assert ([row.step for row in page.data], page.has_more) == ([3], True)

@@ -19,7 +19,7 @@ from registry.jobs import Attempt, NewResultFile
 from registry.models import Adapter, Blob, Checkpoint, File, Job, JobEvent
 from registry.object_keys import StoredObject
 from registry.tenants import Principal
-from tests.support.jobs import claim, messages, new_adapter, submit, upload
+from tests.support.jobs import claim, messages, new_adapter, record_checkpoint, submit, upload
 from tests.support.threads import in_parallel
 
 DAY = 86_400
@@ -52,8 +52,10 @@ def age(registry: Registry, row: Any, column: str, days: float) -> None:
 
 
 def upload_all(registry: Registry, attempt: Attempt, *, hours_ago: float = 0) -> set[str]:
-    """What an attempt stores before it writes a row: a checkpoint, its adapter, its result file."""
-    keys = (checkpoint_key(attempt), new_adapter(attempt).object_key, result_file(attempt).object_key)
+    """What an attempt stores before it writes a row: a checkpoint and its adapter, the last one, its result file."""
+    state = checkpoint_key(attempt)
+    callable = state.replace(".safetensors", ".zip")
+    keys = (state, callable, new_adapter(attempt).object_key, result_file(attempt).object_key)
     return {put(registry, key, hours_ago=hours_ago) for key in keys}
 
 
@@ -68,9 +70,8 @@ def result_file(attempt: Attempt) -> NewResultFile:
 
 def write_all(registry: Registry, attempt: Attempt) -> Adapter:
     """The rows of that; the job ends."""
-    key = checkpoint_key(attempt)
     with registry.transaction() as session:
-        jobs.record_checkpoint(session, attempt, step=1, object_key=key, sha256="c" * 64, bytes=1, metrics={})
+        record_checkpoint(session, attempt, 1)
         return jobs.complete(
             session,
             attempt,
@@ -225,9 +226,7 @@ class TestOfJobs:
             attempt = claim(registry, job)
             keys[status] = put(registry, checkpoint_key(attempt))
             with registry.transaction() as session:
-                jobs.record_checkpoint(
-                    session, attempt, step=1, object_key=keys[status], sha256="c" * 64, bytes=1, metrics={}
-                )
+                record_checkpoint(session, attempt, 1)
                 ended = {"status": "cancelled", "finished_at": time.time() - (6.9 if " " in status else 7.1) * DAY}
                 values = ended if status.startswith("cancelled") else {"status": status}
                 session.execute(update(Job).where(Job.id == job.id).values(values))

@@ -15,7 +15,7 @@ from registry.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
 from registry.jobs import JobRequest
 from registry.models import Adapter, ApiKey, File, Job
 from registry.tenants import Principal
-from tests.support.jobs import claim, new_adapter, submit, upload
+from tests.support.jobs import claim, new_adapter, record_checkpoint, submit, upload
 from tests.support.threads import in_parallel
 
 
@@ -102,7 +102,7 @@ def test_a_strangers_rows_are_not_found(registry: Registry, principal: Principal
     job = submit(registry, principal, training_file=file.id)
     attempt = claim(registry, submit(registry, principal, training_file=file.id))
     with registry.transaction() as session:
-        jobs.record_checkpoint(session, attempt, step=1, object_key="k", sha256="c" * 64, bytes=1, metrics={})
+        record_checkpoint(session, attempt, 1)
         adapter = jobs.complete(session, attempt, step=1, trained_tokens=1, adapter=new_adapter(attempt), metrics={})
     for reach in _reaches(registry, stranger, file, job, adapter):
         with registry.transaction() as session, pytest.raises(NotFound) as caught:
