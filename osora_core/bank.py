@@ -10,16 +10,19 @@ from osora_core.errors import OutOfSlots
 class Bank:
     """`capacity` slots over one basis. Slot 0 is zero for ever: the bare base.
 
-    values [n, P] float32 holds every module's sigma and delta side by side (P = basis.row_length), so that loading an
-    adapter is one row copy and an optimizer step one vector operation. `layers[i]` are the (sigma [n, R_i],
-    delta [n, d_out_i]) views that the i-th module reads; in a trainable bank they are parameters, and `take_grads`
-    collects what they gathered. ranks [n]: how many leading triplets each slot uses.
+    values [n, P] (float32 unless a `dtype` is given) holds every module's sigma and delta side by side
+    (P = basis.row_length), so that loading an adapter is one row copy and an optimizer step one vector operation.
+    `layers[i]` are the (sigma [n, R_i], delta [n, d_out_i]) views that the i-th module reads; in a trainable bank they
+    are parameters, and `take_grads` collects what they gathered. ranks [n]: how many leading triplets each slot uses.
     """
 
-    def __init__(self, basis: Basis, capacity: int, *, device: torch.device, trainable: bool = False) -> None:
+    def __init__(
+        self, basis: Basis, capacity: int, *, device: torch.device, trainable: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
         rows = capacity + 1
         self.basis = basis
-        self.values = torch.zeros(rows, basis.row_length, device=device)
+        self.values = torch.zeros(rows, basis.row_length, dtype=dtype, device=device)
         self.ranks = torch.zeros(rows, dtype=torch.long, device=device)
         self._views = [self.values[:, columns] for span in basis.spans for columns in (span.sigma, span.delta)]
         if trainable:

@@ -9,15 +9,13 @@ from torch import Tensor
 
 from osora_core.bank import Bank
 from osora_core.errors import UserError
-from osora_core.inference.cache import CacheView, KVPool
-from osora_core.inference.decoder import Decoder
+from osora_core.inference import execution
+from osora_core.inference.cache import KVPool
 from osora_core.inference.fairness import TOKEN_WEIGHT, FairQueue
-from osora_core.inference.lanes import Lanes
 from osora_core.inference.request import Output, Request, TokenScore
 from osora_core.inference.sampling import Sampler, sample, score
 from osora_core.inference.slots import AdapterSlots
 from osora_core.inference.text import TextStream
-from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
 
 # Rows of logits that prompt log-probabilities are computed from at a time.
@@ -49,12 +47,12 @@ class InferenceEngine:
     ) -> None:  # fmt: skip
         self.runtime = runtime
         self.max_length = min(max_length or runtime.max_length, runtime.max_length, _window(runtime))
-        self.slots = AdapterSlots(Bank(runtime.basis, max(adapters, rows), device=runtime.device))
+        bank = Bank(runtime.basis, max(adapters, rows), device=runtime.device, dtype=runtime.model.dtype)
+        self.slots = AdapterSlots(bank)
         self.pool = KVPool(
             runtime.model.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device
         )
-        self.lanes = Lanes(runtime.basis, rows, runtime.device)
-        self._decoder = Decoder(runtime) if Decoder.supports(runtime) else None
+        self._execution = execution.choose(runtime, self.pool, bank)
         self.prefill_tokens = prefill_tokens
         self.vocabulary = int(runtime.model.config.vocab_size)
         self._waiting = FairQueue()
@@ -130,7 +128,7 @@ class InferenceEngine:
                 failures.append(Output(request.id, "", 0, "error", queued_seconds=queued, error=error))
             else:
                 rank = request.adapter.rank if request.adapter else 0
-                self.lanes.fill(len(self._live), self.slots.bank, slot, rank)
+                self._execution.join(len(self._live), slot, rank)
                 self._live.append(_Sequence(request, stream, sampler, queued))
         return failures
 
@@ -146,26 +144,20 @@ class InferenceEngine:
                 break
             chunks.append(rest)
         rows = rows[: len(chunks)]
-        longest = max(map(len, chunks))
-        trash = self.pool.length
-        ids = [list(c) + [0] * (longest - len(c)) for c in chunks]
-        positions = [
-            list(range(s.cached, s.cached + len(c))) + [trash] * (longest - len(c))
-            for s, c in zip(rows, chunks, strict=True)
-        ]
-        hidden = self._forward(rows, self._decoding, ids, positions)
+        hidden = self._execution.read(self._decoding, chunks, [s.cached for s in rows])
         finished = []
-        for index, (sequence, chunk) in enumerate(zip(rows, chunks, strict=True)):
+        for sequence, chunk, states in zip(rows, chunks, hidden, strict=True):
             if sequence.request.params.prompt_logprobs:
-                self._score_prompt(sequence, hidden[index, : len(chunk)])
+                self._score_prompt(sequence, states)
             sequence.cached += len(chunk)
             if sequence.cached == len(sequence.request.prompt):
-                finished.append((sequence, hidden[index, len(chunk) - 1]))
+                finished.append((sequence, states[-1]))
         if not finished:
             return []
         # A prompt that is not read to its end filled the budget alone, so those that are lie at the front.
         self._decoding += len(finished)
-        return self._emit([s for s, _ in finished], torch.stack([h for _, h in finished]))
+        logits = self.runtime.logits(torch.stack([h for _, h in finished]))
+        return self._emit([s for s, _ in finished], logits)
 
     def _score_prompt(self, sequence: _Sequence, hidden: Tensor) -> None:
         """Score the prompt tokens that the chunk's hidden states [T, d] predict."""
@@ -181,29 +173,13 @@ class InferenceEngine:
     def _decode(self) -> list[Output]:
         rows = self._live[: self._decoding]
         # A sequence promoted in this very step has its first token already and joins here with the others.
-        ids = [[s.generated[-1]] for s in rows]
-        positions = [[s.cached] for s in rows]
-        hidden = self._forward(rows, 0, ids, positions)
+        logits = self._execution.decode([s.generated[-1] for s in rows], [s.cached for s in rows])
         for sequence in rows:
             sequence.cached += 1
-        return self._emit(rows, hidden[:, 0])
+        return self._emit(rows, logits)
 
-    def _forward(self, rows: list[_Sequence], start: int, ids: list[list[int]], positions: list[list[int]]) -> Tensor:
-        """Hidden states [B, T, d] of the tokens `ids` at `positions`, rows starting at pool row `start`."""
-        device = self.runtime.device
-        where, tokens = torch.tensor(positions, device=device), torch.tensor(ids, device=device)
-        read = 1 + max(p for row in positions for p in row if p < self.pool.length)
-        cache = CacheView.of(self.pool, start, where, read)
-        if self._decoder is not None:
-            return self._decoder.hidden_states(tokens, cache, self.lanes)
-        if all(s.request.adapter is None for s in rows):
-            return self.runtime.hidden_states(tokens, position_ids=where, cache=cache)
-        with use_slots(self.lanes.bank, torch.arange(start + 1, start + 1 + len(rows), device=device)):
-            return self.runtime.hidden_states(tokens, position_ids=where, cache=cache)
-
-    def _emit(self, rows: list[_Sequence], hidden: Tensor) -> list[Output]:
-        """Choose a token for each row from hidden [B, d], turn it into text, drop the rows that ended."""
-        logits = self.runtime.logits(hidden)
+    def _emit(self, rows: list[_Sequence], logits: Tensor) -> list[Output]:
+        """Choose a token for each row from logits [B, V], turn it into text, drop the rows that ended."""
         tokens = sample(logits, [s.sampler for s in rows])
         scored = [i for i, s in enumerate(rows) if s.request.params.logprobs and isinstance(tokens[i], int)]
         scores: dict[int, TokenScore] = {}
@@ -254,7 +230,7 @@ class InferenceEngine:
         """Take a sequence out and close the gap: the last decoding row moves in, then the last row of all."""
         sequence = self._live[row]
         self.slots.release(sequence.request.adapter)
-        self.pool.clear(row, sequence.cached)
+        self._execution.leave(row, sequence.cached)
         if row < self._decoding:
             self._fill(row, self._decoding - 1)
             row = self._decoding - 1
@@ -265,8 +241,7 @@ class InferenceEngine:
     def _fill(self, target: int, source: int) -> None:
         if target != source:
             moved = self._live[source]
-            self.pool.move(source, target, moved.cached)
-            self.lanes.move(source, target)
+            self._execution.move(source, target, moved.cached)
             self._live[target] = moved
 
 

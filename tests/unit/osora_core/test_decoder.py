@@ -25,12 +25,12 @@ from tests.support.inference import adapter, run
 from tests.support.tiny_base import make_tokenizer
 
 
-def make_family(folder: Path, kind: type[PretrainedConfig], **extra: Any) -> Path:
+def make_family(folder: Path, kind: type[PretrainedConfig], *, size: int = 16, **extra: Any) -> Path:
     tokenizer = make_tokenizer()
     torch.manual_seed(0)
     config = kind(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, max_position_embeddings=64, initializer_range=0.2,
+        num_key_value_heads=2, head_dim=size, max_position_embeddings=64, initializer_range=0.2,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None, **extra,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config)

@@ -1,0 +1,357 @@
+"""What follows a product with a stacked weight: the update of every token's own adapter, and the next elementwise work.
+
+A group of linears that read the same input is one product y = W h, W [D + n K, d_in]: the n weights (D rows in all),
+below them the V^T of each, padded to K rows. Its last n K columns are the z of each linear. The kernels here add
+
+    U (sigma * z) + delta * U ((s0 + sigma) * z)
+
+with the sigma and delta of each token's slot, and go on with what the decoder does next, so that adapters cost no
+launches of their own. Slot 0 adds zero, exactly. RMS norm is divided among its neighbours: whoever writes the residual
+stream x also writes h = x * weight and sums of squares of x by block of columns; whoever reads y = W h scales it by
+1 / rms(x), which commutes with the product.
+
+Shapes: N tokens, M tokens a block, D columns of a group, H query and G key/value heads of SIZE, P values a bank row.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_wait
+
+from osora_core.kernels.group import Group
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the kernels need to know of N tokens, int32 [N] each: their bank slots, positions and pool rows.
+
+    A token at position -1 is padding: it is computed, and written to no cache.
+    """
+
+    slots: Tensor
+    positions: Tensor
+    rows: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.slots.shape[0]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The residual stream: x [N, d], h = x * norm weight [N, d], and sums of x^2 by block of columns [N, parts]."""
+
+    x: Tensor
+    h: Tensor
+    squares: Tensor
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A bank's values [n, P] and ranks [n]."""
+
+    values: Tensor
+    ranks: Tensor
+
+
+@triton.jit
+def _update(
+    y, rows, live, width, z_column, S, U, first, n, inside, vectors, rank, sigma_column, R, K: tl.constexpr,
+    K2: tl.constexpr, WAIT: tl.constexpr,
+):  # fmt: skip
+    """The update of M tokens [M, n], float32. vectors: each token's pointer to its bank row.
+
+    WAIT: what comes before the product's result is read may run while the product still does.
+    """
+    k = tl.arange(0, K2)
+    used = k < R
+    sigma = tl.load(vectors[:, None] + sigma_column + k[None, :], mask=used[None, :], other=0.0).to(tl.float32)
+    initial = tl.load(S + k, mask=used, other=0.0)
+    u = tl.load(U + (first + n)[None, :] * K + k[:, None], mask=used[:, None] & inside[None, :], other=0.0)
+    delta = tl.load(vectors[:, None] + sigma_column + R + n[None, :], mask=inside[None, :], other=0.0).to(tl.float32)
+    if WAIT:
+        gdc_wait()
+    z = tl.load(y + rows[:, None] * width + z_column + k[None, :], mask=live[:, None] & used[None, :], other=0.0)
+    z = z.to(tl.float32)
+    scale = tl.where(k[None, :] < rank[:, None], initial[None, :] + sigma, 0.0)
+    inner = tl.dot((sigma * z).to(u.dtype), u, input_precision="ieee")
+    outer = tl.dot((scale * z).to(u.dtype), u, input_precision="ieee")
+    return inner + delta * outer
+
+
+@triton.jit
+def _inverse_rms(squares, rows, live, eps, PARTS: tl.constexpr, PARTS2: tl.constexpr, WIDTH: tl.constexpr):
+    """1 / rms of M tokens [M]."""
+    part = tl.arange(0, PARTS2)
+    mask = live[:, None] & (part < PARTS)[None, :]
+    total = tl.sum(tl.load(squares + rows[:, None] * PARTS + part[None, :], mask=mask, other=0.0), axis=1)
+    return tl.rsqrt(total / WIDTH + eps)
+
+
+@triton.jit
+def _carry(x, h, squares, weight, value, rows, n, mask, inside, block, WIDTH: tl.constexpr, PARTS: tl.constexpr):
+    """Write a block of the residual stream, with what the next norm needs."""
+    value = value.to(x.dtype.element_ty)
+    at = rows[:, None] * WIDTH + n[None, :]
+    tl.store(x + at, value, mask=mask)
+    value = value.to(tl.float32)
+    scaled = value * tl.load(weight + n, mask=inside, other=0.0).to(tl.float32)[None, :]
+    tl.store(h + at, scaled.to(h.dtype.element_ty), mask=mask)
+    tl.store(squares + rows * PARTS + block, tl.sum(value * value, axis=1), mask=tl.max(mask.to(tl.int32), 1) > 0)
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _embed_kernel(
+    ids, table, x, h, squares, weight, tokens, WIDTH: tl.constexpr, PARTS: tl.constexpr, M: tl.constexpr,
+    B: tl.constexpr,
+):  # fmt: skip
+    block = tl.program_id(0)
+    rows = tl.program_id(1) * M + tl.arange(0, M)
+    n = block * B + tl.arange(0, B)
+    live, inside = rows < tokens, n < WIDTH
+    mask = live[:, None] & inside[None, :]
+    line = tl.load(ids + rows, mask=live, other=0).to(tl.int64)
+    value = tl.load(table + line[:, None] * WIDTH + n[None, :], mask=mask, other=0.0)
+    value = tl.where(mask, value, 0.0)
+    _carry(x, h, squares, weight, value, rows, n, mask, inside, block, WIDTH, PARTS)
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _residual_kernel(
+    y, slots, values, stride, ranks, U, S, x, h, squares, weight, tokens, width, R, K: tl.constexpr, K2: tl.constexpr,
+    WIDTH: tl.constexpr, PARTS: tl.constexpr, ADAPTED: tl.constexpr, M: tl.constexpr, B: tl.constexpr,
+    WAIT: tl.constexpr,
+):  # fmt: skip
+    block = tl.program_id(0)
+    rows = tl.program_id(1) * M + tl.arange(0, M)
+    n = block * B + tl.arange(0, B)
+    live, inside = rows < tokens, n < WIDTH
+    mask = live[:, None] & inside[None, :]
+    value = tl.zeros([M, B], tl.float32)
+    if ADAPTED:
+        slot = tl.load(slots + rows, mask=live, other=0).to(tl.int64)
+        vectors, rank = values + slot * stride, tl.load(ranks + slot)
+        value = _update(y, rows, live, width, WIDTH, S, U, 0, n, inside, vectors, rank, 0, R, K, K2, WAIT)
+    elif WAIT:
+        gdc_wait()
+    value += tl.load(y + rows[:, None] * width + n[None, :], mask=mask, other=0.0).to(tl.float32)
+    value += tl.load(x + rows[:, None] * WIDTH + n[None, :], mask=mask, other=0.0).to(tl.float32)
+    _carry(x, h, squares, weight, value, rows, n, mask, inside, block, WIDTH, PARTS)
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _gate_kernel(
+    y, slots, values, stride, ranks, U, S, squares, out, tokens, eps, width, up_column, R, K: tl.constexpr,
+    K2: tl.constexpr, WIDTH: tl.constexpr, D_IN: tl.constexpr, PARTS: tl.constexpr, PARTS2: tl.constexpr,
+    ADAPTED: tl.constexpr, M: tl.constexpr, B: tl.constexpr,
+    WAIT: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(1) * M + tl.arange(0, M)
+    n = tl.program_id(0) * B + tl.arange(0, B)
+    live, inside = rows < tokens, n < WIDTH
+    mask = live[:, None] & inside[None, :]
+    gate = tl.zeros([M, B], tl.float32)
+    up = tl.zeros([M, B], tl.float32)
+    if ADAPTED:
+        slot = tl.load(slots + rows, mask=live, other=0).to(tl.int64)
+        vectors, rank = values + slot * stride, tl.load(ranks + slot)
+        z = 2 * WIDTH
+        gate = _update(y, rows, live, width, z, S, U, 0, n, inside, vectors, rank, 0, R, K, K2, WAIT)
+        up = _update(
+            y, rows, live, width, z + K, S + K, U, WIDTH, n, inside, vectors, rank, up_column, R, K, K2, False
+        )  # fmt: skip
+    elif WAIT:
+        gdc_wait()
+    at = y + rows[:, None] * width + n[None, :]
+    gate += tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    up += tl.load(at + WIDTH, mask=mask, other=0.0).to(tl.float32)
+    inverse = _inverse_rms(squares, rows, live, eps, PARTS, PARTS2, D_IN)[:, None]
+    gate, up = gate * inverse, up * inverse
+    result = gate / (1.0 + tl.exp(-gate)) * up
+    tl.store(out + rows[:, None] * WIDTH + n[None, :], result.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _heads_kernel(
+    y, slots, values, stride, ranks, U, S, squares, bias, cos, sin, q_norm, k_norm, positions, lines, query, key_pool,
+    value_pool, line_stride, head_stride, tokens, eps, norm_eps, width, key_column, value_column, R_Q, R_K, R_V,
+    K: tl.constexpr, K2: tl.constexpr, H: tl.constexpr, G: tl.constexpr, SIZE: tl.constexpr, D_IN: tl.constexpr,
+    PARTS: tl.constexpr, PARTS2: tl.constexpr, BIAS: tl.constexpr, NORM: tl.constexpr, ADAPTED: tl.constexpr,
+    M: tl.constexpr, WAIT: tl.constexpr,
+):  # fmt: skip
+    head = tl.program_id(0)
+    rows = tl.program_id(1) * M + tl.arange(0, M)
+    live = rows < tokens
+    HALF: tl.constexpr = SIZE // 2
+    half = tl.arange(0, HALF)
+    column = head * SIZE
+    left = tl.zeros([M, HALF], tl.float32)
+    right = tl.zeros([M, HALF], tl.float32)
+    # Which linear this head belongs to (0, 1, 2 for q, k, v), its first column in the group, its own rank and vectors.
+    part = (head >= H).to(tl.int32) + (head >= H + G).to(tl.int32)
+    if ADAPTED:
+        slot = tl.load(slots + rows, mask=live, other=0).to(tl.int64)
+        vectors, rank = values + slot * stride, tl.load(ranks + slot)
+        first = tl.where(part == 0, 0, tl.where(part == 1, H * SIZE, (H + G) * SIZE))
+        sigma_column = tl.where(part == 0, 0, tl.where(part == 1, key_column, value_column))
+        R = tl.where(part == 0, R_Q, tl.where(part == 1, R_K, R_V))
+        n = column - first + tl.arange(0, SIZE)
+        update = _update(
+            y, rows, live, width, (H + 2 * G) * SIZE + part * K, S + part * K, U, first, n, n >= 0, vectors, rank,
+            sigma_column, R, K, K2, WAIT,
+        )  # fmt: skip
+        left, right = tl.split(tl.permute(tl.reshape(update, (M, 2, HALF)), (0, 2, 1)))
+    elif WAIT:
+        gdc_wait()
+    at = y + rows[:, None] * width + column + half[None, :]
+    left += tl.load(at, mask=live[:, None], other=0.0).to(tl.float32)
+    right += tl.load(at + HALF, mask=live[:, None], other=0.0).to(tl.float32)
+    inverse = _inverse_rms(squares, rows, live, eps, PARTS, PARTS2, D_IN)[:, None]
+    left, right = left * inverse, right * inverse
+    if BIAS:
+        left += tl.load(bias + column + half).to(tl.float32)[None, :]
+        right += tl.load(bias + column + HALF + half).to(tl.float32)[None, :]
+    position = tl.load(positions + rows, mask=live, other=-1)
+    written = live & (position >= 0)
+    line = tl.load(lines + rows, mask=live, other=0).to(tl.int64)
+    if part == 2:
+        place = value_pool + line * line_stride + (head - H - G) * head_stride + position * SIZE
+        place = place[:, None] + half[None, :]
+        tl.store(place, left.to(value_pool.dtype.element_ty), mask=written[:, None])
+        tl.store(place + HALF, right.to(value_pool.dtype.element_ty), mask=written[:, None])
+    else:
+        if NORM:
+            total = tl.sum(left * left, axis=1) + tl.sum(right * right, axis=1)
+            inverse = tl.rsqrt(total / SIZE + norm_eps)[:, None]
+            if part == 0:
+                left *= inverse * tl.load(q_norm + half).to(tl.float32)[None, :]
+                right *= inverse * tl.load(q_norm + HALF + half).to(tl.float32)[None, :]
+            else:
+                left *= inverse * tl.load(k_norm + half).to(tl.float32)[None, :]
+                right *= inverse * tl.load(k_norm + HALF + half).to(tl.float32)[None, :]
+        angle = position[:, None] * HALF + half[None, :]
+        c = tl.load(cos + angle, mask=written[:, None], other=0.0).to(tl.float32)
+        s = tl.load(sin + angle, mask=written[:, None], other=0.0).to(tl.float32)
+        left, right = left * c - right * s, right * c + left * s
+        if part == 0:
+            place = query + (rows * H + head)[:, None] * SIZE + half[None, :]
+            tl.store(place, left.to(query.dtype.element_ty), mask=live[:, None])
+            tl.store(place + HALF, right.to(query.dtype.element_ty), mask=live[:, None])
+        else:
+            place = key_pool + line * line_stride + (head - H) * head_stride + position * SIZE
+            place = place[:, None] + half[None, :]
+            tl.store(place, left.to(key_pool.dtype.element_ty), mask=written[:, None])
+            tl.store(place + HALF, right.to(key_pool.dtype.element_ty), mask=written[:, None])
+
+
+# Whether a kernel may start before the product that it follows has ended (programmatic dependent launch).
+EARLY = False
+# Tokens and columns a program, and its warps, by the number of tokens: what was fastest on Hopper.
+Tile = tuple[int, int, int]
+
+
+def _tile(count: int, small: Tile, medium: Tile, large: Tile) -> Tile:
+    return small if count <= 16 else medium if count <= 64 else large
+
+
+def residual_tile(count: int) -> Tile:
+    return _tile(count, (16, 32, 4), (32, 64, 4), (32, 64, 4))
+
+
+def gate_tile(count: int) -> Tile:
+    return _tile(count, (16, 64, 4), (32, 64, 4), (64, 64, 8))
+
+
+def heads_tile(count: int, size: int) -> Tile:
+    return _tile(count, (16, size, 4), (32, size, 4), (64, size, 8))
+
+
+def _padded(K: int) -> int:
+    return max(16, triton.next_power_of_2(K))
+
+
+def _bank(vectors: Vectors, group: Group) -> tuple[Tensor, int, Tensor]:
+    """A bank as the kernels address it: from the group's first column on."""
+    return vectors.values[:, group.columns[0] :], vectors.values.stride(0), vectors.ranks
+
+
+def embed(ids: Tensor, table: Tensor, weight: Tensor) -> Stream:
+    """The residual stream of tokens ids [N], int32, through an embedding table [V, d] and the first norm's weight."""
+    count, width = ids.shape[0], table.shape[1]
+    rows, block, warps = residual_tile(count)
+    parts = triton.cdiv(width, block)
+    x, h = (torch.empty(count, width, dtype=table.dtype, device=table.device) for _ in range(2))
+    squares = torch.empty(count, parts, dtype=torch.float32, device=table.device)
+    _embed_kernel[(parts, triton.cdiv(count, rows))](
+        ids, table, x, h, squares, weight, count, WIDTH=width, PARTS=parts, M=rows, B=block, num_warps=warps
+    )
+    return Stream(x, h, squares)
+
+
+def residual(y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, stream: Stream, weight: Tensor) -> None:
+    """Add y and its update to the stream, in place; `weight` is that of the next norm. Without vectors: the base."""
+    count, width = stream.x.shape
+    parts = stream.squares.shape[1]
+    rows, _, warps = residual_tile(count)
+    # The stream's parts are as wide as whoever began it made them.
+    block = triton.next_power_of_2(triton.cdiv(width, parts))
+    values, stride, ranks = _bank(vectors, group) if vectors else (y, 0, y)
+    _residual_kernel[(parts, triton.cdiv(count, rows))](
+        y, tokens.slots, values, stride, ranks, group.U, group.S, stream.x, stream.h, stream.squares, weight, count,
+        y.stride(0), group.ranks[0], K=group.U.shape[1], K2=_padded(group.U.shape[1]), WIDTH=width, PARTS=parts,
+        ADAPTED=vectors is not None, M=rows, B=block, WAIT=EARLY, num_warps=warps, launch_pdl=EARLY,
+    )  # fmt: skip
+
+
+def gate(y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, stream: Stream, eps: float) -> Tensor:
+    """silu(gate) * up [N, D / 2] of y = W h for a group of these two, the norm's scale included."""
+    count, width = tokens.count, group.U.shape[0] // 2
+    parts = stream.squares.shape[1]
+    out = torch.empty(count, width, dtype=y.dtype, device=y.device)
+    rows, block, warps = gate_tile(count)
+    values, stride, ranks = _bank(vectors, group) if vectors else (y, 0, y)
+    _gate_kernel[(triton.cdiv(width, block), triton.cdiv(count, rows))](
+        y, tokens.slots, values, stride, ranks, group.U, group.S, stream.squares, out, count, eps, y.stride(0),
+        group.columns[1] - group.columns[0], group.ranks[0], K=group.U.shape[1], K2=_padded(group.U.shape[1]),
+        WIDTH=width, D_IN=stream.x.shape[1], PARTS=parts, PARTS2=triton.next_power_of_2(parts),
+        ADAPTED=vectors is not None, M=rows, B=block, WAIT=EARLY, num_warps=warps, launch_pdl=EARLY,
+    )  # fmt: skip
+    return out
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What turns projections into heads: their counts and size, cos and sin [positions, SIZE / 2] of the rotary
+    embedding, and the norms on q and k (weights [SIZE] and epsilon) where a family has them."""
+
+    queries: int
+    pairs: int
+    size: int
+    cos: Tensor
+    sin: Tensor
+    norms: tuple[Tensor, Tensor, float] | None
+
+
+def heads(
+    y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, stream: Stream, eps: float, plan: Heads,
+    keys: Tensor, values: Tensor,
+) -> Tensor:  # fmt: skip
+    """The queries [N, H, SIZE] of y = W h for a group of q, k, v; keys and values go into the pools [C, G, L, SIZE]."""
+    count, parts = tokens.count, stream.squares.shape[1]
+    query = torch.empty(count, plan.queries, plan.size, dtype=y.dtype, device=y.device)
+    rows, _, warps = heads_tile(count, plan.size)
+    bank, stride, ranks = _bank(vectors, group) if vectors else (y, 0, y)
+    q_norm, k_norm, norm_eps = plan.norms or (y, y, 0.0)
+    first = group.columns[0]
+    _heads_kernel[(plan.queries + 2 * plan.pairs, triton.cdiv(count, rows))](
+        y, tokens.slots, bank, stride, ranks, group.U, group.S, stream.squares, group.bias, plan.cos, plan.sin, q_norm,
+        k_norm, tokens.positions, tokens.rows, query, keys, values, keys.stride(0), keys.stride(1), count, eps,
+        norm_eps, y.stride(0), group.columns[1] - first, group.columns[2] - first, *group.ranks, K=group.U.shape[1],
+        K2=_padded(group.U.shape[1]), H=plan.queries, G=plan.pairs, SIZE=plan.size, D_IN=stream.x.shape[1],
+        PARTS=parts, PARTS2=triton.next_power_of_2(parts), BIAS=group.bias is not None, NORM=plan.norms is not None,
+        ADAPTED=vectors is not None, M=rows, WAIT=EARLY, num_warps=warps, launch_pdl=EARLY,
+    )  # fmt: skip
+    return query
