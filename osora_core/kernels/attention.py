@@ -12,8 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_wait
 
-from osora_core.kernels import expand
-from osora_core.kernels.expand import Tokens
+from osora_core.kernels.expand import Tokens, early
 
 # Rows of a tile: queries of a block times query heads a key/value head.
 _TILE = 64
@@ -118,7 +117,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, tokens: Tokens, blocks: 
     _attend_kernel[(blocks.firsts.shape[0], G, splits)](
         query, keys, values, blocks.firsts, blocks.counts, tokens.positions, tokens.rows, out, partial, limits,
         keys.stride(0), keys.stride(1), scale, H=H, FOLDED=H // G, SIZE=size, M=blocks.tile, B=_KEYS, SPLITS=splits,
-        WAIT=expand.EARLY, num_warps=4, num_stages=2, launch_pdl=expand.EARLY,
+        WAIT=early(query.device), num_warps=4, num_stages=2, launch_pdl=early(query.device),
     )  # fmt: skip
     if splits > 1:
         _combine_kernel[(count * H,)](partial, limits, out, SIZE=size, SPLITS=splits, num_warps=2)

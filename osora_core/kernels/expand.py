@@ -14,6 +14,7 @@ Shapes: N tokens, M tokens a block, D columns of a group, H query and G key/valu
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import triton
@@ -58,28 +59,11 @@ class Vectors:
 
 
 @triton.jit
-def _update(
-    y, rows, live, width, z_column, S, U, first, n, inside, vectors, rank, sigma_column, R, K: tl.constexpr,
-    K2: tl.constexpr, WAIT: tl.constexpr,
-):  # fmt: skip
-    """The update of M tokens [M, n], float32. vectors: each token's pointer to its bank row.
-
-    WAIT: what comes before the product's result is read may run while the product still does.
-    """
-    k = tl.arange(0, K2)
-    used = k < R
-    sigma = tl.load(vectors[:, None] + sigma_column + k[None, :], mask=used[None, :], other=0.0).to(tl.float32)
-    initial = tl.load(S + k, mask=used, other=0.0)
-    u = tl.load(U + (first + n)[None, :] * K + k[:, None], mask=used[:, None] & inside[None, :], other=0.0)
-    delta = tl.load(vectors[:, None] + sigma_column + R + n[None, :], mask=inside[None, :], other=0.0).to(tl.float32)
-    if WAIT:
-        gdc_wait()
-    z = tl.load(y + rows[:, None] * width + z_column + k[None, :], mask=live[:, None] & used[None, :], other=0.0)
-    z = z.to(tl.float32)
-    scale = tl.where(k[None, :] < rank[:, None], initial[None, :] + sigma, 0.0)
-    inner = tl.dot((sigma * z).to(u.dtype), u, input_precision="ieee")
-    outer = tl.dot((scale * z).to(u.dtype), u, input_precision="ieee")
-    return inner + delta * outer
+def _scaled(z, sigma, initial, rank, k):
+    """sigma * z and (s0 + sigma) * z of M tokens [M, k], zero beyond each token's rank."""
+    z = tl.where(k[None, :] < rank[:, None], z, tl.zeros_like(z))
+    inner = sigma.to(z.dtype) * z
+    return inner, inner + initial.to(z.dtype)[None, :] * z
 
 
 @triton.jit
@@ -130,15 +114,27 @@ def _residual_kernel(
     n = block * B + tl.arange(0, B)
     live, inside = rows < tokens, n < WIDTH
     mask = live[:, None] & inside[None, :]
-    value = tl.zeros([M, B], tl.float32)
+    k = tl.arange(0, K2)
+    used = k < R
+    # Loads come first, those that depend on others last: their latencies then overlap.
     if ADAPTED:
         slot = tl.load(slots + rows, mask=live, other=0).to(tl.int64)
-        vectors, rank = values + slot * stride, tl.load(ranks + slot)
-        value = _update(y, rows, live, width, WIDTH, S, U, 0, n, inside, vectors, rank, 0, R, K, K2, WAIT)
-    elif WAIT:
+        u = tl.load(U + n[None, :] * K + k[:, None], mask=used[:, None] & inside[None, :], other=0.0)
+        initial = tl.load(S + k, mask=used, other=0.0)
+        vectors = (values + slot * stride)[:, None]
+        sigma = tl.load(vectors + k[None, :], mask=used[None, :], other=0.0)
+        delta = tl.load(vectors + R + n[None, :], mask=inside[None, :], other=0.0)
+        rank = tl.load(ranks + slot)
+    if WAIT:
         gdc_wait()
-    value += tl.load(y + rows[:, None] * width + n[None, :], mask=mask, other=0.0).to(tl.float32)
+    at = rows[:, None] * width
+    value = tl.load(y + at + n[None, :], mask=mask, other=0.0).to(tl.float32)
     value += tl.load(x + rows[:, None] * WIDTH + n[None, :], mask=mask, other=0.0).to(tl.float32)
+    if ADAPTED:
+        z = tl.load(y + at + WIDTH + k[None, :], mask=live[:, None] & used[None, :], other=0.0)
+        inner, outer = _scaled(z, sigma, initial, rank, k)
+        value += tl.dot(inner, u, input_precision="ieee")
+        value += tl.dot(outer, u, input_precision="ieee") * delta.to(tl.float32)
     _carry(x, h, squares, weight, value, rows, n, mask, inside, block, WIDTH, PARTS)
 
 
@@ -146,32 +142,52 @@ def _residual_kernel(
 def _gate_kernel(
     y, slots, values, stride, ranks, U, S, squares, out, tokens, eps, width, up_column, R, K: tl.constexpr,
     K2: tl.constexpr, WIDTH: tl.constexpr, D_IN: tl.constexpr, PARTS: tl.constexpr, PARTS2: tl.constexpr,
-    ADAPTED: tl.constexpr, M: tl.constexpr, B: tl.constexpr,
+    ADAPTED: tl.constexpr, M: tl.constexpr, B: tl.constexpr, STEPS: tl.constexpr, STAGES: tl.constexpr,
     WAIT: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(1) * M + tl.arange(0, M)
-    n = tl.program_id(0) * B + tl.arange(0, B)
-    live, inside = rows < tokens, n < WIDTH
-    mask = live[:, None] & inside[None, :]
-    gate = tl.zeros([M, B], tl.float32)
-    up = tl.zeros([M, B], tl.float32)
+    live = rows < tokens
+    k = tl.arange(0, K2)
+    used = k < R
+    at = rows[:, None] * width
     if ADAPTED:
         slot = tl.load(slots + rows, mask=live, other=0).to(tl.int64)
-        vectors, rank = values + slot * stride, tl.load(ranks + slot)
-        z = 2 * WIDTH
-        gate = _update(y, rows, live, width, z, S, U, 0, n, inside, vectors, rank, 0, R, K, K2, WAIT)
-        up = _update(
-            y, rows, live, width, z + K, S + K, U, WIDTH, n, inside, vectors, rank, up_column, R, K, K2, False
-        )  # fmt: skip
-    elif WAIT:
+        gate_initial = tl.load(S + k, mask=used, other=0.0)
+        up_initial = tl.load(S + K + k, mask=used, other=0.0)
+        vectors = (values + slot * stride)[:, None]
+        rank = tl.load(ranks + slot)
+        gate_sigma = tl.load(vectors + k[None, :], mask=used[None, :], other=0.0)
+        up_sigma = tl.load(vectors + up_column + k[None, :], mask=used[None, :], other=0.0)
+    if WAIT:
         gdc_wait()
-    at = y + rows[:, None] * width + n[None, :]
-    gate += tl.load(at, mask=mask, other=0.0).to(tl.float32)
-    up += tl.load(at + WIDTH, mask=mask, other=0.0).to(tl.float32)
+    if ADAPTED:
+        z = y + at + 2 * WIDTH + k[None, :]
+        gate_z = tl.load(z, mask=live[:, None] & used[None, :], other=0.0)
+        up_z = tl.load(z + K, mask=live[:, None] & used[None, :], other=0.0)
+        gate_inner, gate_outer = _scaled(gate_z, gate_sigma, gate_initial, rank, k)
+        up_inner, up_outer = _scaled(up_z, up_sigma, up_initial, rank, k)
     inverse = _inverse_rms(squares, rows, live, eps, PARTS, PARTS2, D_IN)[:, None]
-    gate, up = gate * inverse, up * inverse
-    result = gate / (1.0 + tl.exp(-gate)) * up
-    tl.store(out + rows[:, None] * WIDTH + n[None, :], result.to(out.dtype.element_ty), mask=mask)
+    for step in tl.range(0, STEPS, num_stages=STAGES):
+        n = (tl.program_id(0) * STEPS + step) * B + tl.arange(0, B)
+        inside = n < WIDTH
+        mask = live[:, None] & inside[None, :]
+        gate = tl.load(y + at + n[None, :], mask=mask, other=0.0).to(tl.float32)
+        up = tl.load(y + at + WIDTH + n[None, :], mask=mask, other=0.0).to(tl.float32)
+        if ADAPTED:
+            tile = U + n[None, :] * K + k[:, None]
+            read = used[:, None] & inside[None, :]
+            gate_u = tl.load(tile, mask=read, other=0.0)
+            up_u = tl.load(tile + WIDTH * K, mask=read, other=0.0)
+            delta = vectors + R + n[None, :]
+            gate_delta = tl.load(delta, mask=inside[None, :], other=0.0).to(tl.float32)
+            up_delta = tl.load(delta + up_column, mask=inside[None, :], other=0.0).to(tl.float32)
+            gate += tl.dot(gate_inner, gate_u, input_precision="ieee")
+            gate += tl.dot(gate_outer, gate_u, input_precision="ieee") * gate_delta
+            up += tl.dot(up_inner, up_u, input_precision="ieee")
+            up += tl.dot(up_outer, up_u, input_precision="ieee") * up_delta
+        gate, up = gate * inverse, up * inverse
+        result = gate / (1.0 + tl.exp(-gate)) * up
+        tl.store(out + rows[:, None] * WIDTH + n[None, :], result.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -188,35 +204,49 @@ def _heads_kernel(
     HALF: tl.constexpr = SIZE // 2
     half = tl.arange(0, HALF)
     column = head * SIZE
-    left = tl.zeros([M, HALF], tl.float32)
-    right = tl.zeros([M, HALF], tl.float32)
     # Which linear this head belongs to (0, 1, 2 for q, k, v), its first column in the group, its own rank and vectors.
     part = (head >= H).to(tl.int32) + (head >= H + G).to(tl.int32)
     if ADAPTED:
         slot = tl.load(slots + rows, mask=live, other=0).to(tl.int64)
-        vectors, rank = values + slot * stride, tl.load(ranks + slot)
-        first = tl.where(part == 0, 0, tl.where(part == 1, H * SIZE, (H + G) * SIZE))
-        sigma_column = tl.where(part == 0, 0, tl.where(part == 1, key_column, value_column))
-        R = tl.where(part == 0, R_Q, tl.where(part == 1, R_K, R_V))
-        n = column - first + tl.arange(0, SIZE)
-        update = _update(
-            y, rows, live, width, (H + 2 * G) * SIZE + part * K, S + part * K, U, first, n, n >= 0, vectors, rank,
-            sigma_column, R, K, K2, WAIT,
-        )  # fmt: skip
-        left, right = tl.split(tl.permute(tl.reshape(update, (M, 2, HALF)), (0, 2, 1)))
-    elif WAIT:
+        k = tl.arange(0, K2)
+        used = k < tl.where(part == 0, R_Q, tl.where(part == 1, R_K, R_V))
+        n = column + tl.arange(0, SIZE)
+        u = tl.load(U + n[None, :] * K + k[:, None], mask=used[:, None], other=0.0)
+        initial = tl.load(S + part * K + k, mask=used, other=0.0)
+        vectors = values + tl.where(part == 0, 0, tl.where(part == 1, key_column, value_column))
+        vectors = (vectors + slot * stride)[:, None]
+        sigma = tl.load(vectors + k[None, :], mask=used[None, :], other=0.0)
+        # Behind sigma, and from the linear's own first column on.
+        skip = tl.where(part == 0, R_Q, tl.where(part == 1, R_K - H * SIZE, R_V - (H + G) * SIZE))
+        delta = tl.load(vectors + skip + n[None, :])
+        rank = tl.load(ranks + slot)
+    position = tl.load(positions + rows, mask=live, other=-1)
+    line = tl.load(lines + rows, mask=live, other=0).to(tl.int64)
+    written = live & (position >= 0)
+    if WAIT:
         gdc_wait()
     at = y + rows[:, None] * width + column + half[None, :]
-    left += tl.load(at, mask=live[:, None], other=0.0).to(tl.float32)
-    right += tl.load(at + HALF, mask=live[:, None], other=0.0).to(tl.float32)
+    left = tl.load(at, mask=live[:, None], other=0.0).to(tl.float32)
+    right = tl.load(at + HALF, mask=live[:, None], other=0.0).to(tl.float32)
+    angle = position[:, None] * HALF + half[None, :]
+    c = tl.load(cos + angle, mask=written[:, None], other=0.0).to(tl.float32)
+    s = tl.load(sin + angle, mask=written[:, None], other=0.0).to(tl.float32)
+    if ADAPTED:
+        z = tl.load(
+            y + rows[:, None] * width + (H + 2 * G) * SIZE + part * K + k[None, :],
+            mask=live[:, None] & used[None, :], other=0.0,
+        )  # fmt: skip
+        inner, outer = _scaled(z, sigma, initial, rank, k)
+        update = tl.dot(inner, u, input_precision="ieee")
+        update += tl.dot(outer, u, input_precision="ieee") * delta.to(tl.float32)
+        more_left, more_right = tl.split(tl.permute(tl.reshape(update, (M, 2, HALF)), (0, 2, 1)))
+        left += more_left
+        right += more_right
     inverse = _inverse_rms(squares, rows, live, eps, PARTS, PARTS2, D_IN)[:, None]
     left, right = left * inverse, right * inverse
     if BIAS:
         left += tl.load(bias + column + half).to(tl.float32)[None, :]
         right += tl.load(bias + column + HALF + half).to(tl.float32)[None, :]
-    position = tl.load(positions + rows, mask=live, other=-1)
-    written = live & (position >= 0)
-    line = tl.load(lines + rows, mask=live, other=0).to(tl.int64)
     if part == 2:
         place = value_pool + line * line_stride + (head - H - G) * head_stride + position * SIZE
         place = place[:, None] + half[None, :]
@@ -232,9 +262,6 @@ def _heads_kernel(
             else:
                 left *= inverse * tl.load(k_norm + half).to(tl.float32)[None, :]
                 right *= inverse * tl.load(k_norm + HALF + half).to(tl.float32)[None, :]
-        angle = position[:, None] * HALF + half[None, :]
-        c = tl.load(cos + angle, mask=written[:, None], other=0.0).to(tl.float32)
-        s = tl.load(sin + angle, mask=written[:, None], other=0.0).to(tl.float32)
         left, right = left * c - right * s, right * c + left * s
         if part == 0:
             place = query + (rows * H + head)[:, None] * SIZE + half[None, :]
@@ -247,8 +274,12 @@ def _heads_kernel(
             tl.store(place + HALF, right.to(key_pool.dtype.element_ty), mask=written[:, None])
 
 
-# Whether a kernel may start before the product that it follows has ended (programmatic dependent launch).
-EARLY = False
+@cache
+def early(device: torch.device) -> bool:
+    """Whether a kernel may start before the one that it follows has ended (programmatic dependent launch)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 # Tokens and columns a program, and its warps, by the number of tokens: what was fastest on Hopper.
 Tile = tuple[int, int, int]
 
@@ -261,8 +292,8 @@ def residual_tile(count: int) -> Tile:
     return _tile(count, (16, 32, 4), (32, 64, 4), (32, 64, 4))
 
 
-def gate_tile(count: int) -> Tile:
-    return _tile(count, (16, 64, 4), (32, 64, 4), (64, 64, 8))
+def gate_tile(count: int) -> tuple[int, int, int, int, int]:
+    return (*_tile(count, (16, 64, 4), (64, 64, 4), (64, 64, 4)), 1, 1)
 
 
 def heads_tile(count: int, size: int) -> Tile:
@@ -302,7 +333,7 @@ def residual(y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, s
     _residual_kernel[(parts, triton.cdiv(count, rows))](
         y, tokens.slots, values, stride, ranks, group.U, group.S, stream.x, stream.h, stream.squares, weight, count,
         y.stride(0), group.ranks[0], K=group.U.shape[1], K2=_padded(group.U.shape[1]), WIDTH=width, PARTS=parts,
-        ADAPTED=vectors is not None, M=rows, B=block, WAIT=EARLY, num_warps=warps, launch_pdl=EARLY,
+        ADAPTED=vectors is not None, M=rows, B=block, WAIT=early(y.device), num_warps=warps, launch_pdl=early(y.device),
     )  # fmt: skip
 
 
@@ -311,13 +342,14 @@ def gate(y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, strea
     count, width = tokens.count, group.U.shape[0] // 2
     parts = stream.squares.shape[1]
     out = torch.empty(count, width, dtype=y.dtype, device=y.device)
-    rows, block, warps = gate_tile(count)
+    rows, block, warps, steps, stages = gate_tile(count)
     values, stride, ranks = _bank(vectors, group) if vectors else (y, 0, y)
-    _gate_kernel[(triton.cdiv(width, block), triton.cdiv(count, rows))](
+    _gate_kernel[(triton.cdiv(width, block * steps), triton.cdiv(count, rows))](
         y, tokens.slots, values, stride, ranks, group.U, group.S, stream.squares, out, count, eps, y.stride(0),
         group.columns[1] - group.columns[0], group.ranks[0], K=group.U.shape[1], K2=_padded(group.U.shape[1]),
         WIDTH=width, D_IN=stream.x.shape[1], PARTS=parts, PARTS2=triton.next_power_of_2(parts),
-        ADAPTED=vectors is not None, M=rows, B=block, WAIT=EARLY, num_warps=warps, launch_pdl=EARLY,
+        ADAPTED=vectors is not None, M=rows, B=block, STEPS=steps, STAGES=stages, WAIT=early(y.device),
+        num_warps=warps, launch_pdl=early(y.device),
     )  # fmt: skip
     return out
 
@@ -352,6 +384,6 @@ def heads(
         norm_eps, y.stride(0), group.columns[1] - first, group.columns[2] - first, *group.ranks, K=group.U.shape[1],
         K2=_padded(group.U.shape[1]), H=plan.queries, G=plan.pairs, SIZE=plan.size, D_IN=stream.x.shape[1],
         PARTS=parts, PARTS2=triton.next_power_of_2(parts), BIAS=group.bias is not None, NORM=plan.norms is not None,
-        ADAPTED=vectors is not None, M=rows, WAIT=EARLY, num_warps=warps, launch_pdl=EARLY,
+        ADAPTED=vectors is not None, M=rows, WAIT=early(y.device), num_warps=warps, launch_pdl=early(y.device),
     )  # fmt: skip
     return query
