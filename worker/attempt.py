@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from osora_core import canary
 from osora_core.data import Example, Renderer, read_examples
 from osora_core.errors import CorruptArtifact, DataError, OsoraCoreError, UserError
-from osora_core.training import Checkpoint, Evaluation, JobSpec, Outcome, Progress, TrainingJob
+from osora_core.training import Checkpoint, Evaluation, JobSpec, Outcome, Progress, Samples, TrainingJob
 from registry import jobs
 from registry.context import Registry
 from registry.errors import NotFound
@@ -93,6 +93,8 @@ class _Runner:
         train = self._examples(attempt.training_file, renderer)
         valid = self._examples(attempt.validation_file, renderer) if attempt.validation_file else []
 
+        prompts = self._prompts(renderer)
+
         def job(spec: JobSpec, resume: Checkpoint | None) -> TrainingJob:
             return TrainingJob(
                 attempt.job_id,
@@ -103,6 +105,8 @@ class _Runner:
                 resume,
                 checkpoint_steps=attempt.osora.get("checkpoint_steps", self.registry.settings.checkpoint_steps),
                 checkpoint_seconds=attempt.osora.get("checkpoint_seconds", self.registry.settings.checkpoint_seconds),
+                prompts=prompts,
+                sample_tokens=attempt.osora.get("sample_tokens", TrainingJob.sample_tokens),
             )
 
         resumed = self._resumed(job)
@@ -123,6 +127,23 @@ class _Runner:
         except DataError as error:
             error.message = f"file {file.id}, {error}"
             raise
+
+    def _prompts(self, renderer: Renderer) -> list[list[int]]:
+        """The prompts to sample from, as the training file's rows are: turns of a user, or text to be continued."""
+        tokens = []
+        for index, prompt in enumerate(self.attempt.osora.get("sample_prompts", ())):
+            if self.attempt.training_file.format == "completion":
+                found = renderer.encode(prompt)
+            else:
+                found = renderer.prompt([{"role": "user", "content": prompt}])
+            if not 0 < len(found) < renderer.max_length:
+                raise UserError(
+                    f"sample prompt {index + 1} is {len(found)} tokens long, and {renderer.max_length} is the limit",
+                    param=f"osora.sample_prompts[{index}]",
+                    next_action="shorten it, and submit the job again",
+                )
+            tokens.append(found)
+        return tokens
 
     def _interruptible(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """A large file takes longer to render than a tenant who cancels, or a worker that stops, will wait."""
@@ -163,6 +184,8 @@ class _Runner:
                 self._progress(report)
             case Evaluation():
                 self._metrics(report.step, report.total_steps, evaluation_metrics(report), remaining_seconds=None)
+            case Samples():
+                self._samples(report)
             case Checkpoint():
                 self._checkpoint(report)
             case Outcome():
@@ -240,6 +263,11 @@ class _Runner:
                 remaining_seconds=remaining_seconds,
             )
         )
+
+    def _samples(self, samples: Samples) -> None:
+        """Prompts and texts are the tenant's: they go into the job's events, and into no log."""
+        for prompt, text in zip(self.attempt.osora["sample_prompts"], samples.texts, strict=True):
+            self._say(f"Sample after step {samples.step}", data={"step": samples.step, "prompt": prompt, "text": text})
 
     def _checkpoint(self, checkpoint: Checkpoint) -> None:
         """While the object store is down, training goes on; a later checkpoint takes this one's place."""

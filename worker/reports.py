@@ -6,10 +6,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from osora_core.training import Checkpoint, Evaluation, Outcome, Progress
+from osora_core.training import Checkpoint, Evaluation, Outcome, Progress, Samples
 
 Signal = Literal["lost", "cancel", "pause", "drain"]
-Report = Progress | Evaluation | Checkpoint | Outcome | Exception
+Report = Progress | Evaluation | Samples | Checkpoint | Outcome | Exception
 
 _STRONGEST_FIRST: tuple[Signal, ...] = ("lost", "cancel", "pause", "drain")
 
@@ -72,6 +72,9 @@ class Reports:
 
     def evaluated(self, evaluation: Evaluation) -> None:
         self._add(evaluation)
+
+    def sampled(self, samples: Samples) -> None:
+        self._add(samples)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         """A newer checkpoint takes the place of one that still waits to be stored, but for those that end an epoch."""

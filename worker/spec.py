@@ -8,7 +8,10 @@ from osora_core.training import JobSpec
 
 DEFAULT_LEARNING_RATE = JobSpec.learning_rate
 # What decides how a job runs, not what comes out of it, and what is worked out below.
-_NOT_THE_SPECS = ("learning_rate", "max_length", "checkpoint_steps", "checkpoint_seconds")
+_NOT_THE_SPECS = (
+    "learning_rate", "max_length", "checkpoint_steps", "checkpoint_seconds", "sample_prompts", "sample_tokens",
+    "from_adapter",
+)  # fmt: skip
 
 
 def training_spec(hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], *, rows: int, seed: int) -> JobSpec:

@@ -90,6 +90,16 @@ class Knobs(RequestModel):
         int | None,
         Field(ge=1, le=50, description="Stop after so many epochs without a lower validation loss."),
     ] = None
+    sample_prompts: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=2000)]] | None,
+        Field(
+            min_length=1,
+            max_length=4,
+            description="Answered greedily before the first step and after every epoch, as events of the job. User "
+            "turns, or for a file of prompts and completions text to be continued.",
+        ),
+    ] = None
+    sample_tokens: Annotated[int | None, Field(ge=1, le=64, description="Tokens of such an answer, at most.")] = None
 
 
 class CreateJob(RequestModel):
@@ -143,7 +153,21 @@ class CreateJob(RequestModel):
         return chosen or Hyperparameters()
 
     def _check_validated(self, knobs: dict[str, Any]) -> None:
-        """Raises `InvalidRequest` for a knob that goes by a validation loss which nothing measures."""
+        """Raises `InvalidRequest` for a knob that goes by an evaluation which there is not going to be."""
+        if "sample_prompts" in knobs and knobs.get("evaluate") == "never":
+            raise InvalidRequest(
+                "`osora.sample_prompts` are answered at each evaluation, and `osora.evaluate` is never",
+                param="osora.sample_prompts",
+                code="invalid_value",
+                next_action="leave out one of them",
+            )
+        if "sample_tokens" in knobs and "sample_prompts" not in knobs:
+            raise InvalidRequest(
+                "`osora.sample_tokens` is for `osora.sample_prompts`, and there are none",
+                param="osora.sample_tokens",
+                code="invalid_value",
+                next_action="give prompts, or leave it out",
+            )
         if self.validation_file is not None and knobs.get("evaluate") != "never":
             return
         wanted = {"keep": knobs.get("keep") == "best", "early_stopping_patience": "early_stopping_patience" in knobs}

@@ -1,7 +1,7 @@
 """`osora train`, and the watching that it shares with `osora jobs watch`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +25,17 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, help="The peak.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Directions of the shared basis to use.")] = None,
+    keep: Annotated[
+        Literal["best", "last"] | None,
+        typer.Option(help="The state to publish; best, by validation loss, is the default if there is one."),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many epochs without a lower validation loss.")
+    ] = None,
+    sample: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROMPT", help="Show the answer to this after every epoch. Up to four times."),
+    ] = None,
     follow: Annotated[bool, typer.Option("--watch/--no-watch", help="Watch until the end, or return at once.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +54,13 @@ def train(
             validation_file=held_out["id"] if held_out else None,
             suffix=suffix,
             hyperparameters=_given(n_epochs=epochs, batch_size=batch_size),
-            osora=_given(learning_rate=learning_rate, rank=rank),
+            osora=_given(
+                learning_rate=learning_rate,
+                rank=rank,
+                keep=keep,
+                early_stopping_patience=patience,
+                sample_prompts=sample or None,
+            ),
         )
         if follow:
             if not as_json:

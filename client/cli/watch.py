@@ -1,6 +1,7 @@
 """Watching a job: a live progress bar fed by its event stream."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -31,18 +32,24 @@ class JobProgress:
         self._progress.stop()
 
     def show(self, event: Event) -> None:
-        if event.get("type") != "metrics":
+        data = event.get("data") or {}
+        if "prompt" in data and "text" in data:
+            self._show_sample(data)
+        elif event.get("type") != "metrics":
             self._progress.console.print(f"  {event['message']}", markup=False, highlight=False, soft_wrap=True)
         elif "valid_loss" in event["data"]:
             self._show_evaluation(event["data"])
         else:
             self._show_step(event["data"])
 
-    def _show_evaluation(self, data: dict[str, float]) -> None:
-        whose = "bare base" if data["step"] == 0 else f"step {data['step']}"
+    def _show_evaluation(self, data: dict[str, Any]) -> None:
         exact = f" · exact match {data['valid_exact_match']:.0%}" if "valid_exact_match" in data else ""
-        line = f"  validation loss {data['valid_loss']:.3f}{exact} ({whose})"
+        line = f"  validation loss {data['valid_loss']:.3f}{exact} ({_when(data['step'])})"
         self._progress.console.print(line, markup=False, highlight=False)
+
+    def _show_sample(self, data: dict[str, Any]) -> None:
+        line = f"  sample ({_when(data['step'])}): {data['prompt']!r} -> {data['text']!r}"
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _show_step(self, data: dict[str, float]) -> None:
         parts = [
@@ -63,6 +70,10 @@ class JobProgress:
         )
 
 
+def _when(step: int) -> str:
+    return f"step {step}" if step else "before training"
+
+
 def watch(osora: Osora, job_id: str, console: Console) -> tuple[Job, list[Event]]:
     """Show a job until it has ended; returns the job and all its events."""
     seen: list[Event] = []
@@ -74,7 +85,7 @@ def watch(osora: Osora, job_id: str, console: Console) -> tuple[Job, list[Event]
 
 
 def valid_losses(events: Iterable[Event]) -> list[float]:
-    """The validation losses in the order of training; the first, at step 0, is the bare base's."""
+    """The validation losses in the order of training; the first, at step 0, is that before training."""
     points = [
         (event["data"]["step"], event["data"]["valid_loss"])
         for event in events

@@ -3,7 +3,7 @@
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Curve, Evaluation
 from osora_core.training.engine import TrainingEngine
-from osora_core.training.job import Observer, Outcome, Progress, TrainingJob
+from osora_core.training.job import Observer, Outcome, Progress, Samples, TrainingJob
 from osora_core.training.spec import JobSpec
 from osora_core.training.sweep import Sweep, SweepObserver
 from osora_core.training.sweep_state import Rung, SweepCheckpoint, SweepOutcome
@@ -17,6 +17,7 @@ __all__ = [
     "Outcome",
     "Progress",
     "Rung",
+    "Samples",
     "Sweep",
     "SweepCheckpoint",
     "SweepObserver",

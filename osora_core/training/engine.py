@@ -14,7 +14,7 @@ from osora_core.errors import UserError
 from osora_core.linear import runs, use_slots
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
-from osora_core.training.evaluation import evaluate
+from osora_core.training.evaluation import evaluate, sample
 from osora_core.training.job import Outcome, Progress, TrainingJob
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
 
@@ -64,16 +64,19 @@ class TrainingEngine:
         state = job.resume
         if state is not None and state.identity != job.identity(basis):
             raise UserError("the checkpoint belongs to another spec, dataset or basis", param="checkpoint")
+        if state is not None:
+            row = state.values
+        else:
+            row = torch.zeros(basis.row_length) if job.start is None else job.start.to_row(basis)
         job.slot = self.bank.acquire()
-        start = torch.zeros(basis.row_length) if state is None else state.values
-        self.bank.write(job.slot, start, rank=spec.rank)
+        self.bank.write(job.slot, row, rank=spec.rank)
         scale = row_scale(spec, basis)
         if state is None:
             self.optimizer.begin(job.slot, scale)
         else:
             self.optimizer.begin(job.slot, scale, state.first, state.second)
             job.step, job.trained_tokens, job.curve = state.step, state.trained_tokens, state.curve.copy()
-            job.best = state.best
+            job.best, job.sampled_at = state.best, state.step or -1
             job.checkpointed = (state.step, time.monotonic())
         self.jobs[job.id] = job
 
@@ -106,8 +109,7 @@ class TrainingEngine:
     def step(self) -> bool:
         """One optimizer step of every active job; False if there is none."""
         for job in self._active():
-            if job.wants_evaluation():
-                self._guard(job, self._evaluate)
+            self._guard(job, self._evaluate)
         # One may have been resumed where it ends.
         jobs = [job for job in self._active() if not job.done]
         if jobs:
@@ -203,18 +205,22 @@ class TrainingEngine:
         return nll, logits.detach().argmax(dim=-1) == batch.targets, owners[batch.rows]
 
     def _evaluate(self, job: TrainingJob) -> None:
+        """Whatever is due of it."""
         started = time.monotonic()
-        evaluation = evaluate(job, self._forward, self.token_budget)
-        job.curve.evaluations.append(evaluation)
-        if job.spec.keep == "best" and job.curve.best is evaluation:
-            job.best = self.bank.read(job.slot)
+        if job.wants_evaluation():
+            evaluation = evaluate(job, self._forward, self.token_budget)
+            job.curve.evaluations.append(evaluation)
+            if job.spec.keep == "best" and job.curve.best is evaluation:
+                job.best = self.bank.read(job.slot)
+            job.observer.evaluated(evaluation)
+        if job.wants_samples():
+            job.sampled_at = job.step
+            job.observer.sampled(sample(job, self.runtime, self.bank.read(job.slot)))
         job.compute_seconds += time.monotonic() - started
-        job.observer.evaluated(evaluation)
 
     def _after_step(self, job: TrainingJob) -> None:
         """Measure first: what was measured is part of the checkpoint, and may end the job."""
-        if job.wants_evaluation():
-            self._evaluate(job)
+        self._evaluate(job)
         if job.wants_checkpoint():
             job.checkpointed = (job.step, time.monotonic())
             job.observer.checkpoint(self._checkpoint(job))

@@ -42,6 +42,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """What a job says to each of its prompts after `step` steps."""
+
+    step: int
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a job leaves that ended after `step` steps; its adapter is what it was after `adapter_step`."""
 
@@ -57,6 +65,7 @@ class Observer(Protocol):
 
     def progress(self, progress: Progress) -> None: ...
     def evaluated(self, evaluation: Evaluation) -> None: ...
+    def sampled(self, samples: Samples) -> None: ...
     def checkpoint(self, checkpoint: Checkpoint) -> None: ...
     def finished(self, outcome: Outcome) -> None: ...
     def failed(self, error: Exception) -> None: ...
@@ -66,6 +75,8 @@ class Observer(Protocol):
 class TrainingJob:
     """A job to hand to the engine. `resume` continues it exactly from a checkpoint of the same spec, data and basis.
 
+    `start` is the adapter that it begins with, where that is not the bare base; of the job's rank, whatever its
+    modules. `prompts` (token ids) are answered at every evaluation, with at most `sample_tokens` tokens each.
     A checkpoint is due at the end of every epoch, and before that every `checkpoint_steps` steps and every
     `checkpoint_seconds` seconds, whichever comes first.
     """
@@ -78,11 +89,16 @@ class TrainingJob:
     resume: Checkpoint | None = None
     checkpoint_steps: int | None = None
     checkpoint_seconds: float = math.inf
+    start: Adapter | None = None
+    prompts: Sequence[Sequence[int]] = ()
+    sample_tokens: int = 32
     slot: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
     trained_tokens: int = field(default=0, init=False)
     compute_seconds: float = field(default=0.0, init=False)
     curve: Curve = field(default_factory=Curve, init=False)
+    sampled_at: int = field(default=-1, init=False)
+    _identity: str | None = field(default=None, init=False)
     best: Tensor | None = field(default=None, init=False)
     """The row [P] at the lowest validation loss so far, where the spec keeps the best."""
     checkpointed: tuple[int, float] = field(default=(0, 0.0), init=False)
@@ -95,6 +111,12 @@ class TrainingJob:
                 "early stopping goes by the validation loss, and nothing is validated",
                 param="osora.early_stopping_patience",
                 next_action="name a validation file and leave `evaluate` at epoch, or leave out the patience",
+            )
+        if self.start is not None and self.start.rank != self.spec.rank:
+            raise UserError(
+                f"the adapter to begin with has rank {self.start.rank}, the job {self.spec.rank}",
+                param="osora.rank",
+                next_action=f"train with rank {self.start.rank}: in another it would be another adapter",
             )
         self.checkpointed = (0, time.monotonic())
 
@@ -117,12 +139,17 @@ class TrainingJob:
         return self.step >= self.total_steps or (patience is not None and self.curve.since_best >= patience)
 
     def identity(self, basis: Basis) -> str:
-        """sha256 over spec, data and basis: what a checkpoint must agree on to continue exactly."""
+        """sha256 over spec, data, basis and start: what a checkpoint must agree on to continue exactly."""
+        if self._identity is not None:
+            return self._identity
         digest = hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True).encode())
         digest.update(basis.fingerprint.encode())
-        for example in self.train:
+        for example in (*self.train, *self.valid):
             digest.update(repr((example.tokens, example.mask)).encode())
-        return digest.hexdigest()
+        if self.start is not None:
+            digest.update(self.start.to_zip())
+        self._identity = digest.hexdigest()
+        return self._identity
 
     def next_batch(self) -> list[Example]:
         """The examples of the next step: a function of seed and step alone."""
@@ -132,15 +159,24 @@ class TrainingJob:
         return [self.train[row] for row in self._order[index]]
 
     def adapter(self, row: Tensor, runtime: Runtime) -> Adapter:
-        """The adapter that the job's row [P] is."""
+        """The adapter that the job's row [P] is: of the modules that it trains, and of those that it began with."""
         basis, targets = runtime.basis, self.spec.target_modules
         modules = set(basis.target_modules if targets == "all-linear" else targets)
+        if self.start is not None:
+            modules.update(self.start.target_modules)
         return Adapter.from_row(row, basis, rank=self.spec.rank, modules=modules, base=runtime.name)
 
     def wants_evaluation(self) -> bool:
-        """At the bare base, at each epoch's end, once each."""
-        due = self.spec.evaluate == "epoch" and self.step % self.steps_per_epoch == 0
-        return bool(self.valid) and due and self.curve.evaluated_at != self.step
+        """Before the first step and at each epoch's end, once each."""
+        return bool(self.valid) and self._looks_now and self.curve.evaluated_at != self.step
+
+    def wants_samples(self) -> bool:
+        """Where it is evaluated, or would be if there were something to measure on."""
+        return bool(self.prompts) and self._looks_now and self.sampled_at != self.step
+
+    @property
+    def _looks_now(self) -> bool:
+        return self.spec.evaluate == "epoch" and self.step % self.steps_per_epoch == 0
 
     def wants_checkpoint(self) -> bool:
         at_step, at_time = self.checkpointed

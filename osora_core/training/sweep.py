@@ -22,7 +22,7 @@ from osora_core.errors import OutOfSlots, UserError
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Evaluation
 from osora_core.training.engine import NonFiniteLoss, TrainingEngine
-from osora_core.training.job import Observer, Outcome, Progress, TrainingJob
+from osora_core.training.job import Observer, Outcome, Progress, Samples, TrainingJob
 from osora_core.training.spec import JobSpec
 from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv
 
@@ -229,6 +229,8 @@ class Sweep:
         for said in leader.said:
             if isinstance(said, Progress):
                 self.observer.progress(replace(said, compute_seconds=seconds))
+            elif isinstance(said, Samples):
+                self.observer.sampled(said)
             else:
                 self.observer.evaluated(said)
         for run in self._runs:
@@ -272,7 +274,7 @@ class _Run:
             observer=self,
             resume=self.member.state,
         )
-        self.said: list[Progress | Evaluation] = []
+        self.said: list[Progress | Evaluation | Samples] = []
         self.outcome: Outcome | None = None
         self.diverged = False
         self.checkpoint_due = False
@@ -295,6 +297,9 @@ class _Run:
 
     def evaluated(self, evaluation: Evaluation) -> None:
         self.said.append(evaluation)
+
+    def sampled(self, samples: Samples) -> None:
+        self.said.append(samples)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         self.checkpoint_due = True

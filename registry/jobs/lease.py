@@ -164,4 +164,5 @@ def _attempt(session: Session, job: Job) -> Attempt:
 def _file(session: Session, file_id: str) -> FileRef:
     file = session.get_one(File, file_id)
     assert file.rows is not None  # a training file's rows were counted at the upload
-    return FileRef(file.id, file.object_key, file.sha256, file.rows)
+    assert file.format is not None
+    return FileRef(file.id, file.object_key, file.sha256, file.rows, file.format)

@@ -44,6 +44,7 @@ class FileRef:
     object_key: str
     sha256: str
     rows: int
+    format: str
 
 
 @dataclass(frozen=True)

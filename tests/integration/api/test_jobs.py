@@ -236,6 +236,23 @@ def test_what_goes_by_the_validation_loss_needs_one(client: httpx.Client, traini
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("osora", "param"),
+    [
+        ({"sample_prompts": ["a"], "evaluate": "never"}, "osora.sample_prompts"),
+        ({"sample_tokens": 8}, "osora.sample_tokens"),
+        ({"sample_prompts": ["a"], "sample_tokens": 65}, "osora.sample_tokens"),
+        ({"sample_prompts": ["a"] * 5}, "osora.sample_prompts"),
+        ({"sample_prompts": ["a", ""]}, "osora.sample_prompts[1]"),
+        ({"sample_prompts": ["a" * 2001]}, "osora.sample_prompts[0]"),
+    ],
+)
+def test_samples_are_few_and_short(client: httpx.Client, training_file: str, osora: dict[str, Any], param: str) -> None:
+    body = {"model": "osora-tiny", "training_file": training_file, "osora": osora}
+    assert error_of(client.post("/jobs", json=body), 400)["param"] == param
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_checkpoints(client: httpx.Client, registry: Registry, principal: Principal) -> None:
     job = submit(registry, principal, suffix="triage")
     attempt = claim(registry, job)

@@ -54,7 +54,7 @@ def test_an_attempt_has_all_that_a_worker_needs(registry: Registry, principal: P
     assert (attempt.tenant_id, attempt.tenant_name) == (principal.tenant_id, "default")
     assert (attempt.suffix, attempt.seed, attempt.checkpoints, attempt.trained_tokens) == ("bot", 7, (), 0)
     assert (attempt.hyperparameters, attempt.osora) == ({"n_epochs": "auto"}, {"rank": 8})
-    assert attempt.training_file == jobs.FileRef(training.id, training.object_key, training.sha256, 1)
+    assert attempt.training_file == jobs.FileRef(training.id, training.object_key, training.sha256, 1, "chat")
     assert attempt.validation_file is not None
     assert attempt.validation_file.id == validation.id
     assert attempt.token not in repr(attempt)

@@ -67,7 +67,7 @@ def trained(service: FakeService, tmp_path: Path) -> Path:
 def test_train_uploads_queues_and_watches(service: FakeService, trained: Path) -> None:
     result = osora("train", str(trained), "--epochs", "2", "--learning-rate", "0.1", "--suffix", "x")
     assert result.exit_code == 0
-    assert "validation loss 4.500 · exact match 25% (bare base)" in result.output
+    assert "validation loss 4.500 · exact match 25% (before training)" in result.output
     assert "--adapter adp-1" in result.output
     body = next(request.json for request in service.requests if request.path == "/jobs")
     assert body == {
@@ -77,6 +77,18 @@ def test_train_uploads_queues_and_watches(service: FakeService, trained: Path) -
         "hyperparameters": {"n_epochs": 2},
         "osora": {"learning_rate": 0.1},
     }
+
+
+def test_train_takes_what_goes_by_evaluations_and_shows_samples(service: FakeService, trained: Path) -> None:
+    data = {"step": 3, "prompt": "Hi [b]", "text": "Ho"}
+    sampled = {**STEP, "type": "message", "message": "Sample after step 3", "data": data}
+    service.on("GET", "/jobs/ftjob-1/events", Answer(events=[sse("message", sampled, 1), sse("done", JOB)]))
+    options = ["--validation", str(trained), "--keep", "last", "--patience", "2", "--sample", "Hi", "--sample", "You"]
+    result = osora("train", str(trained), *options)
+    assert result.exit_code == 0
+    assert "sample (step 3): 'Hi [b]' -> 'Ho'" in result.output
+    body = next(request.json for request in service.requests if request.path == "/jobs")
+    assert body["osora"] == {"keep": "last", "early_stopping_patience": 2, "sample_prompts": ["Hi", "You"]}
 
 
 def test_train_json_is_json_lines_and_nothing_else(trained: Path) -> None:

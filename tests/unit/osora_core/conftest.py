@@ -45,6 +45,7 @@ class Recorder:
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.evaluations: list[Any] = []
+        self.samples: list[Any] = []
         self.checkpoints: list[Checkpoint] = []
         self.adapter: Adapter | None = None
         self.curve: Curve | None = None
@@ -56,6 +57,9 @@ class Recorder:
 
     def evaluated(self, evaluation: Any) -> None:
         self.evaluations.append(evaluation)
+
+    def sampled(self, samples: Any) -> None:
+        self.samples.append(samples)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         self.checkpoints.append(checkpoint)

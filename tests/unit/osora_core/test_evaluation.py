@@ -51,3 +51,48 @@ def test_the_groups_that_rows_are_measured_in_change_nothing(runtime: Runtime, e
     for other in measured[1:]:
         assert other.loss == pytest.approx(measured[0].loss, rel=1e-5)
         assert (other.accuracy, other.exact_match) == (measured[0].accuracy, measured[0].exact_match)
+
+
+def test_samples_are_what_the_adapter_would_say(runtime: Runtime, examples: list[Example]) -> None:
+    """At every evaluation, also where there is nothing to measure on."""
+    prompts = [example.tokens[: example.mask.index(True)] for example in examples[:3]]
+    recorder, engine = Recorder(), TrainingEngine(runtime, max_jobs=1)
+    spec = JobSpec(epochs=2, batch_size=11, rank=16, learning_rate=0.1)
+    engine.add(TrainingJob("a", spec, examples, recorder, prompts=prompts, sample_tokens=5))
+    while engine.step():
+        pass
+    assert [samples.step for samples in recorder.samples] == [0, 2, 4]
+    assert recorder.adapter is not None
+    for samples, row in (
+        (recorder.samples[0], None),
+        (recorder.samples[-1], AdapterRow("a", recorder.adapter.to_row(runtime.basis), 16)),
+    ):
+        asked = [Request(str(i), tuple(p), SamplingParams(max_tokens=5), adapter=row) for i, p in enumerate(prompts)]
+        found = run(InferenceEngine(runtime, rows=3, adapters=3), asked)
+        assert samples.texts == tuple(found[str(index)].text for index in range(3))
+        assert all(result.tokens <= 5 for result in found.values())
+    assert recorder.samples[0].texts != recorder.samples[-1].texts
+
+
+def test_a_resumed_job_does_not_say_it_again(runtime: Runtime, examples: list[Example]) -> None:
+    prompts = [examples[0].tokens[:5]]
+    spec = JobSpec(epochs=2, batch_size=11, rank=16)
+    first, engine = Recorder(), TrainingEngine(runtime, max_jobs=1)
+    engine.add(TrainingJob("a", spec, examples, first, prompts=prompts))
+    engine.step()
+    engine.step()
+    state = engine.remove("a")
+    second = Recorder()
+    engine.add(TrainingJob("a", spec, examples, second, resume=state, prompts=prompts))
+    while engine.step():
+        pass
+    assert [samples.step for samples in (*first.samples, *second.samples)] == [0, 2, 4]
+
+
+def test_without_evaluation_there_are_no_samples(runtime: Runtime, examples: list[Example]) -> None:
+    recorder, engine = Recorder(), TrainingEngine(runtime, max_jobs=1)
+    spec = JobSpec(epochs=1, batch_size=22, rank=16, evaluate="never")
+    engine.add(TrainingJob("a", spec, examples, recorder, examples[:3], prompts=[examples[0].tokens[:5]]))
+    while engine.step():
+        pass
+    assert (recorder.samples, recorder.evaluations) == ([], [])

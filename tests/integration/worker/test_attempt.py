@@ -1,0 +1,114 @@
+"""What an attempt leaves: events, checkpoints that can be called, the adapter."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from osora_core.adapter import Adapter as Artifact
+from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams
+from osora_core.runtime import Runtime
+from registry import adapters, jobs
+from registry.context import Registry
+from registry.models import Job, JobEvent
+from registry.references import refer
+from registry.tenants import Principal
+from tests.support.inference import run
+
+Train = Callable[..., Job]
+Upload = Callable[..., str]
+Events = Callable[[Job], list[JobEvent]]
+PROMPT = "help 1"
+
+
+def say(runtime: Runtime, artifact: Artifact, prompt: str, tokens: int) -> str:
+    text = runtime.tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    ids = tuple(runtime.tokenizer(text, add_special_tokens=False)["input_ids"])
+    row = AdapterRow("a", artifact.to_row(runtime.basis), artifact.rank)
+    request = Request("r", ids, SamplingParams(max_tokens=tokens), adapter=row)
+    return run(InferenceEngine(runtime, rows=1, adapters=1), [request])["r"].text
+
+
+def artifact_of(registry: Registry, principal: Principal, name: str) -> Artifact:
+    with registry.reading() as session:
+        ref = refer(session, principal, name)
+    return Artifact.from_zip(registry.store.get(ref.object_key), ref.sha256)
+
+
+def test_samples_are_events_of_the_job_and_nowhere_else(
+    train: Train,
+    upload: Upload,
+    events: Events,
+    registry: Registry,
+    principal: Principal,
+    runtime: Runtime,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    job = train(training_file=upload("order"), osora={"sample_prompts": [PROMPT, "what?"], "sample_tokens": 4})
+    assert job.status == "succeeded", job.error
+    told = [event for event in events(job) if event.data and "prompt" in event.data]
+    assert [(event.type, event.data["step"], event.data["prompt"]) for event in told if event.data] == [
+        ("message", step, prompt) for step in (0, 3, 6) for prompt in (PROMPT, "what?")
+    ]
+    assert job.adapter_id is not None
+    last = told[-2].data
+    assert last is not None
+    assert last["text"] == say(runtime, artifact_of(registry, principal, job.adapter_id), PROMPT, 4)
+    assert all(last["text"] not in event.message and PROMPT not in event.message for event in told)
+    assert PROMPT not in caplog.text
+    assert last["text"]
+    assert last["text"] not in caplog.text
+
+
+def test_every_epochs_checkpoint_is_an_adapter_of_its_own(
+    train: Train, upload: Upload, registry: Registry, principal: Principal
+) -> None:
+    job = train(3, training_file=upload("order"), validation_file=upload("order", 3), osora={"keep": "last"})
+    with registry.reading() as session:
+        rows = list(jobs.checkpoints(session, principal, job.id, order="asc").data)
+        adapter = adapters.get(session, principal, str(job.adapter_id))
+    assert [(row.step, row.ends_epoch, row.object_key is None) for row in rows] == [
+        (3, True, True), (6, True, False), (9, True, False),
+    ]  # fmt: skip
+    for row in rows:
+        assert {"train_loss", "valid_loss", "valid_exact_match", "full_valid_loss"} <= row.metrics.keys()
+    losses = [row.metrics["full_valid_loss"] for row in rows]
+    assert len(set(losses)) == 3
+    rows_of = [artifact_of(registry, principal, row.id) for row in rows]
+    last = artifact_of(registry, principal, str(job.adapter_id))
+    assert adapter.step == 9
+    assert rows_of[-1].files()["adapter_model.safetensors"] == last.files()["adapter_model.safetensors"]
+    assert rows_of[0].files()["adapter_model.safetensors"] != last.files()["adapter_model.safetensors"]
+    folder = f"checkpoints/{job.id}"
+    named = {key for row in rows for key in (row.object_key, row.adapter_key) if key is not None}
+    assert {found.key for found in registry.store.list(folder)} == named
+
+
+def test_a_job_that_overfits_stops_and_keeps_its_best_state(
+    train: Train, upload: Upload, events: Events, registry: Registry, principal: Principal
+) -> None:
+    """It learns one answer and is measured on another: the first epoch is the best."""
+    osora = {"early_stopping_patience": 2, "learning_rate": 0.3}
+    job = train(20, training_file=upload("order"), validation_file=upload("please wait", 3), osora=osora)
+    assert job.status == "succeeded", job.error
+    assert (job.total_steps, job.step < 60) == (60, True)
+    messages = [event.message for event in events(job)]
+    assert f"Stopped after step {job.step} of 60: the validation loss has not fallen for 2 epochs" in messages
+    best = job.step - 2 * 3
+    assert any(message.startswith(f"Keeping the state of step {best}: ") for message in messages)
+    with registry.reading() as session:
+        assert adapters.get(session, principal, str(job.adapter_id)).step == best
+        ref = refer(session, principal, f"ftckpt_{job.id[-16:]}_{best}")
+    kept = artifact_of(registry, principal, ref.name).files()["adapter_model.safetensors"]
+    assert artifact_of(registry, principal, str(job.adapter_id)).files()["adapter_model.safetensors"] == kept
+
+
+def test_a_sample_prompt_that_is_too_long_is_the_users_fault(train: Train, upload: Upload) -> None:
+    job = train(training_file=upload("order"), osora={"sample_prompts": ["ok", "word " * 200]})
+    assert job.status == "failed"
+    assert job.error is not None
+    assert (job.error["fault"], job.error["param"]) == ("user", "osora.sample_prompts[1]")
+    assert "tokens long" in job.error["message"]
