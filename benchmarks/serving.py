@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -38,6 +39,7 @@ from benchmarks.serving_workload import (
 )
 from inference.adapters import AdapterLoader
 from inference.schemas import AdapterRef
+from osora_core import canary
 from osora_core.adapter import Adapter
 from osora_core.inference import AdapterRow, InferenceEngine, Request
 from osora_core.runtime import Runtime
@@ -173,7 +175,7 @@ class Benchmark:
         slots = self.engine(1, 1).slots
 
         async def load() -> float:
-            loader = AdapterLoader(store.get, self.runtime.basis, 2**30)
+            loader = AdapterLoader(store.get, self.runtime.basis, 2**30, partial(canary.check, self.runtime))
             start = time.perf_counter()
             slots.acquire(await loader.get(store.ref(index), 1.0))
             if self.options.device == "cuda":
@@ -251,7 +253,8 @@ class Node:
         self._store = store
         self._engine = benchmark.engine(CLIENTS, bank)
         self._capacity = bank * benchmark.runtime.basis.row_length * 4
-        self._loader = AdapterLoader(store.get, benchmark.runtime.basis, self._capacity)
+        check = partial(canary.check, benchmark.runtime)
+        self._loader = AdapterLoader(store.get, benchmark.runtime.basis, self._capacity, check)
         self.warm(warm)
 
     def warm(self, indices: Sequence[int]) -> None:

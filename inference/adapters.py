@@ -20,11 +20,15 @@ _THREADS = 8
 class AdapterLoader:
     """Rows by (id, version, hash), least recently used first out once they exceed `capacity_bytes`.
 
-    The key holds the artifact's hash, so a row can never be another adapter's than the one that was asked for.
+    The key holds the artifact's hash, so a row can never be another adapter's than the one that was asked for. `check`
+    is called with each adapter that was fetched, on a thread of the loader's, and raises if it is not to be served.
     """
 
-    def __init__(self, fetch: Callable[[str], bytes], basis: Basis, capacity_bytes: int) -> None:
+    def __init__(
+        self, fetch: Callable[[str], bytes], basis: Basis, capacity_bytes: int, check: Callable[[Adapter], None]
+    ) -> None:
         self._fetch = fetch
+        self._check = check
         self._basis = basis
         self._capacity = capacity_bytes
         self._rows: OrderedDict[str, tuple[Tensor, int]] = OrderedDict()
@@ -34,7 +38,7 @@ class AdapterLoader:
     async def get(self, ref: AdapterRef, strength: float) -> AdapterRow:
         """The row of an adapter at a strength. Requests for the same cold adapter share one load.
 
-        Raises CorruptArtifact or IdentityMismatch if what is stored is not what `ref` names.
+        Raises CorruptArtifact or IdentityMismatch if what is stored is not what `ref` names, or what `check` raises.
         """
         key = f"{ref.id}@{ref.version}:{ref.sha256}"
         if key in self._rows:
@@ -60,6 +64,7 @@ class AdapterLoader:
                 f"the adapter {ref.id} holds values that are not numbers",
                 next_action="train it again with a lower learning rate",
             )
+        self._check(adapter)
         return row, adapter.rank
 
     def _keep(self, key: str, task: "asyncio.Future[tuple[Tensor, int]]") -> None:

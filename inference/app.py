@@ -21,6 +21,8 @@ from inference.loop import EngineLoop
 from inference.schemas import ExportRequest, GenerateRequest
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
+from osora_core import canary
+from osora_core.adapter import Adapter
 from osora_core.data import Renderer
 from osora_core.inference import InferenceEngine
 from osora_core.inference.grammar import GrammarCompiler
@@ -107,10 +109,15 @@ def create_app(
 
 def _serve(runtime: Runtime, settings: InferenceSettings, store: ArtifactStore, on_death: Callable[[], None]) -> Served:
     engine = InferenceEngine(runtime, rows=settings.inference_rows, adapters=settings.inference_adapters)
+    loop = EngineLoop(engine, queue_limit=settings.inference_queue, on_death=on_death)
+
+    def check(adapter: Adapter) -> None:
+        loop.call(lambda: canary.check(runtime, adapter))
+
     return Served(
         runtime,
-        EngineLoop(engine, queue_limit=settings.inference_queue, on_death=on_death),
-        AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes),
+        loop,
+        AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes, check),
         Renderer(runtime.tokenizer, runtime.max_length),
         GrammarCompiler(runtime.tokenizer, engine.vocabulary, runtime.eos_ids),
     )

@@ -5,8 +5,10 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar, cast
 
 from inference.errors import ServerError
 from osora_core.errors import OsoraCoreError
@@ -16,6 +18,7 @@ from osora_core.runtime import set_threads
 logger = logging.getLogger(__name__)
 
 Outputs = asyncio.Queue[Output | Exception]
+Result = TypeVar("Result")
 
 
 class EngineLoop:
@@ -30,8 +33,10 @@ class EngineLoop:
         self._on_death = on_death
         self._listeners: dict[str, Outputs] = {}
         self._commands: list[Callable[[], None]] = []
+        self._calls: set[Future[object]] = set()
         self._wake = threading.Condition()
         self._stopping = False
+        self._ended = False
         self._asyncio = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="inference-engine", daemon=True)
         self._thread.start()
@@ -44,7 +49,7 @@ class EngineLoop:
         Raises ServerError: 429 when too many are taken, 503 when the engine died.
         """
         if not self.alive:
-            raise ServerError(503, "service_unavailable_error", "engine_stopped", "the inference engine has stopped")
+            raise _stopped()
         free = self._places - self._taken.total()
         if self._taken[tenant] + count > free:
             raise ServerError(
@@ -74,6 +79,32 @@ class EngineLoop:
             if self._listeners.pop(request_id, None) is not None:
                 self._command(partial(self.engine.cancel, request_id))
 
+    def call(self, function: Callable[[], Result]) -> Result:
+        """Run a function on the engine's thread between two steps and wait for it: the model belongs to that thread.
+
+        For other threads than asyncio's. Raises what the function raises, and ServerError 503 if the engine ends.
+        """
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+        with self._wake:
+            if self._ended:
+                raise _stopped()
+            self._calls.add(cast(Future[object], future))
+        self._command(run)
+        try:
+            return future.result()
+        except CancelledError:
+            raise _stopped() from None
+        finally:
+            with self._wake:
+                self._calls.discard(cast(Future[object], future))
+
     def stop(self) -> None:
         """End the thread after its current step."""
         with self._wake:
@@ -102,6 +133,11 @@ class EngineLoop:
         except Exception as error:
             logger.exception("the inference engine failed")
             self._call(self._die, error)
+        finally:
+            with self._wake:
+                self._ended = True
+                for call in self._calls:
+                    call.cancel()
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         try:
@@ -127,3 +163,7 @@ class EngineLoop:
             listener.put_nowait(error)
         self._listeners.clear()
         self._on_death()
+
+
+def _stopped() -> ServerError:
+    return ServerError(503, "service_unavailable_error", "engine_stopped", "the inference engine has stopped")

@@ -67,13 +67,16 @@ def put(store: Store, adapter: Adapter, name: str) -> AdapterRef:
     )
 
 
+def all_pass(_: Adapter) -> None: ...
+
+
 def test_requests_for_a_cold_adapter_share_one_load(store: Store, basis: Basis) -> None:
     ref, expected = publish(store, basis, "a")
     released = threading.Event()
     store.gate = lambda: released.wait(10)
 
     async def scenario() -> None:
-        loader = AdapterLoader(store, basis, MUCH)
+        loader = AdapterLoader(store, basis, MUCH, all_pass)
         waiting = [asyncio.create_task(loader.get(ref, 1.0)) for _ in range(8)]
         await asyncio.sleep(0)  # all have asked
         waiting[0].cancel()  # one that gives up takes the load from nobody
@@ -94,7 +97,7 @@ def test_other_bytes_than_those_named_are_refused_and_not_kept(store: Store, bas
     publish(store, basis, "a", seed=2)  # a good adapter, but another one
 
     async def scenario() -> None:
-        loader = AdapterLoader(store, basis, MUCH)
+        loader = AdapterLoader(store, basis, MUCH, all_pass)
         with pytest.raises(CorruptArtifact, match=ref.sha256):
             await loader.get(ref, 1.0)
         store.objects["a"] = whole
@@ -109,14 +112,14 @@ def test_an_adapter_of_another_base_or_basis_is_refused(store: Store, basis: Bas
     adapter = Adapter.from_row(row, basis, rank=8, modules=set(basis.target_modules), base="tiny")
     ref = put(store, dataclasses.replace(adapter, **{what: "0" * 64}), "foreign")
     with pytest.raises(IdentityMismatch, match="0" * 64):
-        asyncio.run(AdapterLoader(store, basis, MUCH).get(ref, 1.0))
+        asyncio.run(AdapterLoader(store, basis, MUCH, all_pass).get(ref, 1.0))
 
 
 def test_strength_scales_a_copy_under_a_key_of_its_own(store: Store, basis: Basis) -> None:
     ref, expected = publish(store, basis, "a")
 
     async def scenario() -> None:
-        loader = AdapterLoader(store, basis, MUCH)
+        loader = AdapterLoader(store, basis, MUCH, all_pass)
         full, half, none = [await loader.get(ref, strength) for strength in (1.0, 0.5, 0.0)]
         assert torch.equal(half.values, expected * 0.5)
         assert not none.values.any()
@@ -131,7 +134,7 @@ def test_the_least_recently_used_leaves_first(store: Store, basis: Basis) -> Non
     refs = {name: publish(store, basis, name, seed)[0] for seed, name in enumerate("abc")}
 
     async def scenario() -> None:
-        loader = AdapterLoader(store, basis, capacity_bytes=2 * basis.row_length * 4)
+        loader = AdapterLoader(store, basis, 2 * basis.row_length * 4, all_pass)
         for name in "abaca":  # c takes the place of b: a was asked for after it
             await loader.get(refs[name], 1.0)
             await asyncio.sleep(0)
@@ -144,7 +147,7 @@ def test_the_least_recently_used_leaves_first(store: Store, basis: Basis) -> Non
 
 def test_a_new_version_is_another_adapter(store: Store, basis: Basis) -> None:
     first, _ = publish(store, basis, "a", seed=1)
-    loader = AdapterLoader(store, basis, MUCH)
+    loader = AdapterLoader(store, basis, MUCH, all_pass)
 
     async def scenario() -> None:
         before = await loader.get(first, 1.0)

@@ -6,6 +6,7 @@ import re
 import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from httpx_sse import EventSource
 from safetensors.torch import load
 
+from osora_core import canary
 from osora_core.adapter import Adapter
 from tests.unit.inference.conftest import InferenceServer
 
@@ -138,6 +140,23 @@ def test_a_corrupt_artifact_fails_alone(server: InferenceServer) -> None:
     ):
         assert server.error(502, adapter=other)["code"] == "corrupt_artifact"
     assert server.text(adapter=ref)
+
+
+def test_an_adapter_that_answers_otherwise_than_when_it_was_published_is_refused(server: InferenceServer) -> None:
+    """Right bytes, right hashes, and yet not what its trainer saw: the canary that it was published with says so."""
+    basis, runtime = server.runtime.basis, server.runtime
+    row = 0.2 * torch.randn(basis.row_length, generator=torch.Generator().manual_seed(3))
+    adapter = Adapter.from_row(row, basis, rank=8, modules=set(basis.target_modules), base="tiny")
+    true = canary.compute(runtime, adapter)
+    good = server.put("sings", replace(adapter, canary=true).to_zip())
+    changed = {name: -delta for name, delta in adapter.delta.items()}
+    bad = server.put("mute", replace(adapter, canary=true, delta=changed).to_zip())
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(server.text, adapter=good, max_tokens=40)
+        error = server.error(409, adapter=bad)
+    assert error["code"] == "canary_mismatch"
+    assert "tolerance" in error["message"]
+    assert beside.result() == server.text(adapter=good, max_tokens=40)
 
 
 def test_an_adapter_that_overflows_fails_alone_and_leaves_nothing_behind(server: InferenceServer) -> None:
