@@ -7,8 +7,8 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
 from registry.context import Registry
-from registry.errors import NotFound
-from registry.models import Adapter, Job
+from registry.errors import Conflict, NotFound
+from registry.models import TERMINAL, Adapter, Job
 from registry.paging import Order, Page, fetch_page
 from registry.tenants import Principal
 
@@ -41,14 +41,33 @@ def list(
 
 
 def delete(registry: Registry, principal: Principal, id_or_name: str) -> Adapter:
-    """Deletes an adapter, row and bytes, and returns what it was. Its job keeps the name it had."""
+    """Deletes an adapter, row and bytes, and returns what it was. Its job keeps the name it had.
+
+    Raises `NotFound`, and `Conflict` while a live job begins with it.
+    """
     with registry.transaction() as session:
         adapter = session.scalars(_named(principal, id_or_name).with_for_update()).one_or_none()
         if adapter is None:
             raise _not_found(id_or_name, "adapter_id")
+        user = live_users(session, [adapter.id]).get(adapter.id)
+        if user is not None:
+            raise Conflict(
+                f"adapter {id_or_name!r} is what the job {user} begins with, which has not ended",
+                code="adapter_in_use",
+                next_action=f"wait for {user} or cancel it",
+            )
         remove(session, [adapter.id])
     registry.store.delete(adapter.object_key)
     return adapter
+
+
+def live_users(session: Session, ids: Sequence[str]) -> dict[str, str]:
+    """The adapters and checkpoints of these that a job begins with which has not ended, each with such a job's id.
+
+    Ask once their rows are locked: `registry.jobs.submit` has then either been here before, with its job, or waits.
+    """
+    users = select(Job.from_adapter_id, Job.id).where(Job.status.not_in(TERMINAL), Job.from_adapter_id.in_(ids))
+    return {str(begun_with): job_id for begun_with, job_id in session.execute(users)}
 
 
 def remove(session: Session, adapter_ids: Sequence[str]) -> Sequence[str]:

@@ -114,6 +114,7 @@ class Job(Base):
         Index(None, "status", "base", "queued_at"),
         Index(None, "training_file_id"),
         Index(None, "validation_file_id"),
+        Index(None, "from_adapter_id"),
     )
 
     id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
@@ -127,6 +128,8 @@ class Job(Base):
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
     hyperparameters: Mapped[dict[str, Any]]
     osora: Mapped[dict[str, Any]]
+    from_adapter_id: Mapped[str | None] = mapped_column(PlainText(40))
+    """The adapter or checkpoint that it begins with: not to be deleted while the job is live."""
 
     status: Mapped[JobStatus] = mapped_column(String(20))
     signal: Mapped[JobSignal | None] = mapped_column(String(10))
@@ -193,6 +196,8 @@ class Worker(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     bases: Mapped[list[str]]
+    identities: Mapped[dict[str, Any]]
+    """The fingerprints of its bases, by name: `[base, basis]`."""
     slots: Mapped[int]
     """Jobs of one base that it trains at once."""
     started_at: Mapped[int] = mapped_column(default=now_seconds())

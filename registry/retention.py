@@ -40,7 +40,7 @@ def maintain(registry: Registry) -> None:
 def expire(registry: Registry) -> int:
     """Deletes what is older than the settings allow, with its objects; returns how many rows that were.
 
-    Never a file that a live job uses, nor a checkpoint or an event of a live job.
+    Never a file, an adapter or a checkpoint that a live job uses, nor a checkpoint or an event of a live job.
     """
     settings = registry.settings
     return (
@@ -110,21 +110,31 @@ def _remove_files(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str
 
 
 def _old_adapters(before: ColumnElement[float]) -> Select[Any]:
-    return select(Adapter.id).where(Adapter.created_at < before)
+    return select(Adapter.id).where(Adapter.created_at < before, Adapter.id.not_in(_begun_with()))
 
 
 def _remove_adapters(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
-    return [[key] for key in adapters.remove(session, _locked(session, Adapter.id, ids))]
+    return [[key] for key in adapters.remove(session, _unused(session, _locked(session, Adapter.id, ids)))]
 
 
 def _old_checkpoints(before: ColumnElement[float]) -> Select[Any]:
-    return select(Checkpoint.id).where(Checkpoint.job_id.in_(_ended(before)))
+    return select(Checkpoint.id).where(Checkpoint.job_id.in_(_ended(before)), Checkpoint.id.not_in(_begun_with()))
 
 
 def _remove_checkpoints(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
-    locked = _locked(session, Checkpoint.id, ids)
-    statement = delete(Checkpoint).where(Checkpoint.id.in_(locked))
+    unused = _unused(session, _locked(session, Checkpoint.id, ids))
+    statement = delete(Checkpoint).where(Checkpoint.id.in_(unused))
     return session.execute(statement.returning(Checkpoint.object_key, Checkpoint.adapter_key)).all()
+
+
+def _begun_with() -> Select[Any]:
+    """The adapters and checkpoints that live jobs begin with."""
+    return select(Job.from_adapter_id).where(Job.status.not_in(TERMINAL), Job.from_adapter_id.is_not(None))
+
+
+def _unused(session: Session, locked: Sequence[Any]) -> Sequence[Any]:
+    used = adapters.live_users(session, locked)
+    return [key for key in locked if key not in used]
 
 
 def _old_events(before: ColumnElement[float]) -> Select[Any]:

@@ -1,6 +1,6 @@
 """Which workers there are: each says so with its heartbeat, and one that falls silent is forgotten."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -12,11 +12,26 @@ from registry.models import Worker
 _FORGOTTEN_SECONDS = 24 * 3600
 
 
-def seen(session: Session, worker_id: str, bases: Sequence[str], slots: int) -> None:
-    """Notes that a worker is there now, training up to `slots` jobs at once of each of `bases`."""
+def seen(
+    session: Session,
+    worker_id: str,
+    bases: Sequence[str],
+    slots: int,
+    identities: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Notes that a worker is there now, training up to `slots` jobs at once of each of `bases`.
+
+    `identities` are the fingerprints of base and basis, by the base's name.
+    """
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(Worker).values(id=worker_id, bases=list(bases), slots=slots, seen_at=now())
-    told = {name: statement.excluded[name] for name in ("bases", "slots", "seen_at")}
+    statement = dialect.insert(Worker).values(
+        id=worker_id,
+        bases=list(bases),
+        identities={name: list(told) for name, told in (identities or {}).items()},
+        slots=slots,
+        seen_at=now(),
+    )
+    told = {name: statement.excluded[name] for name in ("bases", "identities", "slots", "seen_at")}
     session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=told))
 
 

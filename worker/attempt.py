@@ -26,6 +26,7 @@ from worker.points import reached
 from worker.remarks import plan, remarks
 from worker.reports import Interrupted, ProgressMeter, Report, Reports, Signal, evaluation_metrics
 from worker.spec import training_spec
+from worker.start import fetch_start
 from worker.threads import EngineThread
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class _Runner:
         valid = self._examples(attempt.validation_file, renderer) if attempt.validation_file else []
 
         prompts = self._prompts(renderer)
+        start = fetch_start(attempt, runtime.basis, lambda key: self._stored(lambda: self.registry.store.get(key)))
 
         def job(spec: JobSpec, resume: Checkpoint | None) -> TrainingJob:
             return TrainingJob(
@@ -105,6 +107,7 @@ class _Runner:
                 resume,
                 checkpoint_steps=attempt.osora.get("checkpoint_steps", self.registry.settings.checkpoint_steps),
                 checkpoint_seconds=attempt.osora.get("checkpoint_seconds", self.registry.settings.checkpoint_seconds),
+                start=start,
                 prompts=prompts,
                 sample_tokens=attempt.osora.get("sample_tokens", TrainingJob.sample_tokens),
             )

@@ -55,6 +55,9 @@ class Node:
             base: EngineThread(TrainingEngine(runtime, max_jobs=settings.worker_jobs), self._engine_failed)
             for base, runtime in runtimes.items()
         }
+        self._identities = {
+            base: (runtime.basis.base_fingerprint, runtime.basis.fingerprint) for base, runtime in runtimes.items()
+        }
         self._periodic = [
             Periodic("heartbeat", min(settings.signal_seconds, settings.heartbeat_seconds), self._watch),
             Periodic("maintenance", settings.maintenance_seconds, self._maintain),
@@ -136,7 +139,7 @@ class Node:
         started = time.monotonic()
         if started - self._renewed_at >= settings.heartbeat_seconds:
             with self.registry.transaction() as session:
-                workers.seen(session, self.worker_id, list(self._engines), settings.worker_jobs)
+                workers.seen(session, self.worker_id, list(self._engines), settings.worker_jobs, self._identities)
                 answers = jobs.heartbeat(session, attempts, settings.lease_seconds)
             self._renewed_at = started
         else:

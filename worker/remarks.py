@@ -10,7 +10,7 @@ def plan(job: TrainingJob) -> str:
     spec = job.spec
     return (
         f"Training {job.total_steps} steps: {len(job.train)} rows, {spec.epochs} epochs, batch size {spec.batch_size}, "
-        f"learning rate {spec.learning_rate:g}, rank {spec.rank}"
+        f"learning rate {spec.learning_rate:g}, rank {spec.rank}" + (", from an adapter" if job.start else "")
     )
 
 

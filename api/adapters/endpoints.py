@@ -77,9 +77,9 @@ def get_adapter(adapter: IdOrName, session: ReadSessionDep, principal: ReaderDep
     return AdapterOut.of(adapters.get(session, principal, adapter))
 
 
-@router.delete("/{adapter:path}", summary="Delete an adapter", responses=errors(401, 403, 404))
+@router.delete("/{adapter:path}", summary="Delete an adapter", responses=errors(401, 403, 404, 409))
 def delete_adapter(adapter: IdOrName, registry: RegistryDep, principal: WriterDep) -> Deleted:
-    """Deletes an adapter for good; calls of it fail from now on."""
+    """Deletes an adapter for good; calls of it fail from now on. Not while a live job begins with it."""
     return Deleted(id=adapters.delete(registry, principal, adapter).id, object="adapter")
 
 

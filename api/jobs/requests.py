@@ -90,6 +90,13 @@ class Knobs(RequestModel):
         int | None,
         Field(ge=1, le=50, description="Stop after so many epochs without a lower validation loss."),
     ] = None
+    from_adapter: Annotated[
+        str | None,
+        Field(
+            description="An adapter or a checkpoint to go on from, by id or name: its vectors, a fresh optimizer. The "
+            "rank is its own."
+        ),
+    ] = None
     sample_prompts: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=2000)]] | None,
         Field(
@@ -107,7 +114,10 @@ class CreateJob(RequestModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": JOB_REQUEST_EXAMPLES})
 
-    model: Annotated[str, Field(description="Name of a base; GET /bases lists them.")]
+    model: Annotated[
+        str,
+        Field(description="Name of a base; GET /bases lists them. Or of what to go on from: `ft:…`."),
+    ]
     training_file: Annotated[str, Field(description="Id of an uploaded file.")]
     validation_file: str | None = None
     suffix: Annotated[
@@ -191,8 +201,19 @@ class CreateJob(RequestModel):
                 next_action=f"use 1 to {settings.basis_rank}",
             )
         self._check_validated(knobs)
+        begun_with = knobs.get("from_adapter")
+        if self.model.startswith("ft:"):
+            if begun_with not in (None, self.model):
+                raise InvalidRequest(
+                    f"`model` names {self.model!r} to begin with, and `osora.from_adapter` {begun_with!r}",
+                    param="osora.from_adapter",
+                    code="invalid_value",
+                    next_action="leave out `osora.from_adapter`, or name a base as the model",
+                )
+            begun_with = self.model
         return JobRequest(
-            base=self.model,
+            base=None if self.model.startswith("ft:") else self.model,
+            from_adapter=begun_with,
             training_file=self.training_file,
             validation_file=self.validation_file,
             suffix=self.suffix,

@@ -25,6 +25,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, help="The peak.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Directions of the shared basis to use.")] = None,
+    from_adapter: Annotated[
+        str | None, typer.Option(metavar="ADAPTER", help="Go on from an adapter or a checkpoint, by id or name.")
+    ] = None,
     keep: Annotated[
         Literal["best", "last"] | None,
         typer.Option(help="The state to publish; best, by validation loss, is the default if there is one."),
@@ -57,6 +60,7 @@ def train(
             osora=_given(
                 learning_rate=learning_rate,
                 rank=rank,
+                from_adapter=from_adapter,
                 keep=keep,
                 early_stopping_patience=patience,
                 sample_prompts=sample or None,

@@ -27,6 +27,7 @@ from registry.jobs.spec import (
     LeaseLost,
     NewAdapter,
     NewResultFile,
+    StartRef,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "LeaseLost",
     "NewAdapter",
     "NewResultFile",
+    "StartRef",
     "add_event",
     "attempts",
     "attempts_of",

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, func, lit
 from sqlalchemy.orm import Session
 
 from registry.db import now, now_seconds
+from registry.jobs import start
 from registry.jobs.spec import Attempt, CheckpointRef, FileRef, HeartbeatSignal
 from registry.jobs.state import append_event, close_attempt, lock_fenced, obey_signal, requeue
 from registry.models import Checkpoint, File, Job, JobAttempt, Tenant
@@ -158,6 +159,8 @@ def _attempt(session: Session, job: Job) -> Attempt:
             CheckpointRef(c.step, c.object_key, c.sha256) for c in checkpoints if c.object_key is not None
         ),
         trained_tokens=job.trained_tokens or 0,
+        from_adapter_id=job.from_adapter_id,
+        start=start.find(session, job),
     )
 
 

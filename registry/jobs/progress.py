@@ -5,6 +5,7 @@ from typing import Any, cast
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from registry import adapters
 from registry.db import now_seconds
 from registry.ids import checkpoint_id, checkpoint_name
 from registry.jobs.spec import Attempt, NewAdapter
@@ -75,12 +76,13 @@ def record_checkpoint(
     """Makes an uploaded checkpoint the one to resume from, and its adapter one to call; repeating it changes nothing.
 
     A job keeps the newest two, and of every epoch the last, so that the one with the lowest validation loss is always
-    among them. What is older than the two newest keeps its adapter only, not the state to resume from. Returns the
-    object keys that are no longer named, for the caller to delete once this has committed; the retention's sweep finds
-    what it then misses.
+    among them, and one that another job is to begin with. What is older than the two newest keeps its adapter only, not
+    the state to resume from. Returns the object keys that are no longer named, for the caller to delete once this has
+    committed; the retention's sweep finds what it then misses.
     """
     job = lock_fenced(session, attempt)
-    rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step.desc())).all()
+    of_job = select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step.desc())
+    rows = session.scalars(of_job.with_for_update()).all()
     if any(row.object_key == object_key for row in rows):
         return []
     # One of the same step, or a later one, is there only when it could not be read: this attempt began before it.
@@ -89,7 +91,8 @@ def record_checkpoint(
     unnamed = [row.object_key for row in (*void, *superseded)]
     for row in superseded:
         row.object_key = None
-    for row in (*void, *(row for row in superseded if not row.ends_epoch)):
+    used = adapters.live_users(session, [row.id for row in superseded])
+    for row in (*void, *(row for row in superseded if not row.ends_epoch and row.id not in used)):
         unnamed.append(row.adapter_key)
         session.delete(row)
     session.flush()

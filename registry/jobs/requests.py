@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from registry import files
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
+from registry.jobs import start
 from registry.jobs.queries import job_not_found
 from registry.jobs.spec import JobRequest
 from registry.jobs.state import append_event, end, requeue
@@ -21,12 +22,14 @@ def submit(session: Session, principal: Principal, request: JobRequest, settings
     """Queues a job; its wake-up is in the outbox when the transaction commits.
 
     Raises:
-        InvalidRequest: the base is not on offer, or a file is not training data.
-        NotFound: no such file of this tenant's.
+        InvalidRequest: the base is not on offer, a file is not training data, or what to begin with does not fit.
+        NotFound: no such file, or nothing such to begin with, of this tenant's.
     """
-    if request.base not in settings.base_paths:
+    held = start.hold(session, principal, request, settings)
+    base = request.base if held is None else held.base
+    if base not in settings.base_paths:
         raise InvalidRequest(
-            f"base {request.base!r} is not on offer here",
+            f"base {base!r} is not on offer here",
             param="model",
             code="model_not_found",
             next_action=f"choose one of {', '.join(settings.base_paths)}",
@@ -37,14 +40,17 @@ def submit(session: Session, principal: Principal, request: JobRequest, settings
     job = Job(
         id=new_id("ftjob-"),
         tenant_id=principal.tenant_id,
-        base=request.base,
+        base=base,
         training_file_id=request.training_file,
         validation_file_id=request.validation_file,
         suffix=request.suffix,
         seed=secrets.randbelow(2**31) if request.seed is None else request.seed,
         metadata_=request.metadata,
         hyperparameters=request.hyperparameters,
-        osora=request.osora,
+        osora=request.osora
+        if held is None
+        else {**request.osora, "from_adapter": request.from_adapter, "rank": held.rank},
+        from_adapter_id=None if held is None else held.id,
         status="queued",
         max_attempts=settings.max_attempts,
     )

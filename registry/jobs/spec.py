@@ -26,7 +26,8 @@ class JobError(TypedDict):
 class JobRequest:
     """A job as the tenant asked for it; the API has validated the shapes."""
 
-    base: str
+    base: str | None
+    """None: that of `from_adapter`."""
     training_file: str
     validation_file: str | None = None
     suffix: str | None = None
@@ -34,6 +35,8 @@ class JobRequest:
     metadata: dict[str, str] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     osora: dict[str, Any] = field(default_factory=dict)
+    from_adapter: str | None = None
+    """Id or name of an adapter or a checkpoint to begin with."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,14 @@ class CheckpointRef:
 
 
 @dataclass(frozen=True)
+class StartRef:
+    """An adapter to begin with."""
+
+    object_key: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Attempt:
     """One claim of a job, with the token that fences its writes and all that is needed to run it."""
 
@@ -75,6 +86,10 @@ class Attempt:
     checkpoints: tuple[CheckpointRef, ...]
     """Where it can resume from, the newest first; the older ones are for when that one is damaged."""
     trained_tokens: int
+    from_adapter_id: str | None
+    """What it begins with, if that is not the bare base."""
+    start: StartRef | None
+    """Where that is; None, too, when it is gone."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, event, func, select
 from registry import jobs, workers
 from registry.context import Registry
 from registry.jobs import Attempt
-from registry.models import OutboxMessage
+from registry.models import Adapter, OutboxMessage
 from registry.tenants import Principal
 from tests.integration.api.conftest import error_of
 from tests.support.jobs import claim, record_checkpoint, submit, upload
@@ -250,6 +250,24 @@ def test_what_goes_by_the_validation_loss_needs_one(client: httpx.Client, traini
 def test_samples_are_few_and_short(client: httpx.Client, training_file: str, osora: dict[str, Any], param: str) -> None:
     body = {"model": "osora-tiny", "training_file": training_file, "osora": osora}
     assert error_of(client.post("/jobs", json=body), 400)["param"] == param
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_going_on_from_an_adapter(client: httpx.Client, training_file: str, adapter: Adapter) -> None:
+    by_name = create(client, training_file, model=adapter.name)
+    by_knob = create(client, training_file, osora={"from_adapter": adapter.id})
+    for job, name in ((by_name, adapter.name), (by_knob, adapter.id)):
+        assert job["model"] == "osora-tiny"
+        assert job["osora"]["settings"] == {"from_adapter": name, "rank": 16}
+    body = {"model": adapter.name, "training_file": training_file, "osora": {"from_adapter": adapter.id}}
+    assert error_of(client.post("/jobs", json=body), 400)["param"] == "osora.from_adapter"
+    body = {"model": "ft:osora-tiny:default::nothing", "training_file": training_file}
+    assert error_of(client.post("/jobs", json=body), 404)["param"] == "model"
+    error = error_of(client.delete(f"/adapters/{adapter.id}"), 409)
+    assert error["code"] == "adapter_in_use"
+    for job in (by_name, by_knob):
+        client.post(f"/jobs/{job['id']}/cancel")
+    assert client.delete(f"/adapters/{adapter.id}").json()["deleted"]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -1,7 +1,9 @@
 """What an attempt leaves: events, checkpoints that can be called, the adapter."""
 
+import hashlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -10,10 +12,15 @@ from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingP
 from osora_core.runtime import Runtime
 from registry import adapters, jobs
 from registry.context import Registry
-from registry.models import Job, JobEvent
+from registry.models import Adapter, Job, JobEvent
 from registry.references import refer
 from registry.tenants import Principal
+from tests.integration.worker.conftest import BASE
 from tests.support.inference import run
+from tests.support.jobs import claim, read, submit
+from worker.attempt import run_attempt
+from worker.reports import Reports
+from worker.threads import EngineThread
 
 Train = Callable[..., Job]
 Upload = Callable[..., str]
@@ -112,3 +119,49 @@ def test_a_sample_prompt_that_is_too_long_is_the_users_fault(train: Train, uploa
     assert job.error is not None
     assert (job.error["fault"], job.error["param"]) == ("user", "osora.sample_prompts[1]")
     assert "tokens long" in job.error["message"]
+
+
+def loss_at_start(events: list[JobEvent]) -> float:
+    data = next(event.data for event in events if event.type == "metrics" and (event.data or {}).get("step") == 0)
+    assert data is not None
+    return float(data["valid_loss"])
+
+
+def test_a_job_goes_on_from_an_adapter_and_from_a_checkpoint(
+    train: Train, upload: Upload, events: Events, registry: Registry, principal: Principal
+) -> None:
+    file, valid = upload("order"), upload("order", 3)
+    first = train(2, training_file=file, validation_file=valid)
+    with registry.reading() as session:
+        early, late = jobs.checkpoints(session, principal, first.id, order="asc").data
+        adapter = adapters.get(session, principal, str(first.adapter_id))
+    for name, loss in ((adapter.name, late.metrics["valid_loss"]), (early.id, early.metrics["valid_loss"])):
+        job = train(1, training_file=file, validation_file=valid, from_adapter=name)
+        assert job.status == "succeeded", job.error
+        assert loss_at_start(events(job)) == pytest.approx(loss, rel=1e-6)
+        assert any(event.message.endswith(", from an adapter") for event in events(job))
+
+
+def test_an_adapter_that_is_gone_or_of_another_base_is_the_users_fault(
+    train: Train, upload: Upload, registry: Registry, principal: Principal, engine: EngineThread
+) -> None:
+    file = upload("order")
+    adapter_id = str(train(1, training_file=file).adapter_id)
+    gone = submit(registry, principal, base=BASE, training_file=file, from_adapter=adapter_id)
+    changed = submit(registry, principal, base=BASE, training_file=file, from_adapter=adapter_id)
+    with registry.reading() as session:
+        ref = refer(session, principal, adapter_id)
+    made_elsewhere = replace(artifact_of(registry, principal, adapter_id), base_fingerprint="f" * 64).to_zip()
+    registry.store.put(ref.object_key, made_elsewhere)
+    with registry.transaction() as session:
+        session.get_one(Adapter, adapter_id).sha256 = hashlib.sha256(made_elsewhere).hexdigest()
+    run_attempt(registry, engine, claim(registry, changed), Reports())
+    with registry.transaction() as session:
+        adapters.remove(session, [adapter_id])
+    run_attempt(registry, engine, claim(registry, gone), Reports())
+    for job, words in ((gone, "is gone"), (changed, "f" * 64)):
+        error = read(registry, principal, job).error
+        assert error is not None
+        assert (error["fault"], error["param"]) == ("user", "osora.from_adapter")
+        assert adapter_id in error["message"]
+        assert words in error["message"]
