@@ -5,18 +5,16 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from osora_core.bank import Bank
-from osora_core.data import Example, pad, split_by_tokens
+from osora_core.data import Example, split_by_tokens
 from osora_core.errors import UserError
-from osora_core.linear import runs, use_slots
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.evaluation import evaluate, sample
 from osora_core.training.job import Outcome, Progress, TrainingJob
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
+from osora_core.training.passes import Item, Passes
 
 
 class NonFiniteLoss(UserError):
@@ -39,11 +37,12 @@ class TrainingEngine:
         *,
         max_jobs: int = 8,
         token_budget: int = 8192,
+        passes: Callable[[Runtime, Bank, int], Passes] = Passes,
     ) -> None:
         self.runtime = runtime
         self.bank = Bank(runtime.basis, max_jobs, device=runtime.device, trainable=True)
         self.optimizer = RowAdam(self.bank)
-        self.token_budget = token_budget
+        self.passes = passes(runtime, self.bank, token_budget)
         self.jobs: dict[str, TrainingJob] = {}
         self.after_step: dict[str, Callable[[TrainingEngine], None]] = {}
         """What concerns several jobs: called at the end of each step, by the name of whoever put it there."""
@@ -95,8 +94,8 @@ class TrainingEngine:
         """The loss (nats a token) of each slot on the same rows, in common passes."""
         items = [(example, index) for index in range(len(slots)) for example in rows]
         losses = torch.zeros(len(slots), dtype=torch.float64)
-        for group in split_by_tokens(items, self.token_budget):
-            nll, _, owners = self._forward(group, slots)
+        for group in split_by_tokens(items, self.passes.token_budget):
+            nll, _, owners = self.passes.forward(group, slots)
             losses.index_add_(0, owners.cpu(), nll.double().cpu())
         return (losses / sum(example.loss_tokens for example in rows)).tolist()
 
@@ -136,22 +135,15 @@ class TrainingEngine:
 
     def _train(self, jobs: Sequence[TrainingJob]) -> None:
         started = time.monotonic()
-        items: list[tuple[Example, int]] = []
+        items: list[Item] = []
         tokens, counted = [], []
         for index, job in enumerate(jobs):
             batch = job.next_batch()
             items += ((example, index) for example in batch)
             tokens.append(sum(map(len, batch)))
             counted.append(sum(example.loss_tokens for example in batch))
-        counts = torch.tensor(counted, device=self.runtime.device)
-        losses = torch.zeros(len(jobs), device=self.runtime.device)
-        hits = torch.zeros_like(losses)
-        for group in split_by_tokens(items, self.token_budget):
-            nll, correct, owners = self._forward(group, [job.slot for job in jobs])
-            (nll / counts[owners]).sum().backward()  # type: ignore[no-untyped-call]
-            losses.index_add_(0, owners, nll.detach())
-            hits.index_add_(0, owners, correct.float())
-        mean_losses, accuracies = (losses / counts).tolist(), (hits / counts).tolist()
+        sums = self.passes.backward(items, [job.slot for job in jobs], counted)
+        mean_losses, accuracies = (sums / torch.tensor(counted, device=sums.device)).tolist()
         healthy = []
         for job, loss in zip(jobs, mean_losses, strict=True):
             if math.isfinite(loss):
@@ -191,24 +183,11 @@ class TrainingEngine:
                 )
             )
 
-    def _forward(self, group: Sequence[tuple[Example, int]], slots: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss (nats) and correctness of every counted token of a group, and which job (index into slots) owns it."""
-        device = self.runtime.device
-        group = sorted(group, key=lambda item: item[1])
-        batch = pad([example for example, _ in group], device)
-        row_slots = [slots[owner] for _, owner in group]
-        owners = torch.tensor([owner for _, owner in group], device=device)
-        with use_slots(self.bank, torch.tensor(row_slots, device=device), runs(row_slots)):
-            hidden = self.runtime.hidden_states(batch.inputs)
-        logits = self.runtime.logits(hidden[batch.positions[:, 0], batch.positions[:, 1]]).float()
-        nll = F.cross_entropy(logits, batch.targets, reduction="none")
-        return nll, logits.detach().argmax(dim=-1) == batch.targets, owners[batch.rows]
-
     def _evaluate(self, job: TrainingJob) -> None:
         """Whatever is due of it."""
         started = time.monotonic()
         if job.wants_evaluation():
-            evaluation = evaluate(job, self._forward, self.token_budget)
+            evaluation = evaluate(job, self.passes.forward, self.passes.token_budget)
             job.curve.evaluations.append(evaluation)
             if job.spec.keep == "best" and job.curve.best is evaluation:
                 job.best = self.bank.read(job.slot)

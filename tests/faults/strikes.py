@@ -80,16 +80,24 @@ def _act(action: Action) -> None:
 
 def _slow_down(seconds: float, observe: points.Observer) -> None:
     from osora_core.training import TrainingEngine
+    from osora_core.training.passes import Passes
 
-    forward = TrainingEngine._forward
+    step, forward = TrainingEngine.step, Passes.forward
+    running = ""
 
-    def slow(self: TrainingEngine, *args: object) -> object:
+    def stepping(self: TrainingEngine) -> bool:
+        nonlocal running
+        running = next(iter(self.jobs), "")
+        return step(self)
+
+    def slow(self: Passes, *args: object) -> object:
         result = forward(self, *args)  # type: ignore[arg-type]
-        observe(MID_STEP, next(iter(self.jobs), ""))  # type: ignore[arg-type]
+        observe(MID_STEP, running)  # type: ignore[arg-type]
         time.sleep(seconds)
         return result
 
-    TrainingEngine._forward = slow  # type: ignore[method-assign, assignment]
+    TrainingEngine.step = stepping  # type: ignore[method-assign]
+    Passes.forward = slow  # type: ignore[method-assign, assignment]
 
 
 def die_with(parent: int) -> None:

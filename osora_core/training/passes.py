@@ -1,0 +1,51 @@
+"""What a training step does with the model: forward, loss and backward of rows that belong to different jobs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from osora_core.bank import Bank
+from osora_core.data import Example, pad, split_by_tokens
+from osora_core.linear import runs, use_slots
+from osora_core.runtime import Runtime
+
+Item = tuple[Example, int]
+"""A row, and which job it belongs to: an index into the slots that come with it."""
+
+
+class Passes:
+    """The model and the bank whose rows are trained; groups of rows stay within `token_budget` tokens."""
+
+    def __init__(self, runtime: Runtime, bank: Bank, token_budget: int) -> None:
+        self.runtime = runtime
+        self.bank = bank
+        self.token_budget = token_budget
+
+    def forward(self, group: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (nats) and correctness of every counted token of a group, and which job (index into slots) owns it."""
+        device = self.runtime.device
+        group = sorted(group, key=lambda item: item[1])
+        batch = pad([example for example, _ in group], device)
+        row_slots = [slots[owner] for _, owner in group]
+        owners = torch.tensor([owner for _, owner in group], device=device)
+        with use_slots(self.bank, torch.tensor(row_slots, device=device), runs(row_slots)):
+            hidden = self.runtime.hidden_states(batch.inputs)
+        logits = self.runtime.logits(hidden[batch.positions[:, 0], batch.positions[:, 1]]).float()
+        nll = F.cross_entropy(logits, batch.targets, reduction="none")
+        return nll, logits.detach().argmax(dim=-1) == batch.targets, owners[batch.rows]
+
+    def backward(self, items: Sequence[Item], slots: Sequence[int], counted: Sequence[int]) -> Tensor:
+        """Leave in the bank the gradients of every job's mean loss over its `counted` tokens.
+
+        Returns [2, jobs]: each job's summed loss, and how many of its tokens were the likeliest.
+        """
+        sums = torch.zeros(2, len(slots), device=self.runtime.device)
+        counts = torch.tensor(counted, device=self.runtime.device)
+        for group in split_by_tokens(items, self.token_budget):
+            nll, correct, owners = self.forward(group, slots)
+            (nll / counts[owners]).sum().backward()  # type: ignore[no-untyped-call]
+            sums[0].index_add_(0, owners, nll.detach())
+            sums[1].index_add_(0, owners, correct.float())
+        return sums
