@@ -14,7 +14,9 @@ from client.sdk import Osora
 
 def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
-    adapter: Annotated[str | None, typer.Option(help="Its id or name; without one, the bare base answers.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="An adapter or a checkpoint, by id or name; without one, the bare base answers.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="The bare base to ask, if there are several.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message before the prompt.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Send PROMPT as it is: a text to be continued.")] = False,

@@ -6,7 +6,7 @@ import typer
 
 from client.cli.output import Json, duration, print_fields, print_json, print_json_line, print_table, say, when
 from client.cli.train import watch_to_exit
-from client.schemas import Attempt, Job
+from client.schemas import Attempt, Checkpoint, Job
 from client.sdk import Osora
 
 app = typer.Typer(invoke_without_command=True, help="Fine-tuning jobs. Without a command: the newest ones.")
@@ -52,6 +52,26 @@ def events(job_id: JobId, limit: Limit = 100, as_json: Json = False) -> None:
 
 
 @app.command()
+def checkpoints(job_id: JobId, limit: Limit = 100, as_json: Json = False) -> None:
+    """The states of a job that can be called, newest first: osora generate "…" --adapter NAME."""
+    with Osora() as osora:
+        found = osora.jobs.checkpoints(job_id, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            c["step_number"],
+            _figure(c, "valid_loss", ".4f"),
+            _figure(c, "valid_exact_match", ".0%"),
+            c["fine_tuned_model_checkpoint"],
+        )
+        for c in found
+    ]
+    print_table(("step", "validation loss", "exact match", "name"), rows, "No checkpoints.")
+
+
+@app.command()
 def watch(job_id: JobId, as_json: Json = False) -> None:
     """Watch a job until it has ended; the exit code says whether it succeeded. With --json: JSON lines."""
     with Osora() as osora:
@@ -77,6 +97,11 @@ def resume(job_id: JobId, as_json: Json = False) -> None:
     """Take a paused job up again where it was."""
     with Osora() as osora:
         _show(osora.jobs.resume(job_id), as_json)
+
+
+def _figure(checkpoint: Checkpoint, name: str, form: str) -> str:
+    value = checkpoint["metrics"].get(name)
+    return "" if value is None else format(value, form)
 
 
 def _steps(job: Job) -> str:

@@ -44,7 +44,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON only.", callback=
 def console() -> Console:
     # Piped output has no width: 80 columns would cut ids that somebody is about to grep.
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-    return Console(width=wide, highlight=False)
+    # Names have colons: ":x:" is a suffix, not a picture.
+    return Console(width=wide, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:

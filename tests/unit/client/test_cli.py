@@ -84,11 +84,17 @@ def test_train_takes_what_goes_by_evaluations_and_shows_samples(service: FakeSer
     sampled = {**STEP, "type": "message", "message": "Sample after step 3", "data": data}
     service.on("GET", "/jobs/ftjob-1/events", Answer(events=[sse("message", sampled, 1), sse("done", JOB)]))
     options = ["--validation", str(trained), "--keep", "last", "--patience", "2", "--sample", "Hi", "--sample", "You"]
+    options += ["--from-adapter", "adp-1"]
     result = osora("train", str(trained), *options)
     assert result.exit_code == 0
     assert "sample (step 3): 'Hi [b]' -> 'Ho'" in result.output
     body = next(request.json for request in service.requests if request.path == "/jobs")
-    assert body["osora"] == {"keep": "last", "early_stopping_patience": 2, "sample_prompts": ["Hi", "You"]}
+    assert body["osora"] == {
+        "from_adapter": "adp-1",
+        "keep": "last",
+        "early_stopping_patience": 2,
+        "sample_prompts": ["Hi", "You"],
+    }
 
 
 def test_train_json_is_json_lines_and_nothing_else(trained: Path) -> None:
@@ -115,6 +121,18 @@ def test_a_failed_job_is_exit_code_1_and_says_what_to_do(service: FakeService, t
     result = osora("jobs", "watch", "ftjob-1")
     assert result.exit_code == 1
     assert "Too long. Next: Shorten it." in result.output
+
+
+def test_checkpoints_with_what_was_measured_and_the_name_to_call(service: FakeService) -> None:
+    name = "ft:osora-tiny:default:x:0123456789abcdef:ckpt-step-8"
+    early = {"id": "c-1", "step_number": 4, "metrics": {"step": 4}, "fine_tuned_model_checkpoint": name[:-1] + "4"}
+    metrics = {"step": 8, "valid_loss": 0.25, "valid_exact_match": 0.5}
+    late = {"id": "c-2", "step_number": 8, "metrics": metrics, "fine_tuned_model_checkpoint": name}
+    service.on("GET", "/jobs/ftjob-1/checkpoints", Answer(body={"data": [late, early]}))
+    lines = osora("jobs", "checkpoints", "ftjob-1").output.splitlines()
+    assert lines[1].split() == ["8", "0.2500", "50%", name]
+    assert lines[2].split() == ["4", name[:-1] + "4"]
+    assert json.loads(osora("jobs", "checkpoints", "ftjob-1", "--json").stdout) == [late, early]
 
 
 @pytest.mark.parametrize(
