@@ -1,5 +1,8 @@
 """kill -9 wherever it hurts: another worker ends the job as if nothing had happened."""
 
+import signal
+from typing import Any
+
 import pytest
 
 from registry.outbox import TRAIN_TASK, train_queue
@@ -24,6 +27,30 @@ def test_a_killed_workers_job_ends_as_if_undisturbed(world: World, undisturbed: 
     assert victim.wait() == -9
     world.start_worker()
     world.assert_undisturbed(job_id, undisturbed)
+    assert [attempt.outcome for attempt in world.attempts(job_id)] == ["lost", "succeeded"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_killed_job_stops_where_it_would_have_and_keeps_the_same_state(world: World) -> None:
+    """It goes on from another job's checkpoint, and its validation loss soon rises: killed after its best state."""
+    first = world.submit()
+    world.start_worker().wait_until_ready()
+    world.wait_for(first, "succeeded")
+    checkpoint = f"ftckpt_{first[-16:]}_10"
+    knobs: dict[str, Any] = {"from_adapter": checkpoint, "validate_on": "please wait", "early_stopping_patience": 1}
+    knobs |= {"sample_prompts": ["help 1"], "sample_tokens": 3}
+    expected = world.submit(**knobs)
+    world.wait_for(expected, "succeeded")
+    world.workers[0].send(signal.SIGTERM)
+    assert world.workers[0].wait() == 0
+    job_id = world.submit(**knobs)
+    victim = world.start_worker(Orders(Strike("checkpoint_recorded", "kill", 5)))
+    assert victim.wait() == -9
+    world.start_worker()
+    world.assert_undisturbed(job_id, world.result(expected))
+    step = world.job(expected).step
+    assert world.job(job_id).step == step < 40
+    assert world.said(job_id, f"Keeping the state of step {step - 10}")
     assert [attempt.outcome for attempt in world.attempts(job_id)] == ["lost", "succeeded"]
 
 

@@ -154,19 +154,23 @@ class World:
         data = io.BytesIO("".join(json.dumps(line) + "\n" for line in lines).encode())
         return files.ingest(self.registry, self.principal, data, "rows.jsonl", "fine-tune").id
 
-    def submit(self, *, publish: bool = True, **osora: Any) -> str:
+    def submit(
+        self, *, publish: bool = True, from_adapter: str | None = None, validate_on: str = "order", **osora: Any
+    ) -> str:
         """The job that every test submits: 40 steps, a checkpoint every five, an evaluation every ten.
 
-        What is None is left to the installation's settings.
+        It learns to say "order", and is validated on that unless told otherwise. What is None is left to the
+        installation's settings.
         """
         knobs = {"rank": 8, "checkpoint_steps": 5, **osora}
         request = JobRequest(
             base=BASE,
             training_file=self.upload(40),
-            validation_file=self.upload(8),
+            validation_file=self.upload(8, validate_on),
             seed=7,
             hyperparameters={"n_epochs": 4, "batch_size": 4},
             osora={name: value for name, value in knobs.items() if value is not None},
+            from_adapter=from_adapter,
         )
         with self.registry.transaction() as session:
             job_id = jobs.submit(session, self.principal, request, self.settings).id
