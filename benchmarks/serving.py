@@ -1,9 +1,11 @@
 """Serving: mixed batches of adapters against the bare base in the same engine, and against peers, in one run.
 
-    python -m benchmarks.serving [--device cpu|cuda] [--base NAME|DIR] [--json PATH]
+    python -m benchmarks.serving [--json PATH]
+    python -m benchmarks.serving --device cuda [--layers 8] [--json PATH]
 
-Every request has a prompt and an answer of its own length. All answers of mixed batches are compared with those that
-the same requests get alone. Ratios are medians over repeats, each of which measures both sides.
+On a CPU the base is osora-tiny, on a GPU a random one with Llama-8B's shapes, unless --base names another. Every
+request has a prompt and an answer of its own length. All answers of mixed batches are compared with those that the same
+requests get alone. Ratios are medians over repeats, each of which measures both sides.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from benchmarks.serving_workload import (
     CONTENTS,
     LONGEST_ANSWER,
     LONGEST_PROMPT,
+    RANDOM,
     Checker,
     Clock,
     Measured,
@@ -35,6 +38,7 @@ from benchmarks.serving_workload import (
     load_runtime,
     make_values,
     percentile,
+    random_runtime,
     serve,
 )
 from inference.adapters import AdapterLoader
@@ -42,6 +46,7 @@ from inference.schemas import AdapterRef
 from osora_core import canary
 from osora_core.adapter import Adapter
 from osora_core.inference import AdapterRow, InferenceEngine, Request
+from osora_core.inference.slots import AdapterSlots
 from osora_core.runtime import Runtime
 
 BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 64, 256)}
@@ -63,16 +68,29 @@ class Benchmark:
         self.options = options
         self.folder = folder
         self.batches = BATCHES[options.device]
-        self.runtime: Runtime = load_runtime(options.base, options.device, options.cache or folder, options.threads)
+        self.base = options.base or ("osora-tiny" if options.device == "cpu" else RANDOM)
+        self.runtime: Runtime
+        if self.base == RANDOM:
+            self.runtime = random_runtime(options.layers, options.rank)
+        else:
+            self.runtime = load_runtime(self.base, options.device, options.cache or folder, options.threads)
         self.rank = min(options.rank, self.runtime.basis.rank)
         self.report = report.Report(options.device, COLUMNS)
         self.checker = Checker(self.runtime, self.rank)
         self.rates: dict[str, float] = {}
         self.length = LONGEST_PROMPT + LONGEST_ANSWER
+        self._rows: dict[tuple[int, int], AdapterRow] = {}
 
     def row(self, content: int, rank: int | None = None) -> AdapterRow:
-        rank = rank or self.rank
-        return AdapterRow(f"content-{content}-r{rank}", make_values(self.runtime, content, rank), rank)
+        key = content, rank or self.rank
+        if key not in self._rows:
+            self._rows[key] = AdapterRow(f"content-{content}-r{key[1]}", make_values(self.runtime, *key), key[1])
+        return self._rows[key]
+
+    @property
+    def row_bytes(self) -> int:
+        """What an adapter takes in bank and host memory."""
+        return self.runtime.basis.row_length * self.runtime.basis.dtype.itemsize
 
     def engine(self, rows: int, adapters: int, length: int | None = None) -> InferenceEngine:
         return InferenceEngine(self.runtime, rows=rows, adapters=adapters, max_length=length or self.length)
@@ -86,6 +104,8 @@ class Benchmark:
             mixed = [q.request(f"{i}", rows[i % batch]) for i, q in enumerate(questions)]
             engine = self.engine(batch, batch)
             pairs = []
+            # Once, so that nothing is compiled or captured while it is measured.
+            serve(engine, plain, batch), serve(engine, mixed, batch)
             for _ in range(self.options.repeats):
                 pairs.append((serve(engine, plain, batch), serve(engine, mixed, batch)))
                 if batch <= CONTENTS:
@@ -102,7 +122,8 @@ class Benchmark:
         for batch in self.batches[-2:] if self.options.device == "cuda" else self.batches[-1:]:
             prompt = tuple(range(10, 10 + 24))
             engine = self.engine(batch, 2 * batch, 24 + 2 * DECODE_STEPS)
-            for rank in sorted({self.rank, min(16, self.rank)}, reverse=True):
+            # The kernels of a GPU compute all triplets of the basis, whatever the adapters' rank.
+            for rank in (self.rank,) if self.options.device == "cuda" else (self.rank, min(16, self.rank)):
                 rows = [self.row(content, rank) for content in range(batch)]
                 plain = [Request(f"{i}", prompt) for i in range(batch)]
                 mixed = [Request(f"{i}", prompt, adapter=row) for i, row in enumerate(rows)]
@@ -121,15 +142,17 @@ class Benchmark:
         """The same uneven questions, for transformers and PEFT."""
         batch = 64 if self.options.device == "cuda" else 32
         questions = [Question.of(self.runtime, number) for number in range(batch * self.options.rounds)]
-        model = serving_peers.load_model(self.options.base, self.options.device)
+        model = serving_peers.load_model(self.base, self.options.device, self.options.layers)
         static, mixed = "transformers generate, static", f"PEFT LoRA r={serving_peers.LORA_RANK}, mixed"
         with self.report.guard(case=static, batch=batch):
             rates = [serving_peers.static_generate(model, questions, batch) for _ in range(self.options.repeats)]
             self.rates["static"] = median(rates)
             self.report.add(case=static, batch=batch, adapters=0, tokens_per_second=self.rates["static"])
         with self.report.guard(case=mixed, batch=batch):
-            # A batch is enough: on a CPU it takes as long as all of the others together.
-            self.rates["peft"] = serving_peers.peft_mixed(model, questions[:batch], batch)
+            # A batch is enough: on a CPU it takes as long as all of the others together, on a GPU a second a token.
+            few = 8 if self.options.device == "cuda" else LONGEST_ANSWER
+            asked = [replace(question, max_tokens=min(few, question.max_tokens)) for question in questions[:batch]]
+            self.rates["peft"] = serving_peers.peft_mixed(model, asked, batch)
             self.report.add(case=mixed, batch=batch, adapters=batch, tokens_per_second=self.rates["peft"])
         with self.report.guard(case="transformers continuous batching", batch=batch):
             rate = serving_peers.continuous_batching(model, questions)
@@ -163,24 +186,27 @@ class Benchmark:
         self.rates["zipf ttft"] = median(
             percentile(side[3].first_token, 95) / percentile(side[2].first_token, 95) for side in sides
         )
-        loads = [self._cold_load(store, many - 1 - index) for index in range(min(50, many))]
+        slots = self.engine(1, 1).slots
+        loads = [self._cold_load(store, slots, many - 1 - index) for index in range(min(50, many))]
         self.rates["cold"] = median(loads)
         self.report.add(case="cold load, median", registered=many, milliseconds=self.rates["cold"])
         self.report.add(case="cold load, p95", registered=many, milliseconds=percentile(loads, 95))
-        self.report.add(case="adapter in the bank", kilobytes=self.runtime.basis.row_length * 4 / 1024)
+        self.report.add(case="adapter in the bank", kilobytes=self.row_bytes / 1024)
         self.report.add(case="adapter in the store", kilobytes=store.bytes / 1024)
 
-    def _cold_load(self, store: "AdapterStore", index: int) -> float:
+    def _cold_load(self, store: "AdapterStore", slots: AdapterSlots, index: int) -> float:
         """Milliseconds from the store to a row of the bank."""
-        slots = self.engine(1, 1).slots
 
         async def load() -> float:
             loader = AdapterLoader(store.get, self.runtime.basis, 2**30, partial(canary.check, self.runtime))
             start = time.perf_counter()
-            slots.acquire(await loader.get(store.ref(index), 1.0))
+            row = await loader.get(store.ref(index), 1.0)
+            slots.acquire(row)
             if self.options.device == "cuda":
                 torch.cuda.synchronize()
-            return 1000 * (time.perf_counter() - start)
+            taken = 1000 * (time.perf_counter() - start)
+            slots.release(row)
+            return taken
 
         return asyncio.run(load())
 
@@ -213,6 +239,14 @@ class Benchmark:
         checked = self.checker
         wrong = float(checked.wrong) if checked.compared else None
         at_most(f"wrong answers among {checked.compared} of mixed batches", wrong, 0, "answers")
+        if cuda:
+            print(f"A token of a mixed batch was at most {checked.gap:.3f} nats less likely than the likeliest alone.")
+
+
+def batched(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Runs of at most `size` of them."""
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
 
 
 class AdapterStore:
@@ -226,7 +260,7 @@ class AdapterStore:
         folder.mkdir(parents=True)
         for index in range(count):
             if index < STORED_CONTENTS:
-                row, modules = make_values(runtime, index, rank), set(runtime.basis.target_modules)
+                row, modules = make_values(runtime, index, rank).float(), set(runtime.basis.target_modules)
                 data = Adapter.from_row(row, runtime.basis, rank=rank, modules=modules, base=runtime.name).to_zip()
                 (folder / f"{index}").write_bytes(data)
                 self._sha256.append(hashlib.sha256(data).hexdigest())
@@ -252,19 +286,18 @@ class Node:
         self._benchmark = benchmark
         self._store = store
         self._engine = benchmark.engine(CLIENTS, bank)
-        self._capacity = bank * benchmark.runtime.basis.row_length * 4
         check = partial(canary.check, benchmark.runtime)
-        self._loader = AdapterLoader(store.get, benchmark.runtime.basis, self._capacity, check)
+        self._loader = AdapterLoader(store.get, benchmark.runtime.basis, bank * benchmark.row_bytes, check)
         self.warm(warm)
 
     def warm(self, indices: Sequence[int]) -> None:
         """Bring adapters into host memory and bank."""
 
         async def load() -> None:
-            for index in indices:
-                row = await self._loader.get(self._store.ref(index), 1.0)
-                self._engine.slots.acquire(row)
-                self._engine.slots.release(row)
+            for few in batched(indices, CLIENTS):
+                for row in await asyncio.gather(*(self._loader.get(self._store.ref(index), 1.0) for index in few)):
+                    self._engine.slots.acquire(row)
+                    self._engine.slots.release(row)
 
         asyncio.run(load())
 
@@ -299,16 +332,26 @@ class Node:
         return clock.measured
 
 
+PARTS: dict[str, Callable[[Benchmark], None]] = {
+    "served": Benchmark.mixed_against_bare,
+    "decoding": Benchmark.decoding,
+    "registered": Benchmark.registered,
+    "peers": Benchmark.peers,
+}
+
+
 def main() -> None:
     """The command."""
     parser = report.parser(__doc__)
-    parser.add_argument("--base", default="osora-tiny", help="name or path (default: %(default)s)")
+    parser.add_argument("--base", help="name or path (default: osora-tiny on a CPU, random Llama-8B shapes on a GPU)")
+    parser.add_argument("--layers", type=int, default=32, help="of the random base (default: %(default)s)")
     parser.add_argument("--cache", type=Path, help="where to keep the basis; default: a directory that is deleted")
     parser.add_argument("--rank", type=int, default=128, help="of the adapters (default: %(default)s)")
     parser.add_argument("--registered", type=int, default=10_000, help="adapters in the store (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=96, help="a measurement of the store (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="requests a row of the batch (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to measure")
     parser.add_argument("--threads", type=int, help="that compute (default: as many as cores)")
     options = parser.parse_args()
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -316,12 +359,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="osora-serving-") as folder:
         benchmark = Benchmark(options, Path(folder))
         try:
-            for part in (benchmark.mixed_against_bare, benchmark.decoding, benchmark.registered, benchmark.peers):
-                with benchmark.report.guard(case=part.__name__):
-                    part()
-
-            benchmark.judge()
+            for name in options.parts:
+                start = time.perf_counter()
+                with benchmark.report.guard(case=name):
+                    PARTS[name](benchmark)
+                print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
         finally:
+            benchmark.judge()
             benchmark.report.write(options.json)
 
 

@@ -8,15 +8,18 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from benchmarks.serving_workload import Question
+from benchmarks.serving_workload import RANDOM, Question
+from benchmarks.training import make_base
 from osora_core import bases
 from osora_core.basis import ALL_LINEAR
 
 LORA_RANK = 16
 
 
-def load_model(base: str, device: str) -> PreTrainedModel:
-    """The unmodified base, as transformers loads it."""
+def load_model(base: str, device: str, layers: int) -> PreTrainedModel:
+    """The unmodified base, as transformers loads it; a random one for RANDOM."""
+    if base == RANDOM:
+        return make_base(device, layers).eval().requires_grad_(False)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         bases.resolve(base), dtype=dtype, trust_remote_code=False, use_safetensors=True
@@ -48,10 +51,12 @@ def static_generate(model: Any, questions: Sequence[Question], batch: int, **opt
 def peft_mixed(model: PreTrainedModel, questions: Sequence[Question], batch: int) -> float:
     """Wanted tokens/s of PEFT LoRA where every row of a batch names an adapter of its own."""
     config = LoraConfig(r=LORA_RANK, target_modules=ALL_LINEAR, init_lora_weights=False)
-    mixed = get_peft_model(model, config, adapter_name="a0")
-    for index in range(1, batch):
-        mixed.add_adapter(f"a{index}", config)
-    mixed.eval()
+    # Made where the base lies, because random numbers take long on a CPU; in its dtype, in which they run faster.
+    with torch.device(model.device):
+        mixed = get_peft_model(model, config, adapter_name="a0", autocast_adapter_dtype=False)
+        for index in range(1, batch):
+            mixed.add_adapter(f"a{index}", config, autocast_adapter_dtype=False)
+    mixed.eval().to(model.dtype)
     try:
         return static_generate(mixed, questions, batch, adapter_names=[f"a{index}" for index in range(batch)])
     finally:
@@ -69,7 +74,7 @@ def continuous_batching(model: PreTrainedModel, questions: Sequence[Question]) -
             manager.add_request(list(question.prompt), max_new_tokens=question.max_tokens, eos_token_id=-1)
         tokens = 0
         for _ in questions:
-            result = manager.get_result(timeout=60)
+            result = manager.get_result(timeout=20)
             if result is None or result.error is not None:
                 raise RuntimeError(f"continuous batching failed: {result and result.error}")
             tokens += len(result.generated_tokens)

@@ -61,9 +61,8 @@ def make_base(device: str, layers: int) -> PreTrainedModel:
         torch.set_default_dtype(torch.float32)
 
 
-@contextmanager
-def random_basis(base: PreTrainedModel, rank: int) -> Iterator[None]:
-    """Let the tuner find random factors for a random base: neither a decomposition nor a hash of 8B weights."""
+def make_random_basis(base: PreTrainedModel, rank: int) -> Basis:
+    """Random factors for a random base: neither a decomposition nor a hash of 8B weights."""
 
     def factors(weight: Tensor) -> Factors:
         (d_out, d_in), device, dtype = weight.shape, weight.device, weight.dtype
@@ -72,8 +71,13 @@ def random_basis(base: PreTrainedModel, rank: int) -> Iterator[None]:
         return Factors(U, torch.linspace(2, 1, rank, device=device), Vt)
 
     modules = find_targets(base, ALL_LINEAR)
-    made = Basis({name: factors(cast(Tensor, module.weight)) for name, module in modules.items()}, "random", rank)
-    with mock.patch.object(BasisCache, "get", return_value=made):
+    return Basis({name: factors(cast(Tensor, module.weight)) for name, module in modules.items()}, "random", rank)
+
+
+@contextmanager
+def random_basis(base: PreTrainedModel, rank: int) -> Iterator[None]:
+    """Let the tuner find random factors."""
+    with mock.patch.object(BasisCache, "get", return_value=make_random_basis(base, rank)):
         yield
 
 

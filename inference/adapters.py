@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 from torch import Tensor
 
 from inference.schemas import AdapterRef
@@ -59,13 +60,14 @@ class AdapterLoader:
     def _load(self, ref: AdapterRef) -> tuple[Tensor, int]:
         adapter = Adapter.from_zip(self._fetch(ref.object_key), ref.sha256)
         row = adapter.to_row(self._basis)
-        if not row.isfinite().all():
+        # With numpy, which computes on this thread alone: torch would start a team of its own for it.
+        if not np.isfinite(row.numpy()).all():
             raise CorruptArtifact(
                 f"the adapter {ref.id} holds values that are not numbers",
                 next_action="train it again with a lower learning rate",
             )
         self._check(adapter)
-        return row, adapter.rank
+        return row.to(self._basis.dtype), adapter.rank
 
     def _keep(self, key: str, task: "asyncio.Future[tuple[Tensor, int]]") -> None:
         del self._loading[key]
@@ -78,4 +80,4 @@ class AdapterLoader:
     @property
     def _bytes(self) -> int:
         # Every row of a basis is equally long.
-        return len(self._rows) * self._basis.row_length * 4
+        return len(self._rows) * self._basis.row_length * self._basis.dtype.itemsize

@@ -109,6 +109,7 @@ def create_app(
 
 def _serve(runtime: Runtime, settings: InferenceSettings, store: ArtifactStore, on_death: Callable[[], None]) -> Served:
     engine = InferenceEngine(runtime, rows=settings.inference_rows, adapters=settings.inference_adapters)
+    engine.warm_up()
     loop = EngineLoop(engine, queue_limit=settings.inference_queue, on_death=on_death)
 
     def check(adapter: Adapter) -> None:

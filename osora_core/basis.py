@@ -87,6 +87,11 @@ class Basis:
         return tuple(spans)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of U and Vt, and so of what is served on them."""
+        return next(iter(self.factors.values())).U.dtype
+
+    @property
     def row_length(self) -> int:
         """Values in one bank row: the sum of R + d_out over the modules."""
         return self.spans[-1].start + self.spans[-1].rank + self.spans[-1].d_out

@@ -47,7 +47,7 @@ class InferenceEngine:
     ) -> None:  # fmt: skip
         self.runtime = runtime
         self.max_length = min(max_length or runtime.max_length, runtime.max_length, _window(runtime))
-        bank = Bank(runtime.basis, max(adapters, rows), device=runtime.device, dtype=runtime.model.dtype)
+        bank = Bank(runtime.basis, max(adapters, rows), device=runtime.device, dtype=runtime.basis.dtype)
         self.slots = AdapterSlots(bank)
         self.pool = KVPool(
             runtime.model.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device
@@ -59,6 +59,10 @@ class InferenceEngine:
         self._since: dict[str, float] = {}
         self._live: list[_Sequence] = []
         self._decoding = 0
+
+    def warm_up(self) -> None:
+        """Compile and capture all that steps may need, so that no request waits for it."""
+        self._execution.warm_up()
 
     def check(self, request: Request) -> None:
         """Raise UserError for a request that can never run here."""

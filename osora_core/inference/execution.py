@@ -21,6 +21,9 @@ from osora_core.runtime import Runtime
 class Execution(Protocol):
     """Shapes: B batch rows, d hidden size, V tokens in the vocabulary."""
 
+    def warm_up(self) -> None:
+        """Do now what the first steps would otherwise do: compile and capture."""
+
     def join(self, row: int, slot: int, rank: int) -> None:
         """A new batch row runs with the adapter in a bank slot; slot 0 is the bare base."""
 
@@ -31,7 +34,9 @@ class Execution(Protocol):
         """A batch row with `length` tokens in the cache is no more."""
 
     def read(self, start: int, chunks: Sequence[tuple[int, ...]], cached: Sequence[int]) -> list[Tensor]:
-        """Read a chunk of prompt for each row from `start` on, behind its `cached` tokens; hidden states [len, d]."""
+        """Read a chunk of prompt for each row from `start` on, behind its `cached` tokens; hidden states [len, d].
+
+        They are valid until the next call."""
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         """Logits [B, V] after one more token for each of the first B rows; valid until the next call."""
@@ -51,6 +56,9 @@ class Padded:
         self._bank = bank
         self._lanes = Lanes(runtime.basis, pool.rows, runtime.device)
         self._decoder = Decoder(runtime) if Decoder.supports(runtime) else None
+
+    def warm_up(self) -> None:
+        """Nothing: there is nothing to compile."""
 
     def join(self, row: int, slot: int, rank: int) -> None:
         self._lanes.fill(row, self._bank, slot, rank)

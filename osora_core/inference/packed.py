@@ -5,7 +5,7 @@ CUDA graphs by batch size, once without and once with adapters; loads, evictions
 graphs read. Shapes: N tokens, d hidden size, D head size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -145,13 +145,21 @@ class Packed:
         # Of every batch row: its bank slot, and the pool row that holds its keys and values.
         self._slots = [0] * pool.rows
         self._lines = list(range(pool.rows))
-        self._steps: dict[tuple[int, bool], _Step] = {}
-        if runtime.device.type == "cuda":
-            memory = torch.cuda.graph_pool_handle()
-            # The largest first: the smaller ones then fit into its memory.
-            for size in reversed(_sizes(pool.rows)):
-                for adapted in (True, False):
-                    self._steps[size, adapted] = _Step(self._decode_forward, size, adapted, memory)
+        self._capturing = runtime.device.type == "cuda"
+        self._sizes = _sizes(pool.rows)
+        self._decodes: dict[tuple[int, bool], _Captured] = {}
+        self._reads: dict[tuple[int, bool], _Captured] = {}
+        if self._capturing:
+            # Graphs of one kind share the memory in which they compute: they never run together.
+            self._decode_memory, self._read_memory = (torch.cuda.graph_pool_handle() for _ in range(2))
+
+    def warm_up(self) -> None:
+        if self._capturing:
+            for adapted in (True, False):
+                for size in reversed(self._sizes):
+                    self._captured_decode(size, adapted)
+                for size in reversed(_READ_SIZES):
+                    self._captured_read(size, adapted)
 
     def join(self, row: int, slot: int, rank: int) -> None:
         self._slots[row] = slot
@@ -165,88 +173,134 @@ class Packed:
         """Nothing: what a row held is read by nobody, because lengths are known."""
 
     def read(self, start: int, chunks: Sequence[tuple[int, ...]], cached: Sequence[int]) -> list[Tensor]:
-        lengths = [len(chunk) for chunk in chunks]
-        rows = range(start, start + len(chunks))
-        folded = self._decoder.folded
-        longest = block_size(folded)
-        ids: list[int] = []
-        slots: list[int] = []
-        positions: list[int] = []
-        lines: list[int] = []
-        firsts: list[int] = []
-        counts: list[int] = []
-        for row, chunk, begin in zip(rows, chunks, cached, strict=True):
+        longest = block_size(self._decoder.folded)
+        columns: list[list[int]] = [[], [], [], []]
+        blocks: list[list[int]] = [[], []]
+        for row, (chunk, begin) in enumerate(zip(chunks, cached, strict=True), start):
             for offset in range(0, len(chunk), longest):
-                firsts.append(len(ids) + offset)
-                counts.append(min(longest, len(chunk) - offset))
-            ids += chunk
-            slots += [self._slots[row]] * len(chunk)
-            positions += range(begin, begin + len(chunk))
-            lines += [self._lines[row]] * len(chunk)
-        columns = (ids, slots, positions, lines, firsts, counts)
-        packed = torch.tensor([*chain(*columns)], dtype=torch.int32).to(self._runtime.device)
-        parts = torch.split(packed, [len(column) for column in columns])
-        blocks = Blocks(parts[4], parts[5], _tile(max(counts) * folded), 1)
-        adapted = any(self._slots[row] for row in rows)
-        hidden = self._decoder.hidden_states(
-            parts[0], Tokens(*parts[1:4]), blocks, self._pool, self._vectors if adapted else None
-        )
-        return list(torch.split(hidden, lengths))
+                blocks[0].append(len(columns[0]) + offset)
+                blocks[1].append(min(longest, len(chunk) - offset))
+            columns[0] += chunk
+            columns[1] += [self._slots[row]] * len(chunk)
+            columns[2] += range(begin, begin + len(chunk))
+            columns[3] += [self._lines[row]] * len(chunk)
+        count, adapted = len(columns[0]), any(self._slots[start : start + len(chunks)])
+        if self._capturing and count <= _READ_SIZES[-1]:
+            size = next(size for size in _READ_SIZES if size >= count)
+            captured = self._captured_read(size, adapted)
+            self._lay_out(captured.blank(), size, columns, blocks)
+            hidden = captured.run()[:count]
+        else:
+            flat = torch.tensor([*chain(*columns, *blocks)], dtype=torch.int32).to(self._runtime.device)
+            hidden = self._read_forward(flat, count, adapted)
+        return list(torch.split(hidden, [len(chunk) for chunk in chunks]))
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         count = len(tokens)
         slots = self._slots[:count]
         columns = torch.tensor([tokens, slots, positions, self._lines[:count]], dtype=torch.int32)
-        adapted = any(slots)
-        if not self._steps:
-            return self._decode_forward(columns.to(self._runtime.device), adapted)
-        size = min(size for size, _ in self._steps if size >= count)
-        return self._steps[size, adapted](columns)
+        if not self._capturing:
+            return self._decode_forward(columns.to(self._runtime.device), any(slots))
+        size = next(size for size in self._sizes if size >= count)
+        captured = self._captured_decode(size, any(slots))
+        captured.blank().view(4, size)[:, :count] = columns
+        return captured.run()[:count]
+
+    def _captured_decode(self, size: int, adapted: bool) -> "_Captured":
+        """A step of decoding for up to `size` rows."""
+        if (size, adapted) not in self._decodes:
+
+            def forward(flat: Tensor) -> Tensor:
+                return self._decode_forward(flat.view(4, size), adapted)
+
+            blank = torch.zeros(4, size, dtype=torch.int32)
+            blank[2] = -1
+            self._decodes[size, adapted] = _Captured(forward, blank.flatten(), self._decode_memory)
+        return self._decodes[size, adapted]
+
+    def _captured_read(self, size: int, adapted: bool) -> "_Captured":
+        """Up to `size` tokens of prompts."""
+        if (size, adapted) not in self._reads:
+
+            def forward(flat: Tensor) -> Tensor:
+                return self._read_forward(flat, size, adapted)
+
+            blank = torch.zeros(4 * size + 2 * self._blocks(size), dtype=torch.int32)
+            blank[2 * size : 3 * size] = -1
+            self._reads[size, adapted] = _Captured(forward, blank, self._read_memory)
+        return self._reads[size, adapted]
+
+    def _blocks(self, size: int) -> int:
+        """The most blocks that `size` tokens can make: every row may end with one that is not full."""
+        return size // block_size(self._decoder.folded) + min(size, self._pool.rows)
+
+    def _lay_out(self, host: Tensor, size: int, columns: list[list[int]], blocks: list[list[int]]) -> None:
+        """Write columns and blocks where `_read_forward` expects those of `size` tokens."""
+        host[: 4 * size].view(4, size)[:, : len(columns[0])] = torch.tensor(columns, dtype=torch.int32)
+        host[4 * size :].view(2, -1)[:, : len(blocks[0])] = torch.tensor(blocks, dtype=torch.int32)
+
+    def _read_forward(self, flat: Tensor, count: int, adapted: bool) -> Tensor:
+        """Hidden states [N, d] of prompts: ids, slots, positions, pool rows [N] each, then first tokens and counts of
+        blocks, int32, one behind the other."""
+        ids, slots, positions, lines = flat[: 4 * count].view(4, count)
+        firsts, counts = flat[4 * count :].view(2, -1)
+        folded = self._decoder.folded
+        return self._decoder.hidden_states(
+            ids, Tokens(slots, positions, lines), Blocks(firsts, counts, _tile(block_size(folded) * folded), 1),
+            self._pool, self._vectors if adapted else None,
+        )  # fmt: skip
 
     def _decode_forward(self, columns: Tensor, adapted: bool) -> Tensor:
         """Logits [N, vocabulary] of one token a row: columns [4, N] int32 are ids, slots, positions, pool rows."""
         ids, slots, positions, lines = columns
         firsts = torch.arange(ids.shape[0], dtype=torch.int32, device=ids.device)
-        blocks = Blocks(
-            firsts, torch.ones_like(firsts), _tile(self._decoder.folded),
-            min(_MOST_SPLITS, _power(_PROGRAMS // (ids.shape[0] * self._decoder.pairs))),
-        )  # fmt: skip
+        splits = min(_MOST_SPLITS, _power(_PROGRAMS // (ids.shape[0] * self._decoder.pairs)))
         hidden = self._decoder.hidden_states(
-            ids, Tokens(slots, positions, lines), blocks, self._pool, self._vectors if adapted else None
-        )
+            ids, Tokens(slots, positions, lines),
+            Blocks(firsts, torch.ones_like(firsts), _tile(self._decoder.folded), splits), self._pool,
+            self._vectors if adapted else None,
+        )  # fmt: skip
         return self._runtime.logits(hidden)
 
 
-class _Step:
-    """A captured step of decoding for up to `size` rows."""
+class _Captured:
+    """A forward in a CUDA graph, with its input on both sides: fill `blank()`, then `run()`.
 
-    def __init__(self, forward: Any, size: int, adapted: bool, memory: Any) -> None:
-        self._host = torch.zeros(4, size, dtype=torch.int32, pin_memory=True)
-        self._host[2] = -1
-        self._columns = self._host.cuda()
+    What it returns is valid until the next run of any graph that shares its memory.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], blank: Tensor, memory: Any) -> None:
+        self._blank = blank
+        self._host = blank.pin_memory()
+        self._input = blank.cuda()
+        self._graph = torch.cuda.CUDAGraph()
+        self._sent = torch.cuda.Event()
         with torch.inference_mode():
             # Compiles the kernels and lets cuBLAS choose, neither of which may happen while it is captured.
-            forward(self._columns, adapted)
+            forward(self._input)
             torch.cuda.synchronize()
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, pool=memory):
-                self._logits = forward(self._columns, adapted)
+            # Other threads may load adapters meanwhile.
+            with torch.cuda.graph(self._graph, pool=memory, capture_error_mode="thread_local"):
+                self._output = forward(self._input)
 
-    def __call__(self, columns: Tensor) -> Tensor:
-        """Logits of columns [4, N], valid until the next call; the caller waits for them before it calls again."""
-        count = columns.shape[1]
-        self._host[:, :count] = columns
-        # Rows that are not there: padding.
-        self._host[1, count:] = 0
-        self._host[2, count:] = -1
-        self._columns.copy_(self._host, non_blocking=True)
+    def blank(self) -> Tensor:
+        """The input on the host, all padding."""
+        self._sent.synchronize()
+        return self._host.copy_(self._blank)
+
+    def run(self) -> Tensor:
+        self._input.copy_(self._host, non_blocking=True)
+        self._sent.record()
         self._graph.replay()
-        logits: Tensor = self._logits[:count]
-        return logits
+        return self._output
+
+
+# Prompt tokens that are captured; more of them keep the GPU busy for longer than their launches take.
+_READ_SIZES = (16, 32, 64, 128, 256, 512)
 
 
 def _sizes(rows: int) -> list[int]:
-    """Batch sizes that are captured: a batch runs with the next larger one."""
+    """Numbers of rows whose decoding is captured: a batch runs with the next larger one."""
     steps = [1, 2, 4, *range(8, 64, 8), *range(64, 128, 16), *range(128, rows + 1, 32)]
     return [*(size for size in steps if size < rows), rows]
 
