@@ -58,7 +58,7 @@ COLUMNS = {
 DECODE_STEPS = 32
 CLIENTS = 32
 # Of the store: few, so that the answers of all pairs can be computed alone.
-STORED_CONTENTS, QUESTIONS = 16, 4
+STORED_CONTENTS, QUESTIONS = 8, 3
 
 
 class Benchmark:
@@ -348,7 +348,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="where to keep the basis; default: a directory that is deleted")
     parser.add_argument("--rank", type=int, default=128, help="of the adapters (default: %(default)s)")
     parser.add_argument("--registered", type=int, default=10_000, help="adapters in the store (default: %(default)s)")
-    parser.add_argument("--requests", type=int, default=96, help="a measurement of the store (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=64, help="a measurement of the store (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="requests a row of the batch (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement (default: %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to measure")
