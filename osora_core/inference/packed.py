@@ -274,7 +274,7 @@ class _Captured:
         self._host = blank.pin_memory()
         self._input = blank.cuda()
         self._graph = torch.cuda.CUDAGraph()
-        self._sent = torch.cuda.Event()
+        self._sent: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         with torch.inference_mode():
             # Compiles the kernels and lets cuBLAS choose, neither of which may happen while it is captured.
             forward(self._input)
