@@ -116,7 +116,7 @@ def result(registry: Registry, principal: Principal, job_id: str) -> Result:
     with registry.reading() as session:
         job = jobs.get(session, principal, job_id)
         adapter = session.get_one(AdapterRow, job.adapter_id)
-        curve = session.get_one(File, job.result_file_id)
+        curve = session.get_one(File, job.result_file_ids[0])
     store = registry.store
     return Result(store.get(adapter.object_key), store.get(curve.object_key), job.trained_tokens)
 

@@ -60,6 +60,7 @@ class JobDetails(TypedDict, total=False):
     requested: Literal["cancel", "pause"] | None  # asked for, and not yet come about
     queue_position: int | None
     settings: dict[str, Any]
+    resolved: dict[str, Any] | None  # what it trains with, once decided
     compute_seconds: float
     attempts: list[Attempt]
     estimated_start: int | None  # this and the next: not in lists

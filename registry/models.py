@@ -130,6 +130,8 @@ class Job(Base):
     osora: Mapped[dict[str, Any]]
     from_adapter_id: Mapped[str | None] = mapped_column(PlainText(40))
     """The adapter or checkpoint that it begins with: not to be deleted while the job is live."""
+    plan: Mapped[dict[str, Any] | None]
+    """What was "auto" as a `registry.jobs.Plan`, from the first attempt on."""
 
     status: Mapped[JobStatus] = mapped_column(String(20))
     signal: Mapped[JobSignal | None] = mapped_column(String(10))
@@ -150,7 +152,7 @@ class Job(Base):
     error: Mapped[dict[str, Any] | None]
     adapter_id: Mapped[str | None] = mapped_column(PlainText(40))
     fine_tuned_model: Mapped[str | None]
-    result_file_id: Mapped[str | None] = mapped_column(PlainText(40))
+    result_file_ids: Mapped[list[str]] = mapped_column(default=list)
 
     created_at: Mapped[int] = mapped_column(default=now_seconds())
     queued_at: Mapped[float] = mapped_column(default=now())

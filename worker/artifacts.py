@@ -1,9 +1,10 @@
-"""Adapters as objects: their bytes, and what the registry has to know of them."""
+"""Adapters and result files as objects: their bytes, and what the registry has to know of them."""
 
 import hashlib
 
 from osora_core.adapter import Adapter
-from registry.jobs import NewAdapter
+from osora_core.training import Outcome, SweepOutcome
+from registry.jobs import NewAdapter, NewResultFile
 
 
 def artifact(adapter: Adapter, key: str, step: int) -> tuple[bytes, NewAdapter]:
@@ -20,3 +21,15 @@ def artifact(adapter: Adapter, key: str, step: int) -> tuple[bytes, NewAdapter]:
         parameters=adapter.parameters,
         target_modules=adapter.target_modules,
     )
+
+
+def result_files(outcome: Outcome, folder: str) -> list[tuple[bytes, NewResultFile]]:
+    """The job's curve, and of a sweep the curves of all members, to be stored under `folder`."""
+    contents = {"step_metrics.csv": outcome.curve.to_csv()}
+    if isinstance(outcome, SweepOutcome):
+        contents["sweep.csv"] = outcome.family
+    encoded = {name: text.encode() for name, text in contents.items()}
+    return [
+        (data, NewResultFile(name, f"{folder}/{name}", hashlib.sha256(data).hexdigest(), len(data)))
+        for name, data in encoded.items()
+    ]

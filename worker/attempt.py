@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar, assert_never
 
@@ -11,29 +11,46 @@ from sqlalchemy.orm import Session
 
 from osora_core import canary
 from osora_core.data import Example, Renderer, read_examples
-from osora_core.errors import CorruptArtifact, DataError, OsoraCoreError, UserError
-from osora_core.training import Checkpoint, Evaluation, JobSpec, Outcome, Progress, Samples, TrainingJob
+from osora_core.errors import CorruptArtifact, DataError, OsoraCoreError, OutOfSlots, UserError
+from osora_core.training import (
+    Checkpoint,
+    Evaluation,
+    JobSpec,
+    Outcome,
+    Progress,
+    Rung,
+    Samples,
+    Sweep,
+    SweepCheckpoint,
+    SweepOutcome,
+    TrainingEngine,
+    TrainingJob,
+)
 from registry import jobs
 from registry.context import Registry
 from registry.errors import NotFound
-from registry.jobs import Attempt, CheckpointRef, FileRef, LeaseLost, NewResultFile
+from registry.jobs import Attempt, CheckpointRef, FileRef, LeaseLost
 from registry.models import EventLevel
 from registry.outages import OUTAGES, first_line
-from worker.artifacts import artifact
+from worker.artifacts import artifact, result_files
 from worker.errors import describe
 from worker.patience import GaveUp, Patience
 from worker.points import reached
-from worker.remarks import plan, remarks
+from worker.remarks import plan, remarks, rung
 from worker.reports import Interrupted, ProgressMeter, Report, Reports, Signal, evaluation_metrics
-from worker.spec import training_spec
+from worker.spec import plan_of
 from worker.start import fetch_start
+from worker.sweeps import Decision, MakeJob, Rows, decide
 from worker.threads import EngineThread
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MakeWork = Callable[[Checkpoint | None], TrainingJob | Sweep]
+
 _METRICS_SECONDS = 0.5
+_LOOK_SECONDS = 0.5
 
 _REASONS: dict[Signal, str] = {
     "cancel": "its tenant cancelled it",
@@ -48,18 +65,20 @@ class _Over(Exception):
 
 def run_attempt(registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports) -> None:
     """Run an attempt to its end. Never raises for what is wrong with the job: that is written to the job."""
+    runner = _Runner(registry, engine, attempt, reports)
     try:
-        _Runner(registry, engine, attempt, reports).run()
+        runner.run()
     except _Over:
         pass
     except (LeaseLost, GaveUp, Interrupted) as error:
         logger.warning("job %s: attempt %d lets go: %s", attempt.job_id, attempt.number, error)
     finally:
-        engine.post(lambda e: e.discard(attempt.job_id))
+        engine.post(runner.discard)
 
 
 class _Runner:
     job: TrainingJob
+    """What is trained; of a sweep, the job that its members are made after."""
 
     def __init__(self, registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports) -> None:
         self.registry = registry
@@ -72,6 +91,7 @@ class _Runner:
         self.metrics: dict[str, Any] = {}
         self.compute_seconds = 0.0
         self.store_is_down = False
+        self.sweep: Sweep | None = None
 
     def run(self) -> None:
         try:
@@ -97,11 +117,11 @@ class _Runner:
         prompts = self._prompts(renderer)
         start = fetch_start(attempt, runtime.basis, lambda key: self._stored(lambda: self.registry.store.get(key)))
 
-        def job(spec: JobSpec, resume: Checkpoint | None) -> TrainingJob:
+        def job(spec: JobSpec, rows: Sequence[Example], resume: Checkpoint | None = None) -> TrainingJob:
             return TrainingJob(
                 attempt.job_id,
                 spec,
-                train,
+                rows,
                 self.reports,
                 valid,
                 resume,
@@ -112,14 +132,59 @@ class _Runner:
                 sample_tokens=attempt.osora.get("sample_tokens", TrainingJob.sample_tokens),
             )
 
-        resumed = self._resumed(job)
-        if resumed is None:
-            spec = training_spec(attempt.hyperparameters, attempt.osora, rows=len(train), seed=attempt.seed)
-            resumed = job(spec, None)
-            self._say(plan(resumed), data=asdict(spec))
-        self.job = resumed
-        self.engine.call(lambda e: e.add(resumed))
+        decision = self._decision(train, valid, job)
+        rows = Rows.of(decision.specs, train, valid, attempt.seed)
+        if attempt.plan is None:
+            message, data = plan(job(decision.specs[0], rows.train), decision, rows), decision.to_event()
+            decided = plan_of(decision.specs)
+            self._write(lambda session: jobs.record_plan(session, attempt, decided, message, data=data))
+
+        def work(resume: Checkpoint | None) -> TrainingJob | Sweep:
+            first, *others = decision.specs
+            if not others:
+                return job(first, rows.train, resume)
+            assert resume is None or isinstance(resume, SweepCheckpoint)
+            return Sweep(job(first, rows.train), decision.specs, rows.choice, self.reports, resume)
+
+        kind = SweepCheckpoint if len(decision.specs) > 1 else Checkpoint
+        self._join(self._resumed(work, kind) or work(None))
         reached("joined", attempt.job_id)
+
+    def _decision(self, train: Sequence[Example], valid: Sequence[Example], job: MakeJob) -> Decision:
+        """What the job's first attempt decided, or, in that one, what the job trains."""
+        if self.attempt.plan is not None:
+            return Decision([JobSpec.from_dict(spec) for spec in self.attempt.plan["specs"]])
+        return decide(self.attempt, train, valid, job, self.engine, self.registry.settings.worker_jobs)
+
+    def _join(self, work: TrainingJob | Sweep) -> None:
+        """A job has a slot for certain; a sweep waits until there are enough for all of its members."""
+        if isinstance(work, TrainingJob):
+            self.job = work
+            self.engine.call(lambda e: e.add(work))
+            return
+        self.job, self.sweep = work.job, work
+        waits = False
+        while True:
+            try:
+                return self.engine.call(work.join)
+            except OutOfSlots as error:
+                if not waits:
+                    self._say(f"Waiting until other sweeps have ended: {error.message}")
+                waits = True
+                self.reports.pause(_LOOK_SECONDS)
+
+    def discard(self, engine: TrainingEngine) -> None:
+        """Take out of the engine whatever of the job is in it."""
+        if self.sweep is not None:
+            self.sweep.discard(engine)
+        engine.discard(self.attempt.job_id)
+
+    def _remove(self, engine: TrainingEngine) -> Checkpoint | None:
+        """Take the job out with its state; None if it has just ended, or has not joined."""
+        if self.sweep is not None:
+            return self.sweep.leave(engine)
+        job_id = self.attempt.job_id
+        return engine.remove(job_id) if job_id in engine.jobs else None
 
     def _examples(self, file: FileRef, renderer: Renderer) -> list[Example]:
         data = self._stored(lambda: self.registry.store.get(file.object_key))
@@ -154,13 +219,13 @@ class _Runner:
             self.reports.pause(0)
             yield line
 
-    def _resumed(self, job: Callable[[JobSpec, Checkpoint], TrainingJob]) -> TrainingJob | None:
+    def _resumed(self, work: MakeWork, kind: type[Checkpoint]) -> TrainingJob | Sweep | None:
         """The job at its newest checkpoint that is whole and its own; None if it starts from the beginning."""
         complaints = []
         found = None
         for ref in self.attempt.checkpoints:
             try:
-                found = self._at(ref, job)
+                found = self._at(ref, work, kind)
                 break
             except (CorruptArtifact, NotFound, UserError) as error:
                 complaints.append(f"the checkpoint of step {ref.step} cannot be used: {error}")
@@ -173,10 +238,10 @@ class _Runner:
             )
         return found
 
-    def _at(self, ref: CheckpointRef, job: Callable[[JobSpec, Checkpoint], TrainingJob]) -> TrainingJob:
+    def _at(self, ref: CheckpointRef, work: MakeWork, kind: type[Checkpoint]) -> TrainingJob | Sweep:
         data = self._stored(lambda: self.registry.store.get(ref.object_key))
-        checkpoint = Checkpoint.from_bytes(data, ref.sha256)
-        found = job(JobSpec.from_dict(checkpoint.spec), checkpoint)
+        checkpoint = kind.from_bytes(data, ref.sha256)
+        found = work(checkpoint)
         if checkpoint.identity != found.identity(self.engine.engine.runtime.basis):
             raise CorruptArtifact("it belongs to another spec, dataset or basis")
         return found
@@ -191,6 +256,8 @@ class _Runner:
                 self._samples(report)
             case Checkpoint():
                 self._checkpoint(report)
+            case Rung():
+                self._say(rung(report), data=asdict(report))
             case Outcome():
                 self._finished(report)
             case Exception():
@@ -218,8 +285,7 @@ class _Runner:
 
         What a step takes longer than a draining worker has is lost: the job repeats it from its last checkpoint.
         """
-        job_id = self.attempt.job_id
-        leaving = self.engine.post(lambda e: e.remove(job_id) if job_id in e.jobs else None)
+        leaving = self.engine.post(self._remove)
         while True:
             try:
                 checkpoint = leaving.result(timeout=1.0)
@@ -332,19 +398,14 @@ class _Runner:
         adapter = self.engine.call(
             lambda e: replace(outcome.adapter, canary=canary.compute(e.runtime, outcome.adapter))
         )
-        curve = outcome.curve.to_csv().encode()
         folder = f"{job_id}/{self.attempt.number}"
         data, new = artifact(adapter, f"adapters/{folder}/adapter.zip", outcome.adapter_step)
-        result = NewResultFile(
-            filename="step_metrics.csv",
-            object_key=f"results/{folder}/step_metrics.csv",
-            sha256=hashlib.sha256(curve).hexdigest(),
-            bytes=len(curve),
-        )
+        files = result_files(outcome, f"results/{folder}")
 
         def upload() -> bytes:
             reached("adapter_uploading", job_id)
-            self.registry.store.put(result.object_key, curve)
+            for content, file in files:
+                self.registry.store.put(file.object_key, content)
             self.registry.store.put(new.object_key, data)
             return self.registry.store.get(new.object_key)
 
@@ -359,7 +420,8 @@ class _Runner:
                 trained_tokens=outcome.trained_tokens,
                 adapter=new,
                 metrics=self.metrics,
-                result_file=result,
+                result_files=[file for _, file in files],
+                plan=plan_of([outcome.spec]) if isinstance(outcome, SweepOutcome) else None,
             )
         )
         reached("completed", job_id)

@@ -52,7 +52,8 @@ class Node:
         self._renewed_at = 0.0
         self._announced = False
         self._engines = {
-            base: EngineThread(TrainingEngine(runtime, max_jobs=settings.worker_jobs), self._engine_failed)
+            # As many slots again, for the further members of sweeps: a job never waits for a sweep to end.
+            base: EngineThread(TrainingEngine(runtime, max_jobs=2 * settings.worker_jobs), self._engine_failed)
             for base, runtime in runtimes.items()
         }
         self._identities = {

@@ -1,21 +1,45 @@
 """What a job's history says in words about its training."""
 
+import math
 from collections.abc import Iterator
 
-from osora_core.training import Outcome, TrainingJob
+from osora_core.training import JobSpec, Outcome, Rung, SweepOutcome, TrainingJob
+from worker.sweeps import Decision, Rows
 
 
-def plan(job: TrainingJob) -> str:
-    """What is going to be trained."""
-    spec = job.spec
-    return (
+def plan(job: TrainingJob, decision: Decision, rows: Rows) -> str:
+    """What is going to be trained, and why at these rates if they were left to us."""
+    spec, specs = job.spec, decision.specs
+    because = f" ({decision.why})" if decision.why else ""
+    words = (
         f"Training {job.total_steps} steps: {len(job.train)} rows, {spec.epochs} epochs, batch size {spec.batch_size}, "
-        f"learning rate {spec.learning_rate:g}, rank {spec.rank}" + (", from an adapter" if job.start else "")
+        f"rank {spec.rank}, " + ("from an adapter, " if job.start else "")
+    )
+    if len(specs) == 1:
+        return f"{words}learning rate {spec.learning_rate:g}{because}"
+    source = "training rows, held back from all of them" if rows.held_back else "validation rows"
+    rates = ", ".join(map(_rates, specs))
+    return f"{words}a sweep of {len(specs)} rates{because} that {len(rows.choice)} {source}, choose from: {rates}"
+
+
+def rung(rung: Rung) -> str:
+    """Who of a sweep goes on, and which is the best so far."""
+    left = [row for row in rung.members if row["fate"] is None]
+    best = min(left, key=lambda row: math.inf if row["loss"] is None else row["loss"])
+    loss = "not measured yet" if best["loss"] is None else f"loss {best['loss']:.4f}"
+    return (
+        f"Sweep after step {rung.step} of {rung.total_steps}: {len(left)} of {len(rung.members)} go on, "
+        f"first learning rate {best['learning_rate']:g} with {best['sigma_rate']:g} times that for s ({loss})"
     )
 
 
 def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[str]:
-    """When it ended, if that was early, and which state was kept, if that was chosen."""
+    """Which rates a sweep chose; when it ended, if that was early; which state was kept, if that was chosen."""
+    if isinstance(outcome, SweepOutcome):
+        yield (
+            f"The sweep chose learning rate {_rates(outcome.spec)}. Its own {outcome.trained_tokens} tokens are "
+            "counted; sweep.csv has the curves of all"
+        )
     if outcome.step < job.total_steps:
         patience = job.spec.early_stopping_patience
         epochs = "an epoch" if patience == 1 else f"{patience} epochs"
@@ -25,3 +49,7 @@ def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[str]:
     best = outcome.curve.best
     if best is not None and job.spec.keep == "best":
         yield f"Keeping the state of step {best.step}: its validation loss, {best.loss:.4f}, is the lowest"
+
+
+def _rates(spec: JobSpec) -> str:
+    return f"{spec.learning_rate:g} with {spec.sigma_rate:g} times that for s"

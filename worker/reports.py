@@ -6,10 +6,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from osora_core.training import Checkpoint, Evaluation, Outcome, Progress, Samples
+from osora_core.training import Checkpoint, Evaluation, Outcome, Progress, Rung, Samples
 
 Signal = Literal["lost", "cancel", "pause", "drain"]
-Report = Progress | Evaluation | Samples | Checkpoint | Outcome | Exception
+Report = Progress | Evaluation | Samples | Checkpoint | Rung | Outcome | Exception
 
 _STRONGEST_FIRST: tuple[Signal, ...] = ("lost", "cancel", "pause", "drain")
 
@@ -23,7 +23,7 @@ class Interrupted(Exception):
 
 
 class Reports:
-    """An `osora_core.training.Observer` that only queues: the engine's thread never waits for a database."""
+    """An `osora_core.training.SweepObserver` that only queues: the engine's thread never waits for a database."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -83,6 +83,9 @@ class Reports:
                 report for report in self._reports if not isinstance(report, Checkpoint) or report.ends_epoch
             )
         self._add(checkpoint)
+
+    def narrowed(self, rung: Rung) -> None:
+        self._add(rung)
 
     def finished(self, outcome: Outcome) -> None:
         self._add(outcome)

@@ -62,6 +62,8 @@ class JobDetails(BaseModel):
     """How many jobs are ahead, while it is queued."""
     settings: dict[str, Any]
     """The `osora` object that it was created with."""
+    resolved: dict[str, Any] | None
+    """All that it trains with, once that is decided: what was left out or "auto" as values; of a sweep, the best."""
     compute_seconds: float
     """What all attempts have cost."""
     attempts: list[AttemptOut]
@@ -77,9 +79,15 @@ class JobDetails(BaseModel):
             requested=job.signal,
             queue_position=queue_position,
             settings=job.osora,
+            resolved=_resolved(job),
             compute_seconds=round(sum(attempt.compute_seconds for attempt in attempts), 3),
             attempts=[AttemptOut.of(attempt) for attempt in attempts],
         )
+
+
+def _resolved(job: Job) -> dict[str, Any] | None:
+    specs = job.plan["specs"] if job.plan else []
+    return specs[0] if len(specs) == 1 else None
 
 
 class ForeseenJobDetails(JobDetails):
@@ -128,6 +136,7 @@ class ListedJobOut(BaseModel):
     @classmethod
     def made_of(cls, principal: Principal, job: Job, details: JobDetails, estimated_finish: int | None) -> Self:
         """The job with the parts that are not in its row."""
+        hyperparameters = job.hyperparameters | (job.plan["hyperparameters"] if job.plan else {})
         return cls(
             id=job.id,
             created_at=job.created_at,
@@ -139,9 +148,9 @@ class ListedJobOut(BaseModel):
             organization_id=principal.tenant_name,
             training_file=job.training_file_id,
             validation_file=job.validation_file_id,
-            result_files=[job.result_file_id] if job.result_file_id else [],
-            hyperparameters=job.hyperparameters,
-            method={"type": "supervised", "supervised": {"hyperparameters": job.hyperparameters}},
+            result_files=job.result_file_ids,
+            hyperparameters=hyperparameters,
+            method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
             seed=job.seed,
             trained_tokens=job.trained_tokens,
             metadata=job.metadata_ or None,

@@ -23,7 +23,12 @@ def train(
     suffix: Annotated[str | None, typer.Option(help="A word in the adapter's name.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the file.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="The peak.")] = None,
+    learning_rate: Annotated[
+        str | None, typer.Option(metavar="RATE", help="The peak: a number, several (0.01,0.03,0.1), or sweep.")
+    ] = None,
+    sigma_rate: Annotated[
+        str | None, typer.Option(metavar="RATE", help="How many times faster s learns: a number or several.")
+    ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Directions of the shared basis to use.")] = None,
     from_adapter: Annotated[
         str | None, typer.Option(metavar="ADAPTER", help="Go on from an adapter or a checkpoint, by id or name.")
@@ -47,6 +52,8 @@ def train(
     Each line is {"messages": [{"role", "content"}, …]} or {"prompt", "completion"}. What is left out, the
     service chooses. With --json: JSON lines, the events and at last the job; with --no-watch the job only.
     """
+    rates = _rates(learning_rate, "--learning-rate", ("auto", "sweep"))
+    sigma_rates = _rates(sigma_rate, "--sigma-rate", ())
     with Osora() as osora:
         model = base or _only_base(osora)
         training = osora.files.upload(file)
@@ -58,7 +65,8 @@ def train(
             suffix=suffix,
             hyperparameters=_given(n_epochs=epochs, batch_size=batch_size),
             osora=_given(
-                learning_rate=learning_rate,
+                learning_rate=rates,
+                sigma_rate=sigma_rates,
                 rank=rank,
                 from_adapter=from_adapter,
                 keep=keep,
@@ -111,6 +119,20 @@ def _only_base(osora: Osora) -> str:
     if len(names) != 1:
         raise typer.BadParameter(f"name one of: {', '.join(names) or '(none)'}", param_hint="--base")
     return names[0]
+
+
+def _rates(text: str | None, option: str, words: tuple[str, ...]) -> str | float | list[float] | None:
+    """`0.03` as a number, `0.01,0.03` as a list, and a word that the service knows as it is."""
+    if text is None or text in words:
+        return text
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError:
+        known = "".join(f" or {word!r}" for word in words)
+        raise typer.BadParameter(
+            f"{text!r} is not a number, a list such as 0.01,0.03{known}", param_hint=option
+        ) from None
+    return rates[0] if len(rates) == 1 else rates
 
 
 def _given(**options: Any) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from osora_core.training.evaluation import evaluate, sample
 from osora_core.training.job import Outcome, Progress, TrainingJob
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
 from osora_core.training.passes import Item, Passes
+from osora_core.training.throughput import Throughput
 
 
 class NonFiniteLoss(UserError):
@@ -43,6 +44,7 @@ class TrainingEngine:
         self.bank = Bank(runtime.basis, max_jobs, device=runtime.device, trainable=True)
         self.optimizer = RowAdam(self.bank)
         self.passes = passes(runtime, self.bank, token_budget)
+        self.throughput = Throughput()
         self.jobs: dict[str, TrainingJob] = {}
         self.after_step: dict[str, Callable[[TrainingEngine], None]] = {}
         """What concerns several jobs: called at the end of each step, by the name of whoever put it there."""

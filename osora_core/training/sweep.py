@@ -25,6 +25,7 @@ from osora_core.training.engine import NonFiniteLoss, TrainingEngine
 from osora_core.training.job import Observer, Outcome, Progress, Samples, TrainingJob
 from osora_core.training.spec import JobSpec
 from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv
+from osora_core.training.throughput import halvings
 
 MAX_CHOICE_ROWS = 200
 """More rows to choose by would cost more than they tell."""
@@ -61,14 +62,6 @@ def choice_of(valid: Sequence[Example], seed: int) -> list[Example]:
 def _sample(rows: int, count: int, seed: int) -> list[int]:
     order: list[int] = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tolist()
     return order[:count]
-
-
-def halvings(members: int, total_steps: int) -> list[int]:
-    """The steps after which the worse half goes: … an eighth, a quarter and a half of the schedule, as far as needed
-    to leave one member, and as far as a short schedule has such steps."""
-    rounds = math.ceil(math.log2(members))
-    steps = {round(total_steps / 2**index) for index in range(rounds, 0, -1)}
-    return sorted(step for step in steps if 0 < step < total_steps)
 
 
 class Sweep:
@@ -116,6 +109,7 @@ class Sweep:
         self._runs = [_Run(self, index) for index, member in enumerate(self.members) if member.fate is None]
         if engine.bank.free < len(self._runs):
             raise OutOfSlots(f"a sweep of {len(self._runs)} needs as many slots, and {engine.bank.free} are free")
+        self._let_speak(self._leader)
         try:
             for run in self._runs:
                 engine.add(run.job)
@@ -235,6 +229,12 @@ class Sweep:
                 self.observer.evaluated(said)
         for run in self._runs:
             run.said.clear()
+        self._let_speak(self._leader)
+
+    def _let_speak(self, leader: "_Run") -> None:
+        """Samples are for people to read: nobody reads the other members'."""
+        for run in self._runs:
+            run.job.prompts = self.job.prompts if run is leader else ()
 
     @property
     def _leader(self) -> "_Run":

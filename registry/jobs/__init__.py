@@ -12,7 +12,7 @@ and `forecast` for the tenant's, `recovery` for what puts things right.
 from registry.jobs.endings import complete, fail
 from registry.jobs.forecast import Forecast, foresee
 from registry.jobs.lease import began_at, claim, heartbeat, release, signals, wants_to_be_alone
-from registry.jobs.progress import add_event, record_checkpoint, record_progress
+from registry.jobs.progress import add_event, record_checkpoint, record_plan, record_progress
 from registry.jobs.queries import attempts, attempts_of, checkpoints, events, get, queue_position, queue_positions
 from registry.jobs.queries import list_jobs as list
 from registry.jobs.recovery import reap, reconcile
@@ -27,6 +27,7 @@ from registry.jobs.spec import (
     LeaseLost,
     NewAdapter,
     NewResultFile,
+    Plan,
     StartRef,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "LeaseLost",
     "NewAdapter",
     "NewResultFile",
+    "Plan",
     "StartRef",
     "add_event",
     "attempts",
@@ -62,6 +64,7 @@ __all__ = [
     "reap",
     "reconcile",
     "record_checkpoint",
+    "record_plan",
     "record_progress",
     "release",
     "resume",

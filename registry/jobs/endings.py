@@ -1,5 +1,6 @@
 """How an attempt ends a job. Every write is fenced by its token and raises `LeaseLost`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -8,7 +9,7 @@ from sqlalchemy.orm import Session
 from registry.files import RESULTS_PURPOSE
 from registry.ids import model_name, new_id
 from registry.jobs.retry import retry_or_fail
-from registry.jobs.spec import Attempt, JobError, LeaseLost, NewAdapter, NewResultFile
+from registry.jobs.spec import Attempt, JobError, LeaseLost, NewAdapter, NewResultFile, Plan
 from registry.jobs.state import append_event, close_attempt, end, lock_fenced, obey_signal
 from registry.models import Adapter, File, Job, JobAttempt, JobStatus
 
@@ -21,11 +22,13 @@ def complete(
     trained_tokens: int,
     adapter: NewAdapter,
     metrics: dict[str, Any],
-    result_file: NewResultFile | None = None,
+    result_files: Sequence[NewResultFile] = (),
+    plan: Plan | None = None,
 ) -> Adapter:
     """Publishes the adapter and ends the job as succeeded; the same attempt may repeat it.
 
-    `metrics` are the final ones, and become the data of the closing event.
+    `metrics` are the final ones, and become the data of the closing event. `plan` is what the job's plan has come down
+    to, where it left something open.
     """
     try:
         job = lock_fenced(session, attempt, step=step, trained_tokens=trained_tokens)
@@ -53,8 +56,11 @@ def complete(
     )
     session.add(row)
     job.adapter_id, job.fine_tuned_model = row.id, row.name
-    if result_file is not None:
-        job.result_file_id = _add_result_file(session, job, result_file)
+    job.result_file_ids = [_add_result_file(session, job, result) for result in result_files]
+    if plan is not None:
+        job.plan = dict(plan)
+    for result, file_id in zip(result_files, job.result_file_ids, strict=True):
+        append_event(session, job, f"Result file {file_id}: {result.filename}", data={"file_id": file_id})
     append_event(
         session,
         job,

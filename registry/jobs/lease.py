@@ -2,13 +2,14 @@
 
 import secrets
 from collections.abc import Iterable
+from typing import cast
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.db import now, now_seconds
 from registry.jobs import start
-from registry.jobs.spec import Attempt, CheckpointRef, FileRef, HeartbeatSignal
+from registry.jobs.spec import Attempt, CheckpointRef, FileRef, HeartbeatSignal, Plan
 from registry.jobs.state import append_event, close_attempt, lock_fenced, obey_signal, requeue
 from registry.models import Checkpoint, File, Job, JobAttempt, Tenant
 
@@ -161,6 +162,7 @@ def _attempt(session: Session, job: Job) -> Attempt:
         trained_tokens=job.trained_tokens or 0,
         from_adapter_id=job.from_adapter_id,
         start=start.find(session, job),
+        plan=cast("Plan | None", job.plan),
     )
 
 

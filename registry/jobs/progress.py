@@ -8,11 +8,19 @@ from sqlalchemy.orm import Session
 from registry import adapters
 from registry.db import now_seconds
 from registry.ids import checkpoint_id, checkpoint_name
-from registry.jobs.spec import Attempt, NewAdapter
+from registry.jobs.spec import Attempt, NewAdapter, Plan
 from registry.jobs.state import append_event, lock_fenced
 from registry.models import Checkpoint, EventLevel, EventType, JobAttempt
 
 _RESUMABLE = 2
+
+
+def record_plan(
+    session: Session, attempt: Attempt, plan: Plan, message: str, *, data: dict[str, Any] | None = None
+) -> None:
+    """Settles what the job trains, and says so in its history."""
+    job = lock_fenced(session, attempt, plan=plan)
+    append_event(session, job, message, data=data)
 
 
 def record_progress(

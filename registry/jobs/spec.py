@@ -22,6 +22,15 @@ class JobError(TypedDict):
     next_action: str | None
 
 
+class Plan(TypedDict):
+    """What a worker has made of a job's settings. Decided once: every attempt trains by it."""
+
+    specs: list[dict[str, Any]]
+    """The training spec; of a sweep, those of all its members until it has ended, then the best one's."""
+    hyperparameters: dict[str, Any]
+    """OpenAI's hyperparameters as numbers, as far as they are decided."""
+
+
 @dataclass(frozen=True)
 class JobRequest:
     """A job as the tenant asked for it; the API has validated the shapes."""
@@ -90,6 +99,8 @@ class Attempt:
     """What it begins with, if that is not the bare base."""
     start: StartRef | None
     """Where that is; None, too, when it is gone."""
+    plan: Plan | None
+    """What an attempt before this one has decided."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,11 +34,15 @@ def own_redis() -> Iterator[OwnServer]:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, base: Path) -> Result:
     """What the job leaves when one worker runs it from beginning to end."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+    return run_undisturbed(tmp_path_factory.mktemp("undisturbed"), nursery, base)
+
+
+def run_undisturbed(folder: Path, nursery: Nursery, base: Path, **osora: Any) -> Result:
+    """What a job leaves in an installation of its own to which nothing happens."""
     url = f"sqlite:///{folder / 'osora.db'}"
     migrate.upgrade(url)
     with redis_server.own_server() as redis, open_world(folder, url, nursery, redis, base) as world:
-        job_id = world.submit()
+        job_id = world.submit(**osora)
         world.start_worker()
         world.wait_for(job_id, "succeeded")
         return world.result(job_id)

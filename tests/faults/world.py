@@ -48,6 +48,8 @@ class Result:
 
     adapter: bytes
     curve: bytes
+    family: bytes | None
+    """Of a sweep, all members' curves."""
     trained_tokens: int | None
 
 
@@ -155,7 +157,13 @@ class World:
         return files.ingest(self.registry, self.principal, data, "rows.jsonl", "fine-tune").id
 
     def submit(
-        self, *, publish: bool = True, from_adapter: str | None = None, validate_on: str = "order", **osora: Any
+        self,
+        *,
+        publish: bool = True,
+        from_adapter: str | None = None,
+        validate_on: str = "order",
+        epochs: int = 4,
+        **osora: Any,
     ) -> str:
         """The job that every test submits: 40 steps, a checkpoint every five, an evaluation every ten.
 
@@ -168,7 +176,7 @@ class World:
             training_file=self.upload(40),
             validation_file=self.upload(8, validate_on),
             seed=7,
-            hyperparameters={"n_epochs": 4, "batch_size": 4},
+            hyperparameters={"n_epochs": epochs, "batch_size": 4},
             osora={name: value for name, value in knobs.items() if value is not None},
             from_adapter=from_adapter,
         )
@@ -208,9 +216,10 @@ class World:
         job = self.job(job_id)
         with self.registry.reading() as session:
             adapter = session.get_one(Adapter, job.adapter_id)
-            file = session.get_one(File, job.result_file_id)
+            keys = [session.get_one(File, file_id).object_key for file_id in job.result_file_ids]
         store = self.registry.store
-        return Result(store.get(adapter.object_key), store.get(file.object_key), job.trained_tokens)
+        curve, *family = map(store.get, keys)
+        return Result(store.get(adapter.object_key), curve, *family or [None], job.trained_tokens)
 
     def assert_undisturbed(self, job_id: str, expected: Result) -> None:
         """The oracle: the job succeeded once, with the result it would have had without any fault."""
@@ -218,6 +227,7 @@ class World:
         found = self.result(job_id)
         assert found.adapter == expected.adapter, "another adapter"
         assert found.curve == expected.curve, "another loss curve"
+        assert found.family == expected.family, "another curve of a sweep's other members"
         assert found.trained_tokens == expected.trained_tokens, "tokens counted twice, or not at all"
         self.assert_settled(job, "succeeded")
         assert self.metrics_follow(job_id, expected.curve)

@@ -120,7 +120,7 @@ def test_a_jobs_result_file(client: httpx.Client, registry: Registry, principal:
             trained_tokens=9,
             adapter=new_adapter(attempt),
             metrics={},
-            result_file=result,
+            result_files=[result],
         )
     (file_id,) = client.get(f"/jobs/{attempt.job_id}").json()["result_files"]
     (file,) = client.get("/files?purpose=fine-tune-results").json()["data"]

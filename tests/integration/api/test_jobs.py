@@ -14,7 +14,7 @@ from registry.jobs import Attempt
 from registry.models import Adapter, OutboxMessage
 from registry.tenants import Principal
 from tests.integration.api.conftest import error_of
-from tests.support.jobs import claim, record_checkpoint, submit, upload
+from tests.support.jobs import claim, new_adapter, record_checkpoint, submit, upload
 
 
 @pytest.fixture
@@ -63,6 +63,7 @@ def test_a_job_as_openai_shapes_it(client: httpx.Client, training_file: str) -> 
             "started_at": None,
             "requested": None,
             "queue_position": 0,
+            "resolved": None,
             "settings": {},
             "compute_seconds": 0,
             "attempts": [],
@@ -179,6 +180,27 @@ def test_knobs(client: httpx.Client, training_file: str, place: dict[str, Any]) 
     assert job["osora"]["settings"] == knobs
     assert job["hyperparameters"] == dict.fromkeys(AUTO, "auto") | {"n_epochs": 4}
     assert job["validation_file"] == training_file
+
+
+def test_a_job_shows_what_auto_became(client: httpx.Client, registry: Registry, principal: Principal) -> None:
+    """Of a sweep, OpenAI's numbers as far as they are decided; its rates when it has ended."""
+    attempt = claim(registry, submit(registry, principal, hyperparameters={"n_epochs": 4, "batch_size": "auto"}))
+    members = [{"epochs": 4, "learning_rate": rate} for rate in (0.03, 0.1)]
+    known: dict[str, Any] = {"n_epochs": 4, "batch_size": 8}
+    with registry.transaction() as session:
+        jobs.record_plan(session, attempt, {"specs": members, "hyperparameters": known}, "Training")
+    job = client.get(f"/jobs/{attempt.job_id}").json()
+    assert job["osora"]["resolved"] is None
+    assert job["hyperparameters"] == known
+    known["learning_rate_multiplier"] = 2.0
+    with registry.transaction() as session:
+        jobs.complete(
+            session, attempt, step=2, trained_tokens=9, adapter=new_adapter(attempt), metrics={},
+            plan={"specs": members[1:], "hyperparameters": known},
+        )  # fmt: skip
+    job = client.get(f"/jobs/{attempt.job_id}").json()
+    assert job["osora"]["resolved"] == members[1]
+    assert job["hyperparameters"] == job["method"]["supervised"]["hyperparameters"] == known
 
 
 def test_pages(client: httpx.Client, training_file: str) -> None:

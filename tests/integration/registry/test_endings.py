@@ -34,7 +34,7 @@ def test_complete_publishes_the_adapter_and_ends_the_job(registry: Registry, pri
     job = submit(registry, principal, suffix="bot")
     attempt = claim(registry, job)
     result = NewResultFile(filename="metrics.csv", object_key="results/x.csv", sha256="d" * 64, bytes=7)
-    adapter = complete(registry, attempt, result_file=result)
+    adapter = complete(registry, attempt, result_files=[result])
     ended = read(registry, principal, job)
     assert (ended.status, ended.step, ended.trained_tokens, ended.signal) == ("succeeded", 30, 900, None)
     assert (ended.lease_token, ended.lease_expires_at, ended.worker_id) == (None, None, None)
@@ -44,8 +44,8 @@ def test_complete_publishes_the_adapter_and_ends_the_job(registry: Registry, pri
     assert adapter.name == f"ft:osora-tiny:default:bot:{adapter.id[-16:]}"
     with registry.reading() as session:
         assert adapters.get(session, principal, adapter.id).sha256 == "a" * 64
-        assert ended.result_file_id is not None
-        assert files.get(session, principal, ended.result_file_id).purpose == "fine-tune-results"
+        (result_id,) = ended.result_file_ids
+        assert files.get(session, principal, result_id).purpose == "fine-tune-results"
         assert [row.outcome for row in jobs.attempts(session, principal, job.id)] == ["succeeded"]
     assert messages(registry, principal, job)[-2:] == [
         f"New fine-tuned model created: {adapter.name}",

@@ -63,9 +63,9 @@ def test_submit_refuses_result_files(registry: Registry, principal: Principal) -
             trained_tokens=1,
             adapter=new_adapter(attempt),
             metrics={},
-            result_file=result,
+            result_files=[result],
         )
-        result_id = jobs.get(session, principal, attempt.job_id).result_file_id
+        result_id = jobs.get(session, principal, attempt.job_id).result_file_ids[0]
         assert result_id is not None
         with pytest.raises(InvalidRequest, match="fine-tune-results"):
             jobs.submit(session, principal, JobRequest("osora-tiny", result_id), registry.settings)

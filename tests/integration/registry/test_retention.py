@@ -79,7 +79,7 @@ def write_all(registry: Registry, attempt: Attempt) -> Adapter:
             trained_tokens=1,
             adapter=new_adapter(attempt),
             metrics={},
-            result_file=result_file(attempt),
+            result_files=[result_file(attempt)],
         )
 
 

@@ -97,6 +97,27 @@ def test_train_takes_what_goes_by_evaluations_and_shows_samples(service: FakeSer
     }
 
 
+@pytest.mark.parametrize(
+    ("rates", "sent"),
+    [
+        (["--learning-rate", "sweep"], {"learning_rate": "sweep"}),
+        (["--learning-rate", "auto"], {"learning_rate": "auto"}),
+        (["--learning-rate", "0.01,0.03, 0.1"], {"learning_rate": [0.01, 0.03, 0.1]}),
+        (["--learning-rate", "0.1", "--sigma-rate", "1,4"], {"learning_rate": 0.1, "sigma_rate": [1.0, 4.0]}),
+    ],
+)
+def test_train_takes_several_rates(service: FakeService, trained: Path, rates: list[str], sent: dict[str, Any]) -> None:
+    assert osora("train", str(trained), "--no-watch", *rates).exit_code == 0
+    body = next(request.json for request in service.requests if request.path == "/jobs")
+    assert body["osora"] == sent
+
+
+def test_a_rate_that_is_none_is_wrong_usage(trained: Path) -> None:
+    result = osora("train", str(trained), "--learning-rate", "fast")
+    assert result.exit_code == 2
+    assert "0.01,0.03" in result.output
+
+
 def test_train_json_is_json_lines_and_nothing_else(trained: Path) -> None:
     result = osora("train", str(trained), "--json")
     lines = [json.loads(line) for line in result.stdout.splitlines()]

@@ -25,7 +25,8 @@ from osora_core.training import (
     TrainingJob,
 )
 from osora_core.training.engine import NonFiniteLoss
-from osora_core.training.sweep import MAX_CHOICE_ROWS, choice_of, halvings, hold_back
+from osora_core.training.sweep import MAX_CHOICE_ROWS, choice_of, hold_back
+from osora_core.training.throughput import halvings
 from tests.unit.osora_core.conftest import Recorder, train
 
 # 18 rows in batches of 3: six steps an epoch, twelve in all, halvings after 2, 3 and 6 for five members.

@@ -1,0 +1,100 @@
+"""What a sweep would cost here: the engine's own steps, timed with one copy of a batch and with several."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from osora_core.data import Example
+
+if TYPE_CHECKING:
+    from osora_core.training.engine import TrainingEngine
+
+CHEAP = 1.5
+"""A sweep is cheap if it takes at most so many times as long as a single job."""
+_REPEATS = 2
+
+
+def halvings(members: int, total_steps: int) -> list[int]:
+    """The steps after which the worse half goes: … an eighth, a quarter and a half of the schedule, as far as needed
+    to leave one member, and as far as a short schedule has such steps."""
+    rounds = math.ceil(math.log2(members))
+    steps = {round(total_steps / 2**index) for index in range(rounds, 0, -1)}
+    return sorted(step for step in steps if 0 < step < total_steps)
+
+
+class Throughput:
+    """Seconds of the forward and backward pass of a batch in so many copies.
+
+    Measured when first asked for, in slots that are free, which it leaves as they were; known from then on for batches
+    of about the same shape (rows and longest row to the next power of two).
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[int, int, int], float] = {}
+
+    def cost_of_sweep(
+        self, engine: "TrainingEngine", batch: Sequence[Example], members: int, total_steps: int
+    ) -> float:
+        """How many times as long as a single job a sweep takes whose steps are like `batch`.
+
+        Stops measuring once it knows that this is more than CHEAP: the answer is then a lower bound, because a step
+        takes the more for each further copy, the fewer idle units the device has left. Raises OutOfSlots where fewer
+        than `members` slots are free.
+        """
+        known: dict[int, float] = {}
+        for copies in sorted({1, 2, members}):
+            known[copies] = self._measured(engine, batch, copies)
+            cost = relative_cost(members, total_steps, known)
+            if len(known) > 1 and cost > CHEAP:
+                break
+        return cost
+
+    def _measured(self, engine: "TrainingEngine", batch: Sequence[Example], copies: int) -> float:
+        rows, longest = (2 ** math.ceil(math.log2(size)) for size in (len(batch), max(map(len, batch))))
+        shape = (rows, longest, copies)
+        if shape not in self._seconds:
+            self._seconds[shape] = _step_seconds(engine, batch, copies)
+        return self._seconds[shape]
+
+
+def relative_cost(members: int, total_steps: int, seconds: Mapping[int, float]) -> float:
+    """The time of a sweep over that of a single job, by the seconds of a step with some numbers of copies, one among
+    them. In between, steps are taken to grow evenly; beyond the last, as they did before it."""
+    ends = [0, *halvings(members, total_steps), total_steps]
+    alive, total = members, 0.0
+    for begin, end in pairwise(ends):
+        total += (end - begin) * _interpolated(seconds, alive)
+        alive = math.ceil(alive / 2)
+    return total / (total_steps * seconds[1])
+
+
+def _interpolated(seconds: Mapping[int, float], copies: int) -> float:
+    if copies in seconds or len(seconds) == 1:
+        return seconds.get(copies, seconds[1])
+    points = sorted(seconds)
+    below = max(point for point in points[:-1] if point < copies)
+    above = points[points.index(below) + 1]
+    slope = (seconds[above] - seconds[below]) / (above - below)
+    return seconds[below] + max(0.0, slope) * (copies - below)
+
+
+def _step_seconds(engine: "TrainingEngine", batch: Sequence[Example], copies: int) -> float:
+    """The fastest of a few, after one that is not counted."""
+    slots = [engine.bank.acquire() for _ in range(copies)]
+    try:
+        return min([_timed(engine, batch, slots) for _ in range(1 + _REPEATS)][1:])
+    finally:
+        for slot in slots:
+            engine.bank.release(slot)
+
+
+def _timed(engine: "TrainingEngine", batch: Sequence[Example], slots: Sequence[int]) -> float:
+    started = time.perf_counter()
+    items = [(example, index) for index in range(len(slots)) for example in batch]
+    counted = sum(example.loss_tokens for example in batch)
+    sums = engine.passes.backward(items, slots, [counted] * len(slots))
+    engine.bank.take_grads()
+    sums.tolist()  # waits for the device
+    return time.perf_counter() - started

@@ -1,0 +1,106 @@
+"""Whether a job sweeps its learning rate, on which rows, and what its history says of that."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from osora_core.data import Example
+from osora_core.errors import OutOfSlots
+from osora_core.training import JobSpec, TrainingEngine, TrainingJob
+from osora_core.training.sweep import choice_of, hold_back
+from osora_core.training.throughput import CHEAP
+from registry.jobs import Attempt
+from worker.spec import leaves_rate_open, sweep_specs, training_spec, wants_sweep
+from worker.threads import EngineThread
+
+MakeJob = Callable[[JobSpec, Sequence[Example]], TrainingJob]
+# Fewer rows tell noise from learning too badly to choose unasked.
+ENOUGH_TO_CHOOSE = 20
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The specs to train, and for an "auto" rate why it is these."""
+
+    specs: list[JobSpec]
+    why: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def to_event(self) -> dict[str, Any]:
+        """For programs: the spec, or all of a sweep's, and for an "auto" rate how it was decided."""
+        specs = [spec.to_dict() for spec in self.specs]
+        return (specs[0] if len(specs) == 1 else {"sweep": specs}) | ({"auto": self.data} if self.data else {})
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A job's rows: those it trains on, and those that a sweep chooses by; `held_back`: whether these were training
+    rows."""
+
+    train: Sequence[Example]
+    choice: Sequence[Example] = ()
+    held_back: bool = False
+
+    @classmethod
+    def of(cls, specs: Sequence[JobSpec], train: Sequence[Example], valid: Sequence[Example], seed: int) -> "Rows":
+        """A sweep chooses by the validation file's rows, or by training rows that no member trains on."""
+        if len(specs) == 1:
+            return cls(train)
+        if valid:
+            return cls(train, choice_of(valid, seed), held_back=False)
+        rest, held = hold_back(train, seed)
+        return cls(rest, held, held_back=True)
+
+
+def decide(
+    attempt: Attempt,
+    train: Sequence[Example],
+    valid: Sequence[Example],
+    job: MakeJob,
+    engine: EngineThread,
+    at_most: int,
+) -> Decision:
+    """What the job trains: one spec, or up to `at_most` as a sweep.
+
+    A tenant who asks for a sweep gets it. A rate that is left to us is swept where that is cheap, which the engine
+    measures; else it is the default.
+    """
+    hyperparameters, osora, seed = attempt.hyperparameters, attempt.osora, attempt.seed
+    single = training_spec(hyperparameters, osora, rows=len(train), seed=seed)
+    asked = wants_sweep(osora)
+    if not asked and not leaves_rate_open(hyperparameters, osora):
+        return Decision([single])
+    grid = sweep_specs(single, osora, at_most)
+    rows = Rows.of(grid, train, valid, seed)
+    # Rows that are held back may change how many epochs or rows a batch "auto" is.
+    fewer = training_spec(hyperparameters, osora, rows=len(rows.train), seed=seed)
+    specs = sweep_specs(fewer, osora, at_most)
+    if asked:
+        return Decision(specs)
+    cost, reason = _cost(job(specs[0], rows.train), len(specs), len(rows.choice), engine)
+    sweeps = cost is not None and cost <= CHEAP
+    return Decision(specs if sweeps else [single], reason, {"sweep": sweeps, "cost": cost, "limit": CHEAP})
+
+
+def _cost(job: TrainingJob, members: int, choice: int, engine: EngineThread) -> tuple[float | None, str]:
+    """What a sweep takes over what a single job takes, None where that is not to be known, and a reason in words."""
+    if members == 1:
+        return None, "the default, as this worker trains one job at a time"
+    if choice < ENOUGH_TO_CHOOSE:
+        return None, f"the default, as {choice} rows are too few to choose by"
+
+    def measure(e: TrainingEngine) -> float | None:
+        return None if e.jobs else e.throughput.cost_of_sweep(e, job.next_batch(), members, job.total_steps)
+
+    try:
+        cost = engine.call(measure)
+    except OutOfSlots:
+        return None, f"the default, as the worker has no room for a sweep of {members}"
+    if cost is None:
+        return None, "the default, as the worker trains other jobs already"
+    if cost <= CHEAP:
+        return cost, f"a sweep of {members} takes {cost:.1f} times as long as a single job here"
+    return (
+        cost,
+        f"the default, as a sweep of {members} would take at least {cost:.1f} times as long as a single job here",
+    )
