@@ -38,12 +38,13 @@ class InferenceEngine:
 
     `rows` requests run at once; further ones wait, tenants sharing the rows fairly. `adapters` lie in the bank at
     once, at least one for each row, so that no request ever waits for a slot. Sequences that decode fill pool rows
-    [0, decoding), those still reading their prompt the rows behind.
+    [0, decoding), those still reading their prompt the rows behind. A `brief` engine is for a few texts: it leaves the
+    model's weights where they are and prepares nothing.
     """
 
     def __init__(
         self, runtime: Runtime, *, rows: int = 32, adapters: int = 256, max_length: int | None = None,
-        prefill_tokens: int = 2048,
+        prefill_tokens: int = 2048, brief: bool = False,
     ) -> None:  # fmt: skip
         self.runtime = runtime
         self.max_length = min(max_length or runtime.max_length, runtime.max_length, _window(runtime))
@@ -52,7 +53,7 @@ class InferenceEngine:
         self.pool = KVPool(
             runtime.model.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device
         )
-        self._execution = execution.choose(runtime, self.pool, bank)
+        self._execution = execution.choose(runtime, self.pool, bank, brief=brief)
         self.prefill_tokens = prefill_tokens
         self.vocabulary = int(runtime.model.config.vocab_size)
         self._waiting = FairQueue()

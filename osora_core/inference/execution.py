@@ -42,9 +42,10 @@ class Execution(Protocol):
         """Logits [B, V] after one more token for each of the first B rows; valid until the next call."""
 
 
-def choose(runtime: Runtime, pool: KVPool, bank: Bank) -> Execution:
-    """The fastest execution that computes this model on its device."""
-    return Packed(runtime, pool, bank) if PackedDecoder.supports(runtime) else Padded(runtime, pool, bank)
+def choose(runtime: Runtime, pool: KVPool, bank: Bank, *, brief: bool) -> Execution:
+    """The fastest execution that computes this model on its device; a brief one compiles and captures nothing."""
+    packed = PackedDecoder.supports(runtime) and not brief
+    return Packed(runtime, pool, bank) if packed else Padded(runtime, pool, bank)
 
 
 class Padded:

@@ -43,7 +43,7 @@ def sample(job: TrainingJob, runtime: Runtime, row: Tensor) -> Samples:
     adapter = AdapterRow(f"{job.id}@{job.step}", row, job.spec.rank)
     rows, params = len(job.prompts), SamplingParams(max_tokens=job.sample_tokens)
     length = max(map(len, job.prompts)) + job.sample_tokens
-    engine = InferenceEngine(runtime, rows=rows, adapters=rows, max_length=length)
+    engine = InferenceEngine(runtime, rows=rows, adapters=rows, max_length=length, brief=True)
     for index, prompt in enumerate(job.prompts):
         engine.add(Request(str(index), tuple(prompt), params, adapter=adapter))
     texts = [""] * rows

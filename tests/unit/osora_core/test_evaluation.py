@@ -4,7 +4,7 @@ import pytest
 
 from osora_core.adapter import Adapter
 from osora_core.data import Example
-from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams
+from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams, execution
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from tests.support.inference import run
@@ -72,6 +72,26 @@ def test_samples_are_what_the_adapter_would_say(runtime: Runtime, examples: list
         assert samples.texts == tuple(found[str(index)].text for index in range(3))
         assert all(result.tokens <= 5 for result in found.values())
     assert recorder.samples[0].texts != recorder.samples[-1].texts
+
+
+def test_sampling_leaves_the_weights_where_training_has_them(
+    runtime: Runtime, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a serving engine would lay them out anew, and capture graphs, at every evaluation."""
+
+    class Refusing:
+        def __init__(self, *_: object) -> None:
+            raise AssertionError("the weights were laid out for serving")
+
+    monkeypatch.setattr(execution.PackedDecoder, "supports", lambda _: True)
+    monkeypatch.setattr(execution, "Packed", Refusing)
+    recorder, engine = Recorder(), TrainingEngine(runtime, max_jobs=1)
+    prompts = [examples[0].tokens[:5]]
+    engine.add(TrainingJob("a", JobSpec(epochs=1, batch_size=22, rank=16), examples, recorder, prompts=prompts))
+    while engine.step():
+        pass
+    assert recorder.error is None
+    assert [samples.step for samples in recorder.samples] == [0, 1]
 
 
 def test_a_resumed_job_does_not_say_it_again(runtime: Runtime, examples: list[Example]) -> None:
