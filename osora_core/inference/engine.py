@@ -18,6 +18,7 @@ from osora_core.inference.slots import AdapterSlots
 from osora_core.inference.text import TextStream
 from osora_core.runtime import Runtime
 
+_Reason = Literal["stop", "length"] | None
 # Rows of logits that prompt log-probabilities are computed from at a time.
 _SCORED_POSITIONS = 128
 
@@ -216,7 +217,7 @@ class InferenceEngine:
         scores = (*sequence.prompt_scores, *own)
         sequence.prompt_scores = []
 
-        def output(text: str, finish_reason: Literal["stop", "length"] | None = None) -> Output:
+        def output(text: str, finish_reason: _Reason = None) -> Output:
             return Output(request.id, text, count, finish_reason, scores, sequence.queued_seconds)
 
         if ends:

@@ -43,6 +43,18 @@ def solo(runtime: Runtime, request: Request) -> Result:
     return run(InferenceEngine(runtime, rows=1, adapters=1), [request])[request.id]
 
 
+def agree(one: Result, other: Result, *, noise: float) -> None:
+    """The same tokens and log-probabilities but for `noise` in nats, up to where two tokens are as likely."""
+    assert one.error is None
+    assert other.error is None
+    for a, b in zip(one.scores, other.scores, strict=False):
+        assert (a.logprob is None) == (b.logprob is None)
+        assert abs((a.logprob or 0.0) - (b.logprob or 0.0)) <= noise
+        if a.token != b.token:
+            return
+    assert (one.text, one.tokens, one.reason) == (other.text, other.tokens, other.reason)
+
+
 def prompt(runtime: Runtime, index: int) -> tuple[int, ...]:
     """One of many short conversations, of different lengths."""
     renderer = Renderer(runtime.tokenizer, runtime.max_length)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import basis, quality, training
+from benchmarks import basis, quality, serving, training
 from benchmarks.learners import Diverged, Learned, Osora, Peer, lora, vera
 from benchmarks.report import Report
 from osora_core import attention
@@ -19,6 +19,25 @@ from tests.support.tiny_models import make_model
 from tests.unit.benchmarks.conftest import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+
+
+def test_serving(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(serving.BATCHES, "cpu", (1, 4))
+    monkeypatch.setattr(serving, "DECODE_STEPS", 4)
+    monkeypatch.setattr(serving, "CLIENTS", 4)
+    written = run(
+        serving, "--base", make_base(tmp_path / "base"), "--rank", 8, "--parts", "decoding", "served", "registered",
+        "--registered", 40, "--requests", 8, "--rounds", 1, "--repeats", 1, "--threads", 1,
+    )  # fmt: skip
+    assert not any("failed" in row for row in written["rows"])
+    rows = {(row["case"], row.get("registered"), row.get("batch")): row for row in written["rows"]}
+    assert rows["a full bank", 40, 4]["adapters"] == 4
+    assert rows["adapters of rank 8", None, 4]["ttft_p95_ms"] > 0
+    values = {target["name"]: target["value"] for target in written["targets"]}
+    wrong = next(value for name, value in values.items() if name.startswith("wrong answers among"))
+    assert wrong == 0
+    assert values["40 registered against one"] > 0
+    assert values["32 adapters against transformers' static generate"] is None  # was not asked for
 
 
 def test_basis(run: Run) -> None:

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from osora_core import canary
-from osora_core.basis import BasisCache
+from osora_core.basis import BasisCache, fingerprint_base
 from osora_core.data import Example, Renderer
 from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec
+from tests.support.inference import adapter, agree, run, solo
 from tests.unit.osora_core.conftest import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -55,15 +56,66 @@ def test_mixed_batches_on_a_gpu_answer_as_alone(runtimes: tuple[Runtime, Runtime
     adapters = [recorder.adapter for recorder in train(gpu, rows(gpu), *SPECS)]
     prompt = tuple(Renderer(gpu.tokenizer, gpu.max_length).prompt(QUESTION))
     requests = [Request("bare", prompt, SamplingParams(max_tokens=8))]
-    for index, adapter in enumerate(adapters):
-        assert adapter is not None
-        row = AdapterRow(str(index), adapter.to_row(gpu.basis), adapter.rank)
+    for index, trained in enumerate(adapters):
+        assert trained is not None
+        row = AdapterRow(str(index), trained.to_row(gpu.basis), trained.rank)
         requests.append(Request(str(index), prompt, SamplingParams(max_tokens=8), row))
     alone = {}
     for request in requests:
         alone |= answers(gpu, request)
     assert answers(gpu, *requests) == alone
     assert len(set(alone.values())) > 1
+
+
+def requests(runtime: Runtime, count: int) -> list[Request]:
+    """With and without adapters, short and longer than what is captured of prompts."""
+    params = SamplingParams(max_tokens=12, logprobs=True)
+    rows = [None, *(adapter(runtime, f"a{seed}", seed) for seed in range(9))]
+    return [
+        Request(
+            f"r{i}", tuple(10 + (7 * i + j) % 3000 for j in range((5, 40, 300, 700)[i % 4] + i)), params, rows[i % 10]
+        )
+        for i in range(count)
+    ]
+
+
+def test_captured_steps_stay_right_over_joins_leaves_loads_and_evictions(runtimes: tuple[Runtime, Runtime]) -> None:
+    """More requests than rows, more adapters than slots: what was captured first reads what was loaded last."""
+    _, gpu = runtimes
+    wanted = requests(gpu, 30)
+    engine = InferenceEngine(gpu, rows=5, adapters=5, prefill_tokens=900)
+    engine.warm_up()
+    mixed = run(engine, wanted)
+    for request in wanted:
+        agree(mixed[request.id], solo(gpu, request), noise=0.3)
+    assert len({result.text for result in mixed.values()}) > 10
+
+
+def test_a_new_version_in_the_same_slot_is_what_the_next_request_gets(runtimes: tuple[Runtime, Runtime]) -> None:
+    _, gpu = runtimes
+    engine = InferenceEngine(gpu, rows=1, adapters=1)
+    params = SamplingParams(max_tokens=6, logprobs=True)
+    for version in range(3):
+        request = Request("r", (11, 12, 13), params, adapter(gpu, f"a@{version}", version))
+        agree(run(engine, [request])["r"], solo(gpu, request), noise=0.3)
+
+
+def test_a_gpu_says_what_a_cpu_says(runtimes: tuple[Runtime, Runtime]) -> None:
+    cpu, gpu = runtimes
+    for request in requests(cpu, 8):
+        agree(solo(gpu, request), solo(cpu, request), noise=0.5)
+
+
+def test_the_bare_base_is_untouched_by_being_laid_out(runtimes: tuple[Runtime, Runtime]) -> None:
+    """The weights are views of larger ones: every bit is where it was, and no weight is in memory twice."""
+    _, gpu = runtimes
+    before = fingerprint_base(gpu.model)
+    allocated = torch.cuda.memory_allocated()
+    engine = InferenceEngine(gpu, rows=1, adapters=1, max_length=16)
+    spent = torch.cuda.memory_allocated() - allocated
+    assert fingerprint_base(gpu.model) == before == fingerprint_base(runtimes[0].model)
+    assert spent < gpu.bytes / 2
+    assert engine.max_length == 16
 
 
 def test_the_canary_holds_on_a_gpu(runtimes: tuple[Runtime, Runtime]) -> None:
