@@ -113,6 +113,7 @@ class Adapter(TypedDict, total=False):
     parameters: int
     created_at: int
     job_id: str
+    step: int | None  # of its job: the one whose state it is
     sha256: str
 
 

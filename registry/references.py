@@ -7,7 +7,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry import adapters
-from registry.errors import NotFound
+from registry.context import Registry
+from registry.errors import Conflict, NotFound
 from registry.ids import checkpoint_id, checkpoint_name, parse_checkpoint
 from registry.models import Adapter, Checkpoint, Job
 from registry.tenants import Principal
@@ -98,3 +99,31 @@ def refer(session: Session, principal: Principal, id_or_name: str, *, param: str
         code="checkpoint_not_found",
         next_action=f"call {names[-1]!r}" if names else "list the job's checkpoints; after a week they are gone",
     )
+
+
+def delete(registry: Registry, principal: Principal, id_or_name: str) -> str:
+    """Deletes an adapter or a checkpoint, row and bytes, and returns its id.
+
+    Raises `NotFound` as `refer` does, and `Conflict` while a live job needs it: one that begins with it, or a
+    checkpoint's own.
+    """
+    if parse_checkpoint(id_or_name) is None:
+        return adapters.delete(registry, principal, id_or_name).id
+    with registry.transaction() as session:
+        ref = refer(session, principal, id_or_name)
+        job = session.scalars(select(Job).where(Job.id == ref.job_id).with_for_update()).one()
+        checkpoint = session.scalars(select(Checkpoint).where(Checkpoint.id == ref.id).with_for_update()).one_or_none()
+        user = adapters.live_users(session, [ref.id]).get(ref.id)
+        user = user if job.is_terminal else job.id
+        if user is not None:
+            raise Conflict(
+                f"checkpoint {id_or_name!r} is needed by the job {user}, which has not ended",
+                code="checkpoint_in_use",
+                next_action=f"wait for {user} or cancel it",
+            )
+        if checkpoint is not None:
+            session.delete(checkpoint)
+    for key in (ref.object_key, checkpoint.object_key if checkpoint else None):
+        if key is not None:
+            registry.store.delete(key)
+    return ref.id

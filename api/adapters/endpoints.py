@@ -15,7 +15,7 @@ from api.generate.target import Target
 from api.schemas import Deleted, ListPage, errors
 from registry import adapters
 from registry.context import Registry
-from registry.references import AdapterRef, refer
+from registry.references import AdapterRef, delete, refer
 from registry.tenants import Principal
 
 router = APIRouter(prefix="/adapters", tags=["adapters"])
@@ -79,8 +79,11 @@ def get_adapter(adapter: IdOrName, session: ReadSessionDep, principal: ReaderDep
 
 @router.delete("/{adapter:path}", summary="Delete an adapter", responses=errors(401, 403, 404, 409))
 def delete_adapter(adapter: IdOrName, registry: RegistryDep, principal: WriterDep) -> Deleted:
-    """Deletes an adapter for good; calls of it fail from now on. Not while a live job begins with it."""
-    return Deleted(id=adapters.delete(registry, principal, adapter).id, object="adapter")
+    """Deletes an adapter, or a checkpoint of a job that has ended, for good; calls of it fail from now on.
+
+    Not while a live job begins with it. The checkpoints of an adapter's job are not deleted with it.
+    """
+    return Deleted(id=delete(registry, principal, adapter), object="adapter")
 
 
 def _refer(registry: Registry, principal: Principal, id_or_name: str) -> AdapterRef:

@@ -174,13 +174,13 @@ def test_every_checkpoint_can_be_called_as_soon_as_it_is_told_of(service: Servic
     """By the name in its event while the job runs, then all that are listed, by id, and the adapter itself."""
     sdk = service.sdk
     valid = sdk.files.upload(dataset(tmp_path / "valid.jsonl", "Rome", rows=4))["id"]
-    train = dataset(tmp_path / "train.jsonl", "Rome", rows=64)
+    train = dataset(tmp_path / "train.jsonl", "Rome")
     osora = {"early_stopping_patience": 3}
-    job_id = submit(sdk, train, epochs=10, suffix="rome", validation_file=valid, osora=osora)
+    job_id = submit(sdk, train, epochs=8, suffix="rome", validation_file=valid, osora=osora)
     seconds = []
     for event in sdk.jobs.events(job_id):
         # Those within an epoch may be superseded by now.
-        if event["message"].startswith("Checkpoint created") and event["data"]["step"] % 8 == 0:
+        if event["message"].startswith("Checkpoint created") and event["data"]["step"] % 3 == 0:
             asked_at = time.monotonic()
             receipt = answer(sdk, event["data"]["model"])["receipt"]
             seconds.append(time.monotonic() - asked_at)
@@ -191,17 +191,26 @@ def test_every_checkpoint_can_be_called_as_soon_as_it_is_told_of(service: Servic
     job = sdk.jobs.get(job_id)
     assert job["status"] == "succeeded", job
     checkpoints = sdk.jobs.checkpoints(job_id, limit=100)
-    epochs = [c["step_number"] for c in checkpoints if c["step_number"] % 8 == 0]
-    assert epochs == list(range(job["osora"]["step"], 0, -8))
-    losses = {c["step_number"]: c["metrics"]["full_valid_loss"] for c in checkpoints if c["step_number"] % 8 == 0}
+    epochs = [c["step_number"] for c in checkpoints if c["step_number"] % 3 == 0]
+    assert epochs == list(range(job["osora"]["step"], 0, -3))
+    losses = {c["step_number"]: c["metrics"]["full_valid_loss"] for c in checkpoints if c["step_number"] % 3 == 0}
     adapter = sdk.adapters.get(job["fine_tuned_model"])
     assert adapter["step"] == min(losses, key=lambda step: (losses[step], step))
     texts = {c["step_number"]: answer(sdk, c["id"])["text"] for c in checkpoints}
     kept = answer(sdk, adapter["id"])
     assert (kept["text"], kept["receipt"]["step"]) == (texts[adapter["step"]], adapter["step"])
     with pytest.raises(OsoraAPIError, match="has kept those of step") as refused:
-        answer(sdk, checkpoints[0]["fine_tuned_model_checkpoint"].rpartition("-")[0] + "-3")
+        answer(sdk, checkpoints[0]["fine_tuned_model_checkpoint"].rpartition("-")[0] + "-1")
     assert refused.value.status == 404
+    # Another job goes on from one of them, named as its model.
+    begun_with = checkpoints[0]["fine_tuned_model_checkpoint"]
+    next_one = sdk.jobs.create(begun_with, sdk.files.upload(train)["id"], hyperparameters={"n_epochs": 1}, seed=2)
+    more = finish(sdk, next_one["id"])
+    assert (more["status"], more["model"]) == ("succeeded", "osora-tiny"), more
+    assert answer(sdk, more["fine_tuned_model"])["text"] == "Rome"
+    sdk.adapters.delete(begun_with)
+    with pytest.raises(OsoraAPIError, match="has kept those of step"):
+        answer(sdk, begun_with)
 
 
 def worker(service: Service) -> psutil.Process:

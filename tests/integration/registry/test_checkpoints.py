@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import select
 
-from registry import jobs, retention
+from registry import jobs, references, retention
 from registry.context import Registry
-from registry.errors import NotFound
+from registry.errors import Conflict, NotFound
 from registry.jobs import CheckpointRef
 from registry.models import Checkpoint, Job
 from registry.references import AdapterRef, refer
@@ -83,6 +83,37 @@ def test_one_that_is_gone_names_those_that_are_there(registry: Registry, princip
         assert refused.value.next_action == f"call '{name}3'"
     with pytest.raises(NotFound, match=r"no checkpoint 'ftckpt_0123456789abcdef_1'$"):
         resolve(registry, principal, "ftckpt_0123456789abcdef_1")
+
+
+def test_one_of_a_job_that_has_ended_can_be_deleted(
+    registry: Registry, principal: Principal, stranger: Principal
+) -> None:
+    job = submit(registry, principal)
+    attempt = claim(registry, job)
+    with registry.transaction() as session:
+        for step in (1, 2):
+            record_checkpoint(session, attempt, step)
+    for found in kept(registry, job).values():
+        for key in filter(None, found):
+            registry.store.put(key, b"x")
+    one, two = (f"ftckpt_{job.id[-16:]}_{step}" for step in (1, 2))
+    with pytest.raises(Conflict, match=job.id):
+        references.delete(registry, principal, one)
+    with registry.transaction() as session:
+        jobs.release(session, attempt, "over")
+    with registry.transaction() as session:
+        jobs.cancel(session, principal, job.id)
+    follower = submit(registry, principal, from_adapter=two)
+    with pytest.raises(NotFound):
+        references.delete(registry, stranger, one)
+    with pytest.raises(Conflict, match=follower.id) as refused:
+        references.delete(registry, principal, two)
+    assert refused.value.code == "checkpoint_in_use"
+    assert references.delete(registry, principal, resolve(registry, principal, one).name) == one
+    assert set(kept(registry, job)) == {2}
+    assert {found.key for found in registry.store.list("checkpoints")} == set(kept(registry, job)[2])
+    with pytest.raises(NotFound, match="those of step 2"):
+        references.delete(registry, principal, one)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
