@@ -38,6 +38,12 @@ class Bank:
             view.grad = None
         return grads
 
+    def put_grads(self, grads: Tensor) -> None:
+        """Gradients [n, P] for the next `take_grads`, in place of those that backward passes left."""
+        columns = torch.split(grads, [view.shape[1] for view in self._views], dim=1)
+        for view, part in zip(self._views, columns, strict=True):
+            view.grad = part
+
     @property
     def capacity(self) -> int:
         return self.values.shape[0] - 1

@@ -221,12 +221,13 @@ def find_targets(model: nn.Module, targets: str | Iterable[str]) -> dict[str, nn
 
 
 def compute_basis(model: nn.Module, targets: str | Sequence[str], rank: int, base_fingerprint: str) -> Basis:
-    """Decompose every targeted weight of `model` where it lies."""
+    """Decompose every targeted weight of `model`, one after the other on the GPU if there is one."""
     factors = {}
     with torch.no_grad():
         for name, module in find_targets(model, targets).items():
             dtype = None if is_plain(cast(Tensor, module.weight)) else compute_dtype(model)
-            factors[name] = compute_factors(dense_weight(module), rank, dtype)
+            weight = dense_weight(module)
+            factors[name] = compute_factors(weight.cuda() if torch.cuda.is_available() else weight, rank, dtype)
     return Basis(factors, base_fingerprint, rank)
 
 

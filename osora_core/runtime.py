@@ -78,6 +78,11 @@ class Runtime:
         return logits
 
     @property
+    def is_whole(self) -> bool:
+        """Whether this process holds all of the weights: whoever computes with them other than here must know."""
+        return True
+
+    @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 

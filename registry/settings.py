@@ -5,9 +5,9 @@ import secrets
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     worker_jobs: int = Field(default=8, ge=1)
     """Jobs that one worker trains at once."""
 
+    worker_devices: int = Field(default=1, ge=1)
+    """GPUs of its host that one worker spreads each step over (processes, on a CPU); more than one takes one base."""
+    worker_shard_base: bool = False
+    """Whether each of a worker's devices holds a part of the base's layers only: for one that does not fit a device."""
+
     basis_rank: int = Field(default=128, ge=1)
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
     maintenance_seconds: float = Field(default=1, gt=0)
@@ -112,6 +117,22 @@ class Settings(BaseSettings):
         if len(set(names)) != len(names):
             raise ValueError(f"{value!r} names a base twice; give each base a name of its own")
         return value
+
+    @model_validator(mode="after")
+    def _devices_and_bases_fit(self) -> Self:
+        if self.worker_devices > 1 and len(self.base_paths) > 1:
+            raise ValueError(
+                f"OSORA_WORKER_DEVICES is {self.worker_devices}, which takes one base a worker, and OSORA_BASES names "
+                f"{len(self.base_paths)}: start a worker of its own, with one base in OSORA_BASES, for each"
+            )
+        if self.worker_shard_base and self.worker_devices == 1:
+            raise ValueError("OSORA_WORKER_SHARD_BASE needs OSORA_WORKER_DEVICES of at least 2")
+        return self
+
+    @property
+    def worker_slots(self) -> int:
+        """As many again as jobs, for the further members of sweeps: a job never waits for a sweep to end."""
+        return 2 * self.worker_jobs
 
     @property
     def base_paths(self) -> dict[str, str]:

@@ -4,19 +4,25 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import signals
 from transformers.utils import logging as transformers_logging
 
+from osora_core.bank import Bank
 from osora_core.basis import BasisCache
 from osora_core.runtime import Runtime, set_threads
+from osora_core.training.distributed import SharedPasses
+from osora_core.training.passes import Passes
 from registry.context import Registry
 from registry.outbox import train_queue
 from registry.publisher import Publisher
 from registry.settings import get_settings
 from worker.app import add_tasks, create_app
 from worker.bases import StoredBases
+from worker.followers import FollowerProcesses, spread
 from worker.node import Node
 
 logger = logging.getLogger("worker")
@@ -30,13 +36,21 @@ def main() -> None:
     set_threads(1)
     with Registry.open(settings) as registry:
         cache = BasisCache(settings.data_dir / "cache", StoredBases(registry.store))
-        runtimes = {
-            name: Runtime.load(name, cache, path=path, device=settings.device, rank=settings.basis_rank)
-            for name, path in settings.base_paths.items()
-        }
+        others: FollowerProcesses | None = None
+        passes: Callable[[Runtime, Bank, int], Passes] = Passes
+        if settings.worker_devices > 1:
+            runtime, others = spread(settings, cache)
+            runtimes = {runtime.name: runtime}
+            passes = partial(SharedPasses, followers=others.followers)
+        else:
+            runtimes = {
+                name: Runtime.load(name, cache, path=path, device=settings.device, rank=settings.basis_rank)
+                for name, path in settings.base_paths.items()
+            }
         publisher = Publisher(settings.broker_url)
         # SIGTERM to ourselves is how Celery is told to stop from another thread.
-        node = Node(registry, runtimes, publisher, on_failure=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        end = partial(os.kill, os.getpid(), signal.SIGTERM)
+        node = Node(registry, runtimes, publisher, on_failure=end, passes=passes)
         app = create_app(settings)
         add_tasks(app, node)
 
@@ -49,6 +63,8 @@ def main() -> None:
             node.drain()
 
         node.start()
+        if others is not None:
+            others.watch(node.fail)
         worker = app.Worker(
             pool="threads",
             concurrency=settings.worker_jobs,
@@ -62,6 +78,8 @@ def main() -> None:
         )
         worker.start()
         ended = node.stop()
+        if others is not None:
+            others.stop()
         publisher.close()
     code = 1 if node.failed else worker.exitcode or 0
     if not ended:

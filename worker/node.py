@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from osora_core.bank import Bank
 from osora_core.runtime import Runtime
 from osora_core.training import TrainingEngine
+from osora_core.training.passes import Passes
 from registry import jobs, outbox, retention, workers
 from registry.context import Registry
 from registry.jobs import Attempt
@@ -28,7 +30,8 @@ _ENGINE_STOP_SECONDS = 3.0
 class Node:
     """Runs jobs of the bases in `runtimes`. `train` is called on one thread a job; a base has one engine thread.
 
-    `on_failure` is called when an engine fails as a whole; the process should then drain and begin anew.
+    `on_failure` is called when an engine fails as a whole; the process should then drain and begin anew. `passes` is
+    how the engines run the model.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Node:
         runtimes: Mapping[str, Runtime],
         publisher: Publisher,
         on_failure: Callable[[], None],
+        passes: Callable[[Runtime, Bank, int], Passes] = Passes,
     ) -> None:
         settings = registry.settings
         self.registry = registry
@@ -52,8 +56,7 @@ class Node:
         self._renewed_at = 0.0
         self._announced = False
         self._engines = {
-            # As many slots again, for the further members of sweeps: a job never waits for a sweep to end.
-            base: EngineThread(TrainingEngine(runtime, max_jobs=2 * settings.worker_jobs), self._engine_failed)
+            base: EngineThread(TrainingEngine(runtime, max_jobs=settings.worker_slots, passes=passes), self.fail)
             for base, runtime in runtimes.items()
         }
         self._identities = {
@@ -165,7 +168,8 @@ class Node:
                     jobs.reconcile(session, base, older_than)
         self._announced = True
 
-    def _engine_failed(self) -> None:
+    def fail(self) -> None:
+        """This process is not to be trusted any more: drain, and have it end."""
         self.failed = True
         self.drain()
         self._on_failure()

@@ -14,7 +14,7 @@ from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.evaluation import evaluate, sample
 from osora_core.training.job import Outcome, Progress, TrainingJob
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
-from osora_core.training.passes import Item, Passes
+from osora_core.training.passes import TOKEN_BUDGET, Item, Passes
 from osora_core.training.throughput import Throughput
 
 
@@ -37,7 +37,7 @@ class TrainingEngine:
         runtime: Runtime,
         *,
         max_jobs: int = 8,
-        token_budget: int = 8192,
+        token_budget: int = TOKEN_BUDGET,
         passes: Callable[[Runtime, Bank, int], Passes] = Passes,
     ) -> None:
         self.runtime = runtime
@@ -52,7 +52,8 @@ class TrainingEngine:
     def add(self, job: TrainingJob) -> None:
         """Let a job join at the next step. Raises OutOfSlots when full, UserError for a spec this base cannot train or
         a checkpoint that belongs to another job."""
-        basis, spec = self.runtime.basis, job.spec
+        runtime, spec = self.runtime, job.spec
+        basis = runtime.basis
         if spec.rank > basis.rank:
             raise UserError(f"rank {spec.rank} is above this base's basis rank {basis.rank}", param="osora.rank")
         unknown = set() if spec.target_modules == "all-linear" else set(spec.target_modules) - set(basis.target_modules)
@@ -61,6 +62,12 @@ class TrainingEngine:
                 f"this base has no module {sorted(unknown)[0]!r}",
                 param="osora.target_modules",
                 next_action=f"choose from {', '.join(basis.target_modules)}",
+            )
+        if job.prompts and not runtime.is_whole:
+            raise UserError(
+                "samples need a base that lies on one device, and this worker's is sharded",
+                param="osora.sample_prompts",
+                next_action="submit the job without them",
             )
         state = job.resume
         if state is not None and state.identity != job.identity(basis):

@@ -11,6 +11,9 @@ from osora_core.data import Example, pad, split_by_tokens
 from osora_core.linear import runs, use_slots
 from osora_core.runtime import Runtime
 
+TOKEN_BUDGET = 8192
+"""Tokens, padding included, that go through the model at once."""
+
 Item = tuple[Example, int]
 """A row, and which job it belongs to: an index into the slots that come with it."""
 
@@ -18,7 +21,7 @@ Item = tuple[Example, int]
 class Passes:
     """The model and the bank whose rows are trained; groups of rows stay within `token_budget` tokens."""
 
-    def __init__(self, runtime: Runtime, bank: Bank, token_budget: int) -> None:
+    def __init__(self, runtime: Runtime, bank: Bank, token_budget: int = TOKEN_BUDGET) -> None:
         self.runtime = runtime
         self.bank = bank
         self.token_budget = token_budget

@@ -1,0 +1,200 @@
+"""Training on several devices of one host: each step's rows are shared out, the vectors' gradients come together.
+
+One process a device. The leader owns the engine: jobs, optimizer, observers, checkpoints. Followers hold the base and
+its basis and nothing of any job: for a step each gets the vectors, its share of the rows and what losses are divided
+by, and gives back gradients, a few megabytes a job. So a step's result is the one that a single device computes, but
+for the order in which floating-point numbers are summed.
+
+Tensors travel over `torch.distributed` (gloo between CPUs, NCCL between GPUs). What to do is a line of JSON on a
+follower's standard input: an idle follower waits without a time-out, and ends when its leader does.
+
+A base that does not fit one device has its decoder layers sharded (FSDP2): every process keeps a part of each weight
+and all gather the layer that they compute. Embeddings, output head and basis stay whole on every device; of a
+Llama-8B-shaped base at rank 128 the basis takes 4 %. A gather takes all processes, so whenever the leader runs the
+model by itself, to evaluate for instance, the followers go through it with a single token.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from typing import IO, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from osora_core.bank import Bank
+from osora_core.data import Example, split_by_tokens
+from osora_core.linear import use_slots
+from osora_core.runtime import Runtime
+from osora_core.training.passes import Item, Passes
+
+LEADER = 0
+TIMEOUT = timedelta(minutes=5)
+"""A device that takes longer than this for its part of a step hangs."""
+
+
+def join(rendezvous: str, rank: int, world_size: int, device: torch.device) -> None:
+    """Become one of `world_size` processes that meet at the file `rendezvous`; returns when all are there.
+
+    Raises torch.distributed.DistError if they do not come within TIMEOUT.
+    """
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=f"file://{rendezvous}",
+        rank=rank,
+        world_size=world_size,
+        timeout=TIMEOUT,
+        device_id=device if device.type == "cuda" else None,
+    )
+
+
+class Followers:
+    """The leader's side: `streams` are the standard inputs of the followers, in the order of their ranks."""
+
+    def __init__(self, streams: Sequence[IO[str]]) -> None:
+        self._streams = streams
+        self._together = False
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def tell(self, messages: Sequence[dict[str, Any]]) -> None:
+        """Send each follower its message. Raises OSError if one is gone."""
+        for stream, message in zip(self._streams, messages, strict=True):
+            stream.write(json.dumps(message) + "\n")
+            stream.flush()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Meanwhile the followers run the model as often as the leader does, without being asked to come along."""
+        self._together = True
+        try:
+            yield
+        finally:
+            self._together = False
+
+    def come_along(self) -> None:
+        """The leader is about to run the sharded model by itself."""
+        if not self._together:
+            self.tell([{"do": "come_along"}] * len(self))
+
+
+class SharedPasses(Passes):
+    """The leader's passes: rows are shared out by length, so that every process has about the same to do."""
+
+    def __init__(self, runtime: Runtime, bank: Bank, token_budget: int, *, followers: Followers) -> None:
+        super().__init__(runtime, bank, token_budget)
+        self._followers = followers
+
+    def backward(self, items: Sequence[Item], slots: Sequence[int], counted: Sequence[int]) -> Tensor:
+        """As for one device; the gradients that it leaves are those of all of them."""
+        ordered = sorted(items, key=lambda item: len(item[0]), reverse=True)
+        own, *others = (ordered[rank :: 1 + len(self._followers)] for rank in range(1 + len(self._followers)))
+        passes = max(len(split_by_tokens(share, self.token_budget)) for share in (own, *others))
+        common = {
+            "do": "backward",
+            "slots": list(slots),
+            "ranks": self.bank.ranks[list(slots)].tolist(),
+            "counted": list(counted),
+            "passes": passes,
+        }
+        self._followers.tell([{**common, "rows": [_to_json(item) for item in share]} for share in others])
+        dist.broadcast(self.bank.values[list(slots)], LEADER)
+        with self._followers.together():
+            sums = _part(self, own, slots, counted, passes)
+        return _gather(self.bank, slots, sums)
+
+
+def follow(passes: Passes, messages: IO[str]) -> None:
+    """A follower's life: do what the messages say until they end."""
+    for line in messages:
+        message = json.loads(line)
+        if message["do"] == "come_along":
+            _idle_pass(passes)
+            continue
+        slots = message["slots"]
+        values = torch.empty_like(passes.bank.values[slots])
+        dist.broadcast(values, LEADER)
+        for slot, row, rank in zip(slots, values, message["ranks"], strict=True):
+            passes.bank.write(slot, row, rank)
+        items = [_from_json(row) for row in message["rows"]]
+        sums = _part(passes, items, slots, message["counted"], message["passes"])
+        _gather(passes.bank, slots, sums)
+
+
+def _part(passes: Passes, items: Sequence[Item], slots: Sequence[int], counted: Sequence[int], count: int) -> Tensor:
+    """One process's part of a step, in `count` passes: as many as the others make, for the sake of gathers."""
+    sums = Passes.backward(passes, items, slots, counted)
+    for _ in range(count - len(split_by_tokens(items, passes.token_budget))):
+        _idle_pass(passes, backward=True)
+    return sums
+
+
+def _idle_pass(passes: Passes, *, backward: bool = False) -> None:
+    """Run the model for the others' sake, on one token and the bare base."""
+    runtime = passes.runtime
+    zero = torch.zeros(1, 1, dtype=torch.long, device=runtime.device)
+    with torch.set_grad_enabled(backward), use_slots(passes.bank, zero[0]):
+        hidden = runtime.hidden_states(zero)
+    if backward:
+        (0 * hidden.sum()).backward()  # type: ignore[no-untyped-call]
+
+
+def _gather(bank: Bank, slots: Sequence[int], sums: Tensor) -> Tensor:
+    """Add up gradients and sums [2, jobs] of all processes on the leader; returns its sums."""
+    grads = bank.take_grads()
+    whole = torch.cat([grads[list(slots)], sums.T], dim=1)
+    dist.reduce(whole, LEADER)
+    grads[list(slots)] = whole[:, :-2]
+    if dist.get_rank() == LEADER:
+        bank.put_grads(grads)
+    return whole[:, -2:].T
+
+
+def _to_json(item: Item) -> list[Any]:
+    example, owner = item
+    return [example.tokens, [int(counts) for counts in example.mask], example.line, owner]
+
+
+def _from_json(row: list[Any]) -> Item:
+    tokens, mask, line, owner = row
+    return Example(tuple(tokens), tuple(map(bool, mask)), line), owner
+
+
+@dataclass(frozen=True)
+class ShardedRuntime(Runtime):
+    """A runtime whose decoder layers are spread over processes. `before_forward` is called before each run of it."""
+
+    before_forward: Callable[[], None] = field(default=lambda: None)
+
+    @property
+    def is_whole(self) -> bool:
+        return False
+
+    def hidden_states(self, input_ids: Tensor, **kwargs: Any) -> Tensor:
+        self.before_forward()
+        return super().hidden_states(input_ids, **kwargs)
+
+
+def shard(runtime: Runtime, device: torch.device, before_forward: Callable[[], None] = lambda: None) -> ShardedRuntime:
+    """Spread a base that lies in host memory over the devices of all joined processes; each must call this.
+
+    `device` is this process's own. The leader's `before_forward` is `Followers.come_along`.
+    """
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    model: Any = runtime.model
+    for layer in model.base_model.layers:
+        # Each layer is gathered for its own forward and backward and given up after it.
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+    # What is not sharded: embeddings, final norm, output head.
+    for module in (model.base_model.embed_tokens, model.base_model.norm, model.get_output_embeddings()):
+        module.to(device)
+    if hasattr(model.base_model, "rotary_emb"):
+        model.base_model.rotary_emb.to(device)
+    own = {f.name: getattr(runtime, f.name) for f in fields(Runtime)}
+    return ShardedRuntime(**{**own, "device": device}, before_forward=before_forward)
