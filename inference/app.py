@@ -108,7 +108,10 @@ def create_app(
 
 
 def _serve(runtime: Runtime, settings: InferenceSettings, store: ArtifactStore, on_death: Callable[[], None]) -> Served:
-    engine = InferenceEngine(runtime, rows=settings.inference_rows, adapters=settings.inference_adapters)
+    engine = InferenceEngine(
+        runtime, rows=settings.inference_rows, adapters=settings.inference_adapters,
+        max_length=settings.inference_max_length,
+    )  # fmt: skip
     engine.warm_up()
     loop = EngineLoop(engine, queue_limit=settings.inference_queue, on_death=on_death)
 

@@ -28,6 +28,9 @@ class InferenceSettings(BaseSettings):
     inference_port: int = Field(default=8100, ge=0, le=65535)
     inference_rows: int = Field(default=32, ge=1)
     """Requests that decode together."""
+    inference_max_length: int = Field(default=8192, ge=2)
+    """Tokens of prompt and answer together, if the base allows so many. Keys and values of as many rows of this length
+    are set aside at the start: 34 GB for 32 rows of a Llama-8B."""
     inference_adapters: int = Field(default=256, ge=1)
     """Adapters that lie in the bank at once."""
     inference_queue: int = Field(default=512, ge=1)

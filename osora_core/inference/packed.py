@@ -28,6 +28,8 @@ if kernels.available():
     from osora_core.kernels.expand import Heads, Tokens, Vectors, embed, gate, heads, residual
 
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+# Rotary embeddings whose angles depend on how long the text is: no table can hold them.
+_ROTARY_BY_LENGTH = ("dynamic", "longrope")
 # What a GPU should have to do: fewer programs than this and a row's attention is split among more of them.
 _PROGRAMS = 256
 _MOST_SPLITS = 16
@@ -82,7 +84,10 @@ class PackedDecoder:
         config: Any = runtime.model.config
         if not kernels.available() or runtime.device.type != "cuda" or config.model_type not in FAMILIES:
             return False
-        for layer in runtime.model.base_model.layers:  # type: ignore[union-attr]
+        model: Any = runtime.model.base_model
+        if model.rotary_emb.rope_type in _ROTARY_BY_LENGTH:
+            return False
+        for layer in model.layers:
             size = layer.self_attn.head_dim
             grouped = _linears(layer)
             if size < 32 or size & (size - 1) or config.hidden_act != "silu":
