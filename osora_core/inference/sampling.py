@@ -64,47 +64,59 @@ class Sampler:
 
 
 def sample(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | OsoraCoreError]:
-    """A token id a row of logits [B, V], or why the row has none. A row's choice depends on nothing but itself."""
+    """A token id a row of logits [B, V], or why the row has none. A row's choice depends on nothing but itself.
+
+    The device is waited for once, at the end.
+    """
     best, chosen = logits.max(dim=-1)
-    # Not finite (an adapter gone astray): -1, found out without a second wait for the device.
-    chosen = torch.where(best.isfinite(), chosen, -1)
-    results: list[int | OsoraCoreError] = chosen.tolist()
-    special = [i for i, s in enumerate(samplers) if results[i] != -1 and (s.adjusts or s.random is not None)]
+    special = [i for i, s in enumerate(samplers) if s.adjusts or s.random is not None]
+    failures: dict[int, OsoraCoreError] = {}
     if special:
-        _choose(logits[special].float(), [samplers[i] for i in special], special, results)
-    for row, token in enumerate(results):
+        rows = _send(special, logits.device)
+        tokens = _choose(logits[rows].float(), [samplers[i] for i in special], special, failures)
+        chosen = chosen.index_copy(0, rows, tokens)
+    # Not finite: an adapter gone astray.
+    found: list[int] = torch.where(best.isfinite(), chosen, -1).tolist()
+    results: list[int | OsoraCoreError] = [*found]
+    for row, token in enumerate(found):
         if token == -1:
             results[row] = CorruptArtifact(
                 "the model's output is not a number",
                 next_action="train the adapter again with a lower learning rate, or call it with a lower strength",
             )
+        elif row in failures:
+            results[row] = failures[row]
     return results
 
 
 def _choose(
-    logits: Tensor, samplers: Sequence[Sampler], rows: Sequence[int], results: list[int | OsoraCoreError]
-) -> None:
-    """Fill `results` at `rows` from their logits [b, V], which are overwritten."""
+    logits: Tensor, samplers: Sequence[Sampler], rows: Sequence[int], failures: dict[int, OsoraCoreError]
+) -> Tensor:
+    """Tokens [b] of logits [b, V], which are overwritten. `failures` takes, by `rows`, why one has none."""
     for index, sampler in enumerate(samplers):
         if sampler.adjusts:
             try:
                 sampler.adjust(logits[index])
             except OsoraCoreError as error:
-                results[rows[index]] = error
-    fine = [i for i, row in enumerate(rows) if not isinstance(results[row], OsoraCoreError)]
-    greedy = [i for i in fine if samplers[i].random is None]
+                failures[rows[index]] = error
+    tokens = logits.argmax(dim=-1)
+    drawn = [i for i, s in enumerate(samplers) if s.random is not None and rows[i] not in failures]
     # Two groups, because a row must not be sorted or not for the sake of another: sums would be rounded otherwise.
-    sorting = [i for i in fine if samplers[i].random is not None and _sorts(samplers[i].params)]
-    drawing = [i for i in fine if samplers[i].random is not None and not _sorts(samplers[i].params)]
-    for group in (sorting, drawing):
+    for group in (
+        [i for i in drawn if _sorts(samplers[i].params)],
+        [i for i in drawn if not _sorts(samplers[i].params)],
+    ):
         if group:
             members = [samplers[i] for i in group]
-            tokens = _draw(distribution(logits[group], [m.params for m in members]), members)
-            for index, token in zip(group, tokens, strict=True):
-                results[rows[index]] = token
-    if greedy:
-        for index, token in zip(greedy, logits[greedy].argmax(dim=-1).tolist(), strict=True):
-            results[rows[index]] = token
+            places = _send(group, logits.device)
+            tokens[places] = _draw(distribution(logits[places], [m.params for m in members]), members)
+    return tokens
+
+
+def _send(values: Sequence[float], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Numbers [n] on the device, without waiting for what it is busy with."""
+    tensor = torch.tensor(values, dtype=dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _sorts(params: SamplingParams) -> bool:
@@ -116,7 +128,7 @@ def distribution(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     leaves (the order of Hugging Face's warpers). All rows have a temperature."""
 
     def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, device=logits.device).unsqueeze(1)
+        return _send(values, logits.device).unsqueeze(1)
 
     logits = logits / column([p.temperature for p in params])
     if any(map(_sorts, params)):
@@ -135,13 +147,13 @@ def distribution(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     return probabilities.masked_fill(probabilities < floor, 0)
 
 
-def _draw(probabilities: Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """A token a row by inversion of the cumulative sum at the request's own next random number."""
-    points = torch.tensor([s.random.random() for s in samplers if s.random is not None], dtype=torch.float64)
+def _draw(probabilities: Tensor, samplers: Sequence[Sampler]) -> Tensor:
+    """A token a row [b] by inversion of the cumulative sum at the request's own next random number."""
+    numbers = [s.random.random() for s in samplers if s.random is not None]
     cumulative = probabilities.double().cumsum(dim=-1)
-    points = points.to(cumulative.device).unsqueeze(1) * cumulative[:, -1:]
-    tokens: list[int] = torch.searchsorted(cumulative, points, right=True).squeeze(1).tolist()
-    return tokens
+    points = _send(numbers, cumulative.device, torch.float64).unsqueeze(1) * cumulative[:, -1:]
+    # A sum that is not a number is found behind the last token; the caller knows such rows.
+    return torch.searchsorted(cumulative, points, right=True).squeeze(1).clamp_(max=probabilities.shape[1] - 1)
 
 
 def score(logits: Tensor, tokens: Sequence[int], top: Sequence[int]) -> list[TokenScore]:

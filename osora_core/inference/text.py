@@ -22,6 +22,8 @@ class TextStream:
         self._ids.append(token)
         piece = self._stream.step(self._backend, token) or ""
         self._decoded += piece
+        if not self._stop:
+            return piece, False
         self._held += piece
         ends = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
         if ends:
