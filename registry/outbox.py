@@ -5,11 +5,12 @@ The message is a hint; the job's row is the truth. So a message may be lost or c
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from registry.context import Registry
 from registry.db import now
 from registry.models import Job, OutboxMessage
 
@@ -19,7 +20,9 @@ TRAIN_TASK = "osora.train"
 Publish = Callable[[str, str, list[str]], None]
 """Called with queue, task name, arguments; returns once the broker has the message, or raises."""
 
-# While the broker is down, each try may take a second, and on SQLite holds the write lock. So not every time.
+# A relay that died while it published is given up after this long. It may have published: then the message comes twice.
+_RETAKE_SECONDS = 10
+# While the broker is down, each try may take a second or two. So not every time.
 _RETRY_SECONDS = 5
 
 
@@ -39,11 +42,34 @@ def enqueue(session: Session, job: Job, *, delay_seconds: float = 0) -> None:
     session.flush()
 
 
-def relay(session: Session, publish: Publish, limit: int = 100) -> int:
+def relay(registry: Registry, publish: Publish, limit: int = 100) -> int:
     """Publishes messages that are due and returns how many; concurrent relays share the work.
 
-    A publish that raises is logged, and that message and the rest are kept for a later call.
+    No transaction is open meanwhile, so a broker that hangs holds no lock. A publish that raises is logged, and that
+    message and the rest are kept for a later call.
     """
+    with registry.transaction() as session:
+        messages = _take(session, limit)
+    published: list[int] = []
+    for message in messages:
+        try:
+            publish(message.queue, message.task, message.args)
+        except Exception as error:
+            logger.warning("outbox: publishing %s%s failed, will retry: %s", message.task, message.args, error)
+            break
+        published.append(message.id)
+    kept = [message.id for message in messages[len(published) :]]
+    if messages:
+        with registry.transaction() as session:
+            session.execute(delete(OutboxMessage).where(OutboxMessage.id.in_(published)))
+            session.execute(
+                update(OutboxMessage).where(OutboxMessage.id.in_(kept)).values(available_at=now() + _RETRY_SECONDS)
+            )
+    return len(published)
+
+
+def _take(session: Session, limit: int) -> Sequence[OutboxMessage]:
+    """Messages that are due, held back from other relays for as long as this one should need."""
     due = (
         select(OutboxMessage)
         .where(OutboxMessage.available_at <= now())
@@ -52,15 +78,11 @@ def relay(session: Session, publish: Publish, limit: int = 100) -> int:
         .with_for_update(skip_locked=True)
     )
     messages = session.scalars(due).all()
-    for published, message in enumerate(messages):
-        try:
-            publish(message.queue, message.task, message.args)
-        except Exception as error:
-            logger.warning("outbox: publishing %s%s failed, will retry: %s", message.task, message.args, error)
-            for kept in messages[published:]:
-                kept.available_at = now() + _RETRY_SECONDS
-            session.flush()
-            return published
-        session.delete(message)
-    session.flush()
-    return len(messages)
+    taken = [message.id for message in messages]
+    session.execute(
+        update(OutboxMessage)
+        .where(OutboxMessage.id.in_(taken))
+        .values(available_at=now() + _RETAKE_SECONDS)
+        .execution_options(synchronize_session=False)
+    )
+    return messages

@@ -33,8 +33,8 @@ class Publisher:
     def __call__(self, queue: str, task: str, args: list[str]) -> None:
         """Returns once the broker has the message; raises within about two seconds if it does not take it.
 
-        A relay holds database locks while it publishes. So during an outage only one call in five seconds
-        waits for the broker, and the others raise at once.
+        A thread that relays has other maintenance to do. So during an outage only one call in five seconds waits for
+        the broker, and the others raise at once.
         """
         if time.monotonic() < self._down_until:
             raise BrokerDown("the broker did not answer a moment ago")
@@ -47,8 +47,7 @@ class Publisher:
     def relay(self, registry: Registry) -> None:
         """Publishes what is due in the outbox. Never raises: what stays behind, a worker relays."""
         try:
-            with registry.transaction() as session:
-                outbox.relay(session, self)
+            outbox.relay(registry, self)
         except Exception:
             logger.warning("outbox: relaying failed; a worker will do it", exc_info=True)
 

@@ -24,6 +24,7 @@ from worker.app import add_tasks, create_app
 from worker.bases import StoredBases
 from worker.followers import FollowerProcesses, spread
 from worker.node import Node
+from worker.pool import Pool
 
 logger = logging.getLogger("worker")
 
@@ -66,7 +67,7 @@ def main() -> None:
         if others is not None:
             others.watch(node.fail)
         worker = app.Worker(
-            pool="threads",
+            pool=Pool,
             concurrency=settings.worker_jobs,
             queues=[train_queue(base) for base in runtimes],
             hostname=f"osora@{node.worker_id}",

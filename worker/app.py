@@ -16,7 +16,9 @@ def create_app(settings: Settings) -> Celery:
         task_ignore_result=True,
         # Redelivery comes from the reaper: a message is done with as soon as it is read.
         task_acks_late=False,
+        # A wake-up that lay with a busy worker would be lost to a free one; see `worker.pool`.
         worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
         worker_hijack_root_logger=False,
         worker_enable_remote_control=False,
         broker_connection_retry_on_startup=True,

@@ -156,8 +156,7 @@ class Node:
         """Idempotent, and fine to run in every worker at once."""
         with self.registry.transaction() as session:
             jobs.reap(session)
-        with self.registry.transaction() as session:
-            outbox.relay(session, self._publisher)
+        outbox.relay(self.registry, self._publisher)
 
     def _reconcile(self) -> None:
         """Wake-ups get lost with a broker's memory. At its start a worker takes all of them for lost."""

@@ -45,8 +45,7 @@ class TestRedis:
     @pytest.mark.timeout(180)
     def test_hung_for_longer_than_its_clients_wait(self, world: World, undisturbed: Result) -> None:
         running = world.submit()
-        # Publishing to a hung broker holds SQLite's write lock for two seconds; a lease has to outlast that.
-        worker = world.start_worker(Orders(slow_step=0.05), OSORA_LEASE_SECONDS="20")
+        worker = world.start_worker(Orders(slow_step=0.05))
         world.wait_for(running, "running")
         world.redis.hang()
         accepted = world.submit()

@@ -50,8 +50,7 @@ def start_worker(registry: Registry, name: str = "worker-1", *, slots: int = 2, 
 
 
 def publish_all(registry: Registry) -> None:
-    with registry.transaction() as session:
-        outbox.relay(session, lambda *message: None)
+    outbox.relay(registry, lambda *message: None)
 
 
 def succeeded(registry: Registry, principal: Principal, training_file: str, *seconds: int) -> None:

@@ -21,6 +21,11 @@ def unpublished(registry: Registry) -> int:
         return session.scalars(select(func.count()).select_from(OutboxMessage)).one()
 
 
+def make_due(registry: Registry) -> None:
+    with registry.transaction() as session:
+        session.execute(update(OutboxMessage).values(available_at=0))
+
+
 def test_job_and_message_are_one_transaction(registry: Registry, principal: Principal) -> None:
     training_file = upload(registry, principal).id
 
@@ -41,8 +46,7 @@ def test_job_and_message_are_one_transaction(registry: Registry, principal: Prin
 def test_a_message_says_what_to_run_and_where(registry: Registry, principal: Principal) -> None:
     job = submit(registry, principal)
     published: list[tuple[str, str, list[str]]] = []
-    with registry.transaction() as session:
-        assert outbox.relay(session, lambda *message: published.append(message)) == 1
+    assert outbox.relay(registry, lambda *message: published.append(message)) == 1
     assert published == [("train.osora-tiny", "osora.train", [job.id])]
     assert unpublished(registry) == 0
 
@@ -59,8 +63,7 @@ def test_relays_at_once_publish_each_message_once(registry: Registry, principal:
 
     def run(index: int) -> None:
         while unpublished(registry):
-            with registry.transaction() as session:
-                outbox.relay(session, publish, limit=3)
+            outbox.relay(registry, publish, limit=3)
 
     in_parallel(4, run)
     assert published == Counter(wanted)
@@ -77,15 +80,52 @@ def test_a_failing_publish_leaves_its_message_and_the_rest(
             raise ConnectionError("broker is down")
         published.extend(args)
 
-    with caplog.at_level(logging.WARNING), registry.transaction() as session:
-        assert outbox.relay(session, break_at_the_second) == 1
+    with caplog.at_level(logging.WARNING):
+        assert outbox.relay(registry, break_at_the_second) == 1
     assert "broker is down" in caplog.text
     assert unpublished(registry) == 2
-    with registry.transaction() as session:  # held back for a while, so that a dead broker is not hammered
-        assert outbox.relay(session, lambda *message: published.extend(message[2])) == 0
-        session.execute(update(OutboxMessage).values(available_at=0))
-        assert outbox.relay(session, lambda *message: published.extend(message[2])) == 2
+    # Held back for a while, so that a dead broker is not hammered.
+    assert outbox.relay(registry, lambda *message: published.extend(message[2])) == 0
+    make_due(registry)
+    assert outbox.relay(registry, lambda *message: published.extend(message[2])) == 2
     assert published == submitted
+
+
+def test_no_lock_is_held_while_the_broker_is_asked(registry: Registry, principal: Principal) -> None:
+    """On SQLite another writer would wait for the relay, and here the relay for it."""
+    submit(registry, principal)
+    training_file = upload(registry, principal).id
+
+    def publish(*message: object) -> None:
+        submit(registry, principal, training_file=training_file)
+
+    assert outbox.relay(registry, publish) == 1
+    assert unpublished(registry) == 1
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_relay_that_dies_is_taken_over_after_a_while(
+    registry: Registry, principal: Principal, published: bool
+) -> None:
+    """It may have published and not come to say so: then the message goes out twice."""
+    job = submit(registry, principal)
+    told: list[str] = []
+
+    class Killed(BaseException):
+        pass
+
+    def die(queue: str, task: str, args: list[str]) -> None:
+        if published:
+            told.extend(args)
+        raise Killed
+
+    with pytest.raises(Killed):
+        outbox.relay(registry, die)
+    assert outbox.relay(registry, lambda *message: told.extend(message[2])) == 0
+    make_due(registry)
+    assert outbox.relay(registry, lambda *message: told.extend(message[2])) == 1
+    assert told == [job.id] * (1 + published)
+    assert unpublished(registry) == 0
 
 
 def test_reconcile_wakes_jobs_whose_message_got_lost(registry: Registry, principal: Principal) -> None:

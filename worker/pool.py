@@ -1,0 +1,29 @@
+"""Celery's pool of threads, one that says when a thread of it is free."""
+
+from typing import Any
+
+from celery.concurrency.thread import ApplyResult, TaskPool
+from kombu.asynchronous import get_event_loop
+
+
+class Pool(TaskPool):  # type: ignore[misc]
+    """A worker that reads no message ahead looks for one only when its event loop turns.
+
+    While all threads are busy, that may be ten seconds apart, so each thread that ends turns it.
+    """
+
+    def on_apply(self, *args: Any, **kwargs: Any) -> ApplyResult:
+        """Hand a task to a thread."""
+        result = super().on_apply(*args, **kwargs)
+        result.f.add_done_callback(lambda _: _turn_the_loop())
+        return result
+
+
+def _turn_the_loop() -> None:
+    loop = get_event_loop()
+    if loop is not None:
+        loop.call_soon(_nothing)  # type: ignore[no-untyped-call]
+
+
+def _nothing() -> None:
+    """What the loop has to do for being woken: it looks for messages each time that it turns."""
