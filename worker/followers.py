@@ -104,6 +104,9 @@ def spread(settings: Settings, cache: BasisCache) -> tuple[Runtime, FollowerProc
     if sys.platform == "linux":
         # All are on this host; a host name that resolves to an address elsewhere must not lead them astray.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if not cuda:
+        # `set_threads` reads it, here and in the followers.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     ((base, path),) = settings.base_paths.items()
     with tempfile.TemporaryDirectory() as folder:
         leader, *others = (
