@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from osora_core.bank import Bank
-from osora_core.errors import UserError
+from osora_core.errors import OsoraCoreError, UserError
 from osora_core.inference import execution
 from osora_core.inference.cache import KVPool
 from osora_core.inference.fairness import TOKEN_WEIGHT, FairQueue
 from osora_core.inference.request import Output, Request, TokenScore
-from osora_core.inference.sampling import Sampler, sample, score
+from osora_core.inference.sampling import Sampler, sample, score, send
 from osora_core.inference.slots import AdapterSlots
 from osora_core.inference.text import TextStream
 from osora_core.runtime import Runtime
@@ -32,6 +32,11 @@ class _Sequence:
     cached: int = 0
     generated: list[int] = field(default_factory=list)
     prompt_scores: list[TokenScore] = field(default_factory=list)
+    gone: bool = False
+
+
+_Launched = tuple[dict[int, _Sequence], Tensor]
+"""Rows of logits that are computed, each with its sequence, and the logits."""
 
 
 class InferenceEngine:
@@ -55,6 +60,8 @@ class InferenceEngine:
             runtime.model.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device
         )
         self._execution = execution.choose(runtime, self.pool, bank, brief=brief)
+        self._ahead = self._execution.ahead
+        self._launched: _Launched | None = None
         self.prefill_tokens = prefill_tokens
         self.vocabulary = int(runtime.model.config.vocab_size)
         self._waiting = FairQueue()
@@ -163,7 +170,7 @@ class InferenceEngine:
         # A prompt that is not read to its end filled the budget alone, so those that are lie at the front.
         self._decoding += len(finished)
         logits = self.runtime.logits(torch.stack([h for _, h in finished]))
-        return self._emit([s for s, _ in finished], logits)
+        return self._emit([s for s, _ in finished], *self._choose([s for s, _ in finished], logits))
 
     def _score_prompt(self, sequence: _Sequence, hidden: Tensor) -> None:
         """Score the prompt tokens that the chunk's hidden states [T, d] predict."""
@@ -177,22 +184,56 @@ class InferenceEngine:
             sequence.prompt_scores += score(logits, tokens, [sequence.request.params.top_logprobs] * len(tokens))
 
     def _decode(self) -> list[Output]:
-        rows = self._live[: self._decoding]
-        # A sequence promoted in this very step has its first token already and joins here with the others.
-        logits = self._execution.decode([s.generated[-1] for s in rows], [s.cached for s in rows])
-        for sequence in rows:
-            sequence.cached += 1
-        return self._emit(rows, logits)
+        """One more token for the decoding rows. Where the device computes by itself, the step after it is launched
+        before this one's tokens become text; rows that began meanwhile take part from there on."""
+        launched, self._launched = self._launched, None
+        rows, logits = launched or self._launch({})
+        rows = {row: sequence for row, sequence in rows.items() if not sequence.gone}
+        if not rows:
+            rows, logits = self._launch({})
+        if len(rows) < logits.shape[0]:
+            logits = logits[send([*rows], logits.device)]
+        sequences = [*rows.values()]
+        tokens, scores = self._choose(sequences, logits)
+        if self._ahead:
+            self._launched = self._launch(dict(zip(sequences, tokens, strict=True)))
+        return self._emit(sequences, tokens, scores)
 
-    def _emit(self, rows: list[_Sequence], logits: Tensor) -> list[Output]:
-        """Choose a token for each row from logits [B, V], turn it into text, drop the rows that ended."""
+    def _launch(self, chosen: dict[_Sequence, int | OsoraCoreError]) -> _Launched:
+        """Compute logits for every decoding row, after the token that was `chosen` for it just now, or its last one.
+
+        Rows that end with that token are left out.
+        """
+        tokens, positions, rows = [], [], {}
+        for row, sequence in enumerate(self._live[: self._decoding]):
+            token = chosen.get(sequence, sequence.generated[-1])
+            count = len(sequence.generated) + (sequence in chosen)
+            if isinstance(token, OsoraCoreError) or self._stops(sequence, token) or self._fills(sequence, count):
+                tokens.append(0)
+                positions.append(-1)
+            else:
+                tokens.append(token)
+                positions.append(sequence.cached)
+                sequence.cached += 1
+                rows[row] = sequence
+        return rows, self._execution.decode(tokens, positions) if rows else torch.empty(0)
+
+    def _choose(
+        self, rows: list[_Sequence], logits: Tensor
+    ) -> tuple[list[int | OsoraCoreError], dict[int, TokenScore]]:
+        """A token for each row of logits [B, V], and the scores of those that asked for them."""
         tokens = sample(logits, [s.sampler for s in rows])
         scored = [i for i, s in enumerate(rows) if s.request.params.logprobs and isinstance(tokens[i], int)]
-        scores: dict[int, TokenScore] = {}
-        if scored:
-            top = [rows[i].request.params.top_logprobs for i in scored]
-            found = score(logits[scored], [t for i in scored if isinstance(t := tokens[i], int)], top)
-            scores = dict(zip(scored, found, strict=True))
+        if not scored:
+            return tokens, {}
+        top = [rows[i].request.params.top_logprobs for i in scored]
+        found = score(logits[scored], [t for i in scored if isinstance(t := tokens[i], int)], top)
+        return tokens, dict(zip(scored, found, strict=True))
+
+    def _emit(
+        self, rows: list[_Sequence], tokens: list[int | OsoraCoreError], scores: dict[int, TokenScore]
+    ) -> list[Output]:
+        """Turn each row's token into text, and drop the rows that ended."""
         outputs = []
         for index, (sequence, token) in enumerate(zip(rows, tokens, strict=True)):
             try:
@@ -212,7 +253,7 @@ class InferenceEngine:
         sequence.generated.append(token)
         self._waiting.charge(request.tenant, TOKEN_WEIGHT)
         count = len(sequence.generated)
-        ends = token in self.runtime.eos_ids or token in request.params.stop_tokens
+        ends = self._stops(sequence, token)
         own = () if token_score is None or ends else (token_score,)
         scores = (*sequence.prompt_scores, *own)
         sequence.prompt_scores = []
@@ -228,13 +269,23 @@ class InferenceEngine:
             return output(text, "stop")
         if sequence.sampler.is_complete:
             return output(text + stream.flush(), "stop")
-        if count >= request.params.max_tokens or len(request.prompt) + count >= self.max_length:
+        if self._fills(sequence, count):
             return output(text + stream.flush(), "length")
         return output(text)
+
+    def _stops(self, sequence: _Sequence, token: int) -> bool:
+        """Whether a token ends the text of a sequence."""
+        return token in self.runtime.eos_ids or token in sequence.request.params.stop_tokens
+
+    def _fills(self, sequence: _Sequence, count: int) -> bool:
+        """Whether a sequence may have no more than `count` tokens."""
+        request = sequence.request
+        return count >= request.params.max_tokens or len(request.prompt) + count >= self.max_length
 
     def _remove(self, row: int) -> None:
         """Take a sequence out and close the gap: the last decoding row moves in, then the last row of all."""
         sequence = self._live[row]
+        sequence.gone = True
         self.slots.release(sequence.request.adapter)
         self._execution.leave(row, sequence.cached)
         if row < self._decoding:

@@ -21,6 +21,9 @@ from osora_core.runtime import Runtime
 class Execution(Protocol):
     """Shapes: B batch rows, d hidden size, V tokens in the vocabulary."""
 
+    ahead: bool
+    """Whether `decode` returns before it has computed, so that it pays to call it before its last result is used up."""
+
     def warm_up(self) -> None:
         """Do now what the first steps would otherwise do: compile and capture."""
 
@@ -39,7 +42,10 @@ class Execution(Protocol):
         They are valid until the next call."""
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """Logits [B, V] after one more token for each of the first B rows; valid until the next call."""
+        """Logits [B, V] after one more token for each of the first B rows; valid until the next call.
+
+        A row at position -1 is left out: nothing is kept of its token, and its logits mean nothing.
+        """
 
 
 def choose(runtime: Runtime, pool: KVPool, bank: Bank, *, brief: bool) -> Execution:
@@ -50,6 +56,8 @@ def choose(runtime: Runtime, pool: KVPool, bank: Bank, *, brief: bool) -> Execut
 
 class Padded:
     """Rows padded to one length: for CPUs, and for any model through transformers' own forward."""
+
+    ahead = False
 
     def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank) -> None:
         self._runtime = runtime
@@ -83,7 +91,9 @@ class Padded:
         return [hidden[index, : len(chunk)] for index, chunk in enumerate(chunks)]
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        hidden = self._forward(0, [[token] for token in tokens], [[position] for position in positions])
+        trash = self._pool.length
+        places = [[trash if position < 0 else position] for position in positions]
+        hidden = self._forward(0, [[token] for token in tokens], places)
         return self._runtime.logits(hidden[:, 0])
 
     def _forward(self, start: int, ids: list[list[int]], positions: list[list[int]]) -> Tensor:

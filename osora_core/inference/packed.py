@@ -150,7 +150,7 @@ class Packed:
         # Of every batch row: its bank slot, and the pool row that holds its keys and values.
         self._slots = [0] * pool.rows
         self._lines = list(range(pool.rows))
-        self._capturing = runtime.device.type == "cuda"
+        self._capturing = self.ahead = runtime.device.type == "cuda"
         self._sizes = _sizes(pool.rows)
         self._decodes: dict[tuple[int, bool], _Captured] = {}
         self._reads: dict[tuple[int, bool], _Captured] = {}

@@ -72,7 +72,7 @@ def sample(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | OsoraCoreE
     special = [i for i, s in enumerate(samplers) if s.adjusts or s.random is not None]
     failures: dict[int, OsoraCoreError] = {}
     if special:
-        rows = _send(special, logits.device)
+        rows = send(special, logits.device)
         tokens = _choose(logits[rows].float(), [samplers[i] for i in special], special, failures)
         chosen = chosen.index_copy(0, rows, tokens)
     # Not finite: an adapter gone astray.
@@ -108,12 +108,12 @@ def _choose(
     ):
         if group:
             members = [samplers[i] for i in group]
-            places = _send(group, logits.device)
+            places = send(group, logits.device)
             tokens[places] = _draw(distribution(logits[places], [m.params for m in members]), members)
     return tokens
 
 
-def _send(values: Sequence[float], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+def send(values: Sequence[float], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Numbers [n] on the device, without waiting for what it is busy with."""
     tensor = torch.tensor(values, dtype=dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
@@ -128,7 +128,7 @@ def distribution(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     leaves (the order of Hugging Face's warpers). All rows have a temperature."""
 
     def column(values: list[float]) -> Tensor:
-        return _send(values, logits.device).unsqueeze(1)
+        return send(values, logits.device).unsqueeze(1)
 
     logits = logits / column([p.temperature for p in params])
     if any(map(_sorts, params)):
@@ -151,7 +151,7 @@ def _draw(probabilities: Tensor, samplers: Sequence[Sampler]) -> Tensor:
     """A token a row [b] by inversion of the cumulative sum at the request's own next random number."""
     numbers = [s.random.random() for s in samplers if s.random is not None]
     cumulative = probabilities.double().cumsum(dim=-1)
-    points = _send(numbers, cumulative.device, torch.float64).unsqueeze(1) * cumulative[:, -1:]
+    points = send(numbers, cumulative.device, torch.float64).unsqueeze(1) * cumulative[:, -1:]
     # A sum that is not a number is found behind the last token; the caller knows such rows.
     return torch.searchsorted(cumulative, points, right=True).squeeze(1).clamp_(max=probabilities.shape[1] - 1)
 

@@ -55,11 +55,15 @@ class Oracle:
 
 
 class Schedule:
-    """An engine with two rows and two slots, and what each of its requests must come to."""
+    """An engine with two rows and two slots, and what each of its requests must come to.
 
-    def __init__(self, oracle: Oracle, prefill_tokens: int) -> None:
+    ahead: compute the next step before the last one's tokens are text, as on a GPU.
+    """
+
+    def __init__(self, oracle: Oracle, prefill_tokens: int, ahead: bool) -> None:
         self.oracle = oracle
         self.engine = InferenceEngine(oracle.runtime, rows=2, adapters=2, prefill_tokens=prefill_tokens)
+        self.engine._ahead = ahead
         self.versions = [1] * ADAPTERS
         self.kinds: dict[str, Kind] = {}
         self.results: dict[str, Result] = {}
@@ -110,9 +114,9 @@ def test_solo_equals_mixed(runtime: Runtime) -> None:
 
     # The fixture stays outside: Hypothesis would print a whole model with every example that fails.
     @settings(max_examples=400, deadline=None)
-    @given(events=schedules, prefill_tokens=st.sampled_from([6, 2048]))
-    def holds(events: list[tuple[Any, ...]], prefill_tokens: int) -> None:
-        schedule = Schedule(oracle, prefill_tokens)
+    @given(events=schedules, prefill_tokens=st.sampled_from([6, 2048]), ahead=st.booleans())
+    def holds(events: list[tuple[Any, ...]], prefill_tokens: int, ahead: bool) -> None:
+        schedule = Schedule(oracle, prefill_tokens, ahead)
         for event in events:
             # A number beyond those that have joined would cancel one that is still to come.
             if event[0] != "cancel" or event[1] < len(schedule.kinds):
