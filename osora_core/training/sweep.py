@@ -1,9 +1,8 @@
 """A learning-rate sweep: one job trains several specs on the same data as one fused group, and keeps the best.
 
-The members are jobs like any other and share the engine's steps. After an eighth, a quarter and a half of the steps
-the worse half of them is discarded by its loss on rows to choose by (successive halving, Jamieson & Talwalkar 2016), so
-that the second half of the schedule belongs to one member and the whole costs little more than a single job wherever
-that leaves the device idle.
+The members are jobs like any other and share the engine's steps. From time to time the worse half of them is discarded
+by its loss on rows to choose by (successive halving, Jamieson & Talwalkar 2016), until one is left: the whole costs
+little more than a single job wherever that leaves the device idle.
 """
 
 import hashlib

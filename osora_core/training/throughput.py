@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from osora_core.data import Example
+from osora_core.errors import OutOfSlots
 
 if TYPE_CHECKING:
     from osora_core.training.engine import TrainingEngine
@@ -17,10 +18,10 @@ _REPEATS = 2
 
 
 def halvings(members: int, total_steps: int) -> list[int]:
-    """The steps after which the worse half goes: … an eighth, a quarter and a half of the schedule, as far as needed
-    to leave one member, and as far as a short schedule has such steps."""
+    """The steps after which the worse half goes: as often as it takes to leave one member, evenly over the schedule,
+    because early losses say little of where a rate that falls to zero ends. A short schedule has fewer."""
     rounds = math.ceil(math.log2(members))
-    steps = {round(total_steps / 2**index) for index in range(rounds, 0, -1)}
+    steps = {round(total_steps * number / (rounds + 1)) for number in range(1, rounds + 1)}
     return sorted(step for step in steps if 0 < step < total_steps)
 
 
@@ -43,6 +44,8 @@ class Throughput:
         takes the more for each further copy, the fewer idle units the device has left. Raises OutOfSlots where fewer
         than `members` slots are free.
         """
+        if engine.bank.free < members:
+            raise OutOfSlots(f"{members} slots are needed to measure a sweep, and {engine.bank.free} are free")
         known: dict[int, float] = {}
         for copies in sorted({1, 2, members}):
             known[copies] = self._measured(engine, batch, copies)

@@ -11,7 +11,7 @@ from tests.faults.strikes import MID_STEP, Action, Orders, Strike
 from tests.faults.world import Nursery, Result, World, eventually
 
 # The first is the best from the beginning, so that the event stream tells its curve and no other's. Halvings come
-# after 10 and 20 of the 40 steps.
+# after 13 and 27 of the 40 steps.
 RATES = [0.1, 0.003, 1e-6]
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -23,14 +23,14 @@ def undisturbed_sweep(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery
     assert result.family is not None
     lines = list(csv.DictReader(io.StringIO(result.family.decode())))
     outcomes = {float(line["learning_rate"]): (line["step"], line["outcome"]) for line in lines if line["outcome"]}
-    assert outcomes == {0.1: ("40", "chosen"), 0.003: ("20", "discarded"), 1e-6: ("10", "discarded")}
+    assert outcomes == {0.1: ("40", "chosen"), 0.003: ("27", "discarded"), 1e-6: ("13", "discarded")}
     return result
 
 
 @pytest.mark.parametrize(
     ("point", "nth", "action"),
     [
-        (MID_STEP, 27, "kill"),
+        (MID_STEP, 23, "kill"),
         ("checkpoint_recorded", 2, "kill"),
         ("stepped", 17, "terminate"),
     ],
@@ -50,7 +50,7 @@ def test_a_sweep_ends_as_if_undisturbed(
 def test_a_sweep_can_be_paused_and_resumed(world: World, undisturbed_sweep: Result) -> None:
     job_id = world.submit(learning_rate=RATES)
     world.start_worker(Orders(slow_step=0.02))
-    eventually(lambda: world.said(job_id, "Sweep after step 10"), "the first halving")
+    eventually(lambda: world.said(job_id, "Sweep after step 13"), "the first halving")
     world.ask("pause", job_id)
     world.wait_for(job_id, "paused")
     assert world.job(job_id).result_file_ids == []

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import basis, quality, serving, training
+from benchmarks import basis, quality, serving, sweep, training
 from benchmarks.learners import Diverged, Learned, Osora, Peer, lora, vera
 from benchmarks.report import Report
 from osora_core import attention
+from osora_core.basis import BasisCache
 from osora_core.data import Example, pad
+from osora_core.runtime import Runtime
 from osora_core.training import JobSpec
 from osora_core.tuner import OsoraTunerLinear
 from tests.support.tiny_base import make_base
@@ -87,6 +89,23 @@ def test_training_makes_its_random_basis_without_a_decomposition(monkeypatch: py
     with training.random_basis(base, 8):
         model = get_peft_model(base, OsoraConfig(r=8, basis_rank=8))
     assert sum(isinstance(module, OsoraTunerLinear) for module in model.modules()) == 14
+
+
+def test_sweep(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sweep, "load_runtime", lambda *_: Runtime.load("b", BasisCache(tmp_path), path=str(base), rank=8)
+    )
+    monkeypatch.setattr(sweep, "tickets", lambda *_: sweep.random_rows(8, 0))
+    monkeypatch.setattr(sweep, "RANDOM_TOKENS", 8)
+    base = make_base(tmp_path / "base")
+    written = run(sweep, "--rows", 8, "--repeats", 1, "--epochs", 4, "--batch-size", 4)
+    rows = {(row["case"], row["learning_rate"], row["sigma_rate"]): row for row in written["rows"]}
+    alone = {key[1:]: row["loss"] for key, row in rows.items() if key[0] == "alone"}
+    assert len(alone) == 6
+    ((_, *chosen),) = [key for key in rows if key[0] == "sweep of 6"]
+    assert rows["regret", *chosen]["loss"] == alone[tuple(chosen)] - min(alone.values()) >= 0
+    (target,) = written["targets"]
+    assert (target["name"], target["value"]) == ("sweep over single", rows["sweep of 6", *chosen]["ratio"])
 
 
 @pytest.fixture

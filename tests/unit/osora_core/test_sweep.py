@@ -29,7 +29,7 @@ from osora_core.training.sweep import MAX_CHOICE_ROWS, choice_of, hold_back
 from osora_core.training.throughput import halvings
 from tests.unit.osora_core.conftest import Recorder, train
 
-# 18 rows in batches of 3: six steps an epoch, twelve in all, halvings after 2, 3 and 6 for five members.
+# 18 rows in batches of 3: six steps an epoch, twelve in all, halvings after 3, 6 and 9 for five members.
 SPEC = JobSpec(seed=5, epochs=2, batch_size=3, rank=16)
 RATES = (0.03, 0.01, 0.1, 1e-6, 0.2)
 
@@ -101,18 +101,18 @@ def family(recorder: SweepRecorder) -> dict[float, list[dict[str, str]]]:
 
 
 def test_a_schedule_is_halved_until_one_member_is_left() -> None:
-    assert halvings(8, 800) == [100, 200, 400]
-    assert halvings(5, 800) == [100, 200, 400]
-    assert halvings(3, 100) == [25, 50]
+    assert halvings(8, 800) == [200, 400, 600]
+    assert halvings(5, 800) == [200, 400, 600]
+    assert halvings(3, 99) == [33, 66]
     assert halvings(2, 9) == [4]
-    assert halvings(8, 4) == [1, 2]  # an eighth of it is no step: the last members are compared at the end
+    assert halvings(8, 3) == [1, 2]  # the last members are compared at the end
     assert halvings(8, 1) == []
 
 
 def test_the_worse_half_goes_at_each_halving(engine: TrainingEngine, examples: list[Example]) -> None:
     recorder = SweepRecorder()
     run(engine, sweep(examples, specs(*RATES), recorder))
-    assert [rung.step for rung in recorder.rungs] == [2, 3, 6]
+    assert [rung.step for rung in recorder.rungs] == [3, 6, 9]
     gone: list[int] = []
     for rung, left in zip(recorder.rungs, (3, 2, 1), strict=True):
         staying = [row["loss"] for row in rung.members if row["fate"] is None]
@@ -123,7 +123,7 @@ def test_the_worse_half_goes_at_each_halving(engine: TrainingEngine, examples: l
     curves = family(recorder)
     assert list(curves) == list(RATES)
     assert {rate: len(lines) for rate, lines in curves.items()} == {
-        RATES[index]: steps for index, steps in zip(gone, (2, 2, 3, 6), strict=True)
+        RATES[index]: steps for index, steps in zip(gone, (3, 3, 6, 9), strict=True)
     } | {outcome(recorder).spec.learning_rate: 12}
     assert [lines[-1]["outcome"] for lines in curves.values()].count("chosen") == 1
     assert curves[1e-6][-1]["outcome"] == "discarded"  # it learns nothing
@@ -186,7 +186,7 @@ def test_the_leader_speaks_for_the_sweep_and_the_cost_is_everyones(
     assert [evaluation.step for evaluation in recorder.evaluations] == [0, 6, 12]
 
 
-@pytest.mark.parametrize("steps", [0, 1, 2, 5, 6, 11])
+@pytest.mark.parametrize("steps", [0, 1, 3, 5, 6, 11])
 def test_a_resumed_sweep_ends_bit_for_bit_like_an_undisturbed_one(
     engine: TrainingEngine, examples: list[Example], steps: int
 ) -> None:

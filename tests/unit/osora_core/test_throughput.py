@@ -1,0 +1,82 @@
+"""What a sweep would cost: the arithmetic, and that measuring leaves the engine as it was."""
+
+import pytest
+import torch
+
+from osora_core.data import Example
+from osora_core.errors import OutOfSlots
+from osora_core.runtime import Runtime
+from osora_core.training import JobSpec, TrainingEngine, TrainingJob, throughput
+from osora_core.training.throughput import CHEAP, Throughput, relative_cost
+from tests.unit.osora_core.conftest import Recorder
+
+
+def test_on_an_idle_device_a_sweep_costs_nothing_and_on_a_busy_one_its_members() -> None:
+    assert relative_cost(6, 100, {1: 0.5, 2: 0.5, 6: 0.5}) == pytest.approx(1.0)
+    # Six for a quarter of the steps, then three, two and one.
+    assert relative_cost(6, 100, {1: 1.0, 2: 2.0, 6: 6.0}) == pytest.approx((6 + 3 + 2 + 1) / 4)
+    assert relative_cost(2, 100, {1: 2.0, 2: 3.0}) == pytest.approx(1.25)
+
+
+def test_between_the_measured_numbers_steps_grow_evenly_and_beyond_them_as_before() -> None:
+    assert relative_cost(6, 100, {1: 1.0, 2: 1.0, 6: 5.0}) == pytest.approx((5 + 2 + 1 + 1) / 4)
+    assert relative_cost(6, 100, {1: 1.0, 2: 1.5}) == pytest.approx((3.5 + 2 + 1.5 + 1) / 4)
+    assert relative_cost(6, 100, {1: 1.0, 2: 0.9}) == pytest.approx((1 + 1 + 0.9 + 1) / 4)  # noise goes no further
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A device on which each further copy takes a tenth of the first; keeps how many copies were timed."""
+    seen: list[int] = []
+
+    def seconds(engine: TrainingEngine, batch: list[Example], copies: int) -> float:
+        seen.append(copies)
+        return 1.0 + 0.1 * (copies - 1)
+
+    monkeypatch.setattr(throughput, "_step_seconds", seconds)
+    return seen
+
+
+def test_a_shape_is_measured_once(runtime: Runtime, examples: list[Example], timed: list[int]) -> None:
+    engine = TrainingEngine(runtime)
+    cost = engine.throughput.cost_of_sweep(engine, examples[:4], 6, 100)
+    assert cost == pytest.approx(1 + (0.5 + 0.2 + 0.1) / 4)
+    assert timed == [1, 2, 6]
+    engine.throughput.cost_of_sweep(engine, examples[1:4], 6, 50)  # of about the same shape
+    assert timed == [1, 2, 6]
+    engine.throughput.cost_of_sweep(engine, examples[:9], 6, 50)
+    assert timed == [1, 2, 6] * 2
+
+
+def test_what_is_too_dear_already_is_not_measured_further(
+    runtime: Runtime, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(throughput, "_step_seconds", lambda _, __, copies: seen.append(copies) or float(copies))
+    engine = TrainingEngine(runtime)
+    assert Throughput().cost_of_sweep(engine, examples[:4], 6, 100) > CHEAP
+    assert seen == [1, 2]
+
+
+def test_measuring_leaves_no_trace(runtime: Runtime, examples: list[Example]) -> None:
+    """Whatever trains afterwards, or goes on, ends as if nothing had been measured."""
+
+    def train(measures: bool) -> torch.Tensor:
+        engine, recorder = TrainingEngine(runtime, max_jobs=4), Recorder()
+        engine.add(TrainingJob("job", JobSpec(rank=16, epochs=1, batch_size=8), examples, recorder))
+        engine.step()
+        if measures:
+            assert engine.throughput.cost_of_sweep(engine, examples[:4], 3, 100) > 0
+            assert engine.bank.free == 3
+        while engine.step():
+            pass
+        return recorder.outcome.adapter.to_row(runtime.basis)
+
+    assert torch.equal(train(measures=True), train(measures=False))
+
+
+def test_without_free_slots_nothing_is_measured(runtime: Runtime, examples: list[Example]) -> None:
+    engine = TrainingEngine(runtime, max_jobs=1)
+    with pytest.raises(OutOfSlots):
+        engine.throughput.cost_of_sweep(engine, examples[:4], 2, 100)
+    assert engine.bank.free == 1

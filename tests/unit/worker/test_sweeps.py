@@ -1,0 +1,149 @@
+"""Who sweeps: those who ask for it, and of those who leave the rate to us the ones for whom it is cheap."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from osora_core.data import Example
+from osora_core.errors import OutOfSlots
+from osora_core.training import JobSpec, TrainingJob
+from registry.jobs import Attempt
+from tests.unit.worker.test_spec import AUTO
+from worker.remarks import plan
+from worker.spec import plan_of, sweep_specs
+from worker.sweeps import Decision, Rows, decide
+
+DEFAULT = JobSpec(rank=8)
+
+
+def rates(specs: Sequence[JobSpec]) -> list[tuple[float, float]]:
+    return [(spec.learning_rate, spec.sigma_rate) for spec in specs]
+
+
+@pytest.mark.parametrize(
+    ("osora", "expected"),
+    [
+        ({"learning_rate": "sweep"}, [(0.03, 2), (0.09, 2), (0.01, 2), (0.03, 0.5), (0.09, 0.5), (0.01, 0.5)]),
+        ({"learning_rate": "sweep", "sigma_rate": 4}, [(0.03, 4), (0.09, 4), (0.01, 4)]),
+        ({"learning_rate": [0.1, 0.2]}, [(0.1, 2), (0.2, 2)]),
+        ({"learning_rate": [0.1, 0.2], "sigma_rate": [1, 3]}, [(0.1, 1), (0.2, 1), (0.1, 3), (0.2, 3)]),
+        ({"sigma_rate": [1, 3]}, [(0.03, 1), (0.03, 3)]),
+        ({"learning_rate": [0.1]}, [(0.1, 2)]),
+    ],
+)
+def test_the_members_of_a_sweep(osora: dict[str, Any], expected: list[tuple[float, float]]) -> None:
+    base = replace(DEFAULT, sigma_rate=osora.get("sigma_rate", 2) if osora.get("sigma_rate") == 4 else 2)
+    assert rates(sweep_specs(base, osora, at_most=8)) == expected
+    assert rates(sweep_specs(base, osora, at_most=2)) == expected[:2]
+
+
+def test_where_only_one_vector_learns_the_grid_is_of_learning_rates_alone() -> None:
+    specs = sweep_specs(replace(DEFAULT, train="o"), {"learning_rate": "sweep"}, at_most=8)
+    assert rates(specs) == [(0.03, 2), (0.09, 2), (0.01, 2)]
+
+
+def test_a_plan_holds_the_multiplier_once_the_rate_is_decided() -> None:
+    one = replace(DEFAULT, learning_rate=0.06, epochs=5, batch_size=7)
+    numbers = {"n_epochs": 5, "batch_size": 7}
+    assert plan_of([one]) == {
+        "specs": [one.to_dict()],
+        "hyperparameters": {**numbers, "learning_rate_multiplier": 2.0},
+    }
+    assert plan_of([one, DEFAULT])["hyperparameters"] == numbers
+
+
+def examples(count: int) -> list[Example]:
+    return [Example((1, index, 2), (False, True, True), index) for index in range(count)]
+
+
+class FakeEngine:
+    """A worker's engine whose sweeps cost so much, and that has so many jobs."""
+
+    def __init__(self, cost: float = 1.2, jobs: int = 0, full: bool = False) -> None:
+        def cost_of_sweep(*_: Any) -> float:
+            if full:
+                raise OutOfSlots("full")
+            return cost
+
+        throughput = SimpleNamespace(cost_of_sweep=cost_of_sweep)
+        self.engine = SimpleNamespace(throughput=throughput, jobs=dict.fromkeys(range(jobs)))
+
+    def call(self, function: Callable[[Any], Any]) -> Any:
+        return function(self.engine)
+
+
+def decided(
+    engine: FakeEngine | None = None, *, rows: int = 400, valid: int = 0, at_most: int = 8, **asked: Any
+) -> Any:
+    hyperparameters = {**AUTO, **asked.pop("hyperparameters", {})}
+    attempt = cast(Attempt, SimpleNamespace(hyperparameters=hyperparameters, osora=asked, seed=1))
+
+    def job(spec: JobSpec, train: Sequence[Example]) -> TrainingJob:
+        return TrainingJob("job", spec, train, cast(Any, None))
+
+    train, held = examples(rows), examples(valid)
+    decision = decide(attempt, train, held, job, cast(Any, engine or FakeEngine()), at_most)
+    chosen_by = Rows.of(decision.specs, train, held, 1)
+    return decision, plan(job(decision.specs[0], chosen_by.train), decision, chosen_by)
+
+
+def test_auto_sweeps_where_that_is_cheap_and_says_by_how_much() -> None:
+    decision, said = decided(FakeEngine(1.2))
+    assert len(decision.specs) == 6
+    assert decision.data == {"sweep": True, "cost": 1.2, "limit": 1.5}
+    assert "a sweep of 6 takes 1.2 times as long as a single job here" in said
+    assert "360 rows" in said
+    assert "40 training rows, held back from all of them" in said
+
+
+@pytest.mark.parametrize(
+    ("engine", "request_", "why"),
+    [
+        (FakeEngine(1.6), {}, "a sweep of 6 would take at least 1.6 times as long as a single job here"),
+        (FakeEngine(), {"rows": 199}, "19 rows are too few to choose by"),
+        (FakeEngine(), {"valid": 19}, "19 rows are too few to choose by"),
+        (FakeEngine(jobs=1), {}, "the worker trains other jobs already"),
+        (FakeEngine(full=True), {}, "the worker has no room for a sweep of 6"),
+        (FakeEngine(), {"at_most": 1}, "this worker trains one job at a time"),
+    ],
+)
+def test_else_it_is_the_default_and_the_job_says_why(engine: FakeEngine, request_: dict[str, Any], why: str) -> None:
+    decision, said = decided(engine, **request_)
+    assert rates(decision.specs) == [(JobSpec.learning_rate, JobSpec.sigma_rate)]
+    assert f"learning rate 0.03 (the default, as {why}" in said
+    assert f"{request_.get('rows', 400)} rows" in said  # none is held back
+    assert decision.data["sweep"] is False
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"learning_rate": 0.1}, {"hyperparameters": {"learning_rate_multiplier": 2}}],
+)
+def test_a_chosen_rate_is_not_swept(asked: dict[str, Any]) -> None:
+    decision, said = decided(FakeEngine(1.0), **asked)
+    assert len(decision.specs) == 1
+    assert "default" not in said
+    assert decision.to_event() == decision.specs[0].to_dict()
+
+
+def test_who_asks_for_a_sweep_gets_it_whatever_it_costs() -> None:
+    decision, said = decided(FakeEngine(5.0, jobs=3), rows=10, valid=3, learning_rate=[0.1, 0.2])
+    assert rates(decision.specs) == [(0.1, 2.0), (0.2, 2.0)]
+    assert "3 validation rows" in said
+    assert "10 rows" in said
+    assert decision.to_event() == {"sweep": [spec.to_dict() for spec in decision.specs]}
+
+
+def test_batches_and_epochs_go_by_the_rows_that_are_left() -> None:
+    """90 rows make batches of 4, and 81 too; 480 make epochs that 432 make more of."""
+    decision, _ = decided(rows=480, learning_rate="sweep")
+    single, _ = decided(rows=480, learning_rate=0.03)
+    assert decision.specs[0].epochs == round(400 * decision.specs[0].batch_size / 432)
+    assert single.specs[0].epochs == round(400 * single.specs[0].batch_size / 480)
+
+
+def test_a_decision_of_before_needs_no_reason() -> None:
+    assert Decision([DEFAULT]).to_event() == DEFAULT.to_dict()
