@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import basis, quality, serving, sweep, training
+from benchmarks import basis, fusion, quality, serving, sweep, training
 from benchmarks.learners import Diverged, Learned, Osora, Peer, lora, vera
 from benchmarks.report import Report
 from osora_core import attention
@@ -106,6 +106,31 @@ def test_sweep(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert rows["regret", *chosen]["loss"] == alone[tuple(chosen)] - min(alone.values()) >= 0
     (target,) = written["targets"]
     assert (target["name"], target["value"]) == ("sweep over single", rows["sweep of 6", *chosen]["ratio"])
+
+
+def test_fusion(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = Runtime.load("b", BasisCache(tmp_path), path=str(make_base(tmp_path / "base")), rank=16)
+    monkeypatch.setattr(fusion, "load", lambda *_: base)
+    monkeypatch.setattr(fusion, "VOCABULARY", 200)
+    monkeypatch.setitem(fusion.CASES, "cpu", ((1, 1, 8), (3, 2, 8)))
+    written = run(fusion, "--steps", 2, "--repeats", 1, "--alone", 2)
+    assert [(row["case"], "failed" in row) for row in written["rows"]] == [("1 of 1x8", False), ("3 of 2x8", False)]
+    fused = written["rows"][1]
+    assert fused["apart"] < 1e-4
+    assert fused["fused_finish"] > 0
+    values = {target["name"]: target["value"] for target in written["targets"]}
+    assert values.pop("the least gain of any case on cpu") == fused["speedup"]
+    assert set(values.values()) == {None}  # cases that were not measured here
+
+
+@pytest.mark.parametrize(("layers", "met"), [(32, True), (4, False)])
+def test_fusion_meets_targets_of_a_gpu_with_the_whole_base_alone(layers: int, met: bool) -> None:
+    report = Report("cpu", {})
+    report.device = "cuda"
+    for (jobs, rows, length), speedup in {**fusion.SPEED_TARGETS["cuda"], fusion.MANY: 5.0}.items():
+        report.add(jobs=jobs, rows=rows, length=length, speedup=speedup)
+    fusion.targets(report, layers)
+    assert [target["met"] for target in report.targets if "cpu" not in target["name"]] == [met] * 4
 
 
 @pytest.fixture
