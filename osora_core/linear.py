@@ -110,11 +110,15 @@ def _sum_by_slot(values: Tensor, slots: Tensor, like: Tensor) -> Tensor:
     """Segment sum: values [..., k] added into the row of `like` [n, k] that each token's slot names.
 
     A product with the 0/1 membership matrix: exact, in one order on every device (index_add is neither on a GPU).
+    What is not finite makes its own slot's sum nan and touches no other's, though 0 * nan is nan.
     """
     if values.dim() == 3 and slots.dim() == 1:
         values = values.sum(dim=1)
-    members = torch.arange(like.shape[0], device=slots.device).unsqueeze(1) == slots.reshape(1, -1)
-    return members.to(like.dtype) @ values.reshape(-1, like.shape[1]).to(like.dtype)
+    members = (torch.arange(like.shape[0], device=slots.device).unsqueeze(1) == slots.reshape(1, -1)).to(like.dtype)
+    values = values.reshape(-1, like.shape[1]).to(like.dtype)
+    broken = ~values.isfinite()
+    hit = members @ broken.any(dim=1, keepdim=True).to(like.dtype)
+    return (members @ values.masked_fill(broken, 0)).masked_fill(hit > 0, torch.nan)
 
 
 def osora_update(

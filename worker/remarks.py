@@ -26,11 +26,11 @@ def rung(rung: Rung) -> str:
     """Who of a sweep goes on, and which is the best so far."""
     left = [row for row in rung.members if row["fate"] is None]
     best = min(left, key=lambda row: math.inf if row["loss"] is None else row["loss"])
-    loss = "not measured yet" if best["loss"] is None else f"loss {best['loss']:.4f}"
-    return (
-        f"Sweep after step {rung.step} of {rung.total_steps}: {len(left)} of {len(rung.members)} go on, "
-        f"first learning rate {best['learning_rate']:g} with {best['sigma_rate']:g} times that for s ({loss})"
-    )
+    words = f"Sweep after step {rung.step} of {rung.total_steps}: {len(left)} of {len(rung.members)} go on"
+    if best["loss"] is None:  # somebody diverged before anything was measured
+        return words
+    rates = f"{best['learning_rate']:g} with {best['sigma_rate']:g} times that for s"
+    return f"{words}, first learning rate {rates} (loss {best['loss']:.4f})"
 
 
 def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[str]:

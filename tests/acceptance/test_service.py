@@ -1,6 +1,9 @@
 """The real processes, started as a user starts them: a job to its adapter, tenants side by side, a killed worker."""
 
+import csv
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -150,6 +154,33 @@ def test_a_job_survives_its_worker_being_killed(service: Service, tmp_path: Path
     assert outcomes == ["lost", "succeeded"]
     assert job["osora"]["attempts"][1]["first_step"] > 0
     assert answer(sdk, job["fine_tuned_model"])["text"] == "Rome"
+
+
+@pytest.mark.timeout(180)
+def test_a_sweep_from_the_command_line(service: Service, tmp_path: Path) -> None:
+    """A rate that learns nothing, one that learns, one that is absurd: the job tells all three and keeps the second."""
+    path = dataset(tmp_path / "bern.jsonl", "Bern")
+    command = [sys.executable, "-m", "client.cli", "train", str(path), "--learning-rate", "1e-6,0.05,1e6"]
+    env = {**os.environ, "OSORA_URL": service.url, "OSORA_API_KEY": service.key}
+    options = ["--epochs", "8", "--batch-size", "8", "--json"]
+    done = subprocess.run([*command, *options], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *events, job = map(json.loads, done.stdout.splitlines())
+    assert job["osora"]["resolved"]["learning_rate"] == 0.05
+    assert job["hyperparameters"]["n_epochs"] == 8
+    assert job["trained_tokens"] == max(event["data"].get("trained_tokens", 0) for event in events)
+    assert any("2 training rows, held back from all of them" in event["message"] for event in events)
+    contents = {}
+    for file_id in job["result_files"]:
+        headers = {"authorization": f"Bearer {service.key}"}
+        contents[file_id] = httpx.get(f"{service.url}/files/{file_id}/content", headers=headers).text
+        assert any(event["data"].get("file_id") == file_id for event in events)
+    curve, family = (list(csv.DictReader(io.StringIO(text))) for text in contents.values())
+    chosen = [line for line in family if float(line["learning_rate"]) == 0.05]
+    assert [line["train_loss"] for line in chosen] == [line["train_loss"] for line in curve]
+    assert {float(line["learning_rate"]) for line in family} == {1e-6, 0.05, 1e6}
+    assert chosen[-1]["outcome"] == "chosen"
+    assert answer(service.sdk, job["fine_tuned_model"])["text"] == "Bern"
 
 
 @pytest.mark.timeout(180)

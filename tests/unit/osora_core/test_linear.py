@@ -115,3 +115,29 @@ def test_the_merged_weight_gives_what_the_operator_gives() -> None:
 
 def test_runs_names_neighbours_with_equal_slots() -> None:
     assert runs([4, 4, 0, 2, 2]) == ((4, 0, 2), (0, 2, 3), (2, 3, 5))
+
+
+@pytest.mark.parametrize("way", ["general", "merged"])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_what_overflows_in_one_slot_reaches_no_other(way: str, broken: float) -> None:
+    case = Case(9, 7, 5, seed=3)
+    slots = torch.tensor(case.slots)
+
+    def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+        sigma, delta = (t.clone().requires_grad_() for t in (case.sigma.float(), case.delta.float()))
+        operands = [t.float() for t in (x, case.weight, case.bias, case.U, case.S, case.Vt)]
+        if way == "general":
+            y = osora_linear(*operands, sigma, delta, slots, case.ranks)  # type: ignore[misc, arg-type]
+        else:
+            y = osora_linear_merged(*operands, sigma, delta, case.ranks, runs(case.slots))  # type: ignore[misc, arg-type]
+        y.sum().backward()
+        assert sigma.grad is not None
+        assert delta.grad is not None
+        return sigma.grad, delta.grad
+
+    x = case.x.clone()
+    x[1, 0] = broken
+    others = [0, 2, 3]
+    for hit, whole in zip(gradients(x), gradients(case.x), strict=True):
+        torch.testing.assert_close(hit[others], whole[others], rtol=0, atol=0)
+        assert not hit[1].isfinite().any()
