@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.report import Report, parser
 from benchmarks.serving_workload import random_runtime
+from osora_core import attention
 from osora_core.adapter import Adapter
 from osora_core.basis import BasisCache
 from osora_core.data import Example
@@ -90,7 +91,10 @@ class Run:
 def load(device: str, layers: int) -> Runtime:
     """The base with a basis: osora-tiny's own, or random factors."""
     if device == "cuda":
-        return random_runtime(layers, RANK)
+        runtime = random_runtime(layers, RANK)
+        attention.register()
+        runtime.model.set_attn_implementation(attention.NAME)
+        return runtime
     return Runtime.load("osora-tiny", BasisCache.default(), device=device, rank=RANK)
 
 

@@ -267,6 +267,66 @@ def osora_add(x: Tensor, y: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Ten
     return added.view(y.shape).to(y.dtype)
 
 
+class _Batched(torch.autograd.Function):
+    """`_Factored` for several slots at once, a batched product for all slots of a block: for many tokens a slot.
+
+    In a block every slot has equally many rows.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor,
+        ranks: Tensor, slots: Tensor, blocks: "Blocks",
+    ) -> Tensor:  # fmt: skip
+        z = F.linear(x, Vt)
+        own_sigma, own_delta = sigma[slots], delta[slots]
+        scale = effective_scale(S, own_sigma, ranks[slots])
+        ctx.save_for_backward(z, U, Vt, own_sigma, own_delta, scale, slots, ranks)
+        ctx.blocks, ctx.rows = blocks, sigma.shape[0]
+        factors = _Batched.factors(U, own_sigma, own_delta, scale)
+        added = torch.empty_like(y)
+        for first, last, start, stop in blocks:
+            ys, zs, into = (t[start:stop].view(last - first, -1, t.shape[-1]) for t in (y, z, added))
+            torch.baddbmm(ys, zs, factors[first:last].mT, out=into)
+        return added
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        g = grad_outputs[0].contiguous()
+        z, U, Vt, sigma, delta, scale, slots, ranks = ctx.saved_tensors
+        grad_z, moments = torch.empty_like(z), torch.empty(len(slots), *U.shape, dtype=z.dtype, device=z.device)
+        factors = _Batched.factors(U, sigma, delta, scale)
+        for first, last, start, stop in ctx.blocks:
+            gs, zs = (t[start:stop].view(last - first, -1, t.shape[-1]) for t in (g, z))
+            if ctx.needs_input_grad[0]:
+                grad_z[start:stop] = torch.bmm(gs, factors[first:last]).view_as(grad_z[start:stop])
+            torch.bmm(gs.mT, zs, out=moments[first:last])
+        del factors
+        moment = torch.mul(moments, U).to(sigma.dtype)
+        grad_sigma = torch.zeros(ctx.rows, sigma.shape[1], dtype=sigma.dtype, device=g.device)
+        grad_delta = torch.zeros(ctx.rows, delta.shape[1], dtype=delta.dtype, device=g.device)
+        used = torch.arange(sigma.shape[1], device=g.device) < ranks[slots].unsqueeze(1)
+        grad_sigma[slots] = torch.bmm((1 + delta).unsqueeze(1), moment).squeeze(1) * used
+        grad_delta[slots] = torch.bmm(moment, scale.unsqueeze(2)).squeeze(2)
+        grad_x = F.linear(grad_z, Vt.T) if ctx.needs_input_grad[0] else None
+        return grad_x, g, None, None, None, grad_sigma, grad_delta, None, None, None
+
+    @staticmethod
+    def factors(U: Tensor, sigma: Tensor, delta: Tensor, scale: Tensor) -> Tensor:
+        """`lora_factor` of each slot, [slots, d_out, R] in U's dtype."""
+        factors = torch.empty(len(sigma), *U.shape, dtype=U.dtype, device=U.device)
+        return torch.mul(torch.addcmul(sigma.unsqueeze(1), delta.unsqueeze(2), scale.unsqueeze(1)), U, out=factors)
+
+
+def osora_add_batched(
+    x: Tensor, y: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor, ranks: Tensor, slots: Tensor,
+    blocks: "Blocks",
+) -> Tensor:  # fmt: skip
+    """y [B, T, d_out], contiguous, plus the updates of rows that are grouped by slot. `slots` [spans]."""
+    added: Tensor = _Batched.apply(x, y, U, S, Vt, sigma, delta, ranks, slots, blocks)  # type: ignore[no-untyped-call]
+    return added
+
+
 def merged_weight(weight: Tensor, factors: "Factors", sigma: Tensor, delta: Tensor, rank: int) -> Tensor:
     """W0 + diag(o) U diag(s) V^T - U diag(s0) V^T, [d_out, d_in] in weight's dtype, computed in float64.
 
@@ -296,13 +356,37 @@ def runs(slots: Sequence[int]) -> Spans:
     return tuple(spans)
 
 
+Blocks = tuple[tuple[int, int, int, int], ...]
+"""(first span, span after the last, first row, row after the last) of each run of spans with equally many rows."""
+
+
+def blocks_of(spans: Spans) -> Blocks:
+    """The blocks of a batch with these spans; few where spans with equally many rows are neighbours."""
+    blocks: list[tuple[int, int, int, int]] = []
+    for index, (_, start, stop) in enumerate(spans):
+        if blocks and (stop - start) * (blocks[-1][1] - blocks[-1][0]) == blocks[-1][3] - blocks[-1][2]:
+            blocks[-1] = (blocks[-1][0], index + 1, blocks[-1][2], stop)
+        else:
+            blocks.append((index, index + 1, start, stop))
+    return tuple(blocks)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A batch whose rows are grouped by slot: its spans, their slots [spans] and the blocks that they form."""
+
+    spans: Spans
+    slots: Tensor
+    blocks: Blocks
+
+
 @dataclass(frozen=True)
 class Selection:
-    """Which bank row each batch row uses: slots [B], or [B, T] for one a token; spans if rows are grouped by slot."""
+    """Which bank row each batch row uses: slots [B], or [B, T] for one a token; groups if rows are grouped by slot."""
 
     bank: "Bank"
     slots: Tensor
-    spans: Spans | None
+    groups: Groups | None
 
 
 _selection: ContextVar[Selection | None] = ContextVar("osora_selection", default=None)
@@ -312,10 +396,13 @@ _selection: ContextVar[Selection | None] = ContextVar("osora_selection", default
 def use_slots(bank: "Bank", slots: Tensor, spans: Spans | None = None) -> Iterator[None]:
     """Run the model with these bank rows. Outside this context every OsoraLinear is its bare base.
 
-    A caller whose rows are grouped by slot may say so with `spans` (host integers): layers then take the merged
-    execution where it is the cheaper one.
+    A caller whose rows are grouped by slot may say so with `spans` (host integers): layers then take the merged or the
+    batched execution where it is the cheaper one.
     """
-    token = _selection.set(Selection(bank, slots, spans))
+    groups = None
+    if spans is not None:
+        groups = Groups(spans, torch.tensor([slot for slot, _, _ in spans], device=slots.device), blocks_of(spans))
+    token = _selection.set(Selection(bank, slots, groups))
     try:
         yield
     finally:
@@ -343,11 +430,13 @@ class OsoraLinear(nn.Module):
             bare: Tensor = self.base(x)
             return bare
         sigma, delta = selection.bank.layers[self.index]
-        ranks, spans = selection.bank.ranks, selection.spans
-        if spans is not None and self._merging_pays(x, len(spans)):
+        ranks, groups = selection.bank.ranks, selection.groups
+        if groups is not None and self._merging_pays(x, len(groups.spans)):
             weight, bias = cast(nn.Linear, self.base).weight, cast(nn.Linear, self.base).bias
-            return osora_linear_merged(x, weight, bias, self.U, self.S, self.Vt, sigma, delta, ranks, spans)
+            return osora_linear_merged(x, weight, bias, self.U, self.S, self.Vt, sigma, delta, ranks, groups.spans)
         y: Tensor = self.base(x)
+        if groups is not None and self._batching_pays(x, y, groups):
+            return osora_add_batched(x, y, self.U, self.S, self.Vt, sigma, delta, ranks, groups.slots, groups.blocks)
         return y + osora_update(x, self.U, self.S, self.Vt, sigma, delta, selection.slots, ranks)
 
     def _merging_pays(self, x: Tensor, slots: int) -> bool:
@@ -357,3 +446,10 @@ class OsoraLinear(nn.Module):
         d_out, d_in = self.base.weight.shape
         tokens = x.numel() // d_in
         return tokens * (d_in + 4 * d_out) > slots * 2 * d_in * d_out
+
+    def _batching_pays(self, x: Tensor, y: Tensor, groups: Groups) -> bool:
+        """Whether d_out R values a slot are fewer than the d_out values a token that the general form reads and writes
+        again and again, which is what costs on a GPU."""
+        same = x.dtype == y.dtype == self.U.dtype and x.dim() == 3
+        tokens = x.numel() // x.shape[-1]
+        return same and x.is_cuda and tokens >= self.U.shape[1] * len(groups.spans) and y.is_contiguous()

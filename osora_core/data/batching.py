@@ -38,17 +38,14 @@ class PaddedBatch:
 
 def pad(examples: Sequence[Example], device: torch.device) -> PaddedBatch:
     """Examples as one batch, padded with token 0 to the longest. The last token of a row predicts nothing."""
-    longest = max(len(e) for e in examples) - 1
-    inputs = torch.zeros(len(examples), longest, dtype=torch.long)
-    positions: list[tuple[int, int]] = []
-    targets: list[int] = []
+    longest = max(map(len, examples))
+    tokens = torch.zeros(len(examples), longest, dtype=torch.long)
+    counts = torch.zeros(len(examples), longest, dtype=torch.bool)
     for row, example in enumerate(examples):
-        inputs[row, : len(example) - 1] = torch.tensor(example.tokens[:-1])
-        for index in range(1, len(example)):
-            if example.mask[index]:
-                positions.append((row, index - 1))
-                targets.append(example.tokens[index])
-    return PaddedBatch(inputs.to(device), torch.tensor(positions, device=device), torch.tensor(targets, device=device))
+        tokens[row, : len(example)] = torch.tensor(example.tokens)
+        counts[row, : len(example)] = torch.tensor(example.mask)
+    inputs, counts = tokens[:, :-1].contiguous(), counts[:, 1:]
+    return PaddedBatch(inputs.to(device), counts.nonzero().to(device), tokens[:, 1:][counts].to(device))
 
 
 def split_by_tokens(items: Iterable[tuple[Example, T]], token_budget: int) -> list[list[tuple[Example, T]]]:

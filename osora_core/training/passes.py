@@ -1,5 +1,6 @@
 """What a training step does with the model: forward, loss and backward of rows that belong to different jobs."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -29,7 +30,9 @@ class Passes:
     def forward(self, group: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss (nats) and correctness of every counted token of a group, and which job (index into slots) owns it."""
         device = self.runtime.device
-        group = sorted(group, key=lambda item: item[1])
+        counts = Counter(slots[owner] for _, owner in group)
+        # Slots with equally many rows side by side can share a product.
+        group = sorted(group, key=lambda item: (counts[slots[item[1]]], item[1]))
         batch = pad([example for example, _ in group], device)
         row_slots = [slots[owner] for _, owner in group]
         owners = torch.tensor([owner for _, owner in group], device=device)

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from osora_core.basis import compute_factors
 from osora_core.linear import (
+    blocks_of,
     merged_weight,
+    osora_add_batched,
     osora_linear,
     osora_linear_merged,
     osora_update_reference,
@@ -86,6 +88,12 @@ def test_every_execution_equals_the_dense_weight(shape: tuple[int, int, int, int
         executions.append(
             lambda x, s, d: osora_linear_merged(x, case.weight, case.bias, *operands, s, d, case.ranks, spans)
         )
+        distinct = torch.tensor([slot for slot, _, _ in spans])
+        executions.append(
+            lambda x, s, d: osora_add_batched(
+                x, F.linear(x, case.weight, case.bias), *operands, s, d, case.ranks, distinct, blocks_of(spans)
+            )
+        )
     for execution in executions:
         for actual, expected in zip(case.differentiate(execution), oracle, strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
@@ -117,7 +125,7 @@ def test_runs_names_neighbours_with_equal_slots() -> None:
     assert runs([4, 4, 0, 2, 2]) == ((4, 0, 2), (0, 2, 3), (2, 3, 5))
 
 
-@pytest.mark.parametrize("way", ["general", "merged"])
+@pytest.mark.parametrize("way", ["general", "merged", "batched"])
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
 def test_what_overflows_in_one_slot_reaches_no_other(way: str, broken: float) -> None:
     case = Case(9, 7, 5, seed=3)
@@ -128,6 +136,10 @@ def test_what_overflows_in_one_slot_reaches_no_other(way: str, broken: float) ->
         operands = [t.float() for t in (x, case.weight, case.bias, case.U, case.S, case.Vt)]
         if way == "general":
             y = osora_linear(*operands, sigma, delta, slots, case.ranks)  # type: ignore[misc, arg-type]
+        elif way == "batched":
+            x, weight, bias, *factors = operands
+            distinct, blocks = torch.tensor([slot for slot, _, _ in runs(case.slots)]), blocks_of(runs(case.slots))
+            y = osora_add_batched(x, F.linear(x, weight, bias), *factors, sigma, delta, case.ranks, distinct, blocks)
         else:
             y = osora_linear_merged(*operands, sigma, delta, case.ranks, runs(case.slots))  # type: ignore[misc, arg-type]
         y.sum().backward()
@@ -141,3 +153,7 @@ def test_what_overflows_in_one_slot_reaches_no_other(way: str, broken: float) ->
     for hit, whole in zip(gradients(x), gradients(case.x), strict=True):
         torch.testing.assert_close(hit[others], whole[others], rtol=0, atol=0)
         assert not hit[1].isfinite().any()
+
+
+def test_blocks_are_spans_with_equally_many_rows() -> None:
+    assert blocks_of(runs([4, 3, 7, 7, 2, 2, 5])) == ((0, 2, 0, 2), (2, 4, 2, 6), (4, 5, 6, 7))
