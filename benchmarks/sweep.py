@@ -33,6 +33,7 @@ COLUMNS = {
     "sigma_rate": "10.2g",
     "steps": "6d",
     "seconds": "9.2f",
+    "ratio": "7.2f",
     "loss": "8.4f",
 }
 RANDOM_TOKENS = 256
@@ -79,7 +80,9 @@ class Benchmark:
     def run(self) -> None:
         first, members = self.specs[0], len(self.specs)
         job = self.job(first)
-        estimate = self.engine.throughput.cost_of_sweep(self.engine, job.next_batch(), members, job.total_steps)
+        estimate = self.engine.throughput.cost_of_sweep(
+            self.engine, job.next_batch(), members, job.total_steps, len(self.choice)
+        )
         self.add("estimate", first, ratio=estimate)  # what "auto" decides by; where that is against, a lower bound
         self.alone(first)  # once, so that nothing is compiled while it is measured
         ratios = []

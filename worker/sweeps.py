@@ -90,7 +90,7 @@ def _cost(job: TrainingJob, members: int, choice: int, engine: EngineThread) -> 
         return None, f"the default, as {choice} rows are too few to choose by"
 
     def measure(e: TrainingEngine) -> float | None:
-        return None if e.jobs else e.throughput.cost_of_sweep(e, job.next_batch(), members, job.total_steps)
+        return None if e.jobs else e.throughput.cost_of_sweep(e, job.next_batch(), members, job.total_steps, choice)
 
     try:
         cost = engine.call(measure)

@@ -127,6 +127,7 @@ def _show(job: Job, as_json: bool) -> None:
             "training file": job["training_file"],
             "validation": job.get("validation_file"),
             "step": _steps(job),
+            "learning rate": (details.get("resolved") or {}).get("learning_rate"),
             "tokens": job.get("trained_tokens"),
             "compute": duration(compute) if compute else None,
             "created": when(job["created_at"]),

@@ -26,7 +26,7 @@ from osora_core.training.spec import JobSpec
 from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv
 from osora_core.training.throughput import halvings
 
-MAX_CHOICE_ROWS = 200
+MAX_CHOICE_ROWS = 100
 """More rows to choose by would cost more than they tell."""
 
 

@@ -36,9 +36,9 @@ class Throughput:
         self._seconds: dict[tuple[int, int, int], float] = {}
 
     def cost_of_sweep(
-        self, engine: "TrainingEngine", batch: Sequence[Example], members: int, total_steps: int
+        self, engine: "TrainingEngine", batch: Sequence[Example], members: int, total_steps: int, choice: int
     ) -> float:
-        """How many times as long as a single job a sweep takes whose steps are like `batch`.
+        """How many times as long as a single job a sweep takes whose steps are like `batch`, choosing by `choice` rows.
 
         Stops measuring once it knows that this is more than CHEAP: the answer is then a lower bound, because a step
         takes the more for each further copy, the fewer idle units the device has left. Raises OutOfSlots where fewer
@@ -49,7 +49,7 @@ class Throughput:
         known: dict[int, float] = {}
         for copies in sorted({1, 2, members}):
             known[copies] = self._measured(engine, batch, copies)
-            cost = relative_cost(members, total_steps, known)
+            cost = relative_cost(members, total_steps, known, choice / len(batch))
             if len(known) > 1 and cost > CHEAP:
                 break
         return cost
@@ -62,13 +62,20 @@ class Throughput:
         return self._seconds[shape]
 
 
-def relative_cost(members: int, total_steps: int, seconds: Mapping[int, float]) -> float:
+def relative_cost(members: int, total_steps: int, seconds: Mapping[int, float], choice: float = 0.0) -> float:
     """The time of a sweep over that of a single job, by the seconds of a step with some numbers of copies, one among
-    them. In between, steps are taken to grow evenly; beyond the last, as they did before it."""
+    them. In between, steps are taken to grow evenly; beyond the last, as they did before it.
+
+    `choice`: the rows to choose by, in batches. They are taken to cost a member half of what as many batches do where
+    most copies share a step: there is no backward pass, and they share passes as well.
+    """
+    most = max(seconds)
     ends = [0, *halvings(members, total_steps), total_steps]
     alive, total = members, 0.0
     for begin, end in pairwise(ends):
         total += (end - begin) * _interpolated(seconds, alive)
+        if end < total_steps:
+            total += alive * choice * seconds[most] / most / 2
         alive = math.ceil(alive / 2)
     return total / (total_steps * seconds[1])
 

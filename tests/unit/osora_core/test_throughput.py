@@ -24,6 +24,13 @@ def test_between_the_measured_numbers_steps_grow_evenly_and_beyond_them_as_befor
     assert relative_cost(6, 100, {1: 1.0, 2: 0.9}) == pytest.approx((1 + 1 + 0.9 + 1) / 4)  # noise goes no further
 
 
+def test_choosing_costs_a_pass_of_every_member_at_each_halving() -> None:
+    idle = {1: 2.0, 2: 2.0, 6: 2.4}
+    without = relative_cost(6, 100, idle)
+    # Ten batches for each of six, three and two members, half of 0.4 seconds each; a single job takes 200 seconds.
+    assert relative_cost(6, 100, idle, 10) == pytest.approx(without + 10 * (6 + 3 + 2) * 0.2 / 200)
+
+
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A device on which each further copy takes a tenth of the first; keeps how many copies were timed."""
@@ -39,12 +46,12 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_shape_is_measured_once(runtime: Runtime, examples: list[Example], timed: list[int]) -> None:
     engine = TrainingEngine(runtime)
-    cost = engine.throughput.cost_of_sweep(engine, examples[:4], 6, 100)
+    cost = engine.throughput.cost_of_sweep(engine, examples[:4], 6, 100, 0)
     assert cost == pytest.approx(1 + (0.5 + 0.2 + 0.1) / 4)
     assert timed == [1, 2, 6]
-    engine.throughput.cost_of_sweep(engine, examples[1:4], 6, 50)  # of about the same shape
+    engine.throughput.cost_of_sweep(engine, examples[1:4], 6, 50, 0)  # of about the same shape
     assert timed == [1, 2, 6]
-    engine.throughput.cost_of_sweep(engine, examples[:9], 6, 50)
+    engine.throughput.cost_of_sweep(engine, examples[:9], 6, 50, 0)
     assert timed == [1, 2, 6] * 2
 
 
@@ -54,7 +61,7 @@ def test_what_is_too_dear_already_is_not_measured_further(
     seen: list[int] = []
     monkeypatch.setattr(throughput, "_step_seconds", lambda _, __, copies: seen.append(copies) or float(copies))
     engine = TrainingEngine(runtime)
-    assert Throughput().cost_of_sweep(engine, examples[:4], 6, 100) > CHEAP
+    assert Throughput().cost_of_sweep(engine, examples[:4], 6, 100, 0) > CHEAP
     assert seen == [1, 2]
 
 
@@ -66,7 +73,7 @@ def test_measuring_leaves_no_trace(runtime: Runtime, examples: list[Example]) ->
         engine.add(TrainingJob("job", JobSpec(rank=16, epochs=1, batch_size=8), examples, recorder))
         engine.step()
         if measures:
-            assert engine.throughput.cost_of_sweep(engine, examples[:4], 3, 100) > 0
+            assert engine.throughput.cost_of_sweep(engine, examples[:4], 3, 100, 8) > 0
             assert engine.bank.free == 3
         while engine.step():
             pass
@@ -78,5 +85,5 @@ def test_measuring_leaves_no_trace(runtime: Runtime, examples: list[Example]) ->
 def test_without_free_slots_nothing_is_measured(runtime: Runtime, examples: list[Example]) -> None:
     engine = TrainingEngine(runtime, max_jobs=1)
     with pytest.raises(OutOfSlots):
-        engine.throughput.cost_of_sweep(engine, examples[:4], 2, 100)
+        engine.throughput.cost_of_sweep(engine, examples[:4], 2, 100, 0)
     assert engine.bank.free == 1
