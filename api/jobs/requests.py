@@ -45,6 +45,11 @@ JOB_REQUEST_EXAMPLES: list[JsonValue] = [
         },
         "osora": {"rank": 64, "learning_rate": 0.05, "max_length": 512, "evaluate": "epoch"},
     },
+    {
+        "model": "osora-tiny",
+        "training_file": "file-01k9v3t0w5qabcdefghjkmnpqrs",
+        "osora": {"learning_rate": [0.01, 0.03, 0.1], "sigma_rate": [1, 4]},
+    },
 ]
 
 

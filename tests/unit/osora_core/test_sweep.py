@@ -212,13 +212,13 @@ def test_a_resumed_sweep_ends_bit_for_bit_like_an_undisturbed_one(
 
 
 def test_every_checkpoint_continues_to_the_same_end(engine: TrainingEngine, examples: list[Example]) -> None:
-    """Those that come by themselves, with a member that finished early among the others."""
-    patient = specs(*RATES, early_stopping_patience=1)
+    """Those that come by themselves; the fifth and later ones hold a member that has stopped early."""
     undisturbed = SweepRecorder()
-    options: dict[str, Any] = {"valid": examples[18:], "checkpoint_steps": 2}
+    patient = [replace(spec, epochs=6, batch_size=9, early_stopping_patience=1) for spec in specs(30.0, 0.03)]
+    options: dict[str, Any] = {"valid": examples[18:], "checkpoint_steps": 1}
     run(engine, sweep(examples, patient, undisturbed, **options))
-    steps = [checkpoint.step for checkpoint in undisturbed.checkpoints]
-    assert steps[:3] == [2, 4, 6]
+    assert [checkpoint.step for checkpoint in undisturbed.checkpoints] == list(range(1, 13))
+    assert family(undisturbed)[30.0][-1]["step"] == "4"
     for checkpoint in undisturbed.checkpoints:
         data = checkpoint.to_bytes()
         resumed = SweepRecorder()
@@ -229,15 +229,17 @@ def test_every_checkpoint_continues_to_the_same_end(engine: TrainingEngine, exam
 
 
 def test_members_that_stop_early_are_judged_by_what_they_leave(engine: TrainingEngine, examples: list[Example]) -> None:
-    """Four epochs of two steps; a rate that makes the loss rise stops after its second epoch, before the last
-    halving, and loses there to one that learns."""
+    """Six epochs of two steps. A rate that makes the loss rise stops after its second, and loses at the halving after
+    the third to one that learns: by its best state, which is that of the first."""
     recorder = SweepRecorder()
-    running = [replace(spec, epochs=4, batch_size=9, early_stopping_patience=1) for spec in specs(5.0, 0.03)]
+    running = [replace(spec, epochs=6, batch_size=9, early_stopping_patience=1) for spec in specs(30.0, 0.03)]
     run(engine, sweep(examples, running, recorder, valid=examples[18:]))
-    assert outcome(recorder).spec.learning_rate == 0.03
-    curves = family(recorder)
-    assert curves[5.0][-1]["outcome"] == "discarded"
-    assert curves[0.03][-1]["outcome"] == "chosen"
+    lines = family(recorder)
+    ends = {rate: (int(curve[-1]["step"]), curve[-1]["outcome"]) for rate, curve in lines.items()}
+    assert ends == {30.0: (4, "discarded"), 0.03: (12, "chosen")}
+    # The rows to choose by are the validation rows here.
+    assert float(lines[30.0][-1]["sweep_loss"]) == pytest.approx(float(lines[30.0][2]["valid_loss"]), rel=1e-4)
+    assert [rung.step for rung in recorder.rungs] == [4]
 
 
 def test_a_checkpoint_is_the_leaders_to_whoever_reads_it_as_a_jobs(
