@@ -120,7 +120,7 @@ class Jobs(_Resource):
 
         `fields` are those of POST /jobs: suffix, seed, metadata, hyperparameters
         (n_epochs, batch_size, learning_rate_multiplier), osora (rank, learning_rate: a number, a list
-        of them, "sweep" or "auto", max_length, …).
+        of them, "sweep" or "auto", max_length, …), or method={"type": "dpo"} for a file of preferences.
         """
         body = {"model": model, "training_file": training_file, "validation_file": validation_file, **fields}
         job: Job = self._transport.request("POST", "/jobs", json={k: v for k, v in body.items() if v is not None})

@@ -1,15 +1,23 @@
-"""What a line of training data may look like: JSON Lines of chats, or of prompts and completions."""
+"""What a line of training data may look like: JSON Lines of chats, of prompts and completions, or of preferences."""
 
 import json
 from typing import Any, Literal, NoReturn
 
 from registry.errors import InvalidFile
 
-Format = Literal["chat", "completion"]
+Format = Literal["chat", "completion", "preference"]
 
 ROLES = ("system", "user", "assistant", "tool")
 _CHAT_EXAMPLE = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
+_ANSWER_EXAMPLE = '[{"role": "assistant", "content": "…"}]'
+_PREFERENCE_EXAMPLE = (
+    '{"input": {"messages": [{"role": "user", "content": "…"}]}, '
+    f'"preferred_output": {_ANSWER_EXAMPLE}, "non_preferred_output": {_ANSWER_EXAMPLE}}}'
+)
 _COMPLETION_EXAMPLE = '{"prompt": "…", "completion": "…"}'
+
+
+_PREFERENCE_KEYS = {"input", "preferred_output", "non_preferred_output"}
 
 
 def check_line(raw: bytes, number: int) -> Format:
@@ -28,6 +36,10 @@ def check_line(raw: bytes, number: int) -> Format:
         if line.text(row, "", "completion", "the text to learn") == "":
             line.reject("completion", "is empty, so there is nothing to learn", "give it text or remove the line")
         return "completion"
+    if _PREFERENCE_KEYS & row.keys():
+        line.only(row, "", tuple(sorted(_PREFERENCE_KEYS)))
+        _check_preference(line, row)
+        return "preference"
     line.reject(
         None,
         f"has neither `messages` nor `prompt` and `completion`; its keys are {_quoted(sorted(row))}",
@@ -36,25 +48,47 @@ def check_line(raw: bytes, number: int) -> Format:
 
 
 def _check_chat(line: "_Line", messages: Any) -> None:
-    if not isinstance(messages, list) or not messages:
-        line.reject("messages", f"must be a list with a message in it, not {_kind(messages)}", _CHAT_EXAMPLE)
-    learns = False
-    for index, message in enumerate(messages):
-        path = f"messages[{index}]"
-        if not isinstance(message, dict):
-            line.reject(path, f"must be an object with `role` and `content`, not {_kind(message)}", _CHAT_EXAMPLE)
-        role = message.get("role")
-        if role not in ROLES:
-            line.reject(f"{path}.role", f"is {_quoted(role)}", f"use one of {', '.join(ROLES)}")
-        line.only(message, f"{path}.", ("role", "content", "weight"))
-        content = line.text(message, f"{path}.", "content", "the message's text")
-        learns |= _weight(line, message, path) != 0 and role == "assistant" and content != ""
-    if not learns:
+    if not _check_messages(line, messages, "messages", _CHAT_EXAMPLE):
         line.reject(
             "messages",
             "has no assistant message to learn from (one with text, and a weight other than 0)",
             'add one: {"role": "assistant", "content": "…"}',
         )
+
+
+def _check_messages(line: "_Line", messages: Any, path: str, example: str) -> bool:
+    """Whether there is something to learn in these messages, which are well formed."""
+    if not isinstance(messages, list) or not messages:
+        line.reject(path, f"must be a list with a message in it, not {_kind(messages)}", example)
+    learns = False
+    for index, message in enumerate(messages):
+        place = f"{path}[{index}]"
+        if not isinstance(message, dict):
+            line.reject(place, f"must be an object with `role` and `content`, not {_kind(message)}", example)
+        role = message.get("role")
+        if role not in ROLES:
+            line.reject(f"{place}.role", f"is {_quoted(role)}", f"use one of {', '.join(ROLES)}")
+        line.only(message, f"{place}.", ("role", "content", "weight"))
+        content = line.text(message, f"{place}.", "content", "the message's text")
+        learns |= _weight(line, message, place) != 0 and role == "assistant" and content != ""
+    return learns
+
+
+def _check_preference(line: "_Line", row: dict[str, Any]) -> None:
+    for key in sorted(_PREFERENCE_KEYS):
+        if key not in row:
+            line.reject(key, "is missing", f"write each line as {_PREFERENCE_EXAMPLE}")
+    asked = row["input"]
+    if not isinstance(asked, dict):
+        line.reject("input", f"must be an object with `messages`, not {_kind(asked)}", _PREFERENCE_EXAMPLE)
+    line.only(asked, "input.", ("messages",))
+    _check_messages(line, asked.get("messages"), "input.messages", _PREFERENCE_EXAMPLE)
+    for key in ("preferred_output", "non_preferred_output"):
+        learns = _check_messages(line, row[key], key, _ANSWER_EXAMPLE)
+        if len(row[key]) != 1 or not learns:
+            line.reject(key, "must be one assistant message with text", f"write {_ANSWER_EXAMPLE}")
+    if row["preferred_output"][0]["content"] == row["non_preferred_output"][0]["content"]:
+        line.reject("non_preferred_output", "is the same answer as the preferred one", "remove the line")
 
 
 def _weight(line: "_Line", message: dict[str, Any], path: str) -> int:

@@ -20,6 +20,7 @@ from registry.columns import PlainText
 from registry.db import now, now_seconds
 
 JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+Method = Literal["supervised", "dpo"]
 JobSignal = Literal["cancel", "pause"]
 AttemptOutcome = Literal["succeeded", "failed", "cancelled", "paused", "released", "lost"]
 EventLevel = Literal["info", "warn", "error"]
@@ -126,6 +127,7 @@ class Job(Base):
     suffix: Mapped[str | None]
     seed: Mapped[int]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
+    method: Mapped[Method] = mapped_column(String(16), server_default="supervised")
     hyperparameters: Mapped[dict[str, Any]]
     osora: Mapped[dict[str, Any]]
     from_adapter_id: Mapped[str | None] = mapped_column(PlainText(40))

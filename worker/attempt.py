@@ -10,7 +10,7 @@ from typing import Any, TypeVar, assert_never
 from sqlalchemy.orm import Session
 
 from osora_core import canary
-from osora_core.data import Example, Renderer, read_examples
+from osora_core.data import Renderer, Row, read_examples, read_preferences
 from osora_core.errors import CorruptArtifact, DataError, OsoraCoreError, OutOfSlots, UserError
 from osora_core.training import (
     Checkpoint,
@@ -111,13 +111,13 @@ class _Runner:
         attempt, runtime = self.attempt, self.engine.engine.runtime
         limit = min(attempt.osora.get("max_length") or runtime.max_length, runtime.max_length)
         renderer = Renderer(runtime.tokenizer, limit)
-        train = self._examples(attempt.training_file, renderer)
-        valid = self._examples(attempt.validation_file, renderer) if attempt.validation_file else []
+        train = self._rows(attempt.training_file, renderer)
+        valid = self._rows(attempt.validation_file, renderer) if attempt.validation_file else []
 
         prompts = self._prompts(renderer)
         start = fetch_start(attempt, runtime.basis, lambda key: self._stored(lambda: self.registry.store.get(key)))
 
-        def job(spec: JobSpec, rows: Sequence[Example], resume: Checkpoint | None = None) -> TrainingJob:
+        def job(spec: JobSpec, rows: Sequence[Row], resume: Checkpoint | None = None) -> TrainingJob:
             return TrainingJob(
                 attempt.job_id,
                 spec,
@@ -150,23 +150,24 @@ class _Runner:
         self._join(self._resumed(work, kind) or work(None))
         reached("joined", attempt.job_id)
 
-    def _decision(self, train: Sequence[Example], valid: Sequence[Example], job: MakeJob) -> Decision:
+    def _decision(self, train: Sequence[Row], valid: Sequence[Row], job: MakeJob) -> Decision:
         """What the job's first attempt decided, or, in that one, what the job trains."""
         if self.attempt.plan is not None:
             return Decision([JobSpec.from_dict(spec) for spec in self.attempt.plan["specs"]])
         return decide(self.attempt, train, valid, job, self.engine, self.registry.settings.worker_jobs)
 
     def _join(self, work: TrainingJob | Sweep) -> None:
-        """A job has a slot for certain; a sweep waits until there are enough for all of its members."""
+        """A job has a slot for certain; a sweep, or one that needs two, waits until there are enough."""
+        join: Callable[[TrainingEngine], None]
         if isinstance(work, TrainingJob):
-            self.job = work
-            self.engine.call(lambda e: e.add(work))
-            return
-        self.job, self.sweep = work.job, work
+            self.job, plain = work, work
+            join = lambda e: e.add(plain)  # noqa: E731
+        else:
+            self.job, self.sweep, join = work.job, work, work.join
         waits = False
         while True:
             try:
-                return self.engine.call(work.join)
+                return self.engine.call(join)
             except OutOfSlots as error:
                 if not waits:
                     self._say(f"Waiting until other sweeps have ended: {error.message}")
@@ -186,12 +187,13 @@ class _Runner:
         job_id = self.attempt.job_id
         return engine.remove(job_id) if job_id in engine.jobs else None
 
-    def _examples(self, file: FileRef, renderer: Renderer) -> list[Example]:
+    def _rows(self, file: FileRef, renderer: Renderer) -> list[Row]:
         data = self._stored(lambda: self.registry.store.get(file.object_key))
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
         try:
-            return read_examples(self._interruptible(data.splitlines()), renderer)
+            read = read_preferences if self.attempt.method == "dpo" else read_examples
+            return list(read(self._interruptible(data.splitlines()), renderer))
         except DataError as error:
             error.message = f"file {file.id}, {error}"
             raise

@@ -107,6 +107,7 @@ class ProgressMeter:
     accuracy: float = 0.0
     tokens: int = 0
     seconds: float = 0.0
+    reward_margin: float = 0.0
     steps: int = 0
     latest: Progress | None = None
     """The last step that was added since the metrics were taken."""
@@ -116,6 +117,7 @@ class ProgressMeter:
         self.accuracy += progress.accuracy
         self.tokens += progress.step_tokens
         self.seconds += progress.step_seconds
+        self.reward_margin += progress.reward_margin or 0.0
         self.steps += 1
         self.latest = progress
 
@@ -127,7 +129,7 @@ class ProgressMeter:
         metrics = {
             "epoch": round(latest.epoch, 3),
             "train_loss": self.loss / self.steps,
-            "train_mean_token_accuracy": self.accuracy / self.steps,
+            **self._accuracy(latest),
             "learning_rate": latest.learning_rate,
             "tokens_per_second": round(self.tokens / self.seconds, 1),
             "trained_tokens": latest.trained_tokens,
@@ -136,9 +138,23 @@ class ProgressMeter:
         self.__init__()  # type: ignore[misc]
         return metrics
 
+    def _accuracy(self, latest: Progress) -> dict[str, float]:
+        accuracy = self.accuracy / self.steps
+        if latest.reward_margin is None:
+            return {"train_mean_token_accuracy": accuracy}
+        return {"train_reward_accuracy": accuracy, "train_reward_margin": self.reward_margin / self.steps}
+
 
 def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
     """The metrics of an evaluation, by OpenAI's names: there `full_` is the whole file, and here all of them are."""
+    if evaluation.reward_margin is not None:
+        return {
+            "valid_loss": evaluation.loss,
+            "valid_reward_accuracy": evaluation.accuracy,
+            "valid_reward_margin": evaluation.reward_margin,
+            "valid_exact_match": evaluation.exact_match,
+            "full_valid_loss": evaluation.loss,
+        }
     return {
         "valid_loss": evaluation.loss,
         "valid_mean_token_accuracy": evaluation.accuracy,

@@ -7,6 +7,7 @@ from typing import Any
 
 from osora_core.training import JobSpec
 from registry.jobs import Plan
+from registry.models import Method
 
 DEFAULT_LEARNING_RATE = JobSpec.learning_rate
 # Our own grid: these multiples of the default, each with these rates of s over o. The defaults come first.
@@ -19,7 +20,9 @@ _NOT_THE_SPECS = (
 )  # fmt: skip
 
 
-def training_spec(hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], *, rows: int, seed: int) -> JobSpec:
+def training_spec(
+    hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], *, rows: int, seed: int, method: Method = "supervised"
+) -> JobSpec:
     """The spec of a job over `rows` rows; where rates are to be swept, with the default ones.
 
     "auto" batches grow with the data, from 4 to 64 rows, and "auto" epochs are as many as give a small dataset about
@@ -37,6 +40,8 @@ def training_spec(hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], 
             "batch_size": int(batch_size),
             "learning_rate": _number(osora.get("learning_rate"), DEFAULT_LEARNING_RATE * multiplier),
             "sigma_rate": _number(osora.get("sigma_rate"), JobSpec.sigma_rate),
+            "method": method,
+            "beta": _number(hyperparameters.get("beta"), JobSpec.beta),
         }
     )
 
@@ -76,6 +81,8 @@ def plan_of(specs: Sequence[JobSpec]) -> Plan:
     """What the registry keeps of one spec, or of a sweep's."""
     first = specs[0]
     hyperparameters: dict[str, Any] = {"n_epochs": first.epochs, "batch_size": first.batch_size}
+    if first.method == "dpo":
+        hyperparameters["beta"] = first.beta
     if len(specs) == 1:
         hyperparameters["learning_rate_multiplier"] = first.learning_rate / DEFAULT_LEARNING_RATE
     return {"specs": [spec.to_dict() for spec in specs], "hyperparameters": hyperparameters}

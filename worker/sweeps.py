@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from osora_core.data import Example
+from osora_core.data import Row
 from osora_core.errors import OutOfSlots
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.sweep import choice_of, hold_back
@@ -13,7 +13,7 @@ from registry.jobs import Attempt
 from worker.spec import leaves_rate_open, sweep_specs, training_spec, wants_sweep
 from worker.threads import EngineThread
 
-MakeJob = Callable[[JobSpec, Sequence[Example]], TrainingJob]
+MakeJob = Callable[[JobSpec, Sequence[Row]], TrainingJob]
 # Fewer rows tell noise from learning too badly to choose unasked.
 ENOUGH_TO_CHOOSE = 20
 
@@ -37,12 +37,12 @@ class Rows:
     """A job's rows: those it trains on, and those that a sweep chooses by; `held_back`: whether these were training
     rows."""
 
-    train: Sequence[Example]
-    choice: Sequence[Example] = ()
+    train: Sequence[Row]
+    choice: Sequence[Row] = ()
     held_back: bool = False
 
     @classmethod
-    def of(cls, specs: Sequence[JobSpec], train: Sequence[Example], valid: Sequence[Example], seed: int) -> "Rows":
+    def of(cls, specs: Sequence[JobSpec], train: Sequence[Row], valid: Sequence[Row], seed: int) -> "Rows":
         """A sweep chooses by the validation file's rows, or by training rows that no member trains on."""
         if len(specs) == 1:
             return cls(train)
@@ -54,8 +54,8 @@ class Rows:
 
 def decide(
     attempt: Attempt,
-    train: Sequence[Example],
-    valid: Sequence[Example],
+    train: Sequence[Row],
+    valid: Sequence[Row],
     job: MakeJob,
     engine: EngineThread,
     at_most: int,
@@ -66,7 +66,9 @@ def decide(
     measures; else it is the default.
     """
     hyperparameters, osora, seed = attempt.hyperparameters, attempt.osora, attempt.seed
-    single = training_spec(hyperparameters, osora, rows=len(train), seed=seed)
+    single = training_spec(hyperparameters, osora, rows=len(train), seed=seed, method=attempt.method)
+    if attempt.method == "dpo":
+        return Decision([single], "the default, as a sweep chooses by the loss of answers")
     asked = wants_sweep(osora)
     if not asked and not leaves_rate_open(hyperparameters, osora):
         return Decision([single])

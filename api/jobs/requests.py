@@ -67,11 +67,44 @@ class Supervised(RequestModel):
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
 
 
-class Method(RequestModel):
-    """How to train: supervised fine-tuning is what there is."""
+class DPOHyperparameters(Hyperparameters):
+    """Those of direct preference optimization."""
 
-    type: Literal["supervised"]
-    supervised: Supervised = Field(default_factory=Supervised)
+    beta: Annotated[
+        Annotated[float, Field(gt=0, le=2)] | Auto,
+        Field(description="How much a gain over the reference counts; `auto` is 0.1."),
+    ] = "auto"
+
+
+class DPO(RequestModel):
+    """The dpo method's part of a request."""
+
+    hyperparameters: DPOHyperparameters = Field(default_factory=DPOHyperparameters)
+
+
+class Method(RequestModel):
+    """How to train: on answers, or (`dpo`) on preferences between two, compared with the base or with `from_adapter`.
+
+    A file for `dpo` has rows `{"input": {"messages"}, "preferred_output", "non_preferred_output"}`.
+    """
+
+    type: Literal["supervised", "dpo"]
+    supervised: Supervised | None = None
+    dpo: DPO | None = None
+
+    @model_validator(mode="after")
+    def _no_other(self) -> Self:
+        for name in ("supervised", "dpo"):
+            if name != self.type and getattr(self, name) is not None:
+                raise PydanticCustomError("other_method", f"`{name}` is given, and the type is {self.type!r}")
+        return self
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """Those that were chosen, or all left to us."""
+        if self.type == "dpo":
+            return self.dpo.hyperparameters if self.dpo else DPOHyperparameters()
+        return self.supervised.hyperparameters if self.supervised else Hyperparameters()
 
 
 class Knobs(RequestModel):
@@ -182,8 +215,7 @@ class CreateJob(RequestModel):
 
     @property
     def _chosen(self) -> Hyperparameters:
-        chosen = self.method.supervised.hyperparameters if self.method else self.hyperparameters
-        return chosen or Hyperparameters()
+        return self.method.hyperparameters if self.method else self.hyperparameters or Hyperparameters()
 
     def _check_validated(self, knobs: dict[str, Any]) -> None:
         """Raises `InvalidRequest` for a knob that goes by an evaluation which there is not going to be."""
@@ -224,7 +256,8 @@ class CreateJob(RequestModel):
                 next_action=f"use 1 to {settings.basis_rank}",
             )
         self._check_validated(knobs)
-        _check_sweep(knobs, settings.worker_jobs)
+        method = self.method.type if self.method else "supervised"
+        _check_sweep(knobs, settings.worker_jobs, method)
         begun_with = knobs.get("from_adapter")
         if self.model.startswith("ft:"):
             if begun_with not in (None, self.model):
@@ -243,13 +276,22 @@ class CreateJob(RequestModel):
             suffix=self.suffix,
             seed=self.seed,
             metadata=self.metadata or {},
+            method=method,
             hyperparameters=self._chosen.model_dump(),
             osora=knobs,
         )
 
 
-def _check_sweep(knobs: dict[str, Any], worker_jobs: int) -> None:
-    """Raises `InvalidRequest` for more rates than a worker trains side by side."""
+def _check_sweep(knobs: dict[str, Any], worker_jobs: int, method: str) -> None:
+    """Raises `InvalidRequest` for more rates than a worker trains side by side, and for preferences at several."""
+    for name in ("learning_rate", "sigma_rate"):
+        if method == "dpo" and (knobs.get(name) == "sweep" or isinstance(knobs.get(name), list)):
+            raise InvalidRequest(
+                f"`osora.{name}` asks for a sweep, which chooses by the loss of answers, and the method is dpo",
+                param=f"osora.{name}",
+                code="invalid_value",
+                next_action="name one value, or leave it out",
+            )
     listed = {name: value for name in ("learning_rate", "sigma_rate") if isinstance(value := knobs.get(name), list)}
     members = math.prod(map(len, listed.values()))
     if members > worker_jobs:

@@ -150,7 +150,7 @@ class ListedJobOut(BaseModel):
             validation_file=job.validation_file_id,
             result_files=job.result_file_ids,
             hyperparameters=hyperparameters,
-            method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+            method={"type": job.method, job.method: {"hyperparameters": hyperparameters}},
             seed=job.seed,
             trained_tokens=job.trained_tokens,
             metadata=job.metadata_ or None,

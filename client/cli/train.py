@@ -21,6 +21,12 @@ def train(
     ] = None,
     base: Annotated[str | None, typer.Option(help="The base; may be left out if there is one only.")] = None,
     suffix: Annotated[str | None, typer.Option(help="A word in the adapter's name.")] = None,
+    method: Annotated[
+        Literal["supervised", "dpo"], typer.Option(help="dpo: FILE holds preferences between two answers.")
+    ] = "supervised",
+    beta: Annotated[
+        float | None, typer.Option(min=0, max=2, help="Of dpo: how much a gain over the base counts.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the file.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
     learning_rate: Annotated[
@@ -49,8 +55,9 @@ def train(
 ) -> None:
     """Fine-tune on FILE (JSONL) and get an adapter.
 
-    Each line is {"messages": [{"role", "content"}, …]} or {"prompt", "completion"}. What is left out, the
-    service chooses. With --json: JSON lines, the events and at last the job; with --no-watch the job only.
+    Each line is {"messages": [{"role", "content"}, …]} or {"prompt", "completion"}; for dpo, {"input": {"messages"},
+    "preferred_output", "non_preferred_output"}. What is left out, the service chooses. With --json: JSON lines, the
+    events and at last the job; with --no-watch the job only.
     """
     rates = _rates(learning_rate, "--learning-rate", ("auto", "sweep"))
     sigma_rates = _rates(sigma_rate, "--sigma-rate", ())
@@ -63,7 +70,7 @@ def train(
             training["id"],
             validation_file=held_out["id"] if held_out else None,
             suffix=suffix,
-            hyperparameters=_given(n_epochs=epochs, batch_size=batch_size),
+            **_method(method, _given(n_epochs=epochs, batch_size=batch_size, beta=beta)),
             osora=_given(
                 learning_rate=rates,
                 sigma_rate=sigma_rates,
@@ -133,6 +140,15 @@ def _rates(text: str | None, option: str, words: tuple[str, ...]) -> str | float
             f"{text!r} is not a number, a list such as 0.01,0.03{known}", param_hint=option
         ) from None
     return rates[0] if len(rates) == 1 else rates
+
+
+def _method(method: str, hyperparameters: dict[str, Any] | None) -> dict[str, Any]:
+    """The fields that say how to train. Raises `typer.BadParameter` for a beta that would go unused."""
+    if method == "supervised":
+        if hyperparameters and "beta" in hyperparameters:
+            raise typer.BadParameter("it is for --method dpo", param_hint="--beta")
+        return {"hyperparameters": hyperparameters}
+    return {"method": {"type": method, method: {"hyperparameters": hyperparameters or {}}}}
 
 
 def _given(**options: Any) -> dict[str, Any] | None:

@@ -1,6 +1,17 @@
 """Datasets: rows to rendered, masked token sequences, and batches of them in a reproducible order."""
 
 from osora_core.data.batching import PaddedBatch, batch_order, pad, split_by_tokens
-from osora_core.data.rendering import Example, Renderer, read_examples
+from osora_core.data.rendering import Example, Preference, Renderer, Row, read_examples, read_preferences
 
-__all__ = ["Example", "PaddedBatch", "Renderer", "batch_order", "pad", "read_examples", "split_by_tokens"]
+__all__ = [
+    "Example",
+    "PaddedBatch",
+    "Preference",
+    "Renderer",
+    "Row",
+    "batch_order",
+    "pad",
+    "read_examples",
+    "read_preferences",
+    "split_by_tokens",
+]

@@ -1,13 +1,15 @@
 """Training rows to tokens: the base's own chat template, and a loss mask over what the assistant says."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from osora_core.errors import DataError, UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,34 @@ class Example:
     def loss_tokens(self) -> int:
         """Predictions that count: the first token has none."""
         return sum(self.mask[1:])
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All that decides what is learned from it."""
+        return self.tokens, self.mask
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to one conversation, of which the model is to prefer `chosen`. Tokens are those of both."""
+
+    chosen: Example
+    rejected: Example
+    line: int
+
+    def __len__(self) -> int:
+        return len(self.chosen) + len(self.rejected)
+
+    @property
+    def loss_tokens(self) -> int:
+        return self.chosen.loss_tokens + self.rejected.loss_tokens
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        return self.chosen.content, self.rejected.content
+
+
+Row = Example | Preference
 
 
 class Renderer:
@@ -61,6 +91,26 @@ class Renderer:
         if example.loss_tokens == 0:
             raise DataError("nothing to train on: no assistant text with weight 1", line=line, param="messages")
         return example
+
+    def preference(self, row: Mapping[str, Any], line: int) -> Preference:
+        """An `input`/`preferred_output`/`non_preferred_output` row as two examples; only the answers count.
+
+        Raises DataError naming the line if the row has another shape, is too long, or an answer is empty.
+        """
+        missing = {"input", "preferred_output", "non_preferred_output"} - row.keys()
+        if missing:
+            raise DataError(
+                f"a row of preferences needs {min(missing)!r}; found " + ", ".join(map(repr, row)),
+                line=line,
+                param=min(missing),
+                next_action="write preference rows for the method dpo, or use the method supervised",
+            )
+        asked = [{**message, "weight": 0} for message in row["input"]["messages"]]
+        chosen, rejected = (
+            self.render({"messages": [*asked, *row[answer]]}, line)
+            for answer in ("preferred_output", "non_preferred_output")
+        )
+        return Preference(chosen, rejected, line)
 
     def prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Tokens of a conversation that ends where the assistant is to speak."""
@@ -117,7 +167,16 @@ class Renderer:
 
 def read_examples(lines: Iterable[bytes | str], renderer: Renderer) -> list[Example]:
     """Render every JSONL line, in order; blank lines are skipped. Raises DataError at the first bad one."""
-    examples = []
+    return _read(lines, renderer.render)
+
+
+def read_preferences(lines: Iterable[bytes | str], renderer: Renderer) -> list[Preference]:
+    """The same for a file of preferences."""
+    return _read(lines, renderer.preference)
+
+
+def _read(lines: Iterable[bytes | str], render: Callable[[Mapping[str, Any], int], T]) -> list[T]:
+    rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -127,8 +186,8 @@ def read_examples(lines: Iterable[bytes | str], renderer: Renderer) -> list[Exam
             raise DataError(f"not valid JSON: {error}", line=number) from error
         if not isinstance(row, dict):
             raise DataError(f"a row is a JSON object, not {type(row).__name__}", line=number)
-        examples.append(renderer.render(row, number))
-    return examples
+        rows.append(render(row, number))
+    return rows
 
 
 def _mask(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:

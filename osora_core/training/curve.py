@@ -13,7 +13,8 @@ class Evaluation:
     """The validation set after `step` steps (0: the bare base).
 
     Loss in nats a token; accuracy: share of tokens that are the likeliest at their place; exact_match: share of rows
-    of which every token is.
+    of which every token is. Of preferences: the loss a pair, the share of pairs whose preferred answer has gained more
+    than the other, the preferred answers' exact matches, and by how much they have gained more (`reward_margin`).
     """
 
     step: int
@@ -21,6 +22,7 @@ class Evaluation:
     loss: float
     accuracy: float
     exact_match: float
+    reward_margin: float | None = None
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Curve:
 
     def evaluation_rows(self) -> list[list[Any]]:
         """The evaluations as JSON values; `from_parts` reads them back."""
-        return [[e.step, e.total_steps, e.loss, e.accuracy, e.exact_match] for e in self.evaluations]
+        return [[e.step, e.total_steps, e.loss, e.accuracy, e.exact_match, e.reward_margin] for e in self.evaluations]
 
     @classmethod
     def from_parts(cls, losses: Sequence[float], accuracies: Sequence[float], rows: Sequence[Sequence[Any]]) -> "Curve":
@@ -67,8 +69,11 @@ class Curve:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         measured = ["valid_loss", "valid_mean_token_accuracy", "valid_exact_match"]
-        writer.writerow(["step", "train_loss", "train_accuracy", *measured])
         evaluated = {e.step: [repr(e.loss), repr(e.accuracy), repr(e.exact_match)] for e in self.evaluations}
+        if any(e.reward_margin is not None for e in self.evaluations):
+            measured = ["valid_loss", "valid_reward_accuracy", "valid_exact_match", "valid_reward_margin"]
+            evaluated = {e.step: [*evaluated[e.step], repr(e.reward_margin)] for e in self.evaluations}
+        writer.writerow(["step", "train_loss", "train_accuracy", *measured])
         if 0 in evaluated:
             writer.writerow([0, "", "", *evaluated[0]])
         for step, (loss, accuracy) in enumerate(zip(self.losses, self.accuracies, strict=True), start=1):

@@ -91,22 +91,23 @@ class SharedPasses(Passes):
         super().__init__(runtime, bank, token_budget)
         self._followers = followers
 
-    def backward(self, items: Sequence[Item], slots: Sequence[int], counted: Sequence[int]) -> Tensor:
+    def backward(self, items: Sequence[Item], slots: Sequence[int], shares: Sequence[float]) -> Tensor:
         """As for one device; the gradients that it leaves are those of all of them."""
         ordered = sorted(items, key=lambda item: len(item[0]), reverse=True)
+        held = _distinct(slots)
         own, *others = (ordered[rank :: 1 + len(self._followers)] for rank in range(1 + len(self._followers)))
         passes = max(len(split_by_tokens(share, self.token_budget)) for share in (own, *others))
         common = {
             "do": "backward",
             "slots": list(slots),
-            "ranks": self.bank.ranks[list(slots)].tolist(),
-            "counted": list(counted),
+            "ranks": self.bank.ranks[held].tolist(),
+            "shares": list(shares),
             "passes": passes,
         }
         self._followers.tell([{**common, "rows": [_to_json(item) for item in share]} for share in others])
-        dist.broadcast(self.bank.values[list(slots)], LEADER)
+        dist.broadcast(self.bank.values[held], LEADER)
         with self._followers.together():
-            sums = _part(self, own, slots, counted, passes)
+            sums = _part(self, own, slots, shares, passes)
         return _gather(self.bank, slots, sums)
 
 
@@ -118,18 +119,19 @@ def follow(passes: Passes, messages: IO[str]) -> None:
             _idle_pass(passes)
             continue
         slots = message["slots"]
-        values = torch.empty_like(passes.bank.values[slots])
+        held = _distinct(slots)
+        values = torch.empty_like(passes.bank.values[held])
         dist.broadcast(values, LEADER)
-        for slot, row, rank in zip(slots, values, message["ranks"], strict=True):
+        for slot, row, rank in zip(held, values, message["ranks"], strict=True):
             passes.bank.write(slot, row, rank)
         items = [_from_json(row) for row in message["rows"]]
-        sums = _part(passes, items, slots, message["counted"], message["passes"])
+        sums = _part(passes, items, slots, message["shares"], message["passes"])
         _gather(passes.bank, slots, sums)
 
 
-def _part(passes: Passes, items: Sequence[Item], slots: Sequence[int], counted: Sequence[int], count: int) -> Tensor:
+def _part(passes: Passes, items: Sequence[Item], slots: Sequence[int], shares: Sequence[float], count: int) -> Tensor:
     """One process's part of a step, in `count` passes: as many as the others make, for the sake of gathers."""
-    sums = Passes.backward(passes, items, slots, counted)
+    sums = Passes.backward(passes, items, slots, shares)
     for _ in range(count - len(split_by_tokens(items, passes.token_budget))):
         _idle_pass(passes, backward=True)
     return sums
@@ -147,13 +149,19 @@ def _idle_pass(passes: Passes, *, backward: bool = False) -> None:
 
 def _gather(bank: Bank, slots: Sequence[int], sums: Tensor) -> Tensor:
     """Add up gradients and sums [2, jobs] of all processes on the leader; returns its sums."""
-    grads = bank.take_grads()
-    whole = torch.cat([grads[list(slots)], sums.T], dim=1)
+    grads, held = bank.take_grads(), _distinct(slots)
+    whole = torch.cat([grads[held].flatten(), sums.flatten()])
     dist.reduce(whole, LEADER)
-    grads[list(slots)] = whole[:, :-2]
+    mine = whole[: -sums.numel()].view(len(held), -1)
     if dist.get_rank() == LEADER:
+        grads[held] = mine
         bank.put_grads(grads)
-    return whole[:, -2:].T
+    return whole[-sums.numel() :].view_as(sums)
+
+
+def _distinct(slots: Sequence[int]) -> list[int]:
+    """Each slot once: one may have several shares in a step."""
+    return list(dict.fromkeys(slots))
 
 
 def _to_json(item: Item) -> list[Any]:

@@ -3,18 +3,20 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import torch
 
 from osora_core.bank import Bank
-from osora_core.data import Example, split_by_tokens
-from osora_core.errors import UserError
+from osora_core.data import Example, Row
+from osora_core.errors import OutOfSlots, UserError
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
-from osora_core.training.evaluation import evaluate, sample
 from osora_core.training.job import Outcome, Progress, TrainingJob
+from osora_core.training.losses import Contribution, Figures, contribution, evaluate
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
 from osora_core.training.passes import TOKEN_BUDGET, Item, Passes
+from osora_core.training.samples import sample
 from osora_core.training.throughput import Throughput
 
 
@@ -72,12 +74,15 @@ class TrainingEngine:
         state = job.resume
         if state is not None and state.identity != job.identity(basis):
             raise UserError("the checkpoint belongs to another spec, dataset or basis", param="checkpoint")
-        if state is not None:
-            row = state.values
-        else:
-            row = torch.zeros(basis.row_length) if job.start is None else job.start.to_row(basis)
+        start = torch.zeros(basis.row_length) if job.start is None else job.start.to_row(basis)
+        compared = spec.method == "dpo" and job.start is not None
+        if compared and self.bank.free < 2:
+            raise OutOfSlots("preferences that begin with an adapter take two slots of the bank, and one is free")
         job.slot = self.bank.acquire()
-        self.bank.write(job.slot, row, rank=spec.rank)
+        self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
+        if compared:
+            job.reference = self.bank.acquire()
+            self.bank.write(job.reference, start, rank=spec.rank)
         scale = row_scale(spec, basis)
         if state is None:
             self.optimizer.begin(job.slot, scale)
@@ -98,21 +103,20 @@ class TrainingEngine:
         """The state of a job at a step boundary."""
         return self._checkpoint(self.jobs[job_id])
 
-    @torch.no_grad()
-    def mean_losses(self, rows: Sequence[Example], slots: Sequence[int]) -> list[float]:
-        """The loss (nats a token) of each slot on the same rows, in common passes."""
-        items = [(example, index) for index in range(len(slots)) for example in rows]
-        losses = torch.zeros(len(slots), dtype=torch.float64)
-        for group in split_by_tokens(items, self.passes.token_budget):
-            nll, _, owners = self.passes.forward(group, slots)
-            losses.index_add_(0, owners.cpu(), nll.double().cpu())
-        return (losses / sum(example.loss_tokens for example in rows)).tolist()
+    def mean_losses(self, rows: Sequence[Row], slots: Sequence[int]) -> list[float]:
+        """The loss (nats a token) of each slot on the same answers, in common passes."""
+        answers = [row for row in rows if isinstance(row, Example)]
+        losses, _ = self.passes.scores([(row, index) for index in range(len(slots)) for row in answers], slots)
+        return (losses / sum(row.loss_tokens for row in rows)).tolist()
 
     def discard(self, job_id: str) -> None:
         """Take a job out and forget it; one that is not there is no error."""
         job = self.jobs.pop(job_id, None)
         if job is not None:
             self.bank.release(job.slot)
+            if job.reference:
+                self.bank.release(job.reference)
+                job.reference = 0
 
     def step(self) -> bool:
         """One optimizer step of every active job; False if there is none."""
@@ -144,59 +148,73 @@ class TrainingEngine:
 
     def _train(self, jobs: Sequence[TrainingJob]) -> None:
         started = time.monotonic()
+        parts = self._parts(jobs)
         items: list[Item] = []
-        tokens, counted = [], []
-        for index, job in enumerate(jobs):
-            batch = job.next_batch()
-            items += ((example, index) for example in batch)
-            tokens.append(sum(map(len, batch)))
-            counted.append(sum(example.loss_tokens for example in batch))
-        sums = self.passes.backward(items, [job.slot for job in jobs], counted)
-        mean_losses, accuracies = (sums / torch.tensor(counted, device=sums.device)).tolist()
-        healthy = []
-        for job, loss in zip(jobs, mean_losses, strict=True):
-            if math.isfinite(loss):
-                healthy.append(job)
-            else:
-                self._drop(
-                    job,
-                    NonFiniteLoss(
-                        f"the loss became {loss} at step {job.step + 1}",
-                        param="osora.learning_rate",
-                        next_action="submit the job again with a lower learning rate",
-                    ),
-                )
-        rates = {job.id: job.spec.learning_rate_at(job.step, job.total_steps) for job in healthy}
-        self.optimizer.step([RowStep(j.slot, rates[j.id], j.step, j.spec.max_grad_norm) for j in healthy])
-        seconds = time.monotonic() - started
-        for job, loss, accuracy, count in zip(jobs, mean_losses, accuracies, tokens, strict=True):
-            if job.id not in rates:
-                continue
+        slots: list[int] = []
+        shares: list[float] = []
+        for job, part in parts:
+            items += ((row, len(slots) + index) for row, index in part.rows)
+            slots += [job.slot] * len(part.shares)
+            shares += part.shares
+        losses, hits = map(iter, self.passes.backward(items, slots, shares).tolist())
+        done: list[tuple[TrainingJob, Figures, int]] = []
+        for job, part in parts:
+            count = len(part.shares)
+            figures = part.figures(list(islice(losses, count)), list(islice(hits, count)))
+            if self._is_finite(job, figures):
+                done.append((job, figures, part.tokens))
+        rates = {job.id: job.spec.learning_rate_at(job.step, job.total_steps) for job, _, _ in done}
+        self.optimizer.step([RowStep(j.slot, rates[j.id], j.step, j.spec.max_grad_norm) for j, _, _ in done])
+        seconds, tokens = time.monotonic() - started, sum(part.tokens for _, part in parts)
+        for job, figures, count in done:
             job.step += 1
             job.trained_tokens += count
-            job.compute_seconds += seconds * count / sum(tokens)
-            job.curve.losses.append(loss)
-            job.curve.accuracies.append(accuracy)
+            job.compute_seconds += seconds * count / tokens
+            job.curve.losses.append(figures.loss)
+            job.curve.accuracies.append(figures.accuracy)
             job.observer.progress(
                 Progress(
                     step=job.step,
                     total_steps=job.total_steps,
                     epoch=job.step / job.steps_per_epoch,
-                    loss=loss,
-                    accuracy=accuracy,
+                    loss=figures.loss,
+                    accuracy=figures.accuracy,
                     learning_rate=rates[job.id],
                     trained_tokens=job.trained_tokens,
                     step_tokens=count,
                     step_seconds=seconds,
                     compute_seconds=job.compute_seconds,
+                    reward_margin=figures.reward_margin,
                 )
             )
+
+    def _parts(self, jobs: Sequence[TrainingJob]) -> list[tuple[TrainingJob, Contribution]]:
+        """What each job brings to the step. One that has gone wrong already brings nothing, and has ended."""
+        parts: list[tuple[TrainingJob, Contribution]] = []
+
+        def ask(job: TrainingJob) -> None:
+            part = contribution(job, job.next_batch(), self.passes)
+            if part.known is None or self._is_finite(job, part.known):
+                parts.append((job, part))
+
+        for job in jobs:
+            self._guard(job, ask)
+        return parts
+
+    def _is_finite(self, job: TrainingJob, figures: Figures) -> bool:
+        """Whether the job can go on; else it has been dropped."""
+        if math.isfinite(figures.loss):
+            return True
+        message = f"the loss became {figures.loss} at step {job.step + 1}"
+        action = "submit the job again with a lower learning rate"
+        self._drop(job, NonFiniteLoss(message, param="osora.learning_rate", next_action=action))
+        return False
 
     def _evaluate(self, job: TrainingJob) -> None:
         """Whatever is due of it."""
         started = time.monotonic()
         if job.wants_evaluation():
-            evaluation = evaluate(job, self.passes.forward, self.passes.token_budget)
+            evaluation = evaluate(job, self.passes)
             job.curve.evaluations.append(evaluation)
             if job.spec.keep == "best" and job.curve.best is evaluation:
                 job.best = self.bank.read(job.slot)

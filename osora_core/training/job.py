@@ -13,7 +13,7 @@ from torch import Tensor
 
 from osora_core.adapter import Adapter
 from osora_core.basis import Basis
-from osora_core.data import Example, batch_order
+from osora_core.data import Row, batch_order
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
@@ -26,7 +26,8 @@ class Progress:
     """One finished step. Loss in nats a token over the step's own tokens; `step` counts from 1.
 
     Tokens are all that were read, prompts included; the loss counts only what the assistant says. `compute_seconds` is
-    the job's share, by tokens, of the time that the engine has spent since the job joined it.
+    the job's share, by tokens, of the time that the engine has spent since the job joined it. Of preferences, loss,
+    accuracy and `reward_margin` are what they are in an Evaluation.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Progress:
     step_tokens: int
     step_seconds: float
     compute_seconds: float
+    reward_margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ class TrainingJob:
 
     id: str
     spec: JobSpec
-    train: Sequence[Example]
+    train: Sequence[Row]
     observer: Observer
-    valid: Sequence[Example] = ()
+    valid: Sequence[Row] = ()
     resume: Checkpoint | None = None
     checkpoint_steps: int | None = None
     checkpoint_seconds: float = math.inf
@@ -93,6 +95,8 @@ class TrainingJob:
     prompts: Sequence[Sequence[int]] = ()
     sample_tokens: int = 32
     slot: int = field(default=0, init=False)
+    reference: int = field(default=0, init=False)
+    """The slot of the model that preferences are compared with: the bare base, or a copy of `start`."""
     step: int = field(default=0, init=False)
     trained_tokens: int = field(default=0, init=False)
     compute_seconds: float = field(default=0.0, init=False)
@@ -145,14 +149,14 @@ class TrainingJob:
         digest = hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True).encode())
         digest.update(basis.fingerprint.encode())
         for example in (*self.train, *self.valid):
-            digest.update(repr((example.tokens, example.mask)).encode())
+            digest.update(repr(example.content).encode())
         if self.start is not None:
             digest.update(self.start.to_zip())
         self._identity = digest.hexdigest()
         return self._identity
 
-    def next_batch(self) -> list[Example]:
-        """The examples of the next step: a function of seed and step alone."""
+    def next_batch(self) -> list[Row]:
+        """The rows of the next step: a function of seed and step alone."""
         epoch, index = divmod(self.step, self.steps_per_epoch)
         if index == 0 or not hasattr(self, "_order"):
             self._order = batch_order(len(self.train), self.spec.batch_size, self.spec.seed, epoch)

@@ -42,16 +42,28 @@ class Passes:
         nll = F.cross_entropy(logits, batch.targets, reduction="none")
         return nll, logits.detach().argmax(dim=-1) == batch.targets, owners[batch.rows]
 
-    def backward(self, items: Sequence[Item], slots: Sequence[int], counted: Sequence[int]) -> Tensor:
-        """Leave in the bank the gradients of every job's mean loss over its `counted` tokens.
-
-        Returns [2, jobs]: each job's summed loss, and how many of its tokens were the likeliest.
-        """
-        sums = torch.zeros(2, len(slots), device=self.runtime.device)
-        counts = torch.tensor(counted, device=self.runtime.device)
+    @torch.no_grad()
+    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The summed loss and the count of likeliest tokens of each slot's rows, [len(slots)] float64 on the CPU."""
+        sums = torch.zeros(2, len(slots), dtype=torch.float64, device=self.runtime.device)
         for group in split_by_tokens(items, self.token_budget):
             nll, correct, owners = self.forward(group, slots)
-            (nll / counts[owners]).sum().backward()  # type: ignore[no-untyped-call]
+            sums[0].index_add_(0, owners, nll.double())
+            sums[1].index_add_(0, owners, correct.double())
+        losses, hits = sums.cpu()
+        return losses, hits
+
+    def backward(self, items: Sequence[Item], slots: Sequence[int], shares: Sequence[float]) -> Tensor:
+        """Leave in the bank the gradients of the sum of all counted tokens' losses, each times its slot's share.
+
+        A slot may be there several times, with another share each. Returns [2, len(slots)]: each one's summed loss,
+        and how many of its tokens were the likeliest.
+        """
+        sums = torch.zeros(2, len(slots), device=self.runtime.device)
+        weights = torch.tensor(shares, device=self.runtime.device)
+        for group in split_by_tokens(items, self.token_budget):
+            nll, correct, owners = self.forward(group, slots)
+            (nll * weights[owners]).sum().backward()  # type: ignore[no-untyped-call]
             sums[0].index_add_(0, owners, nll.detach())
             sums[1].index_add_(0, owners, correct.float())
         return sums

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 
 from osora_core.basis import Basis
-from osora_core.data import Example
+from osora_core.data import Row
 from osora_core.errors import OutOfSlots, UserError
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Evaluation
@@ -39,7 +39,7 @@ class SweepObserver(Observer, Protocol):
     def narrowed(self, rung: Rung) -> None: ...
 
 
-def hold_back(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+def hold_back(examples: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
     """Training rows and rows to choose by: a tenth is held back, at least one and at most MAX_CHOICE_ROWS.
 
     Which rows depends on the seed and on how many there are. A single row is both trained on and chosen by.
@@ -53,7 +53,7 @@ def hold_back(examples: Sequence[Example], seed: int) -> tuple[list[Example], li
     )
 
 
-def choice_of(valid: Sequence[Example], seed: int) -> list[Example]:
+def choice_of(valid: Sequence[Row], seed: int) -> list[Row]:
     """The validation rows to choose by: all of them, or MAX_CHOICE_ROWS that depend on the seed."""
     return [valid[index] for index in sorted(_sample(len(valid), min(MAX_CHOICE_ROWS, len(valid)), seed))]
 
@@ -74,7 +74,7 @@ class Sweep:
         self,
         job: TrainingJob,
         specs: Sequence[JobSpec],
-        choice: Sequence[Example],
+        choice: Sequence[Row],
         observer: SweepObserver,
         resume: SweepCheckpoint | None = None,
     ) -> None:
@@ -95,7 +95,7 @@ class Sweep:
         digest = hashlib.sha256(self.job.identity(basis).encode())
         digest.update(json.dumps([spec.to_dict() for spec in self._specs], sort_keys=True).encode())
         for example in self.choice:
-            digest.update(repr((example.tokens, example.mask)).encode())
+            digest.update(repr(example.content).encode())
         return digest.hexdigest()
 
     def join(self, engine: TrainingEngine) -> None:

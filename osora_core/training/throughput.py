@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from osora_core.data import Example
+from osora_core.data import Example, Row
 from osora_core.errors import OutOfSlots
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Throughput:
         self._seconds: dict[tuple[int, int, int], float] = {}
 
     def cost_of_sweep(
-        self, engine: "TrainingEngine", batch: Sequence[Example], members: int, total_steps: int, choice: int
+        self, engine: "TrainingEngine", batch: Sequence[Row], members: int, total_steps: int, choice: int
     ) -> float:
         """How many times as long as a single job a sweep takes whose steps are like `batch`, choosing by `choice` rows.
 
@@ -54,7 +54,7 @@ class Throughput:
                 break
         return cost
 
-    def _measured(self, engine: "TrainingEngine", batch: Sequence[Example], copies: int) -> float:
+    def _measured(self, engine: "TrainingEngine", batch: Sequence[Row], copies: int) -> float:
         rows, longest = (2 ** math.ceil(math.log2(size)) for size in (len(batch), max(map(len, batch))))
         shape = (rows, longest, copies)
         if shape not in self._seconds:
@@ -90,7 +90,7 @@ def _interpolated(seconds: Mapping[int, float], copies: int) -> float:
     return seconds[below] + max(0.0, slope) * (copies - below)
 
 
-def _step_seconds(engine: "TrainingEngine", batch: Sequence[Example], copies: int) -> float:
+def _step_seconds(engine: "TrainingEngine", batch: Sequence[Row], copies: int) -> float:
     """The fastest of a few, after one that is not counted."""
     slots = [engine.bank.acquire() for _ in range(copies)]
     try:
@@ -100,11 +100,11 @@ def _step_seconds(engine: "TrainingEngine", batch: Sequence[Example], copies: in
             engine.bank.release(slot)
 
 
-def _timed(engine: "TrainingEngine", batch: Sequence[Example], slots: Sequence[int]) -> float:
+def _timed(engine: "TrainingEngine", batch: Sequence[Row], slots: Sequence[int]) -> float:
     started = time.perf_counter()
-    items = [(example, index) for index in range(len(slots)) for example in batch]
+    items = [(row, index) for index in range(len(slots)) for row in batch if isinstance(row, Example)]
     counted = sum(example.loss_tokens for example in batch)
-    sums = engine.passes.backward(items, slots, [counted] * len(slots))
+    sums = engine.passes.backward(items, slots, [1 / counted] * len(slots))
     engine.bank.take_grads()
     sums.tolist()  # waits for the device
     return time.perf_counter() - started

@@ -152,6 +152,7 @@ def _attempt(session: Session, job: Job) -> Attempt:
         base=job.base,
         suffix=job.suffix,
         seed=job.seed,
+        method=job.method,
         hyperparameters=job.hyperparameters,
         osora=job.osora,
         training_file=_file(session, job.training_file_id),

@@ -13,7 +13,7 @@ from registry.jobs.queries import job_not_found
 from registry.jobs.spec import JobRequest
 from registry.jobs.state import append_event, end, requeue
 from registry.jobs.state import pause as set_paused
-from registry.models import Job
+from registry.models import File, Job, Method
 from registry.settings import Settings
 from registry.tenants import Principal
 
@@ -34,9 +34,10 @@ def submit(session: Session, principal: Principal, request: JobRequest, settings
             code="model_not_found",
             next_action=f"choose one of {', '.join(settings.base_paths)}",
         )
-    files.get_for_training(session, principal, request.training_file, param="training_file")
-    if request.validation_file is not None:
-        files.get_for_training(session, principal, request.validation_file, param="validation_file")
+    for param in ("training_file", "validation_file"):
+        if (file_id := getattr(request, param)) is not None:
+            file = files.get_for_training(session, principal, file_id, param=param)
+            _check_format(file, request.method, param)
     job = Job(
         id=new_id("ftjob-"),
         tenant_id=principal.tenant_id,
@@ -46,6 +47,7 @@ def submit(session: Session, principal: Principal, request: JobRequest, settings
         suffix=request.suffix,
         seed=secrets.randbelow(2**31) if request.seed is None else request.seed,
         metadata_=request.metadata,
+        method=request.method,
         hyperparameters=request.hyperparameters,
         osora=request.osora
         if held is None
@@ -60,6 +62,17 @@ def submit(session: Session, principal: Principal, request: JobRequest, settings
     append_event(session, job, f"Created fine-tuning job: {job.id}")
     append_event(session, job, "Files validated, moving job to queued state")
     return job
+
+
+def _check_format(file: File, method: Method, param: str) -> None:
+    if (file.format == "preference") != (method == "dpo"):
+        fitting = "dpo" if file.format == "preference" else "supervised"
+        raise InvalidRequest(
+            f"file {file.id!r} holds rows in the {file.format} format, which the method {method!r} cannot learn from",
+            param=param,
+            code="invalid_training_data",
+            next_action=f"use the method {fitting!r}, or upload rows for {method!r}",
+        )
 
 
 def cancel(session: Session, principal: Principal, job_id: str) -> Job:

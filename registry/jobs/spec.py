@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, TypedDict
 
+from registry.models import Method
+
 HeartbeatSignal = Literal["continue", "cancel", "pause", "lost"]
 Fault = Literal["user", "platform", "unknown"]
 
@@ -42,6 +44,7 @@ class JobRequest:
     suffix: str | None = None
     seed: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    method: Method = "supervised"
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     osora: dict[str, Any] = field(default_factory=dict)
     from_adapter: str | None = None
@@ -88,6 +91,7 @@ class Attempt:
     base: str
     suffix: str | None
     seed: int
+    method: Method
     hyperparameters: dict[str, Any]
     osora: dict[str, Any]
     training_file: FileRef

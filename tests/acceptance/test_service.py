@@ -250,3 +250,36 @@ def worker(service: Service) -> psutil.Process:
     found = [child for child in children if child.cmdline()[-2:] == ["-m", "worker"]]
     assert len(found) == 1, [child.cmdline() for child in children]
     return found[0]
+
+
+@pytest.mark.timeout(180)
+def test_preferences_raise_the_preferred_answers(service: Service, tmp_path: Path) -> None:
+    """Of two answers that the base gives no thought to, one becomes likelier than the other."""
+    path = tmp_path / "preferences.jsonl"
+    asked = ["Which city?", "Name a city.", "Where to?", "Tell me the place."]
+    with path.open("w") as file:
+        for index in range(16):
+            row = {
+                "input": {"messages": [{"role": "user", "content": asked[index % len(asked)]}]},
+                "preferred_output": [{"role": "assistant", "content": "Lima"}],
+                "non_preferred_output": [{"role": "assistant", "content": "Oslo"}],
+            }
+            file.write(json.dumps(row) + "\n")
+    sdk = service.sdk
+    rows = sdk.files.upload(path)["id"]
+    method = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 4, "batch_size": 8, "beta": 0.2}}}
+    job = sdk.jobs.create("osora-tiny", rows, validation_file=rows, method=method, seed=1)
+    found = finish(sdk, job["id"])
+    assert found["status"] == "succeeded", found
+    assert found["method"]["type"] == "dpo"
+    assert found["method"]["dpo"]["hyperparameters"]["beta"] == 0.2
+
+    def likelihood(city: str, adapter: str | None) -> float:
+        """The log-probability of an answer that can only be this one."""
+        told = sdk.generate(QUESTION, adapter=adapter, max_tokens=8, regex=city, logprobs=True, temperature=0)
+        assert told["text"] == city
+        return sum(token["logprob"] for token in told["choices"][0]["logprobs"])
+
+    tuned = found["fine_tuned_model"]
+    gained = {city: likelihood(city, tuned) - likelihood(city, None) for city in ("Lima", "Oslo")}
+    assert gained["Lima"] > gained["Oslo"] + 1

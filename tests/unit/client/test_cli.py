@@ -79,6 +79,15 @@ def test_train_uploads_queues_and_watches(service: FakeService, trained: Path) -
     }
 
 
+def test_train_on_preferences(service: FakeService, trained: Path) -> None:
+    assert osora("train", str(trained), "--method", "dpo", "--beta", "0.2").exit_code == 0
+    body = next(request.json for request in service.requests if request.path == "/jobs")
+    assert body["method"] == {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}}
+    refused = osora("train", str(trained), "--beta", "0.2")
+    assert refused.exit_code == 2
+    assert "it is for --method dpo" in refused.output
+
+
 def test_train_takes_what_goes_by_evaluations_and_shows_samples(service: FakeService, trained: Path) -> None:
     data = {"step": 3, "prompt": "Hi [b]", "text": "Ho"}
     sampled = {**STEP, "type": "message", "message": "Sample after step 3", "data": data}

@@ -27,6 +27,12 @@ ASSISTANT = {"role": "assistant", "content": "hello"}
         (chat({"role": "system", "content": ""}, USER, ASSISTANT | {"weight": 0}, USER, ASSISTANT), "chat"),
         (chat({"role": "tool", "content": "4"}, ASSISTANT | {"weight": 1}), "chat"),
         (b'{"prompt": "", "completion": "x"}', "completion"),
+        (
+            b'{"input": {"messages": [{"role": "user", "content": "a"}]}, '
+            b'"preferred_output": [{"role": "assistant", "content": "b"}], '
+            b'"non_preferred_output": [{"role": "assistant", "content": "c"}]}',
+            "preference",
+        ),
         ('{"prompt": "é\U0001f600", "completion": "\\ud83d\\ude00"}'.encode(), "completion"),
     ],
 )
@@ -121,3 +127,35 @@ def test_refuses_files(data: bytes, line: int | None, message: str) -> None:
         check(data)
     assert caught.value.line == line
     assert caught.value.next_action
+
+
+ASKED = {"messages": [{"role": "user", "content": "a"}]}
+GOOD, BAD = ([{"role": "assistant", "content": text}] for text in ("b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"input": None}, "input", "must be an object with `messages`, not null"),
+        ({"input": {"messages": [], "tools": []}}, "input.tools", "is not known"),
+        ({"input": {}}, "input.messages", "must be a list with a message in it, not null"),
+        ({"input": {"messages": [{"role": "user"}]}}, "input.messages[0].content", "is missing"),
+        ({"preferred_output": GOOD * 2}, "preferred_output", "must be one assistant message"),
+        ({"preferred_output": ASKED["messages"]}, "preferred_output", "must be one assistant message"),
+        ({"non_preferred_output": GOOD}, "non_preferred_output", "is the same answer"),
+        ({"weight": 1}, "weight", "is not known"),
+    ],
+)
+def test_a_bad_preference_is_refused_by_its_field(changes: dict[str, Any], field: str, words: str) -> None:
+    row = {"input": ASKED, "preferred_output": GOOD, "non_preferred_output": BAD, **changes}
+    with pytest.raises(InvalidFile, match=words) as refused:
+        check_line(json.dumps(row).encode(), 7)
+    assert (refused.value.line, refused.value.field) == (7, field)
+
+
+@pytest.mark.parametrize("missing", ["input", "preferred_output", "non_preferred_output"])
+def test_a_part_of_a_preference_that_is_missing_is_named(missing: str) -> None:
+    row = {"input": ASKED, "preferred_output": GOOD, "non_preferred_output": BAD}
+    del row[missing]
+    with pytest.raises(InvalidFile, match=f"`{missing}` is missing"):
+        check_line(json.dumps(row).encode(), 1)
