@@ -79,7 +79,7 @@ def decided(
     engine: FakeEngine | None = None, *, rows: int = 400, valid: int = 0, at_most: int = 8, **asked: Any
 ) -> Any:
     hyperparameters = {**AUTO, **asked.pop("hyperparameters", {})}
-    attempt = cast(Attempt, SimpleNamespace(hyperparameters=hyperparameters, osora=asked, seed=1))
+    attempt = cast(Attempt, SimpleNamespace(method="supervised", hyperparameters=hyperparameters, osora=asked, seed=1))
 
     def job(spec: JobSpec, train: Sequence[Example]) -> TrainingJob:
         return TrainingJob("job", spec, train, cast(Any, None))
