@@ -2,6 +2,7 @@
 
     python -m benchmarks.quality --data DIR --device cuda --json quality.json
     python -m benchmarks.quality --data DIR --datasets banking77 --rows 512 --methods osora vera-256 lora-8
+    python -m benchmarks.quality --json benchmarks/results/quality.json
 
 DIR holds banking77/{train,test}.csv, snips/{train,test}.jsonl and gsm8k/{train,test}.jsonl. Every method tries every
 rate with the first seed; the rate that is best on rows kept back from training then runs with the other seeds. The
@@ -10,7 +11,8 @@ token (gsm8k, where less is better).
 
 The runs of one method train side by side, and its `seconds` are its share of their time. Everything is computed in
 float32 (TF32 products on a GPU). Finished runs are written to `--json` at once and not repeated when the program is
-started again with the same file: the whole grid takes hours on a CPU, and can be stopped at any time.
+started again with the same file: the whole grid takes hours on a CPU, and can be stopped at any time. The last command
+shows the table of what has been run.
 """
 
 import csv
@@ -42,7 +44,7 @@ RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 # What each method asks of the training spec beyond the rate: OSoRA's rank and which of its vectors train.
 OSORA: dict[str, dict[str, Any]] = {
     "osora": {"rank": 128},
-    "osora-256": {"rank": 256},
+    "osora-256": {"rank": 256, "sigma_rate": 1.0},
     "osora-s": {"rank": 128, "train": "s"},
     "osora-o": {"rank": 128, "train": "o"},
 }
@@ -204,6 +206,7 @@ class Sweep:
                 seconds=seconds,
                 parameters=learned.parameters,
                 bytes=learned.bytes,
+                machine=self.report.machine.get("accelerator", self.report.machine["processor"]),
             )
         self.report.write(self.options.json)
 
@@ -283,11 +286,35 @@ def targets(report: Report, results: dict[str, dict[str, Result]]) -> None:
     report.target("methods best at an edge of the grid", edges, "", "== 0", bool(results) and edges == 0)
 
 
+def train(report: Report, options: Any) -> None:
+    """Every run that the report has not yet."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    runtime = Runtime.load(
+        "quality", BasisCache.default(), path=options.base, device=options.device, dtype=torch.float32, rank=BASIS_RANK
+    )
+    plain: Any = AutoModelForCausalLM.from_pretrained(
+        bases.resolve(options.base), dtype=torch.float32, attn_implementation=attention.NAME
+    )
+    plain = plain.to(runtime.device).eval()
+    renderer = Renderer(runtime.tokenizer, runtime.max_length)
+
+    def make(method: str) -> Learner:
+        return Osora(runtime) if method in OSORA else Peer(plain, PEERS[method])
+
+    sweep = Sweep(report, make, options)
+    for dataset in options.datasets:
+        rows = options.rows or DATASETS[dataset].rows
+        data = load(options.data, dataset, renderer, rows, options.test_rows)
+        for method in options.methods:
+            with report.guard(dataset=dataset, method=method, rate=None, seed=None):
+                sweep.method(dataset, data, method)
+
+
 def main() -> None:
     """The command."""
     arguments = parser(__doc__)
     arguments.add_argument("--base", default="osora-tiny", help="a bundled base or a model directory")
-    arguments.add_argument("--data", type=Path, required=True, help="the folder with the datasets")
+    arguments.add_argument("--data", type=Path, help="the folder with the datasets; without it, nothing is trained")
     arguments.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS))
     arguments.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     arguments.add_argument("--rates", nargs="+", type=float, default=RATES, help="learning rates, for every method")
@@ -304,31 +331,10 @@ def main() -> None:
     if options.json is not None and options.json.exists():
         report.rows += json.loads(options.json.read_text())["rows"]
         print(f"  {len(report.rows)} runs are in {options.json} already", flush=True)
-    cache = BasisCache.default()
-    torch.backends.cuda.matmul.allow_tf32 = True
-    runtime = Runtime.load(
-        "quality", cache, path=options.base, device=options.device, dtype=torch.float32, rank=BASIS_RANK
-    )
-    plain: Any = AutoModelForCausalLM.from_pretrained(
-        bases.resolve(options.base), dtype=torch.float32, attn_implementation=attention.NAME
-    )
-    plain = plain.to(runtime.device).eval()
-    renderer = Renderer(runtime.tokenizer, runtime.max_length)
-
-    def make(method: str) -> Learner:
-        return Osora(runtime) if method in OSORA else Peer(plain, PEERS[method])
-
-    sweep = Sweep(report, make, options)
-    results = {}
-    for dataset in options.datasets:
-        rows = options.rows or DATASETS[dataset].rows
-        data = load(options.data, dataset, renderer, rows, options.test_rows)
-        for method in options.methods:
-            with report.guard(dataset=dataset, method=method, rate=None, seed=None):
-                sweep.method(dataset, data, method)
-        results[dataset] = summarise(report, dataset, options)
-    targets(report, results)
-    report.write(options.json)
+    if options.data is not None:
+        train(report, options)
+    targets(report, {dataset: summarise(report, dataset, options) for dataset in options.datasets})
+    report.write(options.json if options.data is not None else None)
 
 
 if __name__ == "__main__":
