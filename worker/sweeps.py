@@ -67,11 +67,11 @@ def decide(
     """
     hyperparameters, osora, seed = attempt.hyperparameters, attempt.osora, attempt.seed
     single = training_spec(hyperparameters, osora, rows=len(train), seed=seed, method=attempt.method)
-    if attempt.method == "dpo":
-        return Decision([single], "the default, as a sweep chooses by the loss of answers")
     asked = wants_sweep(osora)
     if not asked and not leaves_rate_open(hyperparameters, osora):
         return Decision([single])
+    if attempt.method == "dpo":
+        return Decision([single], "the default, as a sweep chooses by the loss of answers")
     grid = sweep_specs(single, osora, at_most)
     rows = Rows.of(grid, train, valid, seed)
     # Rows that are held back may change how many epochs or rows a batch "auto" is.

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import torch
+
 from osora_core.data import Example, Row
 from osora_core.errors import OutOfSlots
 
@@ -42,7 +44,7 @@ class Throughput:
 
         Stops measuring once it knows that this is more than CHEAP: the answer is then a lower bound, because a step
         takes the more for each further copy, the fewer idle units the device has left. Raises OutOfSlots where fewer
-        than `members` slots are free.
+        than `members` slots are free, or memory is too small for so many.
         """
         if engine.bank.free < members:
             raise OutOfSlots(f"{members} slots are needed to measure a sweep, and {engine.bank.free} are free")
@@ -95,7 +97,10 @@ def _step_seconds(engine: "TrainingEngine", batch: Sequence[Row], copies: int) -
     slots = [engine.bank.acquire() for _ in range(copies)]
     try:
         return min([_timed(engine, batch, slots) for _ in range(1 + _REPEATS)][1:])
+    except torch.OutOfMemoryError as error:
+        raise OutOfSlots(f"{copies} copies of a batch do not fit the device's memory") from error
     finally:
+        engine.bank.take_grads()
         for slot in slots:
             engine.bank.release(slot)
 
@@ -105,6 +110,5 @@ def _timed(engine: "TrainingEngine", batch: Sequence[Row], slots: Sequence[int])
     items = [(row, index) for index in range(len(slots)) for row in batch if isinstance(row, Example)]
     counted = sum(example.loss_tokens for example in batch)
     sums = engine.passes.backward(items, slots, [1 / counted] * len(slots))
-    engine.bank.take_grads()
     sums.tolist()  # waits for the device
     return time.perf_counter() - started

@@ -1,5 +1,7 @@
 """What a sweep would cost: the arithmetic, and that measuring leaves the engine as it was."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -80,6 +82,25 @@ def test_measuring_leaves_no_trace(runtime: Runtime, examples: list[Example]) ->
         return recorder.outcome.adapter.to_row(runtime.basis)
 
     assert torch.equal(train(measures=True), train(measures=False))
+
+
+def test_a_sweep_that_does_not_fit_is_refused_and_leaves_no_trace(
+    runtime: Runtime, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TrainingEngine(runtime)
+    backward = engine.passes.backward
+
+    def small(items: list[Any], slots: list[int], counted: list[int]) -> torch.Tensor:
+        sums = backward(items, slots, counted)
+        if len(slots) > 2:
+            raise torch.OutOfMemoryError("too small")
+        return sums
+
+    monkeypatch.setattr(engine.passes, "backward", small)
+    with pytest.raises(OutOfSlots, match="3 copies of a batch do not fit"):
+        engine.throughput._measured(engine, examples[:4], 3)
+    assert engine.bank.free == engine.bank.capacity
+    assert not engine.bank.take_grads().any()
 
 
 def test_without_free_slots_nothing_is_measured(runtime: Runtime, examples: list[Example]) -> None:

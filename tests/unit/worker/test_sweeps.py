@@ -79,7 +79,8 @@ def decided(
     engine: FakeEngine | None = None, *, rows: int = 400, valid: int = 0, at_most: int = 8, **asked: Any
 ) -> Any:
     hyperparameters = {**AUTO, **asked.pop("hyperparameters", {})}
-    attempt = cast(Attempt, SimpleNamespace(method="supervised", hyperparameters=hyperparameters, osora=asked, seed=1))
+    method = asked.pop("method", "supervised")
+    attempt = cast(Attempt, SimpleNamespace(method=method, hyperparameters=hyperparameters, osora=asked, seed=1))
 
     def job(spec: JobSpec, train: Sequence[Example]) -> TrainingJob:
         return TrainingJob("job", spec, train, cast(Any, None))
@@ -127,6 +128,13 @@ def test_a_chosen_rate_is_not_swept(asked: dict[str, Any]) -> None:
     assert len(decision.specs) == 1
     assert "default" not in said
     assert decision.to_event() == decision.specs[0].to_dict()
+
+
+def test_preferences_are_not_swept_and_a_rate_chosen_for_them_needs_no_excuse() -> None:
+    decision, said = decided(FakeEngine(1.0), method="dpo")
+    assert len(decision.specs) == 1
+    assert "the default, as a sweep chooses by the loss of answers" in said
+    assert "default" not in decided(method="dpo", learning_rate=0.1)[1]
 
 
 def test_who_asks_for_a_sweep_gets_it_whatever_it_costs() -> None:
