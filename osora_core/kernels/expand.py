@@ -292,8 +292,9 @@ def residual_tile(count: int) -> Tile:
     return _tile(count, (16, 32, 4), (32, 64, 4), (32, 64, 4))
 
 
-def gate_tile(count: int) -> tuple[int, int, int, int, int]:
-    return (*_tile(count, (16, 64, 4), (64, 64, 4), (64, 64, 4)), 1, 1)
+def gate_tile(count: int) -> tuple[int, int, int, int, int, int | None]:
+    """Also how many blocks of columns a program takes, in how many stages, and the most registers a thread may have."""
+    return (*_tile(count, (16, 64, 4), (64, 64, 4), (64, 64, 4)), 1, 1, None)
 
 
 def heads_tile(count: int, size: int) -> Tile:
@@ -342,14 +343,14 @@ def gate(y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, strea
     count, width = tokens.count, group.U.shape[0] // 2
     parts = stream.squares.shape[1]
     out = torch.empty(count, width, dtype=y.dtype, device=y.device)
-    rows, block, warps, steps, stages = gate_tile(count)
+    rows, block, warps, steps, stages, registers = gate_tile(count)
     values, stride, ranks = _bank(vectors, group) if vectors else (y, 0, y)
     _gate_kernel[(triton.cdiv(width, block * steps), triton.cdiv(count, rows))](
         y, tokens.slots, values, stride, ranks, group.U, group.S, stream.squares, out, count, eps, y.stride(0),
         group.columns[1] - group.columns[0], group.ranks[0], K=group.U.shape[1], K2=_padded(group.U.shape[1]),
         WIDTH=width, D_IN=stream.x.shape[1], PARTS=parts, PARTS2=triton.next_power_of_2(parts),
         ADAPTED=vectors is not None, M=rows, B=block, STEPS=steps, STAGES=stages, WAIT=early(y.device),
-        num_warps=warps, launch_pdl=early(y.device),
+        num_warps=warps, maxnreg=registers, launch_pdl=early(y.device),
     )  # fmt: skip
     return out
 
