@@ -25,7 +25,7 @@ from osora_core.runtime import Runtime
 
 if kernels.available():
     from osora_core.kernels.attention import Blocks, attend, block_size
-    from osora_core.kernels.expand import Heads, Tokens, Vectors, embed, gate, heads, residual
+    from osora_core.kernels.expand import Heads, Tokens, Vectors, embed, fits, gate, heads, residual
 
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 # Rotary embeddings whose angles depend on how long the text is: no table can hold them.
@@ -85,7 +85,8 @@ class PackedDecoder:
         if not kernels.available() or runtime.device.type != "cuda" or config.model_type not in FAMILIES:
             return False
         model: Any = runtime.model.base_model
-        if model.rotary_emb.rope_type in _ROTARY_BY_LENGTH:
+        head_size = model.layers[0].self_attn.head_dim
+        if model.rotary_emb.rope_type in _ROTARY_BY_LENGTH or not fits(runtime.basis.rank, head_size, runtime.device):
             return False
         for layer in model.layers:
             size = layer.self_attn.head_dim
@@ -116,7 +117,7 @@ class PackedDecoder:
         adapted = vectors is not None
         norms = iter(self._norms)
         norm = next(norms)
-        stream = embed(ids, self._table, norm.weight)
+        stream = embed(ids, self._table, norm.weight, self._layers[0].o.U.shape[1])
         for index, (layer, plan) in enumerate(zip(self._layers, self._heads, strict=True)):
             keys, values = pool.keys[index], pool.values[index]
             y = layer.qkv.apply(stream.h, adapted)

@@ -280,29 +280,76 @@ def early(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
-# Tokens and columns a program, and its warps, by the number of tokens: what was fastest on Hopper.
-Tile = tuple[int, int, int]
+@dataclass(frozen=True)
+class Tile:
+    """Tokens and columns of a program, its warps; how many blocks of columns it takes one after another, and in how
+    many stages they are loaded."""
+
+    rows: int
+    columns: int
+    warps: int
+    steps: int = 1
+    stages: int = 1
 
 
-def _tile(count: int, small: Tile, medium: Tile, large: Tile) -> Tile:
-    return small if count <= 16 else medium if count <= 64 else large
-
-
-def residual_tile(count: int) -> Tile:
-    return _tile(count, (16, 32, 4), (32, 64, 4), (32, 64, 4))
-
-
-def gate_tile(count: int) -> tuple[int, int, int, int, int, int | None]:
-    """Also how many blocks of columns a program takes, in how many stages, and the most registers a thread may have."""
-    return (*_tile(count, (16, 64, 4), (64, 64, 4), (64, 64, 4)), 1, 1, None)
-
-
-def heads_tile(count: int, size: int) -> Tile:
-    return _tile(count, (16, size, 4), (32, size, 4), (64, size, 8))
+# The fastest first, by the number of tokens up to which they are: measured on one H100 at 8, 64 and 256 tokens and
+# Llama-8B shapes. The next ones are for higher ranks and for GPUs with less shared memory.
+_RESIDUAL = {16: (Tile(16, 32, 4),), 64: (Tile(16, 32, 4),), 0: (Tile(64, 64, 8), Tile(16, 32, 4))}
+_GATE = {
+    16: (Tile(16, 32, 4),),
+    64: (Tile(64, 128, 8), Tile(64, 64, 8), Tile(32, 64, 4), Tile(16, 32, 4)),
+    0: (Tile(64, 64, 8, 7, 2), Tile(64, 64, 4), Tile(32, 64, 4), Tile(16, 32, 4)),
+}
+_HEADS = {16: (16,), 64: (16,), 0: (64, 32, 16)}
 
 
 def _padded(K: int) -> int:
     return max(16, triton.next_power_of_2(K))
+
+
+@cache
+def _shared_memory(device: torch.device) -> int:
+    """Bytes of it that a program may have."""
+    if device.type != "cuda":
+        return 2**40
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return triton.runtime.driver.active.utils.get_device_properties(index)["max_shared_mem"]
+
+
+def _gate_bytes(tile: Tile, K: int) -> int:
+    """The shared memory that Triton gives the gate's kernel: scaled z and U of both linears, the rest by stages."""
+    rows, columns, stages = tile.rows, tile.columns, tile.stages
+    return 8 * rows * K + 4 * columns * K * stages + 2 * rows * columns + 8 * rows * columns * (stages - 1)
+
+
+def _one_bytes(rows: int, columns: int, K: int) -> int:
+    """That of a kernel for one linear."""
+    return 4 * rows * K + 2 * columns * K
+
+
+def _class(count: int) -> int:
+    return 16 if count <= 16 else 64 if count <= 64 else 0
+
+
+def residual_tile(count: int, K: int, device: torch.device) -> Tile:
+    limit = _shared_memory(device)
+    return next(t for t in _RESIDUAL[_class(count)] if _one_bytes(t.rows, t.columns, _padded(K)) <= limit)
+
+
+def gate_tile(count: int, K: int, device: torch.device) -> Tile:
+    return next(t for t in _GATE[_class(count)] if _gate_bytes(t, _padded(K)) <= _shared_memory(device))
+
+
+def heads_tile(count: int, size: int, K: int, device: torch.device) -> Tile:
+    limit = _shared_memory(device)
+    rows = next(rows for rows in _HEADS[_class(count)] if _one_bytes(rows, size, _padded(K)) <= limit)
+    return Tile(rows, size, 4)
+
+
+def fits(K: int, size: int, device: torch.device) -> bool:
+    """Whether the kernels' smallest tiles fit the device at rank K and heads of this size."""
+    limit, K = _shared_memory(device), _padded(K)
+    return max(_gate_bytes(Tile(16, 32, 4), K), _one_bytes(16, size, K)) <= limit
 
 
 def _bank(vectors: Vectors, group: Group) -> tuple[Tensor, int, Tensor]:
@@ -310,16 +357,20 @@ def _bank(vectors: Vectors, group: Group) -> tuple[Tensor, int, Tensor]:
     return vectors.values[:, group.columns[0] :], vectors.values.stride(0), vectors.ranks
 
 
-def embed(ids: Tensor, table: Tensor, weight: Tensor) -> Stream:
-    """The residual stream of tokens ids [N], int32, through an embedding table [V, d] and the first norm's weight."""
+def embed(ids: Tensor, table: Tensor, weight: Tensor, K: int) -> Stream:
+    """The residual stream of tokens ids [N], int32, through an embedding table [V, d] and the first norm's weight.
+
+    K: that of the groups whose outputs will be added.
+    """
     count, width = ids.shape[0], table.shape[1]
-    rows, block, warps = residual_tile(count)
-    parts = triton.cdiv(width, block)
+    tile = residual_tile(count, K, table.device)
+    parts = triton.cdiv(width, tile.columns)
     x, h = (torch.empty(count, width, dtype=table.dtype, device=table.device) for _ in range(2))
     squares = torch.empty(count, parts, dtype=torch.float32, device=table.device)
-    _embed_kernel[(parts, triton.cdiv(count, rows))](
-        ids, table, x, h, squares, weight, count, WIDTH=width, PARTS=parts, M=rows, B=block, num_warps=warps
-    )
+    _embed_kernel[(parts, triton.cdiv(count, tile.rows))](
+        ids, table, x, h, squares, weight, count, WIDTH=width, PARTS=parts, M=tile.rows, B=tile.columns,
+        num_warps=tile.warps,
+    )  # fmt: skip
     return Stream(x, h, squares)
 
 
@@ -327,14 +378,15 @@ def residual(y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, s
     """Add y and its update to the stream, in place; `weight` is that of the next norm. Without vectors: the base."""
     count, width = stream.x.shape
     parts = stream.squares.shape[1]
-    rows, _, warps = residual_tile(count)
+    tile = residual_tile(count, group.U.shape[1], y.device)
     # The stream's parts are as wide as whoever began it made them.
     block = triton.next_power_of_2(triton.cdiv(width, parts))
     values, stride, ranks = _bank(vectors, group) if vectors else (y, 0, y)
-    _residual_kernel[(parts, triton.cdiv(count, rows))](
+    _residual_kernel[(parts, triton.cdiv(count, tile.rows))](
         y, tokens.slots, values, stride, ranks, group.U, group.S, stream.x, stream.h, stream.squares, weight, count,
         y.stride(0), group.ranks[0], K=group.U.shape[1], K2=_padded(group.U.shape[1]), WIDTH=width, PARTS=parts,
-        ADAPTED=vectors is not None, M=rows, B=block, WAIT=early(y.device), num_warps=warps, launch_pdl=early(y.device),
+        ADAPTED=vectors is not None, M=tile.rows, B=block, WAIT=early(y.device), num_warps=tile.warps,
+        launch_pdl=early(y.device),
     )  # fmt: skip
 
 
@@ -343,14 +395,14 @@ def gate(y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, strea
     count, width = tokens.count, group.U.shape[0] // 2
     parts = stream.squares.shape[1]
     out = torch.empty(count, width, dtype=y.dtype, device=y.device)
-    rows, block, warps, steps, stages, registers = gate_tile(count)
+    tile = gate_tile(count, group.U.shape[1], y.device)
     values, stride, ranks = _bank(vectors, group) if vectors else (y, 0, y)
-    _gate_kernel[(triton.cdiv(width, block * steps), triton.cdiv(count, rows))](
+    _gate_kernel[(triton.cdiv(width, tile.columns * tile.steps), triton.cdiv(count, tile.rows))](
         y, tokens.slots, values, stride, ranks, group.U, group.S, stream.squares, out, count, eps, y.stride(0),
         group.columns[1] - group.columns[0], group.ranks[0], K=group.U.shape[1], K2=_padded(group.U.shape[1]),
         WIDTH=width, D_IN=stream.x.shape[1], PARTS=parts, PARTS2=triton.next_power_of_2(parts),
-        ADAPTED=vectors is not None, M=rows, B=block, STEPS=steps, STAGES=stages, WAIT=early(y.device),
-        num_warps=warps, maxnreg=registers, launch_pdl=early(y.device),
+        ADAPTED=vectors is not None, M=tile.rows, B=tile.columns, STEPS=tile.steps, STAGES=tile.stages,
+        WAIT=early(y.device), num_warps=tile.warps, launch_pdl=early(y.device),
     )  # fmt: skip
     return out
 
@@ -375,16 +427,17 @@ def heads(
     """The queries [N, H, SIZE] of y = W h for a group of q, k, v; keys and values go into the pools [C, G, L, SIZE]."""
     count, parts = tokens.count, stream.squares.shape[1]
     query = torch.empty(count, plan.queries, plan.size, dtype=y.dtype, device=y.device)
-    rows, _, warps = heads_tile(count, plan.size)
+    tile = heads_tile(count, plan.size, group.U.shape[1], y.device)
     bank, stride, ranks = _bank(vectors, group) if vectors else (y, 0, y)
     q_norm, k_norm, norm_eps = plan.norms or (y, y, 0.0)
     first = group.columns[0]
-    _heads_kernel[(plan.queries + 2 * plan.pairs, triton.cdiv(count, rows))](
+    _heads_kernel[(plan.queries + 2 * plan.pairs, triton.cdiv(count, tile.rows))](
         y, tokens.slots, bank, stride, ranks, group.U, group.S, stream.squares, group.bias, plan.cos, plan.sin, q_norm,
         k_norm, tokens.positions, tokens.rows, query, keys, values, keys.stride(0), keys.stride(1), count, eps,
         norm_eps, y.stride(0), group.columns[1] - first, group.columns[2] - first, *group.ranks, K=group.U.shape[1],
         K2=_padded(group.U.shape[1]), H=plan.queries, G=plan.pairs, SIZE=plan.size, D_IN=stream.x.shape[1],
         PARTS=parts, PARTS2=triton.next_power_of_2(parts), BIAS=group.bias is not None, NORM=plan.norms is not None,
-        ADAPTED=vectors is not None, M=rows, WAIT=early(y.device), num_warps=warps, launch_pdl=early(y.device),
+        ADAPTED=vectors is not None, M=tile.rows, WAIT=early(y.device), num_warps=tile.warps,
+        launch_pdl=early(y.device),
     )  # fmt: skip
     return query

@@ -126,7 +126,7 @@ def test_the_sums_of_squares_are_those_of_what_was_written() -> None:
     world = World(MIDDLE, (WIDTH,))
     table = torch.randn(50, WIDTH, device=DEVICE, dtype=DTYPE)
     ids = torch.arange(21, dtype=torch.int32, device=DEVICE) * 2
-    stream = expand.embed(ids, table, world.norm)
+    stream = expand.embed(ids, table, world.norm, world.group.U.shape[1])
     assert torch.equal(stream.x, table[ids.long()])
     for _ in range(2):
         torch.testing.assert_close(stream.squares.sum(1), stream.x.float().square().sum(1))
@@ -182,6 +182,21 @@ def test_slot_zero_is_the_base_exactly_and_its_neighbours_change_nothing() -> No
     y = two.y()
     outs = [expand.gate(y, two.group, two.tokens, vectors, two.stream, EPS) for vectors in (two.vectors, None)]
     assert torch.equal(outs[0][bare], outs[1][bare])
+
+
+@pytest.mark.parametrize("limit", [99 * 2**10, 163 * 2**10, 227 * 2**10])
+@pytest.mark.parametrize("rank", [8, 128, 256])
+def test_a_tile_fits_the_shared_memory_of_small_gpus_too(
+    monkeypatch: pytest.MonkeyPatch, limit: int, rank: int
+) -> None:
+    monkeypatch.setattr(expand, "_shared_memory", lambda _: limit)
+    assert expand.fits(rank, 128, DEVICE)
+    for count in (1, 64, 2048):
+        tile = expand.gate_tile(count, rank, DEVICE)
+        assert expand._gate_bytes(tile, max(16, rank)) <= limit
+        for one in (expand.residual_tile(count, rank, DEVICE), expand.heads_tile(count, 128, rank, DEVICE)):
+            assert expand._one_bytes(one.rows, one.columns, max(16, rank)) <= limit
+    assert not expand.fits(2**12, 128, DEVICE)
 
 
 @pytest.mark.parametrize(("lengths", "splits"), [((5, 1, 70, 33), 1), ((1, 130, 64, 65), 4)])
