@@ -7,7 +7,7 @@ to `read_only(engine)` BEGIN deferred: they take no write lock and, under WAL,
 neither wait nor make others wait.
 
 Queues use `.with_for_update(skip_locked=True)`. PostgreSQL honours it; SQLAlchemy leaves it out for SQLite,
-where the write lock already makes the transaction the only one.
+where the write lock already makes the transaction the only one. `take_turns` gives PostgreSQL such a lock by name.
 """
 
 import sqlite3
@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Double, Engine, create_engine, event
+from sqlalchemy import BigInteger, Connection, Double, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -58,6 +59,12 @@ def _now_seconds_sqlite(element: now_seconds, compiler: SQLCompiler, **kw: Any) 
 @compiles(now_seconds, "postgresql")
 def _now_seconds_postgresql(element: now_seconds, compiler: SQLCompiler, **kw: Any) -> str:
     return "floor(extract(epoch from clock_timestamp()))::bigint"
+
+
+def take_turns(session: Session, name: str) -> None:
+    """Has transactions that say the same name go one after another from here on; on SQLite all that write do."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 def make_engine(url: str | URL) -> Engine:

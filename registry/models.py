@@ -13,7 +13,9 @@ from sqlalchemy import (
     MetaData,
     String,
     UniqueConstraint,
+    false,
 )
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from registry.columns import PlainText
@@ -22,6 +24,7 @@ from registry.db import now, now_seconds
 JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Method = Literal["supervised", "dpo"]
 JobSignal = Literal["cancel", "pause"]
+JobPriority = Literal["low", "normal", "high"]
 AttemptOutcome = Literal["succeeded", "failed", "cancelled", "paused", "released", "lost"]
 EventLevel = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics"]
@@ -113,6 +116,7 @@ class Job(Base):
     __table_args__ = (
         Index(None, "tenant_id", "created_at", "id"),
         Index(None, "status", "base", "queued_at"),
+        Index(None, "tenant_id", "base", "claimed_at"),
         Index(None, "training_file_id"),
         Index(None, "validation_file_id"),
         Index(None, "from_adapter_id"),
@@ -157,12 +161,26 @@ class Job(Base):
     result_file_ids: Mapped[list[str]] = mapped_column(default=list)
 
     created_at: Mapped[int] = mapped_column(default=now_seconds())
+    priority: Mapped[JobPriority] = mapped_column(String(10), default="normal", server_default="normal")
+    interrupted: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it waits because a worker stopped or was lost, or by another fault of ours: then it goes first."""
     queued_at: Mapped[float] = mapped_column(default=now())
-    """When it last joined the queue: its place in it."""
+    """When it first joined the queue: its age."""
+    claimed_at: Mapped[float | None]
+    """When it was last claimed; the latest of a tenant's jobs is when the tenant was served."""
     announced_at: Mapped[float] = mapped_column(default=now())
     """When a wake-up for it was last put in the outbox."""
     started_at: Mapped[int | None]
     finished_at: Mapped[int | None]
+
+    @hybrid_property
+    def on_last_chance(self) -> bool:
+        """Whether it has already cost workers their lives, or ours some other fault, and has one attempt left.
+
+        It may be what kills them. So it runs beside no other job: if it is, it ends alone, and if it merely stood next
+        to one that is, it gets through.
+        """
+        return (self.attempts_spent > 0) & (self.attempts_spent + 1 >= self.max_attempts)
 
     @property
     def is_terminal(self) -> bool:

@@ -1,4 +1,4 @@
-"""The Celery app. A message is a wake-up: it carries a job's id, and the database decides what happens."""
+"""The Celery app. A message is a wake-up for a base, and the database decides what happens."""
 
 from celery import Celery
 
@@ -39,5 +39,5 @@ def add_tasks(app: Celery, node: Node) -> None:
     """Register the one task there is, bound to this process's node."""
 
     @app.task(name=TRAIN_TASK, shared=False)  # type: ignore[untyped-decorator]
-    def train(job_id: str) -> None:
-        node.train(job_id)
+    def train(base: str) -> None:
+        node.train(base)

@@ -14,6 +14,7 @@ from osora_core.training.passes import Passes
 from registry import jobs, outbox, retention, workers
 from registry.context import Registry
 from registry.jobs import Attempt
+from registry.outages import first_line
 from registry.publisher import Publisher
 from worker.attempt import run_attempt
 from worker.gate import Gate
@@ -28,7 +29,7 @@ _ENGINE_STOP_SECONDS = 3.0
 
 
 class Node:
-    """Runs jobs of the bases in `runtimes`. `train` is called on one thread a job; a base has one engine thread.
+    """Runs jobs of the bases in `runtimes`. `train` is called on one thread a wake-up; a base has one engine thread.
 
     `on_failure` is called when an engine fails as a whole; the process should then drain and begin anew. `passes` is
     how the engines run the model.
@@ -48,7 +49,6 @@ class Node:
         self.failed = False
         self._on_failure = on_failure
         self._publisher = publisher
-        self._here: set[str] = set()
         self._held: dict[str, tuple[Attempt, Reports]] = {}
         self._lock = threading.Lock()
         self._draining = threading.Event()
@@ -96,29 +96,35 @@ class Node:
             logger.warning("the database did not hear that this worker has stopped: %s", error)
         return ended
 
-    def train(self, job_id: str) -> None:
-        """Run a job until it ends, is given back, or is somebody else's. Returns at once if it is not to be had."""
-        with self._lock:
-            if job_id in self._here:
-                return  # one message too many
-            self._here.add(job_id)
-        try:
-            with self.registry.reading() as session:
-                alone = jobs.wants_to_be_alone(session, job_id)
-            with self._gate.passing(alone=alone) as entered:
-                if entered and not self._draining.is_set():
-                    self._train(job_id, alone)
-        finally:
-            with self._lock:
-                self._here.remove(job_id)
+    def train(self, base: str) -> None:
+        """Act on a wake-up: run the base's job whose turn it is, if there is one, until it ends or is given back."""
+        while (alone := self._wants_to_be_alone(base)) is not None:
+            if self._draining.is_set() or not self._gate.is_open(alone):
+                self._pass_on(base)
+            # Another worker may have taken what this one waits for.
+            with self._gate.passing(alone=alone, wanted=lambda: self._wants_to_be_alone(base) == alone) as entered:
+                if self._draining.is_set() or (entered and self._train(base, alone)):
+                    return
 
-    def _train(self, job_id: str, alone: bool) -> None:
+    def _wants_to_be_alone(self, base: str) -> bool | None:
+        with self.registry.reading() as session:
+            return jobs.wants_to_be_alone(session, base)
+
+    def _pass_on(self, base: str) -> None:
+        """Let a worker act on the wake-up that can do so now; one too many is harmless."""
+        try:
+            self._publisher(outbox.train_queue(base), outbox.TRAIN_TASK, [base])
+        except Exception as error:
+            logger.warning("a wake-up was not passed on; the reconciler writes it again: %s", first_line(error))
+
+    def _train(self, base: str, alone: bool) -> bool:
+        """Whether there was a job to run."""
         lease_seconds = self.registry.settings.lease_seconds
         with self.registry.transaction() as session:
-            attempt = jobs.claim(session, job_id, self.worker_id, lease_seconds, alone=alone)
+            attempt = jobs.claim_next(session, base, self.worker_id, lease_seconds, alone=alone)
         if attempt is None:
-            logger.info("job %s is not to be had: taken, ended or paused", job_id)
-            return
+            return False
+        job_id = attempt.job_id
         logger.info("job %s: attempt %d begins", job_id, attempt.number)
         reports = Reports()
         with self._lock:
@@ -130,6 +136,7 @@ class Node:
             with self._lock:
                 del self._held[job_id]
             logger.info("job %s: attempt %d is over", job_id, attempt.number)
+        return True
 
     def _watch(self) -> None:
         """Renew the leases when that is due, and pass on what is wanted of each attempt."""
@@ -154,8 +161,11 @@ class Node:
 
     def _maintain(self) -> None:
         """Idempotent, and fine to run in every worker at once."""
-        with self.registry.transaction() as session:
-            jobs.reap(session)
+        with self.registry.reading() as session:
+            lost = jobs.any_lost(session)
+        if lost:
+            with self.registry.transaction() as session:
+                jobs.reap(session)
         outbox.relay(self.registry, self._publisher)
 
     def _reconcile(self) -> None:

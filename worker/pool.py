@@ -9,7 +9,7 @@ from kombu.asynchronous import get_event_loop
 class Pool(TaskPool):  # type: ignore[misc]
     """A worker that reads no message ahead looks for one only when its event loop turns.
 
-    While all threads are busy, that may be ten seconds apart, so each thread that ends turns it.
+    While all threads are busy, that happens every second or less often, so each thread that ends turns it.
     """
 
     def on_apply(self, *args: Any, **kwargs: Any) -> ApplyResult:

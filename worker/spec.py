@@ -16,7 +16,7 @@ GRID_SIGMA_RATES = (JobSpec.sigma_rate, JobSpec.sigma_rate / 4)
 # What decides how a job runs, not what comes out of it, and what is worked out below.
 _NOT_THE_SPECS = (
     "learning_rate", "sigma_rate", "max_length", "checkpoint_steps", "checkpoint_seconds", "sample_prompts",
-    "sample_tokens", "from_adapter",
+    "sample_tokens", "from_adapter", "priority",
 )  # fmt: skip
 
 

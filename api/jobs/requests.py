@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from api.schemas import RequestModel
 from registry.errors import InvalidRequest
 from registry.jobs import JobRequest
+from registry.models import JobPriority
 from registry.settings import Settings
 
 
@@ -145,6 +146,13 @@ class Knobs(RequestModel):
     early_stopping_patience: Annotated[
         int | None,
         Field(ge=1, le=50, description="Stop after so many epochs without a lower validation loss."),
+    ] = None
+    priority: Annotated[
+        JobPriority | None,
+        Field(
+            description="Among your own jobs high is worth an hour of waiting, and low costs one. Where other tenants "
+            "wait as well, a running job of high priority counts as half a job of yours, and one of low as two."
+        ),
     ] = None
     from_adapter: Annotated[
         str | None,

@@ -36,6 +36,9 @@ def train(
         str | None, typer.Option(metavar="RATE", help="How many times faster s learns: a number or several.")
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Directions of the shared basis to use.")] = None,
+    priority: Annotated[
+        Literal["low", "normal", "high"] | None, typer.Option(help="Which of your own jobs goes first.")
+    ] = None,
     from_adapter: Annotated[
         str | None, typer.Option(metavar="ADAPTER", help="Go on from an adapter or a checkpoint, by id or name.")
     ] = None,
@@ -75,6 +78,7 @@ def train(
                 learning_rate=rates,
                 sigma_rate=sigma_rates,
                 rank=rank,
+                priority=priority,
                 from_adapter=from_adapter,
                 keep=keep,
                 early_stopping_patience=patience,

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from registry import workers
 from registry.db import now
-from registry.jobs.lease import wants_to_be_alone
 from registry.jobs.queries import queue_position
 from registry.models import Job, JobAttempt, OutboxMessage
 from registry.settings import Settings
@@ -37,9 +36,9 @@ def foresee(session: Session, job: Job, settings: Settings) -> Forecast:
     The model: a worker is live if it was seen within a lease's time, and has slots for so many jobs of the base.
     A job holds its slot for as long as the base's last 20 succeeded jobs did in the mean, over all their attempts;
     the steps that it has behind it are taken off. A running job is expected to end when its worker says, or, if that
-    has not said anything yet, as if it had just begun. Then the queue is played through, first in, first out, each job
-    to the slot that is free first; a retry starts no sooner than its delay allows. So the sizes of the jobs ahead are
-    not looked at, and what other bases do on the same device is only known by how long the last jobs took.
+    has not said anything yet, as if it had just begun. Then the queue is played through in the order of `turns`, each
+    job to the slot that is free first; a retry starts no sooner than its delay allows. So the sizes of the jobs ahead
+    are not looked at, and what other bases do on the same device is only known by how long the last jobs took.
     """
     if job.status == "queued":
         return _of_queued(session, job, settings)
@@ -86,7 +85,7 @@ def _reason(session: Session, job: Job, time: float, *, position: int, slots: in
         return f"{position} job{'s' if position > 1 else ''} ahead"
     if not free:
         return f"a free slot: {slots} of {slots} taken"
-    if wants_to_be_alone(session, job.id):
+    if job.on_last_chance:
         return f"a worker without other jobs, as it has cost {job.attempts_spent} attempts already"
     return "a worker to claim it"
 

@@ -4,51 +4,62 @@ import secrets
 from collections.abc import Iterable
 from typing import cast
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, func, literal, or_, select, update
+from sqlalchemy import func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from registry.db import now, now_seconds
-from registry.jobs import start
+from registry.db import now, now_seconds, take_turns
+from registry.jobs import start, turns
 from registry.jobs.spec import Attempt, CheckpointRef, FileRef, HeartbeatSignal, Plan
 from registry.jobs.state import append_event, close_attempt, lock_fenced, obey_signal, requeue
 from registry.models import Checkpoint, File, Job, JobAttempt, Tenant
 
+# A retry waits for a while first.
+_IS_DUE = Job.announced_at <= now()
 
-def wants_to_be_alone(session: Session, job_id: str) -> bool:
-    """Whether the job has already cost workers their lives and has one attempt left.
 
-    It may be what kills them. So it runs beside no other job: if it is, it ends alone, and if it merely stood next to
-    one that is, it gets through.
+def wants_to_be_alone(session: Session, base: str) -> bool | None:
+    """Whether the job of a base that is to be claimed next has to run beside no other; None if none is to be had.
+
+    See `Job.on_last_chance`.
     """
-    return session.scalars(select(_on_last_chance(Job.attempts_spent)).where(Job.id == job_id)).one_or_none() or False
+    first = turns.in_order([base]).where(_IS_DUE).with_only_columns(Job.on_last_chance, maintain_column_froms=True)
+    return session.scalars(first.limit(1)).one_or_none()
+
+
+def claim_next(
+    session: Session, base: str, worker_id: str, lease_seconds: float, *, alone: bool = False
+) -> Attempt | None:
+    """Takes the job of a base whose turn it is (see `turns`); None when there is none.
+
+    `alone`: whether the worker has no other job, and takes none meanwhile. Then it gets only a job that has to be
+    alone, and otherwise only one that has not.
+    """
+    # Of two claims at once, the second would otherwise skip the first's job and take the next of the same tenant.
+    take_turns(session, f"claim {base}")
+    wanted = turns.in_order([base]).where(_IS_DUE, Job.on_last_chance.is_(alone))
+    first = session.execute(wanted.limit(1).with_for_update(skip_locked=True, of=Job)).first()
+    return None if first is None else claim(session, first.id, worker_id, lease_seconds, alone=alone)
 
 
 def claim(
     session: Session, job_id: str, worker_id: str, lease_seconds: float, *, alone: bool = False
 ) -> Attempt | None:
-    """Takes a job that waits, or whose worker has fallen silent; None when it is not to be had.
+    """Takes a job that waits, whether it is its turn or not; None when it is not to be had.
 
-    One UPDATE decides, so of any number of workers that try at once, one wins. Taking over a silent worker's
-    job spends an attempt; where none is left, or the tenant has asked for an end, the reaper has the word.
-    `alone`: whether the worker has no other job, and takes none meanwhile; see `wants_to_be_alone`.
+    One UPDATE decides, so of any number of workers that try at once, one wins.
+    `alone`: whether the worker has no other job, and takes none meanwhile; see `Job.on_last_chance`.
     """
-    silent = and_(
-        Job.status == "running",
-        Job.lease_expires_at < now(),
-        Job.attempts_spent + 1 < Job.max_attempts,
-        Job.signal.is_(None),
-    )
-    spent = Job.attempts_spent + case((Job.status == "running", 1), else_=0)
     statement = (
         update(Job)
-        .where(Job.id == job_id, or_(Job.status == "queued", silent), or_(literal(alone), ~_on_last_chance(spent)))
+        .where(Job.id == job_id, Job.status == "queued", or_(literal(alone), ~Job.on_last_chance))
         .values(
             status="running",
             attempt=Job.attempt + 1,
-            attempts_spent=spent,
             lease_token=secrets.token_hex(16),
             lease_expires_at=now() + lease_seconds,
             worker_id=worker_id,
+            interrupted=False,
+            claimed_at=now(),
             started_at=func.coalesce(Job.started_at, now_seconds()),
         )
         .returning(Job)
@@ -57,11 +68,6 @@ def claim(
     job = session.scalars(statement).one_or_none()
     if job is None:
         return None
-    session.execute(
-        update(JobAttempt)
-        .where(JobAttempt.job_id == job_id, JobAttempt.outcome.is_(None))
-        .values(outcome="lost", finished_at=now_seconds(), reason="its worker stopped renewing its lease")
-    )
     attempt = _attempt(session, job)
     first_step = attempt.checkpoints[0].step if attempt.checkpoints else 0
     session.add(
@@ -129,13 +135,9 @@ def release(session: Session, attempt: Attempt, reason: str) -> None:
     job = lock_fenced(session, attempt)
     outcome = obey_signal(session, job)
     if outcome is None:
-        requeue(session, job)
+        requeue(session, job, interrupted=True)
         append_event(session, job, f"Job returned to the queue: {reason}")
     close_attempt(session, job, outcome or "released", reason=reason)
-
-
-def _on_last_chance(spent: SQLColumnExpression[int]) -> ColumnElement[bool]:
-    return and_(spent > 0, spent + 1 >= Job.max_attempts)
 
 
 def _attempt(session: Session, job: Job) -> Attempt:

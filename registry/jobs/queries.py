@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from registry.errors import InvalidRequest, NotFound
+from registry.jobs import turns
 from registry.models import Checkpoint, Job, JobAttempt, JobEvent, JobStatus
 from registry.paging import Order, Page, fetch_page
 from registry.tenants import Principal
@@ -95,20 +96,17 @@ def attempts_of(session: Session, jobs: Sequence[Job]) -> Mapping[str, Sequence[
 
 
 def queue_position(session: Session, job: Job) -> int | None:
-    """How many jobs of the same base, whoever's, are ahead in the queue; None unless the job is queued."""
+    """How many jobs of the same base, whoever's, will be claimed before it; None unless the job is queued."""
     return queue_positions(session, [job]).get(job.id)
 
 
 def queue_positions(session: Session, jobs: Sequence[Job]) -> Mapping[str, int]:
     """The `queue_position` of those of the jobs that are queued, by job id. One query, however many jobs."""
-    bases = {job.id: job.base for job in jobs if job.status == "queued"}
-    if not bases:
+    waiting = {job.id: job.base for job in jobs if job.status == "queued"}
+    if not waiting:
         return {}
-    ahead = func.row_number().over(partition_by=Job.base, order_by=(Job.queued_at, Job.id)) - 1
-    waiting = select(Job.id, ahead.label("ahead")).where(Job.status == "queued", Job.base.in_(set(bases.values())))
-    line = waiting.subquery()
-    rows = session.execute(select(line.c.id, line.c.ahead).where(line.c.id.in_(bases)))
-    return {job_id: position for job_id, position in rows}
+    found = turns.positions(session, waiting.values())
+    return {job_id: found[job_id] for job_id in waiting if job_id in found}
 
 
 def job_not_found(job_id: str, param: str = "job_id") -> NotFound:

@@ -1,6 +1,6 @@
 """Maintenance that any number of workers run at once: lost workers' jobs, and lost messages."""
 
-from sqlalchemy import exists, select
+from sqlalchemy import and_, exists, select
 from sqlalchemy.orm import Session
 
 from registry import outbox
@@ -10,16 +10,23 @@ from registry.jobs.spec import JobError
 from registry.jobs.state import close_attempt, obey_signal
 from registry.models import Job, OutboxMessage
 
+_IS_LOST = and_(Job.status == "running", Job.lease_expires_at < now())
+
+
+def any_lost(session: Session) -> bool:
+    """Whether there is something to `reap`; needs no more than a session that reads."""
+    return session.scalars(select(exists().where(_IS_LOST))).one()
+
 
 def reap(session: Session, limit: int = 100) -> int:
     """Takes jobs from workers whose leases have run out, and returns how many.
 
-    A job goes back to the queue, or fails as `worker_lost` once its attempts are spent; one that its tenant
+    A job goes back to the head of the queue, or fails as `worker_lost` once its attempts are spent; one that its tenant
     wanted cancelled or paused becomes that.
     """
     expired = (
         select(Job)
-        .where(Job.status == "running", Job.lease_expires_at < now())
+        .where(_IS_LOST)
         .order_by(Job.lease_expires_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -37,7 +44,7 @@ def reap(session: Session, limit: int = 100) -> int:
 def reconcile(session: Session, base: str, older_than_seconds: float, limit: int = 100) -> int:
     """Writes a new wake-up for a base's jobs that have waited this long since their last one; returns how many.
 
-    Messages get lost with a broker's memory. One too many is harmless, its claim finds the job taken; but callers look
+    Messages get lost with a broker's memory. One too many is harmless, it finds nothing to claim; but callers look
     first whether the base's queue is empty, or a long queue would grow with every round.
     """
     pending = exists().where(OutboxMessage.job_id == Job.id)

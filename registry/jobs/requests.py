@@ -53,6 +53,7 @@ def submit(session: Session, principal: Principal, request: JobRequest, settings
         if held is None
         else {**request.osora, "from_adapter": request.from_adapter, "rank": held.rank},
         from_adapter_id=None if held is None else held.id,
+        priority=request.osora.get("priority", "normal"),
         status="queued",
         max_attempts=settings.max_attempts,
     )

@@ -19,7 +19,8 @@ def retry_or_fail(session: Session, job: Job, error: JobError, *, backoff: bool)
     if job.attempts_spent >= job.max_attempts:
         end(session, job, "failed", f"The job failed: {error['message']}", error=error)
         return
-    requeue(session, job, delay_seconds=_BACKOFF_SECONDS * 2 ** (job.attempts_spent - 1) if backoff else 0)
+    delay = _BACKOFF_SECONDS * 2 ** (job.attempts_spent - 1) if backoff else 0
+    requeue(session, job, interrupted=True, delay_seconds=delay)
     left = job.max_attempts - job.attempts_spent
     message = f"{error['message']}; the job is queued again (attempts left: {left})"
     append_event(session, job, message, level="warn")

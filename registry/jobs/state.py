@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from registry import outbox
-from registry.db import now, now_seconds
+from registry.db import now_seconds
 from registry.jobs.spec import Attempt, JobError, LeaseLost
 from registry.models import AttemptOutcome, EventLevel, EventType, Job, JobAttempt, JobEvent, JobStatus
 
@@ -46,12 +46,15 @@ def append_event(
     session.flush()
 
 
-def requeue(session: Session, job: Job, *, delay_seconds: float = 0) -> None:
-    """Puts the job (back) in the queue and writes its wake-up; the delay holds back only the wake-up."""
+def requeue(session: Session, job: Job, *, interrupted: bool = False, delay_seconds: float = 0) -> None:
+    """Puts the job (back) in the queue and writes its wake-up; it is not claimed before the delay is over.
+
+    `interrupted`: whether it had its turn already, and lost it through no doing of its tenant.
+    """
     job.status = "queued"
+    job.interrupted = interrupted
     job.signal = None
     _drop_lease(job)
-    job.queued_at = cast(float, now())
     outbox.enqueue(session, job, delay_seconds=delay_seconds)
 
 

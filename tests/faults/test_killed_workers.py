@@ -128,7 +128,7 @@ def test_a_wrong_clock_in_the_worker_changes_nothing(world: World, undisturbed: 
 def test_messages_that_come_ten_times_start_one_attempt(world: World, undisturbed: Result) -> None:
     job_id = world.submit()
     for _ in range(9):
-        world.publisher(train_queue(BASE), TRAIN_TASK, [job_id])
+        world.publisher(train_queue(BASE), TRAIN_TASK, [BASE])
     for worker in [world.start_worker(), world.start_worker()]:
         worker.wait_until_ready()
     world.assert_undisturbed(job_id, undisturbed)

@@ -1,7 +1,11 @@
 """No wake-up lies where nobody acts on it: a job that waits starts at whichever worker is free, and at once."""
 
+import signal
+from dataclasses import replace
+
 import pytest
 
+from registry import tenants
 from tests.faults.strikes import Orders
 from tests.faults.world import World, eventually
 
@@ -28,21 +32,25 @@ def test_a_busy_worker_keeps_no_job_from_a_free_one(world: World) -> None:
 
 
 @only_sqlite
-def test_a_slot_that_gets_free_is_filled_at_once(world: World) -> None:
-    queue = [world.submit(epochs=1) for _ in range(3)]
-    world.start_worker(OSORA_WORKER_JOBS="1", OSORA_RECONCILE_SECONDS=LATE)
-    attempts = []
-    for job_id in queue:
-        world.wait_for(job_id, "succeeded")
-        attempts += world.attempts(job_id)
-    ends = sorted(attempt.finished_at or 0 for attempt in attempts)
-    starts = sorted(attempt.started_at for attempt in attempts)
-    # Celery by itself looks up to ten seconds later.
-    assert all(start - end <= 3 for end, start in zip(ends[:-1], starts[1:], strict=True))
-
-
-@only_sqlite
 def test_free_slots_are_filled_together(world: World) -> None:
     queue = [world.submit() for _ in range(4)]
     world.start_worker(Orders(slow_step=0.5), OSORA_WORKER_JOBS="4", OSORA_RECONCILE_SECONDS=LATE)
     eventually(lambda: all_run(world, queue), "all of them to run at once", seconds=20)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_an_interrupted_job_goes_first_and_then_the_tenant_that_waits(world: World) -> None:
+    interrupted, second = world.submit(epochs=1), world.submit(epochs=1)
+    worker = world.start_worker(Orders(slow_step=0.5), OSORA_WORKER_JOBS="1", OSORA_RECONCILE_SECONDS=LATE)
+    eventually(lambda: "running" in (world.job(interrupted).status, world.job(second).status), "a job to run")
+    assert world.job(interrupted).status == "running"
+    with world.registry.transaction() as session:
+        _, plaintext = tenants.create_key(session, "another", "test", tenants.ALL_SCOPES)
+        another = replace(world, principal=tenants.authenticate(session, plaintext))
+    third = another.submit(epochs=1)
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    world.start_worker(OSORA_WORKER_JOBS="1", OSORA_RECONCILE_SECONDS=LATE)
+    world.wait_for(second, "succeeded")
+    claimed = {job.id: job.claimed_at for job in (world.job(interrupted), world.job(second), another.job(third))}
+    assert sorted(claimed, key=lambda job_id: claimed[job_id] or 0) == [interrupted, third, second]

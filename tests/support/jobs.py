@@ -32,8 +32,9 @@ def submit(registry: Registry, principal: Principal, **request: Any) -> Job:
 
 
 def claim(registry: Registry, job: Job, worker_id: str = "worker-1") -> Attempt:
-    """Claims a job that must be there to claim, as a worker that has no other."""
+    """Claims a job that must be there to claim, as a worker that has no other, from a silent one if need be."""
     with registry.transaction() as session:
+        jobs.reap(session)
         attempt = jobs.claim(session, job.id, worker_id, lease_seconds=60, alone=True)
     assert attempt is not None, f"{job.id} could not be claimed"
     return attempt

@@ -1,5 +1,7 @@
 """Jobs: submitting, listing, stopping; and the way from the outbox to the broker."""
 
+import base64
+import json
 import time
 from typing import Any
 
@@ -219,6 +221,18 @@ def test_pages(client: httpx.Client, training_file: str) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_priorities_move_a_job_in_the_queue(client: httpx.Client, training_file: str) -> None:
+    for priority in ("low", "normal", "high"):
+        assert create(client, training_file, osora={"priority": priority})["osora"]["settings"]["priority"] == priority
+    newest_first = client.get("/jobs").json()["data"]
+    assert [job["osora"]["queue_position"] for job in newest_first] == [0, 1, 2]
+    body = {"model": "osora-tiny", "training_file": training_file, "osora": {"priority": "urgent"}}
+    error = error_of(client.post("/jobs", json=body), 400)
+    assert error["param"] == "osora.priority"
+    assert "'low', 'normal' or 'high'" in error["message"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 class TestStopping:
     def test_while_it_waits(self, client: httpx.Client, training_file: str) -> None:
         job_id = create(client, training_file)["id"]
@@ -329,7 +343,7 @@ class TestBroker:
         with redis.Redis.from_url(broker_url.replace("redis+socket://", "unix://")) as queue:
             found = queue.blpop(["train.osora-tiny"], timeout=10)
             assert found is not None
-            assert job_id.encode() in found[1]
+            assert json.loads(base64.b64decode(json.loads(found[1])["body"]))[0] == ["osora-tiny"]
             assert b"osora.train" in found[1]
             deadline = time.monotonic() + 10  # the row goes right after the message
             while pending(registry) and time.monotonic() < deadline:

@@ -99,7 +99,7 @@ class TestTimes:
         queue = [submit(registry, who) for who in (principal, stranger, principal, principal, stranger)]
         another = submit(registry, principal, training_file=training_file)
         change(registry, another, base="osora-large")
-        assert [shift(registry, job) for job in queue] == [(0, 100), (0, 100), (100, 200), (100, 200), (200, 300)]
+        assert [shift(registry, job) for job in queue] == [(0, 100), (0, 100), (100, 200), (200, 300), (100, 200)]
         assert shift(registry, another) == (None, None)
 
     def test_running_jobs_hold_slots_of_live_workers(

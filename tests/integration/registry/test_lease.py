@@ -15,17 +15,13 @@ from tests.support.jobs import claim, expire_lease, messages, new_adapter, read,
 from tests.support.threads import in_parallel
 
 
-@pytest.mark.parametrize("state", ["queued", "expired"])
-def test_one_of_ten_claims_wins(registry: Registry, principal: Principal, state: str) -> None:
+def test_one_of_ten_claims_wins(registry: Registry, principal: Principal) -> None:
     job = submit(registry, principal)
-    if state == "expired":
-        claim(registry, job)
-        expire_lease(registry, job)
     won: list[Attempt] = []
 
     def try_to_claim(index: int) -> None:
         with registry.transaction() as session:
-            attempt = jobs.claim(session, job.id, f"worker-{index}", lease_seconds=60)
+            attempt = jobs.claim_next(session, job.base, f"worker-{index}", lease_seconds=60)
         if attempt is not None:
             won.append(attempt)
 
@@ -33,8 +29,7 @@ def test_one_of_ten_claims_wins(registry: Registry, principal: Principal, state:
     assert len(won) == 1
     with registry.reading() as session:
         rows = jobs.attempts(session, principal, job.id)
-    assert [row.outcome for row in rows] == ([None] if state == "queued" else ["lost", None])
-    assert rows[-1].token == won[0].token
+    assert [(row.outcome, row.token) for row in rows] == [(None, won[0].token)]
 
 
 def test_an_attempt_has_all_that_a_worker_needs(registry: Registry, principal: Principal) -> None:
@@ -63,7 +58,7 @@ def test_an_attempt_has_all_that_a_worker_needs(registry: Registry, principal: P
     assert now.started_at is not None
 
 
-def test_a_takeover_resumes_from_the_newest_checkpoint(registry: Registry, principal: Principal) -> None:
+def test_the_next_attempt_resumes_from_the_newest_checkpoint(registry: Registry, principal: Principal) -> None:
     job = submit(registry, principal)
     first = claim(registry, job)
     with registry.transaction() as session:
@@ -94,24 +89,9 @@ def test_there_is_nothing_to_claim(registry: Registry, principal: Principal, sta
             jobs.pause(session, principal, job.id)
         elif status == "cancelled":
             jobs.cancel(session, principal, job.id)
-        assert jobs.claim(session, job.id, "worker-2", 60) is None
-        assert jobs.claim(session, "ftjob-nowhere", "worker-2", 60) is None
-
-
-def test_a_takeover_is_left_to_the_reaper_when_attempts_are_spent_or_the_tenant_wants_an_end(
-    registry: Registry, principal: Principal
-) -> None:
-    spent, unwanted = submit(registry, principal), submit(registry, principal)
-    for _ in range(registry.settings.max_attempts):
-        claim(registry, spent)
-        expire_lease(registry, spent)
-    claim(registry, unwanted)
-    with registry.transaction() as session:
-        jobs.cancel(session, principal, unwanted.id)
-    expire_lease(registry, unwanted)
-    with registry.transaction() as session:
-        assert jobs.claim(session, spent.id, "worker-2", 60) is None
-        assert jobs.claim(session, unwanted.id, "worker-2", 60) is None
+        for alone in (False, True):
+            assert jobs.claim(session, job.id, "worker-2", 60, alone=alone) is None
+            assert jobs.claim_next(session, job.base, "worker-2", 60, alone=alone) is None
 
 
 def test_heartbeats_renew_and_carry_signals(registry: Registry, principal: Principal) -> None:
@@ -192,9 +172,8 @@ def test_a_zombie_changes_nothing(registry: Registry, principal: Principal, writ
     zombie = claim(registry, job)
     expire_lease(registry, job)
     with registry.transaction() as session:
-        if successor == "queued":
-            jobs.reap(session)
-        else:
+        jobs.reap(session)
+        if successor != "queued":
             heir = jobs.claim(session, job.id, "worker-2", 60)
             assert heir is not None
             if successor == "succeeded":
@@ -272,10 +251,10 @@ def test_a_job_on_its_last_attempt_goes_to_a_worker_without_others(registry: Reg
     job = submit(registry, principal)
     for alone in (False, False, True):
         with registry.transaction() as session:
-            assert jobs.wants_to_be_alone(session, job.id) == alone
-            if alone:
-                assert jobs.claim(session, job.id, "worker", 60) is None
-            assert jobs.claim(session, job.id, "worker", 60, alone=alone) is not None
+            assert jobs.wants_to_be_alone(session, job.base) == alone
+            assert jobs.claim_next(session, job.base, "worker", 60, alone=not alone) is None
+            assert jobs.claim_next(session, job.base, "worker", 60, alone=alone) is not None
+            assert jobs.wants_to_be_alone(session, job.base) is None
         expire_lease(registry, job)
         with registry.transaction() as session:
             jobs.reap(session)

@@ -93,12 +93,13 @@ def test_train_takes_what_goes_by_evaluations_and_shows_samples(service: FakeSer
     sampled = {**STEP, "type": "message", "message": "Sample after step 3", "data": data}
     service.on("GET", "/jobs/ftjob-1/events", Answer(events=[sse("message", sampled, 1), sse("done", JOB)]))
     options = ["--validation", str(trained), "--keep", "last", "--patience", "2", "--sample", "Hi", "--sample", "You"]
-    options += ["--from-adapter", "adp-1"]
+    options += ["--from-adapter", "adp-1", "--priority", "high"]
     result = osora("train", str(trained), *options)
     assert result.exit_code == 0
     assert "sample (step 3): 'Hi [b]' -> 'Ho'" in result.output
     body = next(request.json for request in service.requests if request.path == "/jobs")
     assert body["osora"] == {
+        "priority": "high",
         "from_adapter": "adp-1",
         "keep": "last",
         "early_stopping_patience": 2,

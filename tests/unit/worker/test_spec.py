@@ -68,6 +68,10 @@ def test_max_length_is_the_renderers_business() -> None:
     assert training_spec({}, {"max_length": 64}, rows=10, seed=0) == training_spec({}, {}, rows=10, seed=0)
 
 
+def test_priority_is_the_queues_business() -> None:
+    assert training_spec({}, {"priority": "high"}, rows=10, seed=1) == training_spec({}, {}, rows=10, seed=1)
+
+
 def test_an_unknown_knob_is_the_users_fault() -> None:
     with pytest.raises(UserError, match="colour") as refused:
         training_spec({}, {"colour": "red"}, rows=10, seed=0)
