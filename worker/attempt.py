@@ -37,7 +37,7 @@ from worker.errors import describe
 from worker.patience import GaveUp, Patience
 from worker.points import reached
 from worker.remarks import plan, remarks, rung
-from worker.reports import Interrupted, ProgressMeter, Report, Reports, Signal, evaluation_metrics
+from worker.reports import Interrupted, ProgressMeter, Report, Reports, Signal, SteppedDown, evaluation_metrics
 from worker.spec import plan_of
 from worker.start import fetch_start
 from worker.sweeps import Decision, MakeJob, Rows, decide
@@ -128,6 +128,7 @@ class _Runner:
                 checkpoint_steps=attempt.osora.get("checkpoint_steps", self.registry.settings.checkpoint_steps),
                 checkpoint_seconds=attempt.osora.get("checkpoint_seconds", self.registry.settings.checkpoint_seconds),
                 start=start,
+                tenant=attempt.tenant_id,
                 prompts=prompts,
                 sample_tokens=attempt.osora.get("sample_tokens", TrainingJob.sample_tokens),
             )
@@ -256,6 +257,10 @@ class _Runner:
                 self._metrics(report.step, report.total_steps, evaluation_metrics(report), remaining_seconds=None)
             case Samples():
                 self._samples(report)
+            case SteppedDown():
+                self._say(
+                    f"Memory ran out: goes on with {report.pass_tokens} tokens at once; the result is the same", "warn"
+                )
             case Checkpoint():
                 self._checkpoint(report)
             case Rung():

@@ -9,7 +9,16 @@ from typing import Literal
 from osora_core.training import Checkpoint, Evaluation, Outcome, Progress, Rung, Samples
 
 Signal = Literal["lost", "cancel", "pause", "drain"]
-Report = Progress | Evaluation | Samples | Checkpoint | Rung | Outcome | Exception
+
+
+@dataclass(frozen=True)
+class SteppedDown:
+    """Memory has run out in a step: the job's rows go on by themselves, at most so many tokens at once."""
+
+    pass_tokens: int
+
+
+Report = SteppedDown | Progress | Evaluation | Samples | Checkpoint | Rung | Outcome | Exception
 
 _STRONGEST_FIRST: tuple[Signal, ...] = ("lost", "cancel", "pause", "drain")
 
@@ -75,6 +84,9 @@ class Reports:
 
     def sampled(self, samples: Samples) -> None:
         self._add(samples)
+
+    def stepped_down(self, pass_tokens: int) -> None:
+        self._add(SteppedDown(pass_tokens))
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         """A newer checkpoint takes the place of one that still waits to be stored, but for those that end an epoch."""

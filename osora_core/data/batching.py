@@ -48,12 +48,23 @@ def pad(examples: Sequence[Example], device: torch.device) -> PaddedBatch:
     return PaddedBatch(inputs.to(device), counts.nonzero().to(device), tokens[:, 1:][counts].to(device))
 
 
-def split_by_tokens(items: Iterable[tuple[Example, T]], token_budget: int) -> list[list[tuple[Example, T]]]:
-    """Group examples of similar length so that rows times longest stays within the budget (one row may exceed it)."""
+def split_by_tokens(
+    items: Iterable[tuple[Example, T]], token_budget: int, pass_tokens: int = 0
+) -> list[list[tuple[Example, T]]]:
+    """Group examples of similar length so that rows times longest stays within the budget (one row may exceed it).
+
+    A group also ends where its padding would come to more than `pass_tokens`: what another pass costs. With 0, the
+    budget alone counts.
+    """
     groups: list[list[tuple[Example, T]]] = []
+    padding = 0
     for item in sorted(items, key=lambda pair: len(pair[0]), reverse=True):
-        if groups and len(groups[-1][0][0]) * (len(groups[-1]) + 1) <= token_budget:
-            groups[-1].append(item)
-        else:
-            groups.append([item])
+        if groups:
+            longest = len(groups[-1][0][0])
+            padding += longest - len(item[0])
+            if longest * (len(groups[-1]) + 1) <= token_budget and not 0 < pass_tokens < padding:
+                groups[-1].append(item)
+                continue
+        groups.append([item])
+        padding = 0
     return groups

@@ -9,14 +9,18 @@ from torch import Tensor
 
 from osora_core.bank import Bank
 from osora_core.errors import OsoraCoreError, UserError
+from osora_core.fairness import FairQueue
 from osora_core.inference import execution
 from osora_core.inference.cache import KVPool
-from osora_core.inference.fairness import TOKEN_WEIGHT, FairQueue
 from osora_core.inference.request import Output, Request, TokenScore
 from osora_core.inference.sampling import Sampler, sample, score, send
 from osora_core.inference.slots import AdapterSlots
 from osora_core.inference.text import TextStream
 from osora_core.runtime import Runtime
+
+# A generated token takes a step of its own, a prompt's tokens share one (the weights of osora_core.fairness's paper).
+PROMPT_WEIGHT = 1
+TOKEN_WEIGHT = 2
 
 _Reason = Literal["stop", "length"] | None
 # Rows of logits that prompt log-probabilities are computed from at a time.
@@ -64,7 +68,7 @@ class InferenceEngine:
         self._launched: _Launched | None = None
         self.prefill_tokens = prefill_tokens
         self.vocabulary = int(runtime.model.config.vocab_size)
-        self._waiting = FairQueue()
+        self._waiting = FairQueue[Request](lambda request: PROMPT_WEIGHT * len(request.prompt))
         self._since: dict[str, float] = {}
         self._live: list[_Sequence] = []
         self._decoding = 0

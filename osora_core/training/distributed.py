@@ -15,7 +15,7 @@ model by itself, to evaluate for instance, the followers go through it with a si
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -28,10 +28,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from osora_core.bank import Bank
-from osora_core.data import Example, split_by_tokens
+from osora_core.data import Example
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
-from osora_core.training.passes import Item, Passes
+from osora_core.training.batches import Item
+from osora_core.training.passes import NOBODY, Passes
 
 LEADER = 0
 TIMEOUT = timedelta(minutes=5)
@@ -87,27 +88,32 @@ class Followers:
 class SharedPasses(Passes):
     """The leader's passes: rows are shared out by length, so that every process has about the same to do."""
 
+    recovers = False
+
     def __init__(self, runtime: Runtime, bank: Bank, token_budget: int, *, followers: Followers) -> None:
         super().__init__(runtime, bank, token_budget)
         self._followers = followers
 
-    def backward(self, items: Sequence[Item], slots: Sequence[int], shares: Sequence[float]) -> Tensor:
+    def backward(
+        self, items: Sequence[Item], slots: Sequence[int], shares: Sequence[float], own: Mapping[int, int] = NOBODY
+    ) -> Tensor:
         """As for one device; the gradients that it leaves are those of all of them."""
         ordered = sorted(items, key=lambda item: len(item[0]), reverse=True)
         held = _distinct(slots)
-        own, *others = (ordered[rank :: 1 + len(self._followers)] for rank in range(1 + len(self._followers)))
-        passes = max(len(split_by_tokens(share, self.token_budget)) for share in (own, *others))
+        mine, *others = (ordered[rank :: 1 + len(self._followers)] for rank in range(1 + len(self._followers)))
+        passes = max(len(self.groups(share, slots, own)) for share in (mine, *others))
         common = {
             "do": "backward",
             "slots": list(slots),
             "ranks": self.bank.ranks[held].tolist(),
             "shares": list(shares),
+            "own": list(own.items()),
             "passes": passes,
         }
         self._followers.tell([{**common, "rows": [_to_json(item) for item in share]} for share in others])
         dist.broadcast(self.bank.values[held], LEADER)
         with self._followers.together():
-            sums = _part(self, own, slots, shares, passes)
+            sums = _part(self, mine, slots, shares, own, passes)
         return _gather(self.bank, slots, sums)
 
 
@@ -125,14 +131,21 @@ def follow(passes: Passes, messages: IO[str]) -> None:
         for slot, row, rank in zip(held, values, message["ranks"], strict=True):
             passes.bank.write(slot, row, rank)
         items = [_from_json(row) for row in message["rows"]]
-        sums = _part(passes, items, slots, message["shares"], message["passes"])
+        sums = _part(passes, items, slots, message["shares"], dict(message["own"]), message["passes"])
         _gather(passes.bank, slots, sums)
 
 
-def _part(passes: Passes, items: Sequence[Item], slots: Sequence[int], shares: Sequence[float], count: int) -> Tensor:
+def _part(
+    passes: Passes,
+    items: Sequence[Item],
+    slots: Sequence[int],
+    shares: Sequence[float],
+    own: Mapping[int, int],
+    count: int,
+) -> Tensor:
     """One process's part of a step, in `count` passes: as many as the others make, for the sake of gathers."""
-    sums = Passes.backward(passes, items, slots, shares)
-    for _ in range(count - len(split_by_tokens(items, passes.token_budget))):
+    sums = Passes.backward(passes, items, slots, shares, own)
+    for _ in range(count - len(passes.groups(items, slots, own))):
         _idle_pass(passes, backward=True)
     return sums
 

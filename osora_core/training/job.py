@@ -68,6 +68,7 @@ class Observer(Protocol):
     def progress(self, progress: Progress) -> None: ...
     def evaluated(self, evaluation: Evaluation) -> None: ...
     def sampled(self, samples: Samples) -> None: ...
+    def stepped_down(self, pass_tokens: int) -> None: ...
     def checkpoint(self, checkpoint: Checkpoint) -> None: ...
     def finished(self, outcome: Outcome) -> None: ...
     def failed(self, error: Exception) -> None: ...
@@ -79,6 +80,7 @@ class TrainingJob:
 
     `start` is the adapter that it begins with, where that is not the bare base; of the job's rank, whatever its
     modules. `prompts` (token ids) are answered at every evaluation, with at most `sample_tokens` tokens each.
+    Where there is more to do than fits a round, tenants share it by `weight`; jobs of one `party` step together.
     A checkpoint is due at the end of every epoch, and before that every `checkpoint_steps` steps and every
     `checkpoint_seconds` seconds, whichever comes first.
     """
@@ -94,6 +96,11 @@ class TrainingJob:
     start: Adapter | None = None
     prompts: Sequence[Sequence[int]] = ()
     sample_tokens: int = 32
+    tenant: str = ""
+    weight: float = 1.0
+    party: str = ""
+    pass_tokens: int | None = field(default=None, init=False)
+    """Where its rows have run out of memory: how many tokens of it go through the model at once, by themselves."""
     slot: int = field(default=0, init=False)
     reference: int = field(default=0, init=False)
     """The slot of the model that preferences are compared with: the bare base, or a copy of `start`."""

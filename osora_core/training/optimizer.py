@@ -46,14 +46,18 @@ class RowAdam:
     def step(self, rows: Sequence[RowStep]) -> Tensor:
         """Take the bank's gradients, clip each row's, update its values. Returns the norms before clipping [rows]."""
         device = self.bank.values.device
+        all_grads = self.bank.take_grads()
+        if not rows:
+            return torch.zeros(0, device=device)
         index = torch.tensor([r.slot for r in rows], dtype=torch.long, device=device)
 
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, device=device).unsqueeze(1)
 
         scale = self.scale[index]
-        grads = torch.where(scale != 0, self.bank.take_grads()[index], 0.0)
-        norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
+        grads = torch.where(scale != 0, all_grads[index], 0.0)
+        # Row by row: how a sum over several is split among threads depends on how many there are.
+        norms = torch.stack([torch.linalg.vector_norm(row) for row in grads]).unsqueeze(1)
         grads *= (column([r.max_grad_norm for r in rows]) / (norms + 1e-6)).clamp(max=1.0)
         first = self.first[index].lerp_(grads, 1 - BETA1)
         second = self.second[index].mul_(BETA2).addcmul_(grads, grads, value=1 - BETA2)

@@ -1,31 +1,39 @@
 """What a training step does with the model: forward, loss and backward of rows that belong to different jobs."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from osora_core.bank import Bank
-from osora_core.data import Example, pad, split_by_tokens
+from osora_core.data import pad, split_by_tokens
 from osora_core.linear import runs, use_slots
 from osora_core.runtime import Runtime
+from osora_core.training.batches import Item, plan
 
 TOKEN_BUDGET = 8192
 """Tokens, padding included, that go through the model at once."""
 
-Item = tuple[Example, int]
-"""A row, and which job it belongs to: an index into the slots that come with it."""
+NOBODY: Mapping[int, int] = MappingProxyType({})
 
 
 class Passes:
     """The model and the bank whose rows are trained; groups of rows stay within `token_budget` tokens."""
 
+    recovers = True
+    """Whether a pass that failed can be made again: nobody else has to take part in it."""
+
     def __init__(self, runtime: Runtime, bank: Bank, token_budget: int = TOKEN_BUDGET) -> None:
         self.runtime = runtime
         self.bank = bank
         self.token_budget = token_budget
+
+    def groups(self, items: Sequence[Item], slots: Sequence[int], own: Mapping[int, int] = NOBODY) -> list[list[Item]]:
+        """The rows of each run of the model; see `plan`."""
+        return plan(items, slots, self.token_budget, self.runtime.device.type, own)
 
     def forward(self, group: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss (nats) and correctness of every counted token of a group, and which job (index into slots) owns it."""
@@ -53,15 +61,18 @@ class Passes:
         losses, hits = sums.cpu()
         return losses, hits
 
-    def backward(self, items: Sequence[Item], slots: Sequence[int], shares: Sequence[float]) -> Tensor:
+    def backward(
+        self, items: Sequence[Item], slots: Sequence[int], shares: Sequence[float], own: Mapping[int, int] = NOBODY
+    ) -> Tensor:
         """Leave in the bank the gradients of the sum of all counted tokens' losses, each times its slot's share.
 
-        A slot may be there several times, with another share each. Returns [2, len(slots)]: each one's summed loss,
+        A slot may be there several times, with another share each. One in `own` has its rows go through the model by
+        themselves, in groups of at most so many tokens. Returns [2, len(slots)]: each one's summed loss,
         and how many of its tokens were the likeliest.
         """
         sums = torch.zeros(2, len(slots), device=self.runtime.device)
         weights = torch.tensor(shares, device=self.runtime.device)
-        for group in split_by_tokens(items, self.token_budget):
+        for group in self.groups(items, slots, own):
             nll, correct, owners = self.forward(group, slots)
             (nll * weights[owners]).sum().backward()  # type: ignore[no-untyped-call]
             sums[0].index_add_(0, owners, nll.detach())

@@ -271,6 +271,7 @@ class _Run:
             id=f"{sweep.job.id}/{index}",
             spec=self.member.spec,
             observer=self,
+            party=sweep.job.id,
             resume=self.member.state,
         )
         self.said: list[Progress | Evaluation | Samples] = []
@@ -299,6 +300,9 @@ class _Run:
 
     def sampled(self, samples: Samples) -> None:
         self.said.append(samples)
+
+    def stepped_down(self, pass_tokens: int) -> None:
+        self._sweep.observer.stepped_down(pass_tokens)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         self.checkpoint_due = True

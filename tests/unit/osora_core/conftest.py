@@ -44,6 +44,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.losses: list[float] = []
+        self.stepped: list[int] = []
         self.evaluations: list[Any] = []
         self.samples: list[Any] = []
         self.checkpoints: list[Checkpoint] = []
@@ -60,6 +61,9 @@ class Recorder:
 
     def sampled(self, samples: Any) -> None:
         self.samples.append(samples)
+
+    def stepped_down(self, pass_tokens: int) -> None:
+        self.stepped.append(pass_tokens)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         self.checkpoints.append(checkpoint)

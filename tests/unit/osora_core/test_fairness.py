@@ -1,7 +1,7 @@
 """Tenants share the engine by tokens served, whatever each of them asks for."""
 
+from osora_core.fairness import FairQueue
 from osora_core.inference import InferenceEngine, Request, SamplingParams
-from osora_core.inference.fairness import FairQueue
 from osora_core.runtime import Runtime
 from tests.support.inference import prompt
 
@@ -10,19 +10,19 @@ def request(name: str, tenant: str, prompt_tokens: int = 4, max_tokens: int = 4)
     return Request(name, (5,) * prompt_tokens, SamplingParams(max_tokens=max_tokens), tenant=tenant)
 
 
-def order(queue: FairQueue) -> list[str]:
+def order(queue: FairQueue[Request]) -> list[str]:
     return [queue.pop().id for _ in range(len(queue))]
 
 
 def test_within_a_tenant_first_come_first_served() -> None:
-    queue = FairQueue()
+    queue = FairQueue[Request](lambda request: len(request.prompt))
     for name in "abc":
         queue.push(request(name, "one"))
     assert order(queue) == ["a", "b", "c"]
 
 
 def test_tenants_take_turns_by_tokens_and_not_by_requests() -> None:
-    queue = FairQueue()
+    queue = FairQueue[Request](lambda request: len(request.prompt))
     for index in range(4):
         queue.push(request(f"long-{index}", "long", prompt_tokens=30))
     for index in range(6):
@@ -34,7 +34,7 @@ def test_tenants_take_turns_by_tokens_and_not_by_requests() -> None:
 
 
 def test_who_returns_has_saved_up_nothing() -> None:
-    queue = FairQueue()
+    queue = FairQueue[Request](lambda request: len(request.prompt))
     queue.push(request("early", "sleeper"))
     queue.pop()
     for index in range(20):
@@ -48,7 +48,7 @@ def test_who_returns_has_saved_up_nothing() -> None:
 
 
 def test_what_was_removed_is_not_served() -> None:
-    queue = FairQueue()
+    queue = FairQueue[Request](lambda request: len(request.prompt))
     for name in "abc":
         queue.push(request(name, name))
     queue.remove("b")

@@ -6,53 +6,62 @@ that nobody saves up service. Within a tenant, first come first served.
 """
 
 from collections import deque
-
-from osora_core.inference.request import Request
-
-# A generated token takes a step of its own, a prompt's tokens share one (the paper's weights).
-PROMPT_WEIGHT = 1
-TOKEN_WEIGHT = 2
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 
-class FairQueue:
-    """Requests that wait for a row."""
+class Waiting(Protocol):
+    """What waits."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[str, deque[Request]] = {}
+    @property
+    def id(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+
+
+T = TypeVar("T", bound=Waiting)
+
+
+class FairQueue(Generic[T]):
+    """What waits for its turn; `cost` is what one turn of it counts as served, in weighted tokens."""
+
+    def __init__(self, cost: Callable[[T], float]) -> None:
+        self._cost = cost
+        self._waiting: dict[str, deque[T]] = {}
         self._served: dict[str, float] = {}
         self._level = 0.0
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
-    def push(self, request: Request) -> None:
-        tenant = request.tenant
+    def push(self, item: T) -> None:
+        tenant = item.tenant
         if tenant not in self._waiting:
             self._served[tenant] = max(self._served.get(tenant, 0.0), self._level)
             self._waiting[tenant] = deque()
-        self._waiting[tenant].append(request)
+        self._waiting[tenant].append(item)
 
-    def pop(self) -> Request:
-        """The next request; its prompt counts as served. Raises ValueError if nothing waits."""
+    def pop(self) -> T:
+        """The next one; its cost counts as served. Raises ValueError if nothing waits."""
         tenant = min(self._waiting, key=self._served.__getitem__)
         self._level = max(self._level, self._served[tenant])
-        request = self._waiting[tenant].popleft()
-        self.charge(tenant, PROMPT_WEIGHT * len(request.prompt))
+        item = self._waiting[tenant].popleft()
+        self.charge(tenant, self._cost(item))
         if not self._waiting[tenant]:
             self._leave(tenant)
-        return request
+        return item
 
     def charge(self, tenant: str, tokens: float) -> None:
         """Count weighted tokens as served to a tenant."""
         self._served[tenant] = self._served.get(tenant, self._level) + tokens
 
-    def remove(self, request_id: str) -> None:
-        """Forget a request that waits; others are ignored."""
-        for tenant, requests in self._waiting.items():
-            for request in requests:
-                if request.id == request_id:
-                    requests.remove(request)
-                    if not requests:
+    def remove(self, item_id: str) -> None:
+        """Forget one that waits; others are ignored."""
+        for tenant, items in self._waiting.items():
+            for item in items:
+                if item.id == item_id:
+                    items.remove(item)
+                    if not items:
                         self._leave(tenant)
                     return
 

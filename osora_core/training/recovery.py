@@ -1,0 +1,78 @@
+"""A step's passes, whatever one of its jobs does to them: too much memory, or data and losses that raise."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from osora_core.training.batches import Item
+from osora_core.training.job import TrainingJob
+from osora_core.training.losses import Contribution
+from osora_core.training.passes import Passes
+
+Part = tuple[TrainingJob, Contribution]
+
+
+def backward(passes: Passes, parts: Sequence[Part], *, apart: bool) -> tuple[Tensor, dict[str, Exception]]:
+    """As `Passes.backward` for these parts: sums [2, shares], and by its id the error of each job that cannot step.
+
+    Where memory runs out, the largest job from then on goes through the model by itself and in smaller groups, down to
+    a row at a time, and the step is tried again: its gradients are sums over the same rows. After any other error each
+    job goes by itself, to find the one whose it is. With `apart` every job always does.
+    """
+    error: Exception
+    while True:
+        try:
+            return _backward(passes, parts, parts, apart), {}
+        except torch.OutOfMemoryError as failure:
+            error = failure.with_traceback(None)  # its frames hold tensors
+            again = passes.recovers and _step_down(parts, passes.token_budget)
+        except Exception as failure:
+            error, again = failure, False
+        if not passes.recovers:
+            raise error
+        passes.bank.take_grads()
+        if passes.runtime.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if not again:
+            return _one_by_one(passes, parts)
+
+
+def _backward(passes: Passes, parts: Sequence[Part], stepping: Sequence[Part], apart: bool) -> Tensor:
+    items: list[Item] = []
+    slots: list[int] = []
+    shares: list[float] = []
+    for part in parts:
+        job, brought = part
+        items += [(row, len(slots) + index) for row, index in brought.rows] if part in stepping else []
+        slots += [job.slot] * len(brought.shares)
+        shares += brought.shares
+    limits = {job.slot: job.pass_tokens or (passes.token_budget if apart else 0) for job, _ in stepping}
+    return passes.backward(items, slots, shares, {slot: limit for slot, limit in limits.items() if limit})
+
+
+def _step_down(parts: Sequence[Part], token_budget: int) -> bool:
+    """Halve what the largest job takes at once; False if every job is down to a row."""
+    longest = {job.id: max((len(row) for row, _ in brought.rows), default=0) for job, brought in parts}
+    sizes = {
+        job.id: job.pass_tokens or max(longest[job.id], min(token_budget, longest[job.id] * len(brought.rows)))
+        for job, brought in parts
+    }
+    able = [job for job, _ in parts if job.pass_tokens is None or sizes[job.id] > longest[job.id]]
+    if not able:
+        return False
+    largest = max(able, key=lambda job: sizes[job.id])
+    largest.pass_tokens = max(longest[largest.id], sizes[largest.id] // 2)
+    largest.observer.stepped_down(largest.pass_tokens)
+    return True
+
+
+def _one_by_one(passes: Passes, parts: Sequence[Part]) -> tuple[Tensor, dict[str, Exception]]:
+    sums = torch.zeros(2, sum(len(brought.shares) for _, brought in parts), device=passes.runtime.device)
+    errors: dict[str, Exception] = {}
+    for part in parts:
+        try:
+            sums += _backward(passes, parts, [part], apart=True)
+        except Exception as error:
+            errors[part[0].id] = error.with_traceback(None) if isinstance(error, torch.OutOfMemoryError) else error
+    return sums, errors
