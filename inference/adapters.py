@@ -22,7 +22,8 @@ class AdapterLoader:
     """Rows by (id, version, hash), least recently used first out once they exceed `capacity_bytes`.
 
     The key holds the artifact's hash, so a row can never be another adapter's than the one that was asked for. `check`
-    is called with each adapter that was fetched, on a thread of the loader's, and raises if it is not to be served.
+    is called with an adapter the first time that it is fetched, on a thread of the loader's, and raises if it is not to
+    be served.
     """
 
     def __init__(
@@ -31,6 +32,8 @@ class AdapterLoader:
         self._fetch = fetch
         self._check = check
         self._basis = basis
+        # By hash: it holds as long as the process does, and the check takes the model away from everybody else.
+        self._checked: set[str] = set()
         self._capacity = capacity_bytes
         self._rows: OrderedDict[str, tuple[Tensor, int]] = OrderedDict()
         self._loading: dict[str, asyncio.Future[tuple[Tensor, int]]] = {}
@@ -66,7 +69,9 @@ class AdapterLoader:
                 f"the adapter {ref.id} holds values that are not numbers",
                 next_action="train it again with a lower learning rate",
             )
-        self._check(adapter)
+        if ref.sha256 not in self._checked:
+            self._check(adapter)
+            self._checked.add(ref.sha256)
         return row.to(self._basis.dtype), adapter.rank
 
     def _keep(self, key: str, task: "asyncio.Future[tuple[Tensor, int]]") -> None:

@@ -145,6 +145,28 @@ def test_the_least_recently_used_leaves_first(store: Store, basis: Basis) -> Non
     asyncio.run(scenario())
 
 
+def test_an_adapter_is_checked_once_and_one_that_fails_every_time(store: Store, basis: Basis) -> None:
+    refs = {name: publish(store, basis, name, seed)[0] for seed, name in enumerate("abc")}
+    checked = []
+
+    def check(adapter: Adapter) -> None:
+        checked.append(adapter)
+        if len(checked) == 1:
+            raise CorruptArtifact("not today")
+
+    async def scenario() -> None:
+        loader = AdapterLoader(store, basis, basis.row_length * 4, check)
+        with pytest.raises(CorruptArtifact, match="not today"):
+            await loader.get(refs["a"], 1.0)
+        for name in "abcab":
+            await loader.get(refs[name], 1.0)
+            await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    assert store.fetched == ["a", "a", "b", "c", "a", "b"]
+    assert len(checked) == 1 + 3
+
+
 def test_a_new_version_is_another_adapter(store: Store, basis: Basis) -> None:
     first, _ = publish(store, basis, "a", seed=1)
     loader = AdapterLoader(store, basis, MUCH, all_pass)
