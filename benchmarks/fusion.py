@@ -9,7 +9,8 @@ token counts. Of the jobs of a case the first `--alone` run by themselves, in an
 being of one size, the time for all one after another is that of these, scaled up. Fused and alone take turns for
 `--repeats` rounds, and the medians are kept. `finish` is the mean time to a job's end where all were submitted at once.
 `apart` is the distance of a fused adapter from the one trained alone over the latter's norm, the largest of the jobs
-that were trained both ways; `most apart` the largest difference of any value.
+that were trained both ways; `most apart` the largest difference of any value. `expected` is the engine's own estimate
+of the fused jobs' peak.
 """
 
 import gc
@@ -82,11 +83,12 @@ class Ending:
 
 @dataclass(frozen=True)
 class Run:
-    """Jobs trained together: seconds to the end of all and to each one's, peak memory, final rows [P]."""
+    """Jobs trained together: seconds to the end of all and to each one's, peak memory and its estimate, rows [P]."""
 
     seconds: float
     finishes: list[float]
     peak_bytes: int | None
+    expected_bytes: int | None
     rows: list[Tensor]
 
 
@@ -122,6 +124,9 @@ def train(runtime: Runtime, numbers: Sequence[int], case: Case, steps: int) -> R
     endings = [Ending() for _ in numbers]
     jobs = [make_job(runtime, number, case, steps, ending) for number, ending in zip(numbers, endings, strict=True)]
     _reset_peak(runtime.device)
+    expected = None
+    if runtime.device.type == "cuda" and engine.memory is not None:
+        expected = torch.cuda.memory_allocated() + engine.memory.needed(jobs)
     begun = time.perf_counter()
     for job in jobs:
         engine.add(job)
@@ -130,7 +135,7 @@ def train(runtime: Runtime, numbers: Sequence[int], case: Case, steps: int) -> R
     seconds = time.perf_counter() - begun
     peak = _peak(runtime.device)
     rows = [ending.adapter.to_row(runtime.basis) for ending in endings if ending.adapter is not None]
-    return Run(seconds, [ending.finished_at - begun for ending in endings], peak, rows)
+    return Run(seconds, [ending.finished_at - begun for ending in endings], peak, expected, rows)
 
 
 def measure(runtime: Runtime, report: Report, case: Case, *, steps: int, alone: int, repeats: int) -> None:
@@ -160,6 +165,7 @@ def measure(runtime: Runtime, report: Report, case: Case, *, steps: int, alone: 
         ),
         fused_finish=statistics.mean(together[-1].finishes),
         alone_finish=one * (jobs + 1) / 2,
+        expected_gib=_gib(together[-1].expected_bytes),
         fused_gib=_gib(together[-1].peak_bytes),
         alone_gib=_gib(single[-1][0].peak_bytes),
         apart=max(float((a - b).norm() / b.norm()) for a, b in pairs),
@@ -232,6 +238,7 @@ def main() -> None:
             "speedup": "7.2f",
             "fused_finish": "12.2f",
             "alone_finish": "12.2f",
+            "expected_gib": "12.2f",
             "fused_gib": "9.2f",
             "alone_gib": "9.2f",
             "apart": "9.2g",

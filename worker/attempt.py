@@ -26,6 +26,7 @@ from osora_core.training import (
     TrainingEngine,
     TrainingJob,
 )
+from osora_core.training.memory import NotEnoughMemory
 from registry import jobs
 from registry.context import Registry
 from registry.errors import NotFound
@@ -158,7 +159,8 @@ class _Runner:
         return decide(self.attempt, train, valid, job, self.engine, self.registry.settings.worker_jobs)
 
     def _join(self, work: TrainingJob | Sweep) -> None:
-        """A job has a slot for certain; a sweep, or one that needs two, waits until there are enough."""
+        """A job has a slot for certain; a sweep, or one that needs two, waits until there are enough. So does any that
+        does not fit the memory beside the others."""
         join: Callable[[TrainingEngine], None]
         if isinstance(work, TrainingJob):
             self.job, plain = work, work
@@ -169,9 +171,10 @@ class _Runner:
         while True:
             try:
                 return self.engine.call(join)
-            except OutOfSlots as error:
+            except (OutOfSlots, NotEnoughMemory) as error:
                 if not waits:
-                    self._say(f"Waiting until other sweeps have ended: {error.message}")
+                    others = "other sweeps" if isinstance(error, OutOfSlots) else "other jobs"
+                    self._say(f"Waiting until {others} have ended: {error.message}")
                 waits = True
                 self.reports.pause(_LOOK_SECONDS)
 

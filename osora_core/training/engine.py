@@ -15,6 +15,7 @@ from osora_core.training.batches import Rounds
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.job import Outcome, Progress, TrainingJob
 from osora_core.training.losses import Contribution, Figures, contribution, evaluate
+from osora_core.training.memory import Memory
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
 from osora_core.training.passes import TOKEN_BUDGET, Passes
 from osora_core.training.recovery import backward
@@ -40,6 +41,8 @@ class TrainingEngine:
     of the job alone bit for bit, whoever comes and goes and however often it is resumed, at the speed of one job after
     another.
 
+    A job joins if it fits the memory beside the others (`memory_limit` bytes for all; None: most of what is free).
+
     A plain object: not thread-safe, does nothing between calls of `step()`.
     """
 
@@ -51,6 +54,7 @@ class TrainingEngine:
         token_budget: int = TOKEN_BUDGET,
         passes: Callable[[Runtime, Bank, int], Passes] = Passes,
         apart: bool = False,
+        memory_limit: int | None = None,
     ) -> None:
         self.runtime = runtime
         self.bank = Bank(runtime.basis, max_jobs, device=runtime.device, trainable=True)
@@ -58,14 +62,16 @@ class TrainingEngine:
         self.passes = passes(runtime, self.bank, token_budget)
         self.rounds = Rounds(runtime.device.type)
         self.apart = apart
+        # A base that lies on several devices is not measured by what one of them keeps.
+        self.memory = Memory(runtime, self.bank, token_budget, memory_limit) if runtime.is_whole else None
         self.throughput = Throughput()
         self.jobs: dict[str, TrainingJob] = {}
         self.after_step: dict[str, Callable[[TrainingEngine], None]] = {}
         """What concerns several jobs: called at the end of each step, by the name of whoever put it there."""
 
     def add(self, job: TrainingJob) -> None:
-        """Let a job join at the next step. Raises OutOfSlots when full, UserError for a spec this base cannot train or
-        a checkpoint that belongs to another job."""
+        """Let a job join at the next step. Raises OutOfSlots when full, NotEnoughMemory where it has to wait for others
+        to end, UserError for a spec this base cannot train, a checkpoint of another job, or one that never fits."""
         runtime, spec = self.runtime, job.spec
         basis = runtime.basis
         if spec.rank > basis.rank:
@@ -90,6 +96,8 @@ class TrainingEngine:
         compared = spec.method == "dpo" and job.start is not None
         if compared and self.bank.free < 2:
             raise OutOfSlots("preferences that begin with an adapter take two slots of the bank, and one is free")
+        if self.memory is not None:
+            self.memory.admit(job, list(self.jobs.values()))
         job.slot = self.bank.acquire()
         self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
         if compared:

@@ -1,0 +1,121 @@
+"""What training jobs take of a device's memory beyond base, basis and bank, told before they join.
+
+Rows go through the model in passes of bounded size, one after another, so that the largest pass decides: the values
+that it keeps for its backward pass, measured once on the base, and the logits of the tokens that count. Each job adds
+what the optimizer works on.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from osora_core.bank import Bank
+from osora_core.errors import OsoraCoreError, UserError
+from osora_core.linear import runs, use_slots
+from osora_core.runtime import Runtime
+from osora_core.training.job import TrainingJob
+
+SHARE = 0.8
+"""Of the memory that is free when the engine begins: the rest is for fragments and for what is not foreseen."""
+# float32 values for every value of a job's row that a step of the optimizer holds at once.
+_OPTIMIZER_ROWS = 10
+# Values of the widest layer that its backward pass works on at once.
+_WORKING = 6
+_PROBE = (32, 96)
+
+
+class NotEnoughMemory(OsoraCoreError):
+    """A job does not fit beside those that are here; it will when some have ended."""
+
+    code = "not_enough_memory"
+
+
+class TooLarge(UserError):
+    """A job does not fit the device, though nobody else is there."""
+
+    code = "job_too_large"
+
+
+class Memory:
+    """Estimates for one runtime; `limit` bytes are there for all jobs together."""
+
+    def __init__(self, runtime: Runtime, bank: Bank, token_budget: int, limit: int | None = None) -> None:
+        self.limit = available_bytes(runtime.device) * SHARE if limit is None else limit
+        self._budget = token_budget
+        self._row_bytes = _OPTIMIZER_ROWS * 4 * runtime.basis.row_length
+        short, long = (kept_bytes(runtime, bank, tokens) for tokens in _PROBE)
+        widest = max(span.d_out for span in runtime.basis.spans)
+        self._token_bytes = (long - short) / (_PROBE[1] - _PROBE[0]) + 4 * _WORKING * widest
+        # Logits in the head's precision and their gradient; in float32 logits, their probabilities and gradient.
+        vocabulary = int(runtime.model.config.vocab_size)
+        self._counted_bytes = vocabulary * (2 * runtime.model.dtype.itemsize + 3 * 4)
+
+    def needed(self, jobs: Sequence[TrainingJob]) -> int:
+        """Bytes for these jobs together."""
+        longest = max(len(row) for job in jobs for row in job.train)
+        tokens = max(longest, min(self._budget, sum(job.spec.batch_size * _longest(job) for job in jobs)))
+        counted = sum(job.spec.batch_size * max(row.loss_tokens for row in job.train) for job in jobs)
+        passing = tokens * self._token_bytes + min(tokens, counted) * self._counted_bytes
+        return int(passing + len(jobs) * self._row_bytes)
+
+    def admit(self, job: TrainingJob, others: Sequence[TrainingJob]) -> None:
+        """Raises NotEnoughMemory if the job has to wait for others to end, TooLarge if that would not help."""
+        alone = self.needed([job])
+        if alone > self.limit:
+            raise TooLarge(
+                f"the job needs {_gib(alone)} of memory and {_gib(self.limit)} are there: "
+                f"its longest row has {_longest(job)} tokens",
+                param="training_file",
+                next_action="shorten the longest rows, or set osora.max_length",
+            )
+        together = self.needed([*others, job])
+        if together > self.limit:
+            raise NotEnoughMemory(f"together with it the jobs need {_gib(together)}, and {_gib(self.limit)} are there")
+
+
+def _longest(job: TrainingJob) -> int:
+    return max(map(len, job.train))
+
+
+def _gib(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB"
+
+
+def kept_bytes(runtime: Runtime, bank: Bank, tokens: int) -> int:
+    """Bytes that the model keeps for the backward pass of a row of so many tokens, each storage once."""
+    own = {t.untyped_storage().data_ptr() for t in (*runtime.model.parameters(), *runtime.model.buffers(), bank.values)}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        # Not the tensor itself: one that keeps its own output would keep itself alive for ever.
+        return tensor.detach()
+
+    inputs = torch.zeros(1, tokens, dtype=torch.long, device=runtime.device)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        use_slots(bank, inputs[0, :1], runs([0])),
+    ):
+        hidden = runtime.hidden_states(inputs)  # alive until all is counted: a freed address would be used again
+    total = sum(kept.values())
+    del hidden
+    return total
+
+
+def available_bytes(device: torch.device) -> float:
+    """Bytes that this process can still allocate: on the GPU, or of the machine's and its control group's memory."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    found = [torch.inf]
+    machine, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if machine.exists():
+        fields = dict(line.split(":", 1) for line in machine.read_text().splitlines())
+        found.append(1024 * int(fields["MemAvailable"].split()[0]))
+    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
+        found.append(int(limit) - int((group / "memory.current").read_text()))
+    return max(0.0, min(found))

@@ -1,0 +1,82 @@
+"""Memory is estimated before a job joins: it joins, waits for others to end, or is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from osora_core.data import Example
+from osora_core.runtime import Runtime
+from osora_core.training import JobSpec, TrainingEngine, TrainingJob
+from osora_core.training.memory import NotEnoughMemory, TooLarge
+from tests.unit.osora_core.conftest import Recorder
+
+SPEC = JobSpec(epochs=1, batch_size=4, rank=16)
+
+
+def rows(length: int, count: int = 8) -> list[Example]:
+    return [Example((1,) * length, (True,) * length, line) for line in range(count)]
+
+
+def job(name: str, length: int, spec: JobSpec = SPEC) -> TrainingJob:
+    return TrainingJob(name, spec, rows(length), Recorder())
+
+
+@pytest.mark.parametrize(("jobs", "batch", "length"), [(1, 4, 100), (3, 4, 60), (3, 8, 100)])
+def test_the_estimate_covers_what_a_pass_keeps_and_is_not_far_above(
+    runtime: Runtime, jobs: int, batch: int, length: int
+) -> None:
+    """Kept for the backward pass, losses included. Besides this the estimate has what the backward pass works on, which
+    is about as much in a base this small."""
+    engine = TrainingEngine(runtime, max_jobs=jobs)
+    members = [job(str(i), length, replace(SPEC, batch_size=batch)) for i in range(jobs)]
+    for member in members:
+        engine.add(member)
+    own = {t.untyped_storage().data_ptr() for t in (*runtime.model.parameters(), *runtime.model.buffers())}
+    own.add(engine.bank.values.untyped_storage().data_ptr())
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor.detach()
+
+    items = [(row, index) for index, member in enumerate(members) for row in member.next_batch()]
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        found = engine.passes.forward(items, [member.slot for member in members])
+    measured = sum(size for pointer, size in kept.items() if pointer not in own)
+    del found
+    assert engine.memory is not None
+    assert measured <= engine.memory.needed(members) <= 3 * measured
+
+
+def test_a_job_that_does_not_fit_beside_the_others_joins_when_they_have_ended(runtime: Runtime) -> None:
+    memory = TrainingEngine(runtime).memory
+    assert memory is not None
+    one = memory.needed([job("probe", 60)])
+    engine = TrainingEngine(runtime, memory_limit=int(1.5 * one))
+    engine.add(job("first", 60))
+    second = job("second", 60)
+    with pytest.raises(NotEnoughMemory, match="GiB"):
+        engine.add(second)
+    assert list(engine.jobs) == ["first"]
+    while engine.step():
+        pass
+    engine.add(second)
+    assert list(engine.jobs) == ["second"]
+
+
+def test_a_job_that_would_fit_nowhere_is_its_users_to_mend(runtime: Runtime) -> None:
+    engine = TrainingEngine(runtime, memory_limit=1000)
+    with pytest.raises(TooLarge, match="longest row has 60 tokens"):
+        engine.add(job("a", 60))
+    assert engine.bank.free == engine.bank.capacity
+
+
+def test_what_goes_through_the_model_at_once_is_bounded(runtime: Runtime) -> None:
+    """A hundred jobs share passes of the same size: only what the optimizer works on grows with each."""
+    engine = TrainingEngine(runtime, token_budget=512)
+    assert engine.memory is not None
+    many = [job(str(i), 60) for i in range(100)]
+    few, more, most = (engine.memory.needed(many[:count]) for count in (10, 20, 100))
+    assert (most - more) == pytest.approx(8 * (more - few), rel=1e-6)
