@@ -53,6 +53,9 @@ MakeWork = Callable[[Checkpoint | None], TrainingJob | Sweep]
 _METRICS_SECONDS = 0.5
 _LOOK_SECONDS = 0.5
 
+# As registry.jobs.turns counts running jobs: one of high priority is half as heavy, so it gets twice the share.
+_WEIGHTS = {"high": 2.0, "normal": 1.0, "low": 0.5}
+
 _REASONS: dict[Signal, str] = {
     "cancel": "its tenant cancelled it",
     "pause": "its tenant paused it",
@@ -130,6 +133,7 @@ class _Runner:
                 checkpoint_seconds=attempt.osora.get("checkpoint_seconds", self.registry.settings.checkpoint_seconds),
                 start=start,
                 tenant=attempt.tenant_id,
+                weight=_WEIGHTS[attempt.osora.get("priority", "normal")],
                 prompts=prompts,
                 sample_tokens=attempt.osora.get("sample_tokens", TrainingJob.sample_tokens),
             )
