@@ -38,7 +38,7 @@ def main() -> None:
     with Registry.open(settings) as registry:
         cache = BasisCache(settings.data_dir / "cache", StoredBases(registry.store))
         others: FollowerProcesses | None = None
-        passes: Callable[[Runtime, Bank, int], Passes] = Passes
+        passes: Callable[[Runtime, Bank, int | None], Passes] = Passes
         if settings.worker_devices > 1:
             runtime, others = spread(settings, cache)
             runtimes = {runtime.name: runtime}

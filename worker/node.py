@@ -41,7 +41,7 @@ class Node:
         runtimes: Mapping[str, Runtime],
         publisher: Publisher,
         on_failure: Callable[[], None],
-        passes: Callable[[Runtime, Bank, int], Passes] = Passes,
+        passes: Callable[[Runtime, Bank, int | None], Passes] = Passes,
     ) -> None:
         settings = registry.settings
         self.registry = registry

@@ -90,7 +90,7 @@ class SharedPasses(Passes):
 
     recovers = False
 
-    def __init__(self, runtime: Runtime, bank: Bank, token_budget: int, *, followers: Followers) -> None:
+    def __init__(self, runtime: Runtime, bank: Bank, token_budget: int | None, *, followers: Followers) -> None:
         super().__init__(runtime, bank, token_budget)
         self._followers = followers
 

@@ -17,7 +17,7 @@ from osora_core.training.job import Outcome, Progress, TrainingJob
 from osora_core.training.losses import Contribution, Figures, contribution, evaluate
 from osora_core.training.memory import Memory
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
-from osora_core.training.passes import TOKEN_BUDGET, Passes
+from osora_core.training.passes import Passes
 from osora_core.training.recovery import backward
 from osora_core.training.samples import sample
 from osora_core.training.throughput import Throughput
@@ -51,8 +51,8 @@ class TrainingEngine:
         runtime: Runtime,
         *,
         max_jobs: int = 8,
-        token_budget: int = TOKEN_BUDGET,
-        passes: Callable[[Runtime, Bank, int], Passes] = Passes,
+        token_budget: int | None = None,
+        passes: Callable[[Runtime, Bank, int | None], Passes] = Passes,
         apart: bool = False,
         memory_limit: int | None = None,
     ) -> None:
@@ -63,7 +63,7 @@ class TrainingEngine:
         self.rounds = Rounds(runtime.device.type)
         self.apart = apart
         # A base that lies on several devices is not measured by what one of them keeps.
-        self.memory = Memory(runtime, self.bank, token_budget, memory_limit) if runtime.is_whole else None
+        self.memory = Memory(runtime, self.bank, self.passes.token_budget, memory_limit) if runtime.is_whole else None
         self.throughput = Throughput()
         self.jobs: dict[str, TrainingJob] = {}
         self.after_step: dict[str, Callable[[TrainingEngine], None]] = {}

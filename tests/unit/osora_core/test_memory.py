@@ -29,7 +29,7 @@ def test_the_estimate_covers_what_a_pass_keeps_and_is_not_far_above(
 ) -> None:
     """Kept for the backward pass, losses included. Besides this the estimate has what the backward pass works on, which
     is about as much in a base this small."""
-    engine = TrainingEngine(runtime, max_jobs=jobs)
+    engine = TrainingEngine(runtime, max_jobs=jobs, token_budget=8192)
     members = [job(str(i), length, replace(SPEC, batch_size=batch)) for i in range(jobs)]
     for member in members:
         engine.add(member)
