@@ -5,14 +5,19 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
+
 from worker import points
 
 Action = Literal["kill", "stop", "terminate", "disk_full"]
+_writing = threading.Lock()
 MID_STEP = "mid_step"
 """A point inside the engine's step, between forward and backward; production has no name for it."""
 
@@ -63,6 +68,7 @@ def obey(orders: Orders, struck: Path) -> None:
             _act(strike.action)
 
     points.observe(observe)
+    _watch_writers()
     _slow_down(orders.slow_step, observe)
 
 
@@ -71,11 +77,28 @@ def _act(action: Action) -> None:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # Whoever is stopped with SQLite's one write lock in its hands stops everybody: not what is tested here.
+            with _writing:
+                os.kill(os.getpid(), signal.SIGSTOP)
         case "terminate":
             os.kill(os.getpid(), signal.SIGTERM)
         case "disk_full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _watch_writers() -> None:
+    """Hold `_writing` from the beginning of a transaction that writes to SQLite until its connection is given back."""
+
+    @event.listens_for(Engine, "begin")
+    def begun(connection: Connection) -> None:
+        if connection.dialect.name == "sqlite" and not connection.get_execution_options().get("osora_read_only"):
+            _writing.acquire()
+            connection.info["writing"] = True
+
+    @event.listens_for(Pool, "checkin")
+    def given_back(connection: object, record: ConnectionPoolEntry) -> None:
+        if record.info.pop("writing", False):
+            _writing.release()
 
 
 def _slow_down(seconds: float, observe: points.Observer) -> None:
