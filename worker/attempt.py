@@ -37,6 +37,7 @@ from worker.artifacts import artifact, result_files
 from worker.errors import describe
 from worker.patience import GaveUp, Patience
 from worker.points import reached
+from worker.prompts import sample_prompts
 from worker.remarks import plan, remarks, rung
 from worker.reports import Interrupted, ProgressMeter, Report, Reports, Signal, SteppedDown, evaluation_metrics
 from worker.spec import plan_of
@@ -118,7 +119,7 @@ class _Runner:
         train = self._rows(attempt.training_file, renderer)
         valid = self._rows(attempt.validation_file, renderer) if attempt.validation_file else []
 
-        prompts = self._prompts(renderer)
+        prompts = sample_prompts(attempt, renderer)
         start = fetch_start(attempt, runtime.basis, lambda key: self._stored(lambda: self.registry.store.get(key)))
 
         def job(spec: JobSpec, rows: Sequence[Row], resume: Checkpoint | None = None) -> TrainingJob:
@@ -165,12 +166,14 @@ class _Runner:
     def _join(self, work: TrainingJob | Sweep) -> None:
         """A job has a slot for certain; a sweep, or one that needs two, waits until there are enough. So does any that
         does not fit the memory beside the others."""
-        join: Callable[[TrainingEngine], None]
-        if isinstance(work, TrainingJob):
-            self.job, plain = work, work
-            join = lambda e: e.add(plain)  # noqa: E731
-        else:
-            self.job, self.sweep, join = work.job, work, work.join
+
+        def join(engine: TrainingEngine) -> None:
+            if isinstance(work, TrainingJob):
+                engine.add(work)
+            else:
+                work.join(engine)
+
+        self.job, self.sweep = (work, None) if isinstance(work, TrainingJob) else (work.job, work)
         waits = False
         while True:
             try:
@@ -205,23 +208,6 @@ class _Runner:
         except DataError as error:
             error.message = f"file {file.id}, {error}"
             raise
-
-    def _prompts(self, renderer: Renderer) -> list[list[int]]:
-        """The prompts to sample from, as the training file's rows are: turns of a user, or text to be continued."""
-        tokens = []
-        for index, prompt in enumerate(self.attempt.osora.get("sample_prompts", ())):
-            if self.attempt.training_file.format == "completion":
-                found = renderer.encode(prompt)
-            else:
-                found = renderer.prompt([{"role": "user", "content": prompt}])
-            if not 0 < len(found) < renderer.max_length:
-                raise UserError(
-                    f"sample prompt {index + 1} is {len(found)} tokens long, and {renderer.max_length} is the limit",
-                    param=f"osora.sample_prompts[{index}]",
-                    next_action="shorten it, and submit the job again",
-                )
-            tokens.append(found)
-        return tokens
 
     def _interruptible(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """A large file takes longer to render than a tenant who cancels, or a worker that stops, will wait."""

@@ -51,7 +51,7 @@ class Lanes:
     def linear(self, layer: OsoraLinear, x: Tensor, start: int, rank: int) -> Tensor:
         """What `layer` makes of x [B, T, d_in], the tokens of B rows from `start` on, using `rank` triplets.
 
-        The update of `osora_core.linear`, its two products with U as one: both have the same right-hand side.
+        The update of `osora_core.operator`, its two products with U as one: both have the same right-hand side.
         """
         y: Tensor = layer.base(x)
         if rank == 0:

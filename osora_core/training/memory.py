@@ -13,7 +13,8 @@ from torch import Tensor
 
 from osora_core.bank import Bank
 from osora_core.errors import OsoraCoreError, UserError
-from osora_core.linear import runs, use_slots
+from osora_core.linear import use_slots
+from osora_core.operator import runs
 from osora_core.runtime import Runtime
 from osora_core.training.job import TrainingJob
 

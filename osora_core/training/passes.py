@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from osora_core.bank import Bank
 from osora_core.data import pad, split_by_tokens
-from osora_core.linear import runs, use_slots
+from osora_core.linear import use_slots
+from osora_core.operator import runs
 from osora_core.runtime import Runtime
 from osora_core.training.batches import Item, plan
 

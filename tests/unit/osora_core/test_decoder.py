@@ -19,7 +19,8 @@ from osora_core.basis import BasisCache
 from osora_core.inference import InferenceEngine, Request, SamplingParams
 from osora_core.inference.decoder import FAMILIES, Decoder
 from osora_core.inference.lanes import Lanes
-from osora_core.linear import OsoraLinear, osora_update_reference
+from osora_core.linear import OsoraLinear
+from osora_core.operator import osora_update_reference
 from osora_core.runtime import Runtime
 from tests.support.inference import adapter, run
 from tests.support.tiny_base import make_tokenizer

@@ -20,7 +20,8 @@ from osora_core.basis import Basis, BasisCache, compute_factors, fingerprint_bas
 from osora_core.inference import InferenceEngine, Request, SamplingParams
 from osora_core.inference.packed import Packed
 from osora_core.kernels.group import Group
-from osora_core.linear import OsoraLinear, osora_update_reference
+from osora_core.linear import OsoraLinear
+from osora_core.operator import osora_update_reference
 from osora_core.runtime import Runtime
 from tests.support.inference import adapter, agree, run
 from tests.unit.osora_core.test_decoder import make_family

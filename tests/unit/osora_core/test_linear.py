@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from osora_core.basis import compute_factors
-from osora_core.linear import (
+from osora_core.operator import (
     blocks_of,
     merged_weight,
     osora_add_batched,

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from osora_core.adapter import Adapter
 from osora_core.data import Example, Preference, Renderer, pad, read_preferences
 from osora_core.errors import DataError
-from osora_core.linear import lora_factor
+from osora_core.operator import lora_factor
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.engine import NonFiniteLoss

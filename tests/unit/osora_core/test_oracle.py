@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from osora_core import export
 from osora_core.adapter import WEIGHTS_NAME, Adapter
 from osora_core.basis import Basis, Factors, compute_factors
-from osora_core.linear import lora_factor, merged_weight, osora_add, osora_linear
+from osora_core.operator import lora_factor, merged_weight, osora_add, osora_linear
 
 # How far each dtype may be off, relative to the largest value of the answer.
 PRECISION = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}

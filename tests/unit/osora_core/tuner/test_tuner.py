@@ -17,7 +17,8 @@ from osora_core.adapter import Adapter
 from osora_core.bank import Bank
 from osora_core.basis import BasisCache
 from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
-from osora_core.linear import merged_weight, use_slots
+from osora_core.linear import use_slots
+from osora_core.operator import merged_weight
 from osora_core.runtime import Runtime
 from osora_core.tuner import OsoraTunerLinear
 from tests.support.tiny_base import make_base
