@@ -52,6 +52,8 @@ def join(rendezvous: str, rank: int, world_size: int, device: torch.device) -> N
         timeout=TIMEOUT,
         device_id=device if device.type == "cuda" else None,
     )
+    # Until the last one is through with it, the file must stay; whoever returns from here may take it away.
+    dist.barrier()
 
 
 class Followers:
