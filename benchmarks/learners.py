@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
-from osora_core.adapter import Adapter
 from osora_core.bank import Bank
 from osora_core.basis import ALL_LINEAR
 from osora_core.data import Example, batch_order
@@ -66,17 +65,17 @@ class Osora:
     def learn(self, examples: Sequence[Example], specs: Sequence[JobSpec]) -> list[Learned | Diverged]:
         budget = TOKEN_BUDGET[self.runtime.device.type]
         engine = TrainingEngine(self.runtime, max_jobs=len(specs), token_budget=budget)
-        observers = [_Observer() for _ in specs]
+        observers = [Ending() for _ in specs]
         for index, (spec, observer) in enumerate(zip(specs, observers, strict=True)):
             engine.add(TrainingJob(str(index), spec, examples, observer))
         while engine.step():
             pass
         return [self._learned(spec, observer) for spec, observer in zip(specs, observers, strict=True)]
 
-    def _learned(self, spec: JobSpec, observer: "_Observer") -> Learned | Diverged:
-        if observer.adapter is None:
+    def _learned(self, spec: JobSpec, observer: "Ending") -> Learned | Diverged:
+        if observer.outcome is None:
             return Diverged(str(observer.error))
-        adapter, runtime = observer.adapter, self.runtime
+        adapter, runtime = observer.outcome.adapter, self.runtime
         bank = Bank(runtime.basis, 1, device=runtime.device)
         bank.write(1, adapter.to_row(runtime.basis), adapter.rank)
 
@@ -93,22 +92,22 @@ def _count(vectors: Any) -> int:
     return sum(vector.numel() for vector in vectors.values())
 
 
-class _Observer:
-    """Keeps the end of a job and lets the rest go by."""
+class Ending:
+    """Observes a job or a sweep, and keeps its end."""
 
-    adapter: Adapter | None = None
+    outcome: Any = None
     error: Exception | None = None
 
     def progress(self, progress: Any) -> None: ...
     def evaluated(self, evaluation: Any) -> None: ...
-
     def sampled(self, samples: Any) -> None: ...
     def stepped_down(self, pass_tokens: int) -> None: ...
 
     def checkpoint(self, checkpoint: Any) -> None: ...
+    def narrowed(self, rung: Any) -> None: ...
 
     def finished(self, outcome: Any) -> None:
-        self.adapter = outcome.adapter
+        self.outcome = outcome
 
     def failed(self, error: Exception) -> None:
         self.error = error

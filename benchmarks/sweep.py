@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any
 
+from benchmarks.learners import Ending
 from benchmarks.report import Report, parser
 from benchmarks.serving_workload import load_runtime, random_runtime
 from osora_core.data import Example, Renderer
@@ -38,27 +38,6 @@ COLUMNS = {
 }
 RANDOM_TOKENS = 256
 TOKEN_BUDGET = {"cpu": 8192, "cuda": 65536}
-
-
-class Ending:
-    """Observes a job or a sweep, and keeps its end."""
-
-    outcome: Any = None
-    error: Exception | None = None
-
-    def progress(self, progress: Any) -> None: ...
-    def evaluated(self, evaluation: Any) -> None: ...
-    def sampled(self, samples: Any) -> None: ...
-    def stepped_down(self, pass_tokens: int) -> None: ...
-
-    def checkpoint(self, checkpoint: Any) -> None: ...
-    def narrowed(self, rung: Any) -> None: ...
-
-    def finished(self, outcome: Any) -> None:
-        self.outcome = outcome
-
-    def failed(self, error: Exception) -> None:
-        self.error = error
 
 
 class Benchmark:
