@@ -12,6 +12,7 @@ from osora_core import attention, bases
 from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
 from osora_core.errors import UserError
 from osora_core.linear import OsoraLinear
+from osora_core.products import frozen_linear
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,7 @@ class Runtime:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocabulary] of hidden states [..., d]."""
-        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        logits: Tensor = head(hidden)
-        return logits
+        return frozen_linear(self.model.get_output_embeddings(), hidden)  # type: ignore[no-untyped-call]
 
     @property
     def is_whole(self) -> bool:
