@@ -23,6 +23,7 @@ from benchmarks.serving_workload import load_runtime, random_runtime
 from osora_core.data import Example, Renderer
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepOutcome, TrainingEngine, TrainingJob
+from osora_core.training.losses import mean_losses
 from osora_core.training.throughput import CHEAP
 from worker.spec import sweep_specs
 
@@ -61,9 +62,7 @@ class Benchmark:
     def run(self) -> None:
         first, members = self.specs[0], len(self.specs)
         job = self.job(first)
-        estimate = self.engine.throughput.cost_of_sweep(
-            self.engine, job.next_batch(), members, job.total_steps, len(self.choice)
-        )
+        estimate = self.engine.throughput.cost_of_sweep(self.engine, job, members, len(self.choice))
         self.add("estimate", first, ratio=estimate)  # what "auto" decides by; where that is against, a lower bound
         self.alone(first)  # once, so that nothing is compiled while it is measured
         ratios = []
@@ -116,7 +115,7 @@ class Benchmark:
         adapter, bank = self.ending.outcome.adapter, self.engine.bank
         slot = bank.acquire()
         bank.write(slot, adapter.to_row(bank.basis), adapter.rank)
-        (loss,) = self.engine.mean_losses(self.choice, [slot])
+        (loss,) = mean_losses(self.job(self.specs[0]), self.choice, [slot], self.engine.passes)
         bank.release(slot)
         return loss
 

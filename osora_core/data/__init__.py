@@ -1,7 +1,7 @@
 """Datasets: rows to rendered, masked token sequences, and batches of them in a reproducible order."""
 
 from osora_core.data.batching import PaddedBatch, batch_order, pad, split_by_tokens
-from osora_core.data.rendering import Example, Preference, Renderer, Row, read_examples, read_preferences
+from osora_core.data.rendering import Example, Preference, Renderer, Row, read_examples, read_preferences, sequences
 
 __all__ = [
     "Example",
@@ -13,5 +13,6 @@ __all__ = [
     "pad",
     "read_examples",
     "read_preferences",
+    "sequences",
     "split_by_tokens",
 ]

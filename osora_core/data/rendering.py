@@ -24,6 +24,11 @@ class Example:
         return len(self.tokens)
 
     @property
+    def sequences(self) -> tuple["Example"]:
+        """What goes through the model of it."""
+        return (self,)
+
+    @property
     def loss_tokens(self) -> int:
         """Predictions that count: the first token has none."""
         return sum(self.mask[1:])
@@ -46,6 +51,10 @@ class Preference:
         return len(self.chosen) + len(self.rejected)
 
     @property
+    def sequences(self) -> tuple[Example, Example]:
+        return self.chosen, self.rejected
+
+    @property
     def loss_tokens(self) -> int:
         return self.chosen.loss_tokens + self.rejected.loss_tokens
 
@@ -55,6 +64,11 @@ class Preference:
 
 
 Row = Example | Preference
+
+
+def sequences(rows: Sequence[Row]) -> list[Example]:
+    """What goes through the model of rows of one kind: of preferences all preferred answers, then all others."""
+    return [sequence for side in zip(*(row.sequences for row in rows), strict=True) for sequence in side]
 
 
 class Renderer:

@@ -8,17 +8,17 @@ from itertools import islice
 import torch
 
 from osora_core.bank import Bank
-from osora_core.data import Example, Row
+from osora_core.data import Row
 from osora_core.errors import OutOfSlots, UserError
 from osora_core.runtime import Runtime
 from osora_core.training.batches import Rounds
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.job import Outcome, Progress, TrainingJob
-from osora_core.training.losses import Contribution, Figures, contribution, evaluate
+from osora_core.training.losses import Figures, evaluate
 from osora_core.training.memory import Memory
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
 from osora_core.training.passes import Passes
-from osora_core.training.recovery import backward
+from osora_core.training.recovery import Part, backward, contribute
 from osora_core.training.samples import sample
 from osora_core.training.throughput import Throughput
 
@@ -93,16 +93,15 @@ class TrainingEngine:
         if state is not None and state.identity != job.identity(basis):
             raise UserError("the checkpoint belongs to another spec, dataset or basis", param="checkpoint")
         start = torch.zeros(basis.row_length) if job.start is None else job.start.to_row(basis)
-        compared = spec.method == "dpo" and job.start is not None
-        if compared and self.bank.free < 2:
+        compared = spec.method == "dpo"
+        if compared and job.start is not None and not job.reference.slot and self.bank.free < 2:
             raise OutOfSlots("preferences that begin with an adapter take two slots of the bank, and one is free")
         if self.memory is not None:
             self.memory.admit(job, list(self.jobs.values()))
         job.slot = self.bank.acquire()
         self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
         if compared:
-            job.reference = self.bank.acquire()
-            self.bank.write(job.reference, start, rank=spec.rank)
+            job.reference.hold(self.bank, job.start)
         scale = row_scale(spec, basis)
         if state is None:
             self.optimizer.begin(job.slot, scale)
@@ -123,20 +122,13 @@ class TrainingEngine:
         """The state of a job at a step boundary."""
         return self._checkpoint(self.jobs[job_id])
 
-    def mean_losses(self, rows: Sequence[Row], slots: Sequence[int]) -> list[float]:
-        """The loss (nats a token) of each slot on the same answers, in common passes."""
-        answers = [row for row in rows if isinstance(row, Example)]
-        losses, _ = self.passes.scores([(row, index) for index in range(len(slots)) for row in answers], slots)
-        return (losses / sum(row.loss_tokens for row in rows)).tolist()
-
     def discard(self, job_id: str) -> None:
         """Take a job out and forget it; one that is not there is no error."""
         job = self.jobs.pop(job_id, None)
         if job is not None:
             self.bank.release(job.slot)
-            if job.reference:
-                self.bank.release(job.reference)
-                job.reference = 0
+            if job.spec.method == "dpo":
+                job.reference.let_go(self.bank)
 
     def step(self) -> bool:
         """One optimizer step of every active job whose turn it is (see `Rounds`); False if there is none."""
@@ -204,23 +196,19 @@ class TrainingEngine:
                 )
             )
 
-    def _parts(self, jobs: Sequence[TrainingJob]) -> list[tuple[TrainingJob, Contribution]]:
+    def _parts(self, jobs: Sequence[TrainingJob]) -> list[Part]:
         """What each job whose turn it is brings. One that has gone wrong already brings nothing, and has ended."""
         batches: dict[str, list[Row]] = {}
         for job in jobs:
             self._guard(job, lambda job: batches.update({job.id: job.next_batch()}))
         jobs = [job for job in jobs if job.id in batches]
         chosen = self.rounds.choose(jobs, [sum(map(len, batches[job.id])) for job in jobs])
-        parts: list[tuple[TrainingJob, Contribution]] = []
-
-        def ask(job: TrainingJob) -> None:
-            part = contribution(job, batches[job.id], self.passes)
-            if part.known is None or self._is_finite(job, part.known):
-                parts.append((job, part))
-
-        for index in chosen:
-            self._guard(jobs[index], ask)
-        return parts
+        stepping = [(jobs[index], batches[jobs[index].id]) for index in chosen]
+        parts, errors = contribute(self.passes, stepping, apart=self.apart)
+        for job, _ in stepping:
+            if job.id in errors:
+                self._drop(job, errors[job.id])
+        return [(job, part) for job, part in parts if part.known is None or self._is_finite(job, part.known)]
 
     def _is_finite(self, job: TrainingJob, figures: Figures) -> bool:
         """Whether the job can go on; else it has been dropped."""

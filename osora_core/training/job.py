@@ -13,11 +13,12 @@ from torch import Tensor
 
 from osora_core.adapter import Adapter
 from osora_core.basis import Basis
-from osora_core.data import Row, batch_order
+from osora_core.data import Example, Preference, Row, batch_order
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Curve, Evaluation
+from osora_core.training.reference import Reference
 from osora_core.training.spec import JobSpec
 
 
@@ -99,11 +100,11 @@ class TrainingJob:
     tenant: str = ""
     weight: float = 1.0
     party: str = ""
+    reference: Reference = field(default_factory=Reference)
+    """What preferences are compared with: the bare base, or `start`."""
     pass_tokens: int | None = field(default=None, init=False)
     """Where its rows have run out of memory: how many tokens of it go through the model at once, by themselves."""
     slot: int = field(default=0, init=False)
-    reference: int = field(default=0, init=False)
-    """The slot of the model that preferences are compared with: the bare base, or a copy of `start`."""
     step: int = field(default=0, init=False)
     trained_tokens: int = field(default=0, init=False)
     compute_seconds: float = field(default=0.0, init=False)
@@ -117,6 +118,14 @@ class TrainingJob:
     def __post_init__(self) -> None:
         if not self.train:
             raise UserError("the training file has no rows", param="training_file")
+        kind = Preference if self.spec.method == "dpo" else Example
+        stray = next((row for row in (*self.train, *self.valid) if not isinstance(row, kind)), None)
+        if stray is not None:
+            raise UserError(
+                f"the method {self.spec.method} learns from rows of the type {kind.__name__}, and line {stray.line} is "
+                f"of the type {type(stray).__name__}",
+                param="method",
+            )
         if self.spec.early_stopping_patience is not None and not (self.valid and self.spec.evaluate == "epoch"):
             raise UserError(
                 "early stopping goes by the validation loss, and nothing is validated",

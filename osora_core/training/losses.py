@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from osora_core.data import Example, Preference, Row
+from osora_core.data import Example, Row, sequences
 from osora_core.training.curve import Evaluation
 from osora_core.training.job import TrainingJob
 from osora_core.training.passes import Passes
@@ -53,17 +53,59 @@ class Contribution:
         return Figures(losses[0] * share, hits[0] * share)
 
 
-def contribution(job: TrainingJob, batch: Sequence[Row], passes: Passes) -> Contribution:
-    """What the job brings with its next batch."""
+def contributions(stepping: Sequence[tuple[TrainingJob, Sequence[Row]]], passes: Passes) -> list[Contribution]:
+    """What each of these jobs brings with the batch beside it."""
+    margins = iter(_margins([(job, batch) for job, batch in stepping if job.spec.method == "dpo"], passes))
+    return [
+        _preferences(job, batch, next(margins)) if job.spec.method == "dpo" else _answers(batch)
+        for job, batch in stepping
+    ]
+
+
+def _answers(batch: Sequence[Row]) -> Contribution:
+    return Contribution([(row, 0) for row in sequences(batch)], [1 / sum(row.loss_tokens for row in batch)])
+
+
+def _preferences(job: TrainingJob, batch: Sequence[Row], margins: Tensor) -> Contribution:
+    pull = (job.spec.beta * torch.sigmoid(-margins) / len(batch)).tolist()
+    rows = [(row, index) for index, row in enumerate(sequences(batch))]
+    return Contribution(rows, pull + [-weight for weight in pull], _preference_figures(margins))
+
+
+def _margins(stepping: Sequence[tuple[TrainingJob, Sequence[Row]]], passes: Passes) -> list[Tensor]:
+    """m of each job's pairs, [pairs] float64 on the CPU: all in common passes, a row of a slot once for all who ask.
+
+    Members of a sweep read the same rows against one reference, which so costs no more than a single job's.
+    """
+    places: dict[tuple[int, Example], int] = {}
+
+    def ask(slot: int, rows: Sequence[Example]) -> list[int]:
+        return [places.setdefault((slot, row), len(places)) for row in rows]
+
+    asked = [(job, [ask(slot, sequences(batch)) for slot in (job.slot, job.reference.slot)]) for job, batch in stepping]
+    if not places:
+        return []
+    losses, _ = passes.scores([(row, index) for (_, row), index in places.items()], [slot for slot, _ in places])
+    return [_gain(job, losses[policy], losses[reference]) for job, (policy, reference) in asked]
+
+
+def _gain(job: TrainingJob, policy: Tensor, reference: Tensor) -> Tensor:
+    """m of pairs [n] from the summed losses [2n] of their sequences."""
+    chosen, rejected = (reference - policy).chunk(2)
+    return job.spec.beta * (chosen - rejected)
+
+
+def mean_losses(job: TrainingJob, rows: Sequence[Row], slots: Sequence[int], passes: Passes) -> list[float]:
+    """The loss of each slot on the same rows, in common passes: nats a token, or of preferences, against the job's
+    reference, a pair."""
+    read = sequences(rows)
     if job.spec.method == "supervised":
-        counted = sum(row.loss_tokens for row in batch)
-        return Contribution([(row, 0) for row in batch if isinstance(row, Example)], [1 / counted])
-    pairs = [row for row in batch if isinstance(row, Preference)]
-    margins, _ = _margins(job, pairs, passes)
-    pull = (job.spec.beta * torch.sigmoid(-margins) / len(pairs)).tolist()
-    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    shares = pull + [-weight for weight in pull]
-    return Contribution([(row, index) for index, row in enumerate(rows)], shares, _preference_figures(margins))
+        losses, _ = passes.scores([(row, index) for index in range(len(slots)) for row in read], slots)
+        return (losses / sum(row.loss_tokens for row in rows)).tolist()
+    items = [(row, index) for index, row in enumerate(read * len(slots))]
+    losses, _ = passes.scores(items, [slot for slot in slots for _ in read])
+    reference = job.reference.losses(rows, passes)
+    return [_preference_figures(_gain(job, policy, reference)).loss for policy in losses.view(len(slots), -1)]
 
 
 def evaluate(job: TrainingJob, passes: Passes) -> Evaluation:
@@ -72,32 +114,20 @@ def evaluate(job: TrainingJob, passes: Passes) -> Evaluation:
     A row is an exact match if every counted token (of the preferred answer) is the likeliest at its place: then greedy
     decoding gives the row's answer.
     """
-    pairs = [row for row in job.valid if isinstance(row, Preference)]
-    if pairs:
-        margins, hits = _margins(job, pairs, passes)
-        found, exact = _preference_figures(margins), _exact([pair.chosen for pair in pairs], hits)
-        return Evaluation(job.step, job.total_steps, found.loss, found.accuracy, exact, found.reward_margin)
-    rows = [row for row in job.valid if isinstance(row, Example)]
+    rows = sequences(job.valid)
     losses, hits = passes.scores([(row, index) for index, row in enumerate(rows)], [job.slot] * len(rows))
+    exact = _exact(rows[: len(job.valid)], hits)
+    if job.spec.method == "dpo":
+        found = _preference_figures(_gain(job, losses, job.reference.losses(job.valid, passes)))
+        return Evaluation(job.step, job.total_steps, found.loss, found.accuracy, exact, found.reward_margin)
     counted = sum(row.loss_tokens for row in rows)
     loss, accuracy = losses.sum().item() / counted, hits.sum().item() / counted
-    return Evaluation(job.step, job.total_steps, loss, accuracy, _exact(rows, hits))
+    return Evaluation(job.step, job.total_steps, loss, accuracy, exact)
 
 
 def _exact(rows: Sequence[Example], hits: Tensor) -> float:
     right = [row.loss_tokens == int(found) for row, found in zip(rows, hits.tolist(), strict=False)]
     return sum(right) / len(rows)
-
-
-def _margins(job: TrainingJob, pairs: Sequence[Preference], passes: Passes) -> tuple[Tensor, Tensor]:
-    """m of each pair, [pairs] float64 on the CPU, and how many tokens of each row the job has right."""
-    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    slots = [job.slot] * len(rows) + [job.reference] * len(rows)
-    losses, hits = passes.scores([(row, index) for index, row in enumerate(rows + rows)], slots)
-    policy, reference = losses.chunk(2)
-    gained = reference - policy
-    chosen, rejected = gained.chunk(2)
-    return job.spec.beta * (chosen - rejected), hits
 
 
 def _preference_figures(margins: Tensor) -> Figures:

@@ -55,8 +55,9 @@ class Memory:
 
     def needed(self, jobs: Sequence[TrainingJob]) -> int:
         """Bytes for these jobs together."""
-        longest = max(len(row) for job in jobs for row in job.train)
-        tokens = max(longest, min(self._budget, sum(job.spec.batch_size * _longest(job) for job in jobs)))
+        longest = max(map(_longest, jobs))
+        batches = sum(job.spec.batch_size * max(map(len, job.train)) for job in jobs)
+        tokens = max(longest, min(self._budget, batches))
         counted = sum(job.spec.batch_size * max(row.loss_tokens for row in job.train) for job in jobs)
         passing = tokens * self._token_bytes + min(tokens, counted) * self._counted_bytes
         return int(passing + len(jobs) * self._row_bytes)
@@ -77,7 +78,8 @@ class Memory:
 
 
 def _longest(job: TrainingJob) -> int:
-    return max(map(len, job.train))
+    """Tokens that it never puts through the model in less than one go: the two answers of a preference go apart."""
+    return max(len(sequence) for row in job.train for sequence in row.sequences)
 
 
 def _gib(count: float) -> str:

@@ -5,12 +5,38 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from osora_core.data import Row
 from osora_core.training.batches import Item
 from osora_core.training.job import TrainingJob
-from osora_core.training.losses import Contribution
+from osora_core.training.losses import Contribution, contributions
 from osora_core.training.passes import Passes
 
 Part = tuple[TrainingJob, Contribution]
+
+
+def contribute(
+    passes: Passes, stepping: Sequence[tuple[TrainingJob, Sequence[Row]]], *, apart: bool
+) -> tuple[list[Part], dict[str, Exception]]:
+    """What each job brings with its batch, and by its id the error of each that cannot step.
+
+    After an error each job goes by itself, to find the one whose it is; so does every job always with `apart`.
+    """
+    jobs = [job for job, _ in stepping]
+    if not apart:
+        try:
+            return list(zip(jobs, contributions(stepping, passes), strict=True)), {}
+        except Exception:
+            if passes.runtime.device.type == "cuda":
+                torch.cuda.empty_cache()
+    parts: list[Part] = []
+    errors: dict[str, Exception] = {}
+    for one in stepping:
+        try:
+            (part,) = contributions([one], passes)
+            parts.append((one[0], part))
+        except Exception as error:
+            errors[one[0].id] = _without_frames(error)
+    return parts, errors
 
 
 def backward(passes: Passes, parts: Sequence[Part], *, apart: bool) -> tuple[Tensor, dict[str, Exception]]:
@@ -23,9 +49,9 @@ def backward(passes: Passes, parts: Sequence[Part], *, apart: bool) -> tuple[Ten
     error: Exception
     while True:
         try:
-            return _backward(passes, parts, parts, apart), {}
+            return backward_once(passes, parts, parts, apart), {}
         except torch.OutOfMemoryError as failure:
-            error = failure.with_traceback(None)  # its frames hold tensors
+            error = _without_frames(failure)
             again = passes.recovers and _step_down(parts, passes.token_budget)
         except Exception as failure:
             error, again = failure, False
@@ -38,7 +64,8 @@ def backward(passes: Passes, parts: Sequence[Part], *, apart: bool) -> tuple[Ten
             return _one_by_one(passes, parts)
 
 
-def _backward(passes: Passes, parts: Sequence[Part], stepping: Sequence[Part], apart: bool) -> Tensor:
+def backward_once(passes: Passes, parts: Sequence[Part], stepping: Sequence[Part], apart: bool) -> Tensor:
+    """As `backward`, of those parts that are `stepping`; whatever goes wrong is raised."""
     items: list[Item] = []
     slots: list[int] = []
     shares: list[float] = []
@@ -72,7 +99,12 @@ def _one_by_one(passes: Passes, parts: Sequence[Part]) -> tuple[Tensor, dict[str
     errors: dict[str, Exception] = {}
     for part in parts:
         try:
-            sums += _backward(passes, parts, [part], apart=True)
+            sums += backward_once(passes, parts, [part], apart=True)
         except Exception as error:
-            errors[part[0].id] = error.with_traceback(None) if isinstance(error, torch.OutOfMemoryError) else error
+            errors[part[0].id] = _without_frames(error)
     return sums, errors
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Where memory has run out: an error's frames hold tensors."""
+    return error.with_traceback(None) if isinstance(error, torch.OutOfMemoryError) else error

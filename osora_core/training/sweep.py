@@ -22,6 +22,7 @@ from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Evaluation
 from osora_core.training.engine import NonFiniteLoss, TrainingEngine
 from osora_core.training.job import Observer, Outcome, Progress, Samples, TrainingJob
+from osora_core.training.losses import mean_losses
 from osora_core.training.spec import JobSpec
 from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv
 from osora_core.training.throughput import halvings
@@ -88,6 +89,7 @@ class Sweep:
         self._rung = 0 if resume is None else resume.rung
         self._runs: list[_Run] = []
         self._measuring_seconds = 0.0
+        self._holds_reference = False
         self._over = False
 
     def identity(self, basis: Basis) -> str:
@@ -106,8 +108,14 @@ class Sweep:
         if self.resume is not None and self.resume.identity != self.identity(engine.runtime.basis):
             raise UserError("the checkpoint belongs to another sweep, dataset or basis", param="checkpoint")
         self._runs = [_Run(self, index) for index, member in enumerate(self.members) if member.fate is None]
-        if engine.bank.free < len(self._runs):
-            raise OutOfSlots(f"a sweep of {len(self._runs)} needs as many slots, and {engine.bank.free} are free")
+        compared = self.job.spec.method == "dpo"
+        slots = len(self._runs) + (compared and self.job.start is not None)
+        if engine.bank.free < slots:
+            raise OutOfSlots(f"a sweep of {len(self._runs)} needs {slots} slots, and {engine.bank.free} are free")
+        if compared:
+            # Beside its members, of whom all may have ended when it compares what they leave.
+            self.job.reference.hold(engine.bank, self.job.start)
+            self._holds_reference = True
         self._let_speak(self._leader)
         try:
             for run in self._runs:
@@ -128,6 +136,9 @@ class Sweep:
         engine.after_step.pop(self.job.id, None)
         for run in self._runs:
             engine.discard(run.job.id)
+        if self._holds_reference:
+            self.job.reference.let_go(engine.bank)
+            self._holds_reference = False
 
     def fail(self, error: Exception) -> None:
         """End the sweep as a whole, once."""
@@ -208,7 +219,8 @@ class Sweep:
         for run, slot in borrowed.items():
             assert run.outcome is not None
             bank.write(slot, run.outcome.adapter.to_row(bank.basis), run.member.spec.rank)
-        losses = engine.mean_losses(self.choice, [borrowed.get(run, run.job.slot) for run in runs])
+        slots = [borrowed.get(run, run.job.slot) for run in runs]
+        losses = mean_losses(self.job, self.choice, slots, engine.passes)
         for slot in borrowed.values():
             bank.release(slot)
         for run, loss in zip(runs, losses, strict=True):

@@ -27,8 +27,8 @@ _SWEEP = "sweep"
 
 @dataclass(eq=False)
 class Member:
-    """One spec of a sweep. `measured`: its loss (nats a token) on the rows to choose by, by step; `fate`: what became
-    of it after `ended_at` steps, None while it is in the running; `state`: its own last checkpoint while it is."""
+    """One spec of a sweep. `measured`: its loss (an Evaluation's) on the rows to choose by, by step; `fate`: what
+    became of it after `ended_at` steps, None while it is in the running; `state`: its last checkpoint while it is."""
 
     spec: JobSpec
     curve: Curve = field(default_factory=Curve)

@@ -1,5 +1,6 @@
 """What a sweep would cost here: the engine's own steps, timed with one copy of a batch and with several."""
 
+import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from osora_core.data import Example, Row
+from osora_core.data import Row
 from osora_core.errors import OutOfSlots
+from osora_core.training.job import TrainingJob
+from osora_core.training.losses import contributions
+from osora_core.training.recovery import backward_once
 
 if TYPE_CHECKING:
     from osora_core.training.engine import TrainingEngine
@@ -28,19 +32,17 @@ def halvings(members: int, total_steps: int) -> list[int]:
 
 
 class Throughput:
-    """Seconds of the forward and backward pass of a batch in so many copies.
+    """Seconds of all passes that a step of a job takes in so many copies.
 
     Measured when first asked for, in slots that are free, which it leaves as they were; known from then on for batches
-    of about the same shape (rows and longest row to the next power of two).
+    of the same method and about the same shape (rows and longest row to the next power of two).
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[tuple[int, int, int], float] = {}
+        self._seconds: dict[tuple[str, int, int, int], float] = {}
 
-    def cost_of_sweep(
-        self, engine: "TrainingEngine", batch: Sequence[Row], members: int, total_steps: int, choice: int
-    ) -> float:
-        """How many times as long as a single job a sweep takes whose steps are like `batch`, choosing by `choice` rows.
+    def cost_of_sweep(self, engine: "TrainingEngine", job: TrainingJob, members: int, choice: int) -> float:
+        """How many times as long as `job`, which has not joined, a sweep takes that chooses by `choice` rows.
 
         Stops measuring once it knows that this is more than CHEAP: the answer is then a lower bound, because a step
         takes the more for each further copy, the fewer idle units the device has left. Raises OutOfSlots where fewer
@@ -48,19 +50,19 @@ class Throughput:
         """
         if engine.bank.free < members:
             raise OutOfSlots(f"{members} slots are needed to measure a sweep, and {engine.bank.free} are free")
-        known: dict[int, float] = {}
+        batch, known = job.next_batch(), dict[int, float]()
         for copies in sorted({1, 2, members}):
-            known[copies] = self._measured(engine, batch, copies)
-            cost = relative_cost(members, total_steps, known, choice / len(batch))
+            known[copies] = self._measured(engine, job, batch, copies)
+            cost = relative_cost(members, job.total_steps, known, choice / len(batch))
             if len(known) > 1 and cost > CHEAP:
                 break
         return cost
 
-    def _measured(self, engine: "TrainingEngine", batch: Sequence[Row], copies: int) -> float:
+    def _measured(self, engine: "TrainingEngine", job: TrainingJob, batch: Sequence[Row], copies: int) -> float:
         rows, longest = (2 ** math.ceil(math.log2(size)) for size in (len(batch), max(map(len, batch))))
-        shape = (rows, longest, copies)
+        shape = (job.spec.method, rows, longest, copies)
         if shape not in self._seconds:
-            self._seconds[shape] = _step_seconds(engine, batch, copies)
+            self._seconds[shape] = _step_seconds(engine, job, batch, copies)
         return self._seconds[shape]
 
 
@@ -92,11 +94,11 @@ def _interpolated(seconds: Mapping[int, float], copies: int) -> float:
     return seconds[below] + max(0.0, slope) * (copies - below)
 
 
-def _step_seconds(engine: "TrainingEngine", batch: Sequence[Row], copies: int) -> float:
+def _step_seconds(engine: "TrainingEngine", job: TrainingJob, batch: Sequence[Row], copies: int) -> float:
     """The fastest of a few, after one that is not counted."""
     slots = [engine.bank.acquire() for _ in range(copies)]
     try:
-        return min([_timed(engine, batch, slots) for _ in range(1 + _REPEATS)][1:])
+        return min([_timed(engine, job, batch, slots) for _ in range(1 + _REPEATS)][1:])
     except torch.OutOfMemoryError as error:
         raise OutOfSlots(f"{copies} copies of a batch do not fit the device's memory") from error
     finally:
@@ -105,10 +107,13 @@ def _step_seconds(engine: "TrainingEngine", batch: Sequence[Row], copies: int) -
             engine.bank.release(slot)
 
 
-def _timed(engine: "TrainingEngine", batch: Sequence[Row], slots: Sequence[int]) -> float:
+def _timed(engine: "TrainingEngine", job: TrainingJob, batch: Sequence[Row], slots: Sequence[int]) -> float:
+    twins = [copy.copy(job) for _ in slots]
+    for twin, slot in zip(twins, slots, strict=True):
+        twin.slot = slot
     started = time.perf_counter()
-    items = [(row, index) for index in range(len(slots)) for row in batch if isinstance(row, Example)]
-    counted = sum(example.loss_tokens for example in batch)
-    sums = engine.passes.backward(items, slots, [1 / counted] * len(slots))
+    # Preferences are compared with the bare base here: an adapter would cost as much.
+    parts = list(zip(twins, contributions([(twin, batch) for twin in twins], engine.passes), strict=True))
+    sums = backward_once(engine.passes, parts, parts, engine.apart)
     sums.tolist()  # waits for the device
     return time.perf_counter() - started

@@ -18,7 +18,7 @@ from osora_core.operator import lora_factor
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.engine import NonFiniteLoss
-from osora_core.training.losses import contribution
+from osora_core.training.losses import contributions
 from tests.unit.osora_core.conftest import Recorder
 
 DPO = JobSpec(seed=3, epochs=3, batch_size=4, rank=16, learning_rate=0.02, method="dpo", beta=0.5)
@@ -67,7 +67,7 @@ def test_loss_and_gradient_are_those_of_the_formula_in_float64(
     engine.add(training)
     engine.bank.write(training.slot, policy.to_row(runtime.basis), 16)
     batch = training.next_batch()
-    part = contribution(training, batch, engine.passes)
+    (part,) = contributions([(training, batch)], engine.passes)
     rows, slots = part.rows, [training.slot] * len(part.shares)
     engine.passes.backward(rows, slots, part.shares)
     found = engine.bank.take_grads()[training.slot].double()

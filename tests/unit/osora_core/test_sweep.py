@@ -308,7 +308,7 @@ def test_what_goes_wrong_otherwise_ends_the_sweep_once_and_no_one_else(
     def broken(*_: Any) -> list[float]:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(engine, "mean_losses", broken)
+    monkeypatch.setattr("osora_core.training.sweep.mean_losses", broken)
     while engine.step():
         pass
     assert str(recorder.error) == "no memory"
@@ -321,7 +321,7 @@ def test_what_goes_wrong_otherwise_ends_the_sweep_once_and_no_one_else(
 
 def test_a_sweep_joins_with_all_its_members_or_with_none(engine: TrainingEngine, examples: list[Example]) -> None:
     engine.add(TrainingJob("neighbour", SPEC, examples, Recorder()))
-    with pytest.raises(OutOfSlots, match="needs as many slots, and 4 are free"):
+    with pytest.raises(OutOfSlots, match="a sweep of 5 needs 5 slots, and 4 are free"):
         sweep(examples, specs(*RATES), SweepRecorder()).join(engine)
     with pytest.raises(UserError, match="rank 17"):
         sweep(examples, specs(0.03, 0.01, rank=17), SweepRecorder()).join(engine)

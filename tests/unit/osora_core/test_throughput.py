@@ -1,16 +1,19 @@
 """What a sweep would cost: the arithmetic, and that measuring leaves the engine as it was."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from osora_core.data import Example
+from osora_core.data import Example, Preference, Renderer, Row, read_preferences
 from osora_core.errors import OutOfSlots
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob, throughput
+from osora_core.training.batches import Item
 from osora_core.training.throughput import CHEAP, Throughput, relative_cost
 from tests.unit.osora_core.conftest import Recorder
+from tests.unit.osora_core.test_losses import line
 
 
 def test_on_an_idle_device_a_sweep_costs_nothing_and_on_a_busy_one_its_members() -> None:
@@ -33,12 +36,26 @@ def test_choosing_costs_a_pass_of_every_member_at_each_halving() -> None:
     assert relative_cost(6, 100, idle, 10) == pytest.approx(without + 10 * (6 + 3 + 2) * 0.2 / 200)
 
 
+def job(rows: Sequence[Row], **spec: Any) -> TrainingJob:
+    """One of a hundred steps, each of which reads all of the rows."""
+    return TrainingJob("job", JobSpec(rank=16, epochs=100, batch_size=len(rows), **spec), rows, Recorder())
+
+
+class Clock:
+    now = 0.0
+
+
+@pytest.fixture(scope="module")
+def pairs(runtime: Runtime) -> list[Preference]:
+    return read_preferences([line(i) for i in range(4)], Renderer(runtime.tokenizer, runtime.max_length))
+
+
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A device on which each further copy takes a tenth of the first; keeps how many copies were timed."""
     seen: list[int] = []
 
-    def seconds(engine: TrainingEngine, batch: list[Example], copies: int) -> float:
+    def seconds(engine: TrainingEngine, job: TrainingJob, batch: list[Example], copies: int) -> float:
         seen.append(copies)
         return 1.0 + 0.1 * (copies - 1)
 
@@ -48,12 +65,12 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_shape_is_measured_once(runtime: Runtime, examples: list[Example], timed: list[int]) -> None:
     engine = TrainingEngine(runtime)
-    cost = engine.throughput.cost_of_sweep(engine, examples[:4], 6, 100, 0)
+    cost = engine.throughput.cost_of_sweep(engine, job(examples[:4]), 6, 0)
     assert cost == pytest.approx(1 + (0.5 + 0.2 + 0.1) / 4)
     assert timed == [1, 2, 6]
-    engine.throughput.cost_of_sweep(engine, examples[1:4], 6, 50, 0)  # of about the same shape
+    engine.throughput.cost_of_sweep(engine, job(examples[1:4]), 6, 0)  # of about the same shape
     assert timed == [1, 2, 6]
-    engine.throughput.cost_of_sweep(engine, examples[:9], 6, 50, 0)
+    engine.throughput.cost_of_sweep(engine, job(examples[:9]), 6, 0)
     assert timed == [1, 2, 6] * 2
 
 
@@ -61,10 +78,35 @@ def test_what_is_too_dear_already_is_not_measured_further(
     runtime: Runtime, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(throughput, "_step_seconds", lambda _, __, copies: seen.append(copies) or float(copies))
+    monkeypatch.setattr(throughput, "_step_seconds", lambda *asked: seen.append(asked[-1]) or float(asked[-1]))
     engine = TrainingEngine(runtime)
-    assert Throughput().cost_of_sweep(engine, examples[:4], 6, 100, 0) > CHEAP
+    assert Throughput().cost_of_sweep(engine, job(examples[:4]), 6, 0) > CHEAP
     assert seen == [1, 2]
+
+
+def test_a_step_on_pairs_is_timed_with_all_of_its_passes(
+    runtime: Runtime, pairs: list[Preference], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device that takes as long as there are rows. For each copy a step scores both answers of a pair and trains
+    on both; the reference's are scored once for all."""
+    engine, clock = TrainingEngine(runtime, max_jobs=6), Clock()
+    forward = engine.passes.forward
+
+    def slow(group: Sequence[Item], slots: Sequence[int]) -> Any:
+        clock.now += len(group)
+        return forward(group, slots)
+
+    monkeypatch.setattr(engine.passes, "forward", slow)
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock.now)
+    preferences, answers = (
+        job(pairs, method="dpo"),
+        job([answer for pair in pairs for answer in pair.sequences]),
+    )
+    copies = {count: engine.throughput._measured(engine, preferences, pairs, count) for count in (1, 2, 6)}
+    assert copies == {1: len(pairs) * 6, 2: len(pairs) * 10, 6: len(pairs) * 26}
+    assert engine.throughput._measured(engine, answers, answers.next_batch(), 1) == len(pairs) * 2
+    assert engine.throughput.cost_of_sweep(engine, preferences, 6, 0) == relative_cost(6, 100, {1: 6, 2: 10})
+    assert (engine.bank.free, engine.bank.take_grads().any().item()) == (6, False)
 
 
 def test_measuring_leaves_no_trace(runtime: Runtime, examples: list[Example]) -> None:
@@ -75,7 +117,7 @@ def test_measuring_leaves_no_trace(runtime: Runtime, examples: list[Example]) ->
         engine.add(TrainingJob("job", JobSpec(rank=16, epochs=1, batch_size=8), examples, recorder))
         engine.step()
         if measures:
-            assert engine.throughput.cost_of_sweep(engine, examples[:4], 3, 100, 8) > 0
+            assert engine.throughput.cost_of_sweep(engine, job(examples[:4]), 3, 8) > 0
             assert engine.bank.free == 3
         while engine.step():
             pass
@@ -90,15 +132,15 @@ def test_a_sweep_that_does_not_fit_is_refused_and_leaves_no_trace(
     engine = TrainingEngine(runtime)
     backward = engine.passes.backward
 
-    def small(items: list[Any], slots: list[int], counted: list[int]) -> torch.Tensor:
-        sums = backward(items, slots, counted)
+    def small(items: list[Any], slots: list[int], *more: Any) -> torch.Tensor:
+        sums = backward(items, slots, *more)
         if len(slots) > 2:
             raise torch.OutOfMemoryError("too small")
         return sums
 
     monkeypatch.setattr(engine.passes, "backward", small)
     with pytest.raises(OutOfSlots, match="3 copies of a batch do not fit"):
-        engine.throughput._measured(engine, examples[:4], 3)
+        engine.throughput._measured(engine, job(examples), examples[:4], 3)
     assert engine.bank.free == engine.bank.capacity
     assert not engine.bank.take_grads().any()
 
@@ -106,5 +148,5 @@ def test_a_sweep_that_does_not_fit_is_refused_and_leaves_no_trace(
 def test_without_free_slots_nothing_is_measured(runtime: Runtime, examples: list[Example]) -> None:
     engine = TrainingEngine(runtime, max_jobs=1)
     with pytest.raises(OutOfSlots):
-        engine.throughput.cost_of_sweep(engine, examples[:4], 2, 100, 0)
+        engine.throughput.cost_of_sweep(engine, job(examples), 2, 0)
     assert engine.bank.free == 1
