@@ -70,12 +70,10 @@ def decide(
     asked = wants_sweep(osora)
     if not asked and not leaves_rate_open(hyperparameters, osora):
         return Decision([single])
-    if attempt.method == "dpo":
-        return Decision([single], "the default, as a sweep chooses by the loss of answers")
     grid = sweep_specs(single, osora, at_most)
     rows = Rows.of(grid, train, valid, seed)
     # Rows that are held back may change how many epochs or rows a batch "auto" is.
-    fewer = training_spec(hyperparameters, osora, rows=len(rows.train), seed=seed)
+    fewer = training_spec(hyperparameters, osora, rows=len(rows.train), seed=seed, method=attempt.method)
     specs = sweep_specs(fewer, osora, at_most)
     if asked:
         return Decision(specs)
@@ -92,7 +90,7 @@ def _cost(job: TrainingJob, members: int, choice: int, engine: EngineThread) -> 
         return None, f"the default, as {choice} rows are too few to choose by"
 
     def measure(e: TrainingEngine) -> float | None:
-        return None if e.jobs else e.throughput.cost_of_sweep(e, job.next_batch(), members, job.total_steps, choice)
+        return None if e.jobs else e.throughput.cost_of_sweep(e, job, members, choice)
 
     try:
         cost = engine.call(measure)

@@ -116,8 +116,9 @@ class Knobs(RequestModel):
         _Rate | _Rates | Literal["auto", "sweep"] | None,
         Field(
             description="The peak. Several values, or `sweep` for a grid of our own, train side by side; the best by "
-            "validation loss (without a validation file: by a tenth of the training rows, held back) becomes the "
-            "adapter. `auto` sweeps where that takes at most 1.5 times as long, else it is the default."
+            "validation loss, that of the method (without a validation file: by a tenth of the training rows, held "
+            "back) becomes the adapter. `auto` sweeps where that takes at most 1.5 times as long, else it is the "
+            "default."
         ),
     ] = None
     sigma_rate: Annotated[
@@ -264,8 +265,7 @@ class CreateJob(RequestModel):
                 next_action=f"use 1 to {settings.basis_rank}",
             )
         self._check_validated(knobs)
-        method = self.method.type if self.method else "supervised"
-        _check_sweep(knobs, settings.worker_jobs, method)
+        _check_sweep(knobs, settings.worker_jobs)
         begun_with = knobs.get("from_adapter")
         if self.model.startswith("ft:"):
             if begun_with not in (None, self.model):
@@ -284,22 +284,14 @@ class CreateJob(RequestModel):
             suffix=self.suffix,
             seed=self.seed,
             metadata=self.metadata or {},
-            method=method,
+            method=self.method.type if self.method else "supervised",
             hyperparameters=self._chosen.model_dump(),
             osora=knobs,
         )
 
 
-def _check_sweep(knobs: dict[str, Any], worker_jobs: int, method: str) -> None:
-    """Raises `InvalidRequest` for more rates than a worker trains side by side, and for preferences at several."""
-    for name in ("learning_rate", "sigma_rate"):
-        if method == "dpo" and (knobs.get(name) == "sweep" or isinstance(knobs.get(name), list)):
-            raise InvalidRequest(
-                f"`osora.{name}` asks for a sweep, which chooses by the loss of answers, and the method is dpo",
-                param=f"osora.{name}",
-                code="invalid_value",
-                next_action="name one value, or leave it out",
-            )
+def _check_sweep(knobs: dict[str, Any], worker_jobs: int) -> None:
+    """Raises `InvalidRequest` for more rates than a worker trains side by side."""
     listed = {name: value for name in ("learning_rate", "sigma_rate") if isinstance(value := knobs.get(name), list)}
     members = math.prod(map(len, listed.values()))
     if members > worker_jobs:

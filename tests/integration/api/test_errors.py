@@ -55,9 +55,9 @@ def test_405_says_what_is_allowed(client: httpx.Client) -> None:
             "is 0",
         ),
         (
-            {"method": {"type": "dpo"}, "osora": {"learning_rate": "sweep"}},
+            {"method": {"type": "dpo"}, "osora": {"learning_rate": [0.1, 0.2, 0.3], "sigma_rate": [1, 2, 3]}},
             "osora.learning_rate",
-            "asks for a sweep, which chooses by the loss of answers",
+            "make a sweep of 9 members, and a worker here trains at most 8 side by side",
         ),
         ({"hyperparameters": 3}, "hyperparameters", "should be a JSON object"),
         ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", "or should be 'auto'"),

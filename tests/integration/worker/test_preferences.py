@@ -1,30 +1,133 @@
 """A job on preferences, from its rows to what its tenant sees of it."""
 
+import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import httpx
 import pytest
 
-from registry import files
+from api.app import create_app
+from api.server import Server
+from registry import files, jobs
 from registry.context import Registry
 from registry.errors import InvalidRequest
 from registry.models import Job, JobEvent
+from registry.settings import Settings
 from registry.tenants import Principal
+from tests.integration.api.servers import running
+from tests.integration.worker.conftest import BASE
+from worker.attempt import run_attempt
+from worker.reports import Reports
+from worker.threads import EngineThread
 
 
-@pytest.fixture
-def preferences(registry: Registry, principal: Principal) -> str:
-    rows = (
+def lines(rows: int) -> bytes:
+    pairs = (
         {
             "input": {"messages": [{"role": "user", "content": f"help {i}"}]},
             "preferred_output": [{"role": "assistant", "content": "order"}],
             "non_preferred_output": [{"role": "assistant", "content": "refund"}],
         }
-        for i in range(12)
+        for i in range(rows)
     )
-    data = io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode())
-    return files.ingest(registry, principal, data, "rows.jsonl", "fine-tune").id
+    return "".join(json.dumps(pair) + "\n" for pair in pairs).encode()
+
+
+@pytest.fixture
+def preferences(registry: Registry, principal: Principal) -> str:
+    return files.ingest(registry, principal, io.BytesIO(lines(12)), "rows.jsonl", "fine-tune").id
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A worker of two jobs, and an API whose broker is not there."""
+    return settings.model_copy(update={"worker_jobs": 2, "broker_url": "redis://127.0.0.1:9/0", "port": 0})
+
+
+@pytest.fixture
+def client(settings: Settings, registry: Registry, api_key: str) -> Iterator[httpx.Client]:
+    """The API as a real server, beside the worker's attempt."""
+    headers = {"authorization": f"Bearer {api_key}"}
+    with (
+        running(Server(create_app(settings), settings)) as url,
+        httpx.Client(base_url=url, headers=headers, timeout=15) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def train_by_api(client: httpx.Client, registry: Registry, engine: EngineThread) -> Callable[..., dict[str, Any]]:
+    """Has the API take files and a job, runs its attempt, and returns the job as the API then shows it."""
+
+    def upload(rows: int) -> str:
+        files = {"file": ("pairs.jsonl", lines(rows))}
+        return str(client.post("/files", data={"purpose": "fine-tune"}, files=files).raise_for_status().json()["id"])
+
+    def run(osora: dict[str, Any], rows: int = 12, valid: int = 0) -> dict[str, Any]:
+        hyperparameters = {"n_epochs": 3, "batch_size": 4, "beta": 0.2}
+        body = {
+            "model": BASE,
+            "seed": 1,
+            "training_file": upload(rows),
+            "method": {"type": "dpo", "dpo": {"hyperparameters": hyperparameters}},
+            "osora": {"rank": 8, **osora},
+        }
+        if valid:
+            body["validation_file"] = upload(valid)
+        job_id = client.post("/jobs", json=body).raise_for_status().json()["id"]
+        with registry.transaction() as session:
+            attempt = jobs.claim(session, job_id, "worker-1", lease_seconds=60, alone=True)
+        assert attempt is not None
+        run_attempt(registry, engine, attempt, Reports())
+        job: dict[str, Any] = client.get(f"/jobs/{job_id}").raise_for_status().json()
+        assert job["status"] == "succeeded", job["error"]
+        return job
+
+    return run
+
+
+@pytest.mark.parametrize(("valid", "chosen_by"), [(0, "1 training rows, held back from all"), (5, "5 validation rows")])
+def test_a_sweep_on_preferences_tells_the_rate_that_it_took_and_all_curves(
+    client: httpx.Client, train_by_api: Callable[..., dict[str, Any]], valid: int, chosen_by: str
+) -> None:
+    job = train_by_api({"learning_rate": [1e-6, 0.03]}, valid=valid)
+    assert job["osora"]["resolved"]["learning_rate"] == 0.03
+    assert job["osora"]["resolved"]["method"] == "dpo"
+    told = {"n_epochs": 3, "batch_size": 4, "beta": 0.2, "learning_rate_multiplier": 1.0}
+    assert job["method"] == {"type": "dpo", "dpo": {"hyperparameters": told}}
+    events = client.get(f"/jobs/{job['id']}/events", params={"limit": 100}).json()["data"]
+    said = [event["message"] for event in events]
+    assert any("a sweep of 2 rates" in words and chosen_by in words for words in said)
+    assert any("first learning rate 0.03 with 2 times that for s (loss 0." in words for words in said)
+    assert any(words.startswith("The sweep chose learning rate 0.03") for words in said)
+    curve, family = (
+        list(csv.DictReader(io.StringIO(client.get(f"/files/{file_id}/content").text)))
+        for file_id in job["result_files"]
+    )
+    assert {(line["learning_rate"], line["outcome"]) for line in family if line["outcome"]} == {
+        ("1e-06", "discarded"),
+        ("0.03", "chosen"),
+    }
+    best = [line["train_loss"] for line in family if line["learning_rate"] == "0.03" and line["train_loss"]]
+    assert best == [line["train_loss"] for line in curve if line["train_loss"]]
+    assert 0 < float(best[-1]) < 0.6931
+
+
+def test_auto_measures_what_a_sweep_on_preferences_costs(
+    client: httpx.Client, train_by_api: Callable[..., dict[str, Any]]
+) -> None:
+    """Whichever way it turns out here, the job says what was measured and acts by it."""
+    job = train_by_api({"learning_rate": "auto"}, valid=20)
+    events = client.get(f"/jobs/{job['id']}/events", params={"limit": 100}).json()["data"]
+    (auto,) = (event["data"]["auto"] for event in events if "auto" in event["data"])
+    assert auto["cost"] > 1
+    assert auto["sweep"] == (auto["cost"] <= auto["limit"])
+    assert len(job["result_files"]) == (2 if auto["sweep"] else 1)
+    reason = "a sweep of 2 takes" if auto["sweep"] else "the default, as a sweep of 2 would take at least"
+    assert any(reason in event["message"] for event in events)
 
 
 def test_a_job_on_preferences_tells_its_rewards(

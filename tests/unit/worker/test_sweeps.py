@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from osora_core.data import Example
+from osora_core.data import Example, Preference, Row
 from osora_core.errors import OutOfSlots
 from osora_core.training import JobSpec, TrainingJob
 from registry.jobs import Attempt
@@ -59,6 +59,10 @@ def examples(count: int) -> list[Example]:
     return [Example((1, index, 2), (False, True, True), index) for index in range(count)]
 
 
+def pairs(count: int) -> list[Preference]:
+    return [Preference(example, example, example.line) for example in examples(count)]
+
+
 class FakeEngine:
     """A worker's engine whose sweeps cost so much, and that has so many jobs."""
 
@@ -82,10 +86,11 @@ def decided(
     method = asked.pop("method", "supervised")
     attempt = cast(Attempt, SimpleNamespace(method=method, hyperparameters=hyperparameters, osora=asked, seed=1))
 
-    def job(spec: JobSpec, train: Sequence[Example]) -> TrainingJob:
+    def job(spec: JobSpec, train: Sequence[Row]) -> TrainingJob:
         return TrainingJob("job", spec, train, cast(Any, None))
 
-    train, held = examples(rows), examples(valid)
+    make = pairs if method == "dpo" else examples
+    train, held = make(rows), make(valid)
     decision = decide(attempt, train, held, job, cast(Any, engine or FakeEngine()), at_most)
     chosen_by = Rows.of(decision.specs, train, held, 1)
     return decision, plan(job(decision.specs[0], chosen_by.train), decision, chosen_by)
@@ -130,11 +135,25 @@ def test_a_chosen_rate_is_not_swept(asked: dict[str, Any]) -> None:
     assert decision.to_event() == decision.specs[0].to_dict()
 
 
-def test_preferences_are_not_swept_and_a_rate_chosen_for_them_needs_no_excuse() -> None:
-    decision, said = decided(FakeEngine(1.0), method="dpo")
-    assert len(decision.specs) == 1
-    assert "the default, as a sweep chooses by the loss of answers" in said
-    assert "default" not in decided(method="dpo", learning_rate=0.1)[1]
+@pytest.mark.parametrize(
+    ("engine", "asked", "members", "words"),
+    [
+        (FakeEngine(1.2), {}, 6, "a sweep of 6 takes 1.2 times as long as a single job here"),
+        (FakeEngine(1.6), {}, 1, "learning rate 0.03 (the default, as a sweep of 6 would take at least 1.6 times"),
+        (FakeEngine(5.0), {"learning_rate": "sweep"}, 6, "that 40 training rows, held back from all of them, choose"),
+        (FakeEngine(5.0), {"learning_rate": [0.1, 0.2], "valid": 30}, 2, "that 30 validation rows, choose from: 0.1"),
+        (FakeEngine(5.0), {"learning_rate": 0.1}, 1, "learning rate 0.1"),
+    ],
+)
+def test_preferences_are_swept_like_answers(
+    engine: FakeEngine, asked: dict[str, Any], members: int, words: str
+) -> None:
+    """Every member is a spec of its method, at the beta that was asked for."""
+    decision, said = decided(engine, method="dpo", hyperparameters={"beta": 0.3}, **asked)
+    assert len(decision.specs) == members
+    assert {(spec.method, spec.beta) for spec in decision.specs} == {("dpo", 0.3)}
+    assert words in said
+    assert plan_of(decision.specs)["hyperparameters"]["beta"] == 0.3
 
 
 def test_who_asks_for_a_sweep_gets_it_whatever_it_costs() -> None:
