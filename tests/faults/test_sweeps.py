@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,13 +18,17 @@ RATES = [0.1, 0.003, 1e-6]
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
+def outcomes(result: Result) -> dict[float, tuple[str, str]]:
+    """Where each rate ended, and as what."""
+    assert result.family is not None
+    lines = list(csv.DictReader(io.StringIO(result.family.decode())))
+    return {float(line["learning_rate"]): (line["step"], line["outcome"]) for line in lines if line["outcome"]}
+
+
 @pytest.fixture(scope="module")
 def undisturbed_sweep(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, base: Path) -> Result:
     result = run_undisturbed(tmp_path_factory.mktemp("sweep"), nursery, base, learning_rate=RATES)
-    assert result.family is not None
-    lines = list(csv.DictReader(io.StringIO(result.family.decode())))
-    outcomes = {float(line["learning_rate"]): (line["step"], line["outcome"]) for line in lines if line["outcome"]}
-    assert outcomes == {0.1: ("40", "chosen"), 0.003: ("27", "discarded"), 1e-6: ("13", "discarded")}
+    assert outcomes(result) == {0.1: ("40", "chosen"), 0.003: ("27", "discarded"), 1e-6: ("13", "discarded")}
     return result
 
 
@@ -45,6 +50,22 @@ def test_a_sweep_ends_as_if_undisturbed(
     world.assert_undisturbed(job_id, undisturbed_sweep)
     assert len(world.attempts(job_id)) == 2
     assert [event.message for event in world.events(job_id) if "a sweep of 3 rates" in event.message][1:] == []
+
+
+def test_a_sweep_on_preferences_ends_as_if_undisturbed(
+    world: World, tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, base: Path
+) -> None:
+    """Killed between its two halvings, when a checkpoint has been stored: two of three members go on from it."""
+    asked: dict[str, Any] = {"method": "dpo", "epochs": 1, "learning_rate": [0.03, 0.003, 1e-6]}
+    undisturbed = run_undisturbed(tmp_path_factory.mktemp("preferences"), nursery, base, **asked)
+    assert outcomes(undisturbed) == {0.03: ("10", "chosen"), 0.003: ("7", "discarded"), 1e-6: ("3", "discarded")}
+    job_id = world.submit(**asked)
+    victim = world.start_worker(Orders(Strike("checkpoint_recorded", "kill"), slow_step=0.03))
+    assert victim.wait() == -9
+    assert world.said(job_id, "Sweep after step 3")
+    world.start_worker()
+    world.assert_undisturbed(job_id, undisturbed)
+    assert [attempt.first_step for attempt in world.attempts(job_id)] == [0, 5]
 
 
 def test_a_sweep_can_be_paused_and_resumed(world: World, undisturbed_sweep: Result) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from registry import files, jobs, tenants
 from registry.context import Registry
 from registry.jobs import JobRequest
-from registry.models import Adapter, File, Job, JobAttempt, JobEvent, OutboxMessage
+from registry.models import Adapter, File, Job, JobAttempt, JobEvent, Method, OutboxMessage
 from registry.publisher import Publisher
 from registry.settings import Settings
 from registry.tenants import Principal
@@ -143,16 +143,17 @@ class World:
         self.workers.append(worker)
         return worker
 
-    def upload(self, rows: int, word: str = "order") -> str:
-        lines = (
-            {
-                "messages": [
-                    {"role": "user", "content": f"help {i} " + "please " * (i % 5)},
-                    {"role": "assistant", "content": f"{word} {i % 3}"},
-                ]
-            }
-            for i in range(rows)
-        )
+    def upload(self, rows: int, word: str = "order", method: Method = "supervised") -> str:
+        """Rows that teach a word, or to prefer it to another."""
+
+        def line(i: int) -> dict[str, Any]:
+            question = {"role": "user", "content": f"help {i} " + "please " * (i % 5)}
+            answer, other = ({"role": "assistant", "content": f"{said} {i % 3}"} for said in (word, "refund"))
+            if method == "supervised":
+                return {"messages": [question, answer]}
+            return {"input": {"messages": [question]}, "preferred_output": [answer], "non_preferred_output": [other]}
+
+        lines = map(line, range(rows))
         data = io.BytesIO("".join(json.dumps(line) + "\n" for line in lines).encode())
         return files.ingest(self.registry, self.principal, data, "rows.jsonl", "fine-tune").id
 
@@ -163,6 +164,7 @@ class World:
         from_adapter: str | None = None,
         validate_on: str = "order",
         epochs: int = 4,
+        method: Method = "supervised",
         **osora: Any,
     ) -> str:
         """The job that every test submits: 40 steps, a checkpoint every five, an evaluation every ten.
@@ -173,8 +175,9 @@ class World:
         knobs = {"rank": 8, "checkpoint_steps": 5, **osora}
         request = JobRequest(
             base=BASE,
-            training_file=self.upload(40),
-            validation_file=self.upload(8, validate_on),
+            training_file=self.upload(40, method=method),
+            validation_file=self.upload(8, validate_on, method),
+            method=method,
             seed=7,
             hyperparameters={"n_epochs": epochs, "batch_size": 4},
             osora={name: value for name, value in knobs.items() if value is not None},
