@@ -127,4 +127,9 @@ def set_threads(count: int | None = None) -> None:
     are more of them than cores it puts them to sleep between operations, which costs small models almost half their
     speed. So load a base under `set_threads(1)` and call `set_threads()` at the top of the engine's thread.
     """
-    torch.set_num_threads(count or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1)
+    torch.set_num_threads(count or threads())
+
+
+def threads() -> int:
+    """The cores that this process may use."""
+    return int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1

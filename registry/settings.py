@@ -25,6 +25,7 @@ def _forever_is_none(value: Any) -> Any:
 
 # A retention of 0 days could mean "none" or "at once": it is refused.
 _Days = Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_forever_is_none)]
+_SWEEP_MEMBERS = 8
 
 
 class Settings(BaseSettings):
@@ -78,8 +79,8 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(default=30, gt=0)
     checkpoint_steps: int | None = Field(default=None, ge=1)
     """A checkpoint is due when either is: so many seconds or so many steps after the last one."""
-    worker_jobs: int = Field(default=8, ge=1)
-    """Jobs that one worker trains at once."""
+    worker_jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Jobs that one worker trains at once: so many, or what each worker finds in its memory (see `worker.capacity`)."""
 
     worker_devices: int = Field(default=1, ge=1)
     """GPUs of its host that one worker spreads each step over (processes, on a CPU); more than one takes one base."""
@@ -130,9 +131,12 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def worker_slots(self) -> int:
-        """As many again as jobs, for the further members of sweeps: a job never waits for a sweep to end."""
-        return 2 * self.worker_jobs
+    def sweep_members(self) -> int:
+        """The most members of a sweep: as many as jobs in a worker, or 8 where each worker finds out for itself.
+
+        So a request is good or bad whichever workers are alive, and each has slots for whatever was accepted.
+        """
+        return _SWEEP_MEMBERS if self.worker_jobs == "auto" else self.worker_jobs
 
     @property
     def base_paths(self) -> dict[str, str]:

@@ -63,12 +63,15 @@ def main() -> None:
         def drain(**_: Any) -> None:
             node.drain()
 
+        logger.info("takes up to %d jobs at once", node.capacity.jobs)
         node.start()
         if others is not None:
             others.watch(node.fail)
         worker = app.Worker(
             pool=Pool,
-            concurrency=settings.worker_jobs,
+            # Told after the bases are loaded: only then is it known what memory is left and what a pass keeps of it,
+            # and a worker that listened before could not act on a message anyway.
+            concurrency=node.capacity.jobs,
             queues=[train_queue(base) for base in runtimes],
             hostname=f"osora@{node.worker_id}",
             loglevel=settings.log_level.upper(),

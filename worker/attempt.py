@@ -26,7 +26,7 @@ from osora_core.training import (
     TrainingEngine,
     TrainingJob,
 )
-from osora_core.training.memory import NotEnoughMemory
+from osora_core.training.memory import NotEnoughMemory, TooLarge
 from registry import jobs
 from registry.context import Registry
 from registry.errors import NotFound
@@ -161,17 +161,26 @@ class _Runner:
         """What the job's first attempt decided, or, in that one, what the job trains."""
         if self.attempt.plan is not None:
             return Decision([JobSpec.from_dict(spec) for spec in self.attempt.plan["specs"]])
-        return decide(self.attempt, train, valid, job, self.engine, self.registry.settings.worker_jobs)
+        return decide(self.attempt, train, valid, job, self.engine, self.registry.settings.sweep_members)
 
     def _join(self, work: TrainingJob | Sweep) -> None:
         """A job has a slot for certain; a sweep, or one that needs two, waits until there are enough. So does any that
-        does not fit the memory beside the others."""
+        does not fit the memory beside the others. Raises TooLarge for one that waits for nobody."""
 
         def join(engine: TrainingEngine) -> None:
-            if isinstance(work, TrainingJob):
-                engine.add(work)
-            else:
-                work.join(engine)
+            try:
+                if isinstance(work, TrainingJob):
+                    engine.add(work)
+                else:
+                    work.join(engine)
+            except (OutOfSlots, NotEnoughMemory) as error:
+                if engine.jobs:
+                    raise
+                raise TooLarge(
+                    f"this worker has no room for it though it has no other job: {error.message}",
+                    param="osora.learning_rate" if self.sweep else None,
+                    next_action="list fewer values, or have a worker started with more memory or OSORA_WORKER_JOBS",
+                ) from error
 
         self.job, self.sweep = (work, None) if isinstance(work, TrainingJob) else (work.job, work)
         waits = False

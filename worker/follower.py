@@ -7,11 +7,9 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from osora_core.bank import Bank
 from osora_core.basis import BasisCache
 from osora_core.runtime import set_threads
 from osora_core.training.distributed import follow
-from osora_core.training.passes import Passes
 from worker.followers import Place
 
 
@@ -24,8 +22,7 @@ def main() -> None:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     set_threads()
     runtime = place.join(place.load(BasisCache(Path(place.cache))))
-    bank = Bank(runtime.basis, place.max_jobs, device=runtime.device, trainable=True)
-    follow(Passes(runtime, bank), sys.stdin)
+    follow(runtime, sys.stdin)
 
 
 if __name__ == "__main__":

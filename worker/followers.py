@@ -33,7 +33,6 @@ class Place:
     path: str
     basis_rank: int
     cache: str
-    max_jobs: int
     shard: bool
 
     def load(self, cache: BasisCache) -> Runtime:
@@ -119,7 +118,6 @@ def spread(settings: Settings, cache: BasisCache) -> tuple[Runtime, FollowerProc
                 path=path,
                 basis_rank=settings.basis_rank,
                 cache=str(cache.directory),
-                max_jobs=settings.worker_slots,
                 shard=settings.worker_shard_base,
             )
             for rank in range(LEADER, count)

@@ -17,6 +17,7 @@ from registry.jobs import Attempt
 from registry.outages import first_line
 from registry.publisher import Publisher
 from worker.attempt import run_attempt
+from worker.capacity import Capacity
 from worker.gate import Gate
 from worker.points import reached
 from worker.reports import Reports
@@ -52,11 +53,12 @@ class Node:
         self._held: dict[str, tuple[Attempt, Reports]] = {}
         self._lock = threading.Lock()
         self._draining = threading.Event()
+        self.capacity = Capacity.of(settings, runtimes)
         self._gate = Gate(self._draining)
         self._renewed_at = 0.0
         self._announced = False
         self._engines = {
-            base: EngineThread(TrainingEngine(runtime, max_jobs=settings.worker_slots, passes=passes), self.fail)
+            base: EngineThread(TrainingEngine(runtime, max_jobs=self.capacity.slots, passes=passes), self.fail)
             for base, runtime in runtimes.items()
         }
         self._identities = {
@@ -150,7 +152,7 @@ class Node:
         started = time.monotonic()
         if started - self._renewed_at >= settings.heartbeat_seconds:
             with self.registry.transaction() as session:
-                workers.seen(session, self.worker_id, list(self._engines), settings.worker_jobs, self._identities)
+                workers.seen(session, self.worker_id, list(self._engines), self.capacity.jobs, self._identities)
                 answers = jobs.heartbeat(session, attempts, settings.lease_seconds)
             self._renewed_at = started
         else:

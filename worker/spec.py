@@ -49,19 +49,21 @@ def training_spec(
 def sweep_specs(spec: JobSpec, osora: Mapping[str, Any], at_most: int) -> list[JobSpec]:
     """The members of a sweep around `spec`: every listed learning rate with every listed rate of s, or the grid's.
 
-    Those that a worker has no room for, from the end of the list, are left out.
+    Of our grid, those over `at_most` are left out, from its end; what is listed is the tenant's, and stays whole.
     """
     rates, sigma_rates = osora.get("learning_rate"), osora.get("sigma_rate")
     if isinstance(sigma_rates, list) and not isinstance(rates, list) and rates != "sweep":
         rates = [spec.learning_rate]
+    most = None
     if not isinstance(rates, list):
+        most = at_most
         rates = [float(f"{spec.learning_rate * factor:.3g}") for factor in GRID_RATES]
         if sigma_rates is None and spec.train == "both":
             sigma_rates = GRID_SIGMA_RATES
     if not isinstance(sigma_rates, Sequence):
         sigma_rates = [spec.sigma_rate]
     specs = [replace(spec, learning_rate=rate, sigma_rate=over) for over in sigma_rates for rate in rates]
-    return specs[:at_most]
+    return specs[:most]
 
 
 def wants_sweep(osora: Mapping[str, Any]) -> bool:

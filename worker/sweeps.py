@@ -60,7 +60,7 @@ def decide(
     engine: EngineThread,
     at_most: int,
 ) -> Decision:
-    """What the job trains: one spec, or up to `at_most` as a sweep.
+    """What the job trains: one spec, or several as a sweep, of our grid up to `at_most`.
 
     A tenant who asks for a sweep gets it. A rate that is left to us is swept where that is cheap, which the engine
     measures; else it is the default.
@@ -90,6 +90,8 @@ def _cost(job: TrainingJob, members: int, choice: int, engine: EngineThread) -> 
         return None, f"the default, as {choice} rows are too few to choose by"
 
     def measure(e: TrainingEngine) -> float | None:
+        if e.memory is not None and e.memory.needed([job] * members) > e.memory.limit:
+            raise OutOfSlots(f"memory is too small for {members} such jobs")
         return None if e.jobs else e.throughput.cost_of_sweep(e, job, members, choice)
 
     try:

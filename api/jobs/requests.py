@@ -265,7 +265,7 @@ class CreateJob(RequestModel):
                 next_action=f"use 1 to {settings.basis_rank}",
             )
         self._check_validated(knobs)
-        _check_sweep(knobs, settings.worker_jobs)
+        _check_sweep(knobs, settings.sweep_members)
         begun_with = knobs.get("from_adapter")
         if self.model.startswith("ft:"):
             if begun_with not in (None, self.model):
@@ -290,14 +290,14 @@ class CreateJob(RequestModel):
         )
 
 
-def _check_sweep(knobs: dict[str, Any], worker_jobs: int) -> None:
+def _check_sweep(knobs: dict[str, Any], at_most: int) -> None:
     """Raises `InvalidRequest` for more rates than a worker trains side by side."""
     listed = {name: value for name in ("learning_rate", "sigma_rate") if isinstance(value := knobs.get(name), list)}
     members = math.prod(map(len, listed.values()))
-    if members > worker_jobs:
+    if members > at_most:
         raise InvalidRequest(
             f"{' and '.join(f'osora.{name}' for name in listed)} make a sweep of {members} members, and a worker here "
-            f"trains at most {worker_jobs} side by side",
+            f"trains at most {at_most} side by side",
             param=f"osora.{next(iter(listed))}",
             code="invalid_value",
             next_action="list fewer values",

@@ -95,6 +95,7 @@ class SharedPasses(Passes):
     def __init__(self, runtime: Runtime, bank: Bank, token_budget: int | None, *, followers: Followers) -> None:
         super().__init__(runtime, bank, token_budget)
         self._followers = followers
+        followers.tell([{"do": "make_bank", "capacity": bank.capacity}] * len(followers))
 
     def backward(
         self, items: Sequence[Item], slots: Sequence[int], shares: Sequence[float], own: Mapping[int, int] = NOBODY
@@ -119,10 +120,14 @@ class SharedPasses(Passes):
         return _gather(self.bank, slots, sums)
 
 
-def follow(passes: Passes, messages: IO[str]) -> None:
+def follow(runtime: Runtime, messages: IO[str]) -> None:
     """A follower's life: do what the messages say until they end."""
+    passes = _own_passes(runtime, 0)
     for line in messages:
         message = json.loads(line)
+        if message["do"] == "make_bank":
+            passes = _own_passes(runtime, message["capacity"])
+            continue
         if message["do"] == "come_along":
             _idle_pass(passes)
             continue
@@ -135,6 +140,10 @@ def follow(passes: Passes, messages: IO[str]) -> None:
         items = [_from_json(row) for row in message["rows"]]
         sums = _part(passes, items, slots, message["shares"], dict(message["own"]), message["passes"])
         _gather(passes.bank, slots, sums)
+
+
+def _own_passes(runtime: Runtime, capacity: int) -> Passes:
+    return Passes(runtime, Bank(runtime.basis, capacity, device=runtime.device, trainable=True))
 
 
 def _part(

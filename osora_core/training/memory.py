@@ -2,10 +2,10 @@
 
 Rows go through the model in passes of bounded size, one after another, so that the largest pass decides: the values
 that it keeps for its backward pass, measured once on the base, and the logits of the tokens that count. Each job adds
-what the optimizer works on.
+what the optimizer works on. So a worker can tell from its memory how many jobs to take at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,16 +15,24 @@ from osora_core.bank import Bank
 from osora_core.errors import OsoraCoreError, UserError
 from osora_core.linear import use_slots
 from osora_core.operator import runs
-from osora_core.runtime import Runtime
+from osora_core.runtime import Runtime, threads
 from osora_core.training.job import TrainingJob
 
 SHARE = 0.8
 """Of the memory that is free when the engine begins: the rest is for fragments and for what is not foreseen."""
 # float32 values for every value of a job's row that a step of the optimizer holds at once.
 _OPTIMIZER_ROWS = 10
+# float32 values for every value of a slot, taken or free: vectors, two moments and scale, which lie there for good, and
+# gradients, in the layers' views and gathered.
+_LASTING_ROWS, _GRADIENT_ROWS = 4, 2
 # Values of the widest layer that its backward pass works on at once.
 _WORKING = 6
 _PROBE = (32, 96)
+MOST_JOBS = 64
+"""At once in a worker, unless an operator says otherwise: the most that `benchmarks.fusion` measures side by side."""
+# What "auto" batches of small datasets are, of rows that are as long as a question with its answer.
+_TYPICAL_ROWS, _TYPICAL_TOKENS = 4, 256
+_FEW_JOBS = 8
 
 
 class NotEnoughMemory(OsoraCoreError):
@@ -42,8 +50,10 @@ class TooLarge(UserError):
 class Memory:
     """Estimates for one runtime; `limit` bytes are there for all jobs together."""
 
-    def __init__(self, runtime: Runtime, bank: Bank, token_budget: int, limit: int | None = None) -> None:
-        self.limit = available_bytes(runtime.device) * SHARE if limit is None else limit
+    def __init__(self, runtime: Runtime, bank: Bank, token_budget: int, limit: float | None = None) -> None:
+        free = available_bytes(runtime.device) * SHARE - _GRADIENT_ROWS * bank.values.nbytes
+        self.limit = free if limit is None else limit
+        self._runtime = runtime
         self._budget = token_budget
         self._row_bytes = _OPTIMIZER_ROWS * 4 * runtime.basis.row_length
         short, long = (kept_bytes(runtime, bank, tokens) for tokens in _PROBE)
@@ -59,8 +69,30 @@ class Memory:
         batches = sum(job.spec.batch_size * max(map(len, job.train)) for job in jobs)
         tokens = max(longest, min(self._budget, batches))
         counted = sum(job.spec.batch_size * max(row.loss_tokens for row in job.train) for job in jobs)
+        return self._needed(tokens, counted, len(jobs))
+
+    def _needed(self, tokens: int, counted: int, jobs: int) -> int:
+        """Bytes of passes of up to so many tokens, of which so many count, and of so many jobs' optimizer steps."""
         passing = tokens * self._token_bytes + min(tokens, counted) * self._counted_bytes
-        return int(passing + len(jobs) * self._row_bytes)
+        return int(passing + jobs * self._row_bytes)
+
+    def jobs_at_once(self, slots: Callable[[int], int]) -> int:
+        """How many jobs to take at once: as many typical ones as fit `limit` beside a bank of `slots(jobs)` slots.
+
+        A typical job's step has four rows of 256 tokens (or as many as the base can read, if these are fewer), all of
+        which count. At least 1 and at most MOST_JOBS; on a CPU at most 8, or one a core where there are more: its
+        cores are busy with few jobs, and further ones would slow these down where they could wait for another worker.
+        """
+        runtime = self._runtime
+        step = _TYPICAL_ROWS * min(_TYPICAL_TOKENS, runtime.max_length)
+        most = MOST_JOBS if runtime.device.type == "cuda" else min(MOST_JOBS, max(_FEW_JOBS, threads()))
+
+        def fits(jobs: int) -> bool:
+            tokens = min(self._budget, jobs * step)
+            rows = (1 + slots(jobs)) * (_LASTING_ROWS + _GRADIENT_ROWS)
+            return self._needed(tokens, tokens, jobs) + 4 * rows * runtime.basis.row_length <= self.limit
+
+        return next((jobs for jobs in range(most, 1, -1) if fits(jobs)), 1)
 
     def admit(self, job: TrainingJob, others: Sequence[TrainingJob]) -> None:
         """Raises NotEnoughMemory if the job has to wait for others to end, TooLarge if that would not help."""

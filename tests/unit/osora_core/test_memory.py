@@ -9,7 +9,7 @@ from torch import Tensor
 from osora_core.data import Example
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
-from osora_core.training.memory import NotEnoughMemory, TooLarge
+from osora_core.training.memory import Memory, NotEnoughMemory, TooLarge
 from tests.unit.osora_core.conftest import Recorder
 
 SPEC = JobSpec(epochs=1, batch_size=4, rank=16)
@@ -80,3 +80,31 @@ def test_what_goes_through_the_model_at_once_is_bounded(runtime: Runtime) -> Non
     many = [job(str(i), 60) for i in range(100)]
     few, more, most = (engine.memory.needed(many[:count]) for count in (10, 20, 100))
     assert (most - more) == pytest.approx(8 * (more - few), rel=1e-6)
+
+
+def test_a_worker_takes_as_many_typical_jobs_as_fit_beside_the_bank(runtime: Runtime) -> None:
+    """Held against the estimate of real jobs and the tensors of a real engine, to the byte."""
+    probe = TrainingEngine(runtime).bank
+
+    def needed(count: int) -> int:
+        engine = TrainingEngine(runtime, max_jobs=2 * count, token_budget=512)
+        assert engine.memory is not None
+        optimizer = engine.optimizer
+        lasting = (engine.bank.values, optimizer.first, optimizer.second, optimizer.scale)
+        gradients = 2 * engine.bank.take_grads().nbytes  # in the layers' views, and gathered
+        jobs = [job(str(number), runtime.max_length) for number in range(count)]
+        return engine.memory.needed(jobs) + sum(tensor.nbytes for tensor in lasting) + gradients
+
+    for count in (2, 5):
+        enough = needed(count)
+        memories = [Memory(runtime, probe, 512, limit) for limit in (enough, enough - 1)]
+        assert [memory.jobs_at_once(lambda jobs: 2 * jobs) for memory in memories] == [count, count - 1]
+
+
+@pytest.mark.parametrize(("cores", "limit", "jobs"), [(2, 0, 1), (2, 1e12, 8), (12, 1e12, 12), (200, 1e12, 64)])
+def test_a_worker_takes_one_job_at_least_and_no_more_than_its_cores_are_good_for(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, cores: int, limit: float, jobs: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
+    memory = Memory(runtime, TrainingEngine(runtime).bank, 1024, limit)
+    assert memory.jobs_at_once(lambda jobs: 2 * jobs) == jobs

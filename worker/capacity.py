@@ -1,0 +1,47 @@
+"""How many jobs a worker takes at once, and the slots that its engines have for them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from osora_core.bank import Bank
+from osora_core.runtime import Runtime
+from osora_core.training.memory import SHARE, Memory, available_bytes
+from osora_core.training.passes import TOKEN_BUDGET
+from registry.settings import Settings
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """`jobs` at once, of all bases together; each base's engine has a bank of `slots`."""
+
+    jobs: int
+    slots: int
+
+    @classmethod
+    def of(cls, settings: Settings, runtimes: Mapping[str, Runtime]) -> "Capacity":
+        """What the operator says, or what fits the memory: see `Memory.jobs_at_once`.
+
+        Of several bases each gets an equal part of the memory, and the one that fits the fewest jobs decides.
+        """
+        further = settings.sweep_members
+        if settings.worker_jobs != "auto":
+            jobs = settings.worker_jobs
+        else:
+            jobs = min(_fitting(runtime, 1 / len(runtimes), further) for runtime in runtimes.values())
+        return cls(jobs, _slots(jobs, further))
+
+
+def _slots(jobs: int, further: int) -> int:
+    """As many again as jobs, for the further members of sweeps, and as one sweep may need: a job never waits for a
+    sweep to end, nor is there a sweep that has no room."""
+    return jobs + max(jobs, further)
+
+
+def _fitting(runtime: Runtime, part: float, further: int) -> int:
+    if not runtime.is_whole:
+        return further  # what one device keeps says nothing of what all of them need
+    # The probe runs the bare base, for which an empty bank is enough.
+    bank = Bank(runtime.basis, 0, device=runtime.device, trainable=True)
+    limit = part * SHARE * available_bytes(runtime.device)
+    memory = Memory(runtime, bank, TOKEN_BUDGET[runtime.device.type], limit)
+    return memory.jobs_at_once(lambda jobs: _slots(jobs, further))
