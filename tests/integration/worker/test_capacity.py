@@ -53,7 +53,7 @@ def test_a_sweep_that_an_idle_worker_has_no_room_for_fails_and_says_what_to_do(
     monkeypatch.setattr(memory, "limit", 1.5)
     monkeypatch.setattr(memory, "needed", len)
     too_large = ends(2)
-    for job, words in ((too_many, "a sweep of 3 needs as many slots, and 2 are free"), (too_large, "together with it")):
+    for job, words in ((too_many, "a sweep of 3 needs 3 slots, and 2 are free"), (too_large, "together with it")):
         assert job.status == "failed"
         assert job.error is not None
         assert (job.error["code"], job.error["param"]) == ("job_too_large", "osora.learning_rate")
