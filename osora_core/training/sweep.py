@@ -103,7 +103,8 @@ class Sweep:
     def join(self, engine: TrainingEngine) -> None:
         """Let every member that is in the running join at the next step, or none.
 
-        Raises OutOfSlots when the engine has not as many slots free, UserError as `TrainingEngine.add` does.
+        Raises OutOfSlots when the engine has not as many slots free; NotEnoughMemory, and UserError, as
+        `TrainingEngine.add` does.
         """
         if self.resume is not None and self.resume.identity != self.identity(engine.runtime.basis):
             raise UserError("the checkpoint belongs to another sweep, dataset or basis", param="checkpoint")
@@ -112,6 +113,8 @@ class Sweep:
         slots = len(self._runs) + (compared and self.job.start is not None)
         if engine.bank.free < slots:
             raise OutOfSlots(f"a sweep of {len(self._runs)} needs {slots} slots, and {engine.bank.free} are free")
+        if engine.memory is not None:
+            engine.memory.admit([run.job for run in self._runs], list(engine.jobs.values()))
         if compared:
             # Beside its members, of whom all may have ended when it compares what they leave.
             self.job.reference.hold(engine.bank, self.job.start)
