@@ -5,13 +5,15 @@ oneDNN, which PyTorch has on board for its compiler, does not, and a row's resul
 stand beside it (but for a row alone): fused jobs and mixed batches stay closer to what they are alone.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+# The layout of a packed weight is chosen for so many rows, and serves any number.
+_ROWS = 32
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -27,11 +29,33 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def frozen_linear(layer: nn.Module, x: Tensor) -> Tensor:
     """What a layer whose weights do not train makes of x [..., d_in]; gradients flow to x alone."""
-    if type(layer) is not nn.Linear or layer.weight.requires_grad or not _is_for_onednn(x.detach(), layer.weight):
+    if not is_plain(layer) or layer.weight.requires_grad or not _is_for_onednn(x.detach(), layer.weight):
         y: Tensor = layer(x)
         return y
     y = _Frozen.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
     return y
+
+
+class Packed:
+    """A copy of a weight [d_out, d_in] and its bias in the layout that computes a few rows fastest, for inference."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._weight, self._bias = weight.detach().contiguous(), bias
+        self._is_packed = _ONEDNN and weight.device.type == "cpu" and weight.dtype == torch.float32
+        if self._is_packed:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, _ROWS)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x W^T + b, [..., d_out] of x [..., d_in] in the weight's dtype. No gradients flow through it."""
+        if not self._is_packed:
+            return F.linear(x, self._weight, self._bias)
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return y
+
+
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a layer is a linear with a dense matrix: neither quantised nor spread over several devices."""
+    return type(layer) is nn.Linear and type(layer.weight) is nn.Parameter
 
 
 def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:

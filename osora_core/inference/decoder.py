@@ -1,78 +1,110 @@
-"""The tokens of many rows through a Llama-like decoder: transformers' own modules, wired for serving.
+"""The tokens of many rows through a Llama-like decoder: transformers' own weights, wired for serving on a CPU.
 
-Half of a decoding step's time on a CPU goes into what is around the products. Here the same weights, norms and rotary
-embedding run with fewer operations, and adapters with no more triplets than the batch has.
-Shapes: B rows, T tokens a row, H query heads, G key/value heads, D head size, d hidden size.
+More than half of a decoding step's time there goes into what is around the products, and into products of few rows.
+Here the same modules run with fewer operations, and adapters with no more triplets than the batch has.
+Shapes: B rows, T tokens a row, H query heads, G key/value heads, D head size, d hidden size, V vocabulary.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from osora_core.inference.cache import CacheView
-from osora_core.inference.lanes import Lanes
-from osora_core.linear import OsoraLinear
+from osora_core.inference.groups import Group
+from osora_core.inference.lanes import Lanes, Window
+from osora_core.products import Packed, frozen_linear, is_plain
 from osora_core.runtime import Runtime
-
-Linear = Callable[[OsoraLinear, Tensor], Tensor]
 
 # What these have in common is all that there is to them: norm, rotary attention (with a norm on q and k or a bias
 # where the module has one), norm, gated MLP.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+_SPARE = 2**30
+"""Bytes of weights up to which a base's are kept twice, the second time stacked and packed."""
 
 
 class Decoder:
-    """The decoder layers of a runtime's model, for the families of FAMILIES."""
+    """The decoder layers and the head of a runtime's model, for the families of FAMILIES."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, lanes: Lanes) -> None:
         model: Any = runtime.model.base_model
+        keeps = runtime.bytes <= _SPARE
         self._embed = model.embed_tokens
-        self._layers = list(model.layers)
-        self._norm = model.norm
+        self._layers = [_Layer(module, keeps=keeps) for module in model.layers]
+        self._norm = _Norm(model.norm)
         self._rotary = model.rotary_emb
+        self._lanes = lanes
+        self._head: nn.Module = runtime.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._packed = Packed(self._head.weight, self._head.bias) if keeps and is_plain(self._head) else None
 
     @staticmethod
     def supports(runtime: Runtime) -> bool:
         """Whether this is a family that is known, on a device where it pays."""
         return runtime.device.type == "cpu" and runtime.model.config.model_type in FAMILIES
 
-    def hidden_states(self, tokens: Tensor, cache: CacheView, lanes: Lanes) -> Tensor:
+    def hidden_states(self, tokens: Tensor, cache: CacheView) -> Tensor:
         """Last hidden states [B, T, d] of tokens [B, T] at the cache's rows and positions."""
         x = self._embed(tokens)
-        start = cache.start
-        rank = lanes.rank(start, tokens.shape[0])
+        window = self._lanes.window(cache.start, tokens.shape[0])
         cos, sin = (part.unsqueeze(2) for part in self._rotary(x, position_ids=cache.positions))
-
-        def linear(layer: OsoraLinear, x: Tensor) -> Tensor:
-            return lanes.linear(layer, x, start, rank)
-
         for index, layer in enumerate(self._layers):
-            x = x + self._attention(index, layer.self_attn, layer.input_layernorm(x), cos, sin, cache, linear)
-            mlp, h = layer.mlp, layer.post_attention_layernorm(x)
-            x = x + linear(mlp.down_proj, mlp.act_fn(linear(mlp.gate_proj, h)) * linear(mlp.up_proj, h))
-        hidden: Tensor = self._norm(x)
-        return hidden
+            x = layer(index, x, cos, sin, cache, window)
+        return self._norm(x)
 
-    def _attention(
-        self, index: int, module: Any, h: Tensor, cos: Tensor, sin: Tensor, cache: CacheView, linear: Linear
-    ) -> Tensor:
-        rows, steps, size = *h.shape[:2], module.head_dim
-        query, key, value = (
-            linear(layer, h).view(rows, steps, -1, size) for layer in (module.q_proj, module.k_proj, module.v_proj)
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of hidden states [..., d]."""
+        return frozen_linear(self._head, hidden) if self._packed is None else self._packed(hidden)
+
+
+class _Layer:
+    """One decoder layer. What it needs of transformers' modules is looked up once: a module's attributes are slow."""
+
+    def __init__(self, module: Any, *, keeps: bool) -> None:
+        attention, mlp = module.self_attn, module.mlp
+        self._qkv = Group([attention.q_proj, attention.k_proj, attention.v_proj], keeps=keeps)
+        self._o = Group([attention.o_proj], keeps=keeps)
+        self._gate_up = Group([mlp.gate_proj, mlp.up_proj], keeps=keeps)
+        self._down = Group([mlp.down_proj], keeps=keeps)
+        self._before_attention, self._before_mlp = _Norm(module.input_layernorm), _Norm(module.post_attention_layernorm)
+        self._q_norm, self._k_norm = (
+            _Norm(getattr(attention, name)) if hasattr(attention, name) else None for name in ("q_norm", "k_norm")
         )
-        if hasattr(module, "q_norm"):
-            query, key = module.q_norm(query), module.k_norm(key)
+        self._size, self._scaling = attention.head_dim, attention.scaling
+        self._activation = mlp.act_fn
+
+    def __call__(self, index: int, x: Tensor, cos: Tensor, sin: Tensor, cache: CacheView, window: Window) -> Tensor:
+        query, key, value = self._heads(self._before_attention(x), window)
         heads = query.shape[2]
         turned = _rotate(torch.cat((query, key), dim=2), cos, sin)
         query, key = turned[:, :, :heads], turned[:, :, heads:]
-        if steps == 1:
-            out = cache.attend_one(index, query[:, 0], key[:, 0], value[:, 0], module.scaling)
+        if x.shape[1] == 1:
+            out = cache.attend_one(index, query[:, 0], key[:, 0], value[:, 0], self._scaling)
         else:
             query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-            out = cache.attend(index, query, key, value, module.scaling)
-        return linear(module.o_proj, out.reshape(rows, steps, -1))
+            out = cache.attend(index, query, key, value, self._scaling)
+        (out,) = self._o(out.reshape(*x.shape[:2], -1), window)
+        x = x + out
+        gate, up = self._gate_up(self._before_mlp(x), window)
+        (out,) = self._down(self._activation(gate) * up, window)
+        return x + out
+
+    def _heads(self, h: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, T, H, D], keys and values [B, T, G, D]."""
+        query, key, value = (y.view(*h.shape[:2], -1, self._size) for y in self._qkv(h, window))
+        if self._q_norm is not None and self._k_norm is not None:
+            query, key = self._q_norm(query), self._k_norm(key)
+        return query, key, value
+
+
+class _Norm:
+    """A root mean square norm with the module's weights."""
+
+    def __init__(self, module: Any) -> None:
+        self._weight, self._epsilon = module.weight, module.variance_epsilon
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self._weight.shape, self._weight, self._epsilon)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Padded:
         self._pool = pool
         self._bank = bank
         self._lanes = Lanes(runtime.basis, pool.rows, runtime.device)
-        self._decoder = Decoder(runtime) if Decoder.supports(runtime) else None
+        self._decoder = Decoder(runtime, self._lanes) if Decoder.supports(runtime) else None
 
     def warm_up(self) -> None:
         """Nothing: there is nothing to compile."""
@@ -94,7 +94,7 @@ class Padded:
         trash = self._pool.length
         places = [[trash if position < 0 else position] for position in positions]
         hidden = self._forward(0, [[token] for token in tokens], places)
-        return self._runtime.logits(hidden[:, 0])
+        return (self._decoder or self._runtime).logits(hidden[:, 0])
 
     def _forward(self, start: int, ids: list[list[int]], positions: list[list[int]]) -> Tensor:
         """Hidden states [B, T, d] of the tokens `ids` at `positions`, rows starting at pool row `start`."""
@@ -103,8 +103,8 @@ class Padded:
         read = 1 + max(p for row in positions for p in row if p < self._pool.length)
         cache = CacheView.of(self._pool, start, where, read)
         if self._decoder is not None:
-            return self._decoder.hidden_states(tokens, cache, self._lanes)
-        if self._lanes.rank(start, len(ids)) == 0:
+            return self._decoder.hidden_states(tokens, cache)
+        if self._lanes.window(start, len(ids)).rank == 0:
             return self._runtime.hidden_states(tokens, position_ids=where, cache=cache)
         with use_slots(self._lanes.bank, torch.arange(start + 1, start + 1 + len(ids), device=device)):
             return self._runtime.hidden_states(tokens, position_ids=where, cache=cache)

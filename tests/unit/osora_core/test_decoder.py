@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -16,8 +17,9 @@ from transformers import (
 
 from osora_core.bank import Bank
 from osora_core.basis import BasisCache
-from osora_core.inference import InferenceEngine, Request, SamplingParams
+from osora_core.inference import InferenceEngine, Request, SamplingParams, decoder, groups
 from osora_core.inference.decoder import FAMILIES, Decoder
+from osora_core.inference.groups import Group
 from osora_core.inference.lanes import Lanes
 from osora_core.linear import OsoraLinear
 from osora_core.operator import osora_update_reference
@@ -77,28 +79,51 @@ def test_a_window_that_slides_bounds_the_length(tmp_path: Path) -> None:
     assert InferenceEngine(runtime, rows=1).max_length == 16
 
 
+class OwnLinear(nn.Linear):
+    """What a quantised layer is to a group: something that computes by itself."""
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("tokens", [1, 3])
 @pytest.mark.parametrize("ranks", [(16, 3, 0), (5, 5, 2), (0, 0, 1)])
-def test_lanes_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int, ...]) -> None:
+def test_groups_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int, ...], tokens: int, keeps: bool) -> None:
     """Rows of several ranks in one batch, after a move, against the reference in float64."""
     bank = Bank(runtime.basis, 3, device=runtime.device)
-    lanes = Lanes(runtime.basis, 4, runtime.device)
+    lanes = Lanes(runtime.basis, 5, runtime.device)
     for row, rank in enumerate(ranks):
         values = adapter(runtime, f"{row}", row).values.clone()
         for span in runtime.basis.spans:
             values[span.sigma][rank:] = 0
             values[span.delta] *= rank > 0
         bank.write(row + 1, values, rank)
-    # The last one takes a detour over another row.
+    # The rows stand behind another one, and the last takes a detour.
     for row, rank in enumerate(ranks[:2]):
-        lanes.fill(row, bank, row + 1, rank)
-    lanes.fill(3, bank, 3, ranks[2])
-    lanes.move(3, 2)
+        lanes.fill(1 + row, bank, row + 1, rank)
+    lanes.fill(4, bank, 3, ranks[2])
+    lanes.move(4, 3)
+    window = lanes.window(1, 3)
+    assert window.rank == max(ranks)
     slots = torch.tensor([1, 2, 3])
-    layers = [module for module in runtime.model.modules() if isinstance(module, OsoraLinear)]
-    for layer in layers:
-        x = torch.randn(3, layer.Vt.shape[1])
-        sigma, delta = bank.layers[layer.index]
-        args = (t.double() for t in (layer.U, layer.S, layer.Vt, sigma, delta))
-        expected = layer.base(x).double() + osora_update_reference(x.double(), *args, slots, bank.ranks)
-        actual = lanes.linear(layer, x.unsqueeze(1), 0, lanes.rank(0, 3)).squeeze(1)
-        torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=1e-4)
+    layers = [module for module in runtime.model.modules() if isinstance(module, OsoraLinear)][:7]
+    own = OsoraLinear(
+        OwnLinear(*reversed(layers[3].base.weight.shape)), runtime.basis.factors[runtime.basis.spans[3].name], 3
+    )
+    for group in (layers[:3], [layers[3]], [own], layers[4:6], [layers[6]]):
+        x = torch.randn(3, tokens, group[0].Vt.shape[1])
+        with torch.inference_mode():
+            actual = Group(group, keeps=keeps)(x, window)
+        for layer, y in zip(group, actual, strict=True):
+            sigma, delta = bank.layers[layer.index]
+            args = (t.double() for t in (layer.U, layer.S, layer.Vt, sigma, delta))
+            expected = layer.base(x).double() + osora_update_reference(x.double(), *args, slots, bank.ranks)
+            torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_large_base_is_not_kept_twice(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = Request("a", (5, 9, 11), SamplingParams(max_tokens=6, logprobs=True), adapter(runtime, "a", 1))
+    packed = run(InferenceEngine(runtime, rows=2), [request])["a"].scores
+    monkeypatch.setattr(decoder, "_SPARE", 0)
+    monkeypatch.setattr(decoder, "Packed", None)
+    monkeypatch.setattr(groups, "Packed", None)
+    plain = run(InferenceEngine(runtime, rows=2), [request])["a"].scores
+    assert [score.token for score in plain] == [score.token for score in packed]

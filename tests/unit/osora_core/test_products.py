@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from osora_core import products
-from osora_core.products import frozen_linear, linear
+from osora_core.products import Packed, frozen_linear, linear
 
 SIZES = st.integers(1, 70)
 
@@ -30,6 +30,17 @@ def test_products_agree_with_float64(
     torch.testing.assert_close(
         linear(x[0].T.float().contiguous().T, single).double(), x[0] @ weight.T, rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("rows", [1, 2, 50])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_packed_weight_multiplies_as_it_did(rows: int, has_bias: bool) -> None:
+    weight, bias, x = random(40, 24), random(40), random(2, rows, 24)
+    product = Packed(weight.float(), bias.float() if has_bias else None)
+    expected = x @ weight.T + (bias if has_bias else 0)
+    torch.testing.assert_close(product(x.float()).double(), expected, rtol=1e-4, atol=1e-4)
+    half = Packed(weight.bfloat16())(x.bfloat16())
+    torch.testing.assert_close(half.double(), x @ weight.T, rtol=0.05, atol=0.2)
 
 
 @pytest.mark.skipif(not products._ONEDNN, reason="PyTorch has no oneDNN here")
