@@ -26,7 +26,7 @@ from osora_core.training import (
     TrainingEngine,
     TrainingJob,
 )
-from osora_core.training.memory import NotEnoughMemory, TooLarge
+from osora_core.training.memory import NotEnoughMemory
 from registry import jobs
 from registry.context import Registry
 from registry.errors import NotFound
@@ -165,22 +165,13 @@ class _Runner:
 
     def _join(self, work: TrainingJob | Sweep) -> None:
         """A job has a slot for certain; a sweep, or one that needs two, waits until there are enough. So does any that
-        does not fit the memory beside the others. Raises TooLarge for one that waits for nobody."""
+        does not fit the memory beside the others."""
 
         def join(engine: TrainingEngine) -> None:
-            try:
-                if isinstance(work, TrainingJob):
-                    engine.add(work)
-                else:
-                    work.join(engine)
-            except (OutOfSlots, NotEnoughMemory) as error:
-                if engine.jobs:
-                    raise
-                raise TooLarge(
-                    f"this worker has no room for it though it has no other job: {error.message}",
-                    param="osora.learning_rate" if self.sweep else None,
-                    next_action="list fewer values, or have a worker started with more memory or OSORA_WORKER_JOBS",
-                ) from error
+            if isinstance(work, TrainingJob):
+                engine.add(work)
+            else:
+                work.join(engine)
 
         self.job, self.sweep = (work, None) if isinstance(work, TrainingJob) else (work.job, work)
         waits = False

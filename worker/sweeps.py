@@ -90,8 +90,6 @@ def _cost(job: TrainingJob, members: int, choice: int, engine: EngineThread) -> 
         return None, f"the default, as {choice} rows are too few to choose by"
 
     def measure(e: TrainingEngine) -> float | None:
-        if e.memory is not None and e.memory.needed([job] * members) > e.memory.limit:
-            raise OutOfSlots(f"memory is too small for {members} such jobs")
         return None if e.jobs else e.throughput.cost_of_sweep(e, job, members, choice)
 
     try:

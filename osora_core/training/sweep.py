@@ -23,6 +23,7 @@ from osora_core.training.curve import Evaluation
 from osora_core.training.engine import NonFiniteLoss, TrainingEngine
 from osora_core.training.job import Observer, Outcome, Progress, Samples, TrainingJob
 from osora_core.training.losses import mean_losses
+from osora_core.training.memory import TooLarge
 from osora_core.training.spec import JobSpec
 from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv
 from osora_core.training.throughput import halvings
@@ -111,6 +112,12 @@ class Sweep:
         self._runs = [_Run(self, index) for index, member in enumerate(self.members) if member.fate is None]
         compared = self.job.spec.method == "dpo"
         slots = len(self._runs) + (compared and self.job.start is not None)
+        if engine.bank.capacity < slots:
+            raise TooLarge(
+                f"a sweep of {len(self._runs)} needs {slots} slots, and there are {engine.bank.capacity} here",
+                param="osora.learning_rate",
+                next_action="list fewer rates, or one",
+            )
         if engine.bank.free < slots:
             raise OutOfSlots(f"a sweep of {len(self._runs)} needs {slots} slots, and {engine.bank.free} are free")
         if engine.memory is not None:

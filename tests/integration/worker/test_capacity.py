@@ -53,10 +53,13 @@ def test_a_sweep_that_an_idle_worker_has_no_room_for_fails_and_says_what_to_do(
     monkeypatch.setattr(memory, "limit", 1.5)
     monkeypatch.setattr(memory, "needed", len)
     too_large = ends(2)
-    for job, words in ((too_many, "a sweep of 3 needs 3 slots, and 2 are free"), (too_large, "together with it")):
+    for job, words in (
+        (too_many, "of 3 needs 3 slots, and there are 2 here"),
+        (too_large, "of 2 needs"),
+    ):
         assert job.status == "failed"
         assert job.error is not None
         assert (job.error["code"], job.error["param"]) == ("job_too_large", "osora.learning_rate")
         assert (job.error["fault"], job.attempt) == ("user", 1)
         assert words in job.error["message"]
-        assert "list fewer values" in job.error["next_action"]
+        assert "list fewer rates" in job.error["next_action"]

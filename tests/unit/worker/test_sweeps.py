@@ -68,15 +68,14 @@ def pairs(count: int) -> list[Preference]:
 class FakeEngine:
     """A worker's engine whose sweeps cost so much, and that has so many jobs."""
 
-    def __init__(self, cost: float = 1.2, jobs: int = 0, full: bool = False, small: bool = False) -> None:
+    def __init__(self, cost: float = 1.2, jobs: int = 0, full: bool = False) -> None:
         def cost_of_sweep(*_: Any) -> float:
             if full:
                 raise OutOfSlots("full")
             return cost
 
         throughput = SimpleNamespace(cost_of_sweep=cost_of_sweep)
-        memory = SimpleNamespace(needed=len, limit=2 if small else 100)
-        self.engine = SimpleNamespace(throughput=throughput, memory=memory, jobs=dict.fromkeys(range(jobs)))
+        self.engine = SimpleNamespace(throughput=throughput, jobs=dict.fromkeys(range(jobs)))
 
     def call(self, function: Callable[[Any], Any]) -> Any:
         return function(self.engine)
@@ -116,7 +115,6 @@ def test_auto_sweeps_where_that_is_cheap_and_says_by_how_much() -> None:
         (FakeEngine(), {"valid": 19}, "19 rows are too few to choose by"),
         (FakeEngine(jobs=1), {}, "the worker trains other jobs already"),
         (FakeEngine(full=True), {}, "the worker has no room for a sweep of 6"),
-        (FakeEngine(small=True), {}, "the worker has no room for a sweep of 6"),
         (FakeEngine(), {"at_most": 1}, "this worker trains one job at a time"),
     ],
 )
