@@ -1,11 +1,12 @@
 """A learning-rate sweep against a single run of the same job, in one engine, and whether it finds the best rate.
 
-    python -m benchmarks.sweep [--json PATH]
-    python -m benchmarks.sweep --device cuda [--layers 8] [--json PATH]
+    python -m benchmarks.sweep [--method dpo] [--json PATH]
+    python -m benchmarks.sweep --device cuda [--layers 8] [--method dpo] [--json PATH]
 
 On a CPU the base is osora-tiny and the rows are support tickets; on a GPU a random base with Llama-8B's shapes, which a
-single job of one random row of 256 tokens a step leaves idle. Ratios are medians over repeats that measure both sides.
-Then every member trains alone to its end: the regret is what the loss of the chosen one is above the lowest, in nats.
+single job of one random row of 256 tokens a step leaves idle. For dpo each row is preferred to the next one.
+Ratios are medians over repeats that measure both sides. Then every member trains alone to its end: the regret is what
+the loss of the chosen one is above the lowest, in nats.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from statistics import median
 from benchmarks.learners import Ending
 from benchmarks.report import Report, parser
 from benchmarks.serving_workload import load_runtime, random_runtime
-from osora_core.data import Example, Renderer
+from osora_core.data import Example, Preference, Renderer, Row, read_examples, read_preferences
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepOutcome, TrainingEngine, TrainingJob
 from osora_core.training.losses import mean_losses
@@ -47,13 +48,17 @@ class Benchmark:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         if options.device == "cuda" and options.base is None:
             self.runtime: Runtime = random_runtime(options.layers, options.rank)
-            self.train, self.choice = (random_rows(count, seed) for seed, count in enumerate((options.rows, 64)))
+            self.train, self.choice = (
+                random_rows(count, seed, options.method) for seed, count in enumerate((options.rows, 64))
+            )
         else:
             self.runtime = load_runtime(options.base or "osora-tiny", options.device, folder, None)
-            self.train, self.choice = (tickets(self.runtime, name) for name in ("train", "valid"))
+            self.train, self.choice = (tickets(self.runtime, name, options.method) for name in ("train", "valid"))
             self.train, self.choice = self.train[: options.rows], self.choice[: max(4, options.rows // 4)]
         rank = min(options.rank, self.runtime.basis.rank)
-        spec = JobSpec(epochs=options.epochs, batch_size=options.batch_size, rank=rank, evaluate="never")
+        spec = JobSpec(
+            epochs=options.epochs, batch_size=options.batch_size, rank=rank, evaluate="never", method=options.method
+        )
         self.specs = sweep_specs(spec, {"learning_rate": "sweep"}, at_most=8)
         self.engine = TrainingEngine(self.runtime, max_jobs=len(self.specs), token_budget=TOKEN_BUDGET[options.device])
         self.options = options
@@ -126,22 +131,35 @@ class Benchmark:
         )  # fmt: skip
 
 
-def tickets(runtime: Runtime, name: str) -> list[Example]:
-    renderer = Renderer(runtime.tokenizer, runtime.max_length)
+def tickets(runtime: Runtime, name: str, method: str) -> Sequence[Row]:
     lines = (TICKETS / f"{name}.jsonl").read_text().splitlines()
-    return [renderer.render(json.loads(line), number) for number, line in enumerate(lines, start=1)]
+    renderer = Renderer(runtime.tokenizer, runtime.max_length)
+    if method == "supervised":
+        return read_examples(lines, renderer)
+    talks = [json.loads(line)["messages"] for line in lines]
+    pairs = (
+        {"input": {"messages": asked}, "preferred_output": [answer], "non_preferred_output": [following[-1]]}
+        for (*asked, answer), following in zip(talks, talks[1:] + talks[:1], strict=True)
+    )
+    return read_preferences(map(json.dumps, pairs), renderer)
 
 
-def random_rows(count: int, seed: int) -> Sequence[Example]:
+def random_rows(count: int, seed: int, method: str) -> Sequence[Row]:
     """Rows that a GPU takes as long for as for any of their length."""
     random = Random(seed)
     mask = (False,) * (RANDOM_TOKENS // 2) + (True,) * (RANDOM_TOKENS // 2)
-    return [Example(tuple(random.randrange(256) for _ in range(RANDOM_TOKENS)), mask, line) for line in range(count)]
+    rows = [Example(tuple(random.randrange(256) for _ in range(RANDOM_TOKENS)), mask, line) for line in range(count)]
+    if method == "supervised":
+        return rows
+    return [Preference(row, following, row.line) for row, following in zip(rows, rows[1:] + rows[:1], strict=True)]
 
 
 def main() -> None:
     """The command."""
     arguments = parser(__doc__)
+    arguments.add_argument(
+        "--method", choices=("supervised", "dpo"), default="supervised", help="(default: %(default)s)"
+    )
     arguments.add_argument("--base", help="instead of osora-tiny, or on a GPU of the random base")
     arguments.add_argument("--layers", type=int, default=32, help="of the random base (default: %(default)s)")
     arguments.add_argument("--rank", type=int, default=128, help="of adapters and basis (default: %(default)s)")

@@ -91,14 +91,15 @@ def test_training_makes_its_random_basis_without_a_decomposition(monkeypatch: py
     assert sum(isinstance(module, OsoraTunerLinear) for module in model.modules()) == 14
 
 
-def test_sweep(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["supervised", "dpo"])
+def test_sweep(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(
         sweep, "load_runtime", lambda *_: Runtime.load("b", BasisCache(tmp_path), path=str(base), rank=8)
     )
-    monkeypatch.setattr(sweep, "tickets", lambda *_: sweep.random_rows(8, 0))
+    monkeypatch.setattr(sweep, "tickets", lambda *_: sweep.random_rows(8, 0, method))
     monkeypatch.setattr(sweep, "RANDOM_TOKENS", 8)
     base = make_base(tmp_path / "base")
-    written = run(sweep, "--rows", 8, "--repeats", 1, "--epochs", 4, "--batch-size", 4)
+    written = run(sweep, "--method", method, "--rows", 8, "--repeats", 1, "--epochs", 4, "--batch-size", 4)
     rows = {(row["case"], row["learning_rate"], row["sigma_rate"]): row for row in written["rows"]}
     alone = {key[1:]: row["loss"] for key, row in rows.items() if key[0] == "alone"}
     assert len(alone) == 6

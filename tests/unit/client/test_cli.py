@@ -80,9 +80,11 @@ def test_train_uploads_queues_and_watches(service: FakeService, trained: Path) -
 
 
 def test_train_on_preferences(service: FakeService, trained: Path) -> None:
-    assert osora("train", str(trained), "--method", "dpo", "--beta", "0.2").exit_code == 0
+    options = ["--method", "dpo", "--beta", "0.2", "--learning-rate", "sweep"]
+    assert osora("train", str(trained), *options).exit_code == 0
     body = next(request.json for request in service.requests if request.path == "/jobs")
     assert body["method"] == {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}}
+    assert body["osora"] == {"learning_rate": "sweep"}
     refused = osora("train", str(trained), "--beta", "0.2")
     assert refused.exit_code == 2
     assert "it is for --method dpo" in refused.output

@@ -115,14 +115,16 @@ def test_members_learn_what_each_learns_alone(
             assert outcome(recorder).trained_tokens == 3 * sum(map(len, pairs[:8]))  # both answers of each pair
 
 
+@pytest.mark.parametrize("options", [{"token_budget": 1}, {"apart": True}])
 def test_where_row_shapes_allow_members_equal_their_jobs_alone_bit_for_bit(
-    runtime: Runtime, pairs: list[Preference], begun: Adapter | None
+    runtime: Runtime, pairs: list[Preference], begun: Adapter | None, options: dict[str, Any]
 ) -> None:
-    """With a token budget of one row, every row goes through the model by itself, whoever shares the step."""
+    """With a token budget of one row, every row goes through the model by itself, whoever shares the step; and no job
+    shares a pass with another that is to be apart."""
     recorder = SweepRecorder()
-    run(TrainingEngine(runtime, max_jobs=4, token_budget=1), sweep(pairs, recorder, begun))
+    run(TrainingEngine(runtime, max_jobs=4, **options), sweep(pairs, recorder, begun))
     chosen = outcome(recorder).spec
-    solo = alone(TrainingEngine(runtime, max_jobs=4, token_budget=1), chosen, pairs, begun)
+    solo = alone(TrainingEngine(runtime, max_jobs=4, **options), chosen, pairs, begun)
     assert outcome(recorder).curve == solo.outcome.curve
     assert outcome(recorder).adapter.files() == solo.outcome.adapter.files()
 
