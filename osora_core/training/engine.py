@@ -97,7 +97,7 @@ class TrainingEngine:
         if compared and job.start is not None and not job.reference.slot and self.bank.free < 2:
             raise OutOfSlots("preferences that begin with an adapter take two slots of the bank, and one is free")
         if self.memory is not None:
-            self.memory.admit(job, list(self.jobs.values()))
+            self.memory.admit([job], list(self.jobs.values()))
         job.slot = self.bank.acquire()
         self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
         if compared:

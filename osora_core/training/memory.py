@@ -94,17 +94,24 @@ class Memory:
 
         return next((jobs for jobs in range(most, 1, -1) if fits(jobs)), 1)
 
-    def admit(self, job: TrainingJob, others: Sequence[TrainingJob]) -> None:
-        """Raises NotEnoughMemory if the job has to wait for others to end, TooLarge if that would not help."""
-        alone = self.needed([job])
-        if alone > self.limit:
+    def admit(self, joining: Sequence[TrainingJob], others: Sequence[TrainingJob]) -> None:
+        """For a job, or all members of a sweep: raises NotEnoughMemory if it has to wait for others to end, TooLarge if
+        that would not help."""
+        first, alone = joining[0], self.needed(joining)
+        if self.needed([first]) > self.limit:
             raise TooLarge(
                 f"the job needs {_gib(alone)} of memory and {_gib(self.limit)} are there: "
-                f"its longest row has {_longest(job)} tokens",
+                f"its longest row has {_longest(first)} tokens",
                 param="training_file",
                 next_action="shorten the longest rows, or set osora.max_length",
             )
-        together = self.needed([*others, job])
+        if alone > self.limit:
+            raise TooLarge(
+                f"a sweep of {len(joining)} needs {_gib(alone)} of memory and {_gib(self.limit)} are there",
+                param="osora.learning_rate",
+                next_action="list fewer rates, or one",
+            )
+        together = self.needed([*others, *joining])
         if together > self.limit:
             raise NotEnoughMemory(f"together with it the jobs need {_gib(together)}, and {_gib(self.limit)} are there")
 

@@ -26,8 +26,10 @@ def contribute(
         try:
             return list(zip(jobs, contributions(stepping, passes), strict=True)), {}
         except Exception:
-            if passes.runtime.device.type == "cuda":
-                torch.cuda.empty_cache()
+            if not passes.recovers:
+                raise
+        if passes.runtime.device.type == "cuda":
+            torch.cuda.empty_cache()
     parts: list[Part] = []
     errors: dict[str, Exception] = {}
     for one in stepping:

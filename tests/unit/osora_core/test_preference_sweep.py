@@ -245,3 +245,16 @@ def test_rows_of_the_other_kind_are_refused_by_their_line(pairs: list[Preference
         TrainingJob("job", SPEC, pairs, Recorder(), examples[:1])
     with pytest.raises(UserError, match="supervised learns from rows of the type Example, and line 3"):
         TrainingJob("job", replace(SPEC, method="supervised"), [*examples, pairs[2]], Recorder())
+
+
+def test_where_others_take_part_in_a_pass_one_that_failed_is_not_made_again(
+    runtime: Runtime, pairs: list[Preference], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows how far they have come: the engine fails as a whole."""
+    monkeypatch.setattr(Passes, "recovers", False)
+    engine = TrainingEngine(runtime, max_jobs=4)
+    bad = Example((1, 10**6, 2), (True,) * 3, 1)
+    engine.add(TrainingJob("broken", SPEC, [Preference(bad, bad, 1)], Recorder()))
+    engine.add(TrainingJob("sound", SPEC, pairs, Recorder()))
+    with pytest.raises(IndexError):
+        engine.step()

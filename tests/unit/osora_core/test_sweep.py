@@ -25,6 +25,7 @@ from osora_core.training import (
     TrainingJob,
 )
 from osora_core.training.engine import NonFiniteLoss
+from osora_core.training.memory import NotEnoughMemory, TooLarge
 from osora_core.training.sweep import MAX_CHOICE_ROWS, choice_of, hold_back
 from osora_core.training.throughput import halvings
 from tests.unit.osora_core.conftest import Recorder, train
@@ -327,6 +328,26 @@ def test_a_sweep_joins_with_all_its_members_or_with_none(engine: TrainingEngine,
         sweep(examples, specs(0.03, 0.01, rank=17), SweepRecorder()).join(engine)
     assert list(engine.jobs) == ["neighbour"]
     engine.discard("neighbour")
+
+
+def test_a_sweep_waits_for_others_memory_and_never_for_its_own(
+    runtime: Runtime, examples: list[Example], engine: TrainingEngine
+) -> None:
+    """Its members stay together: what does not fit the device as a whole is refused, though one of them would fit."""
+    recorder = SweepRecorder()
+    waiting = sweep(examples, specs(0.03, 0.01, 0.1), recorder)
+    assert engine.memory is not None
+    engine.memory.limit = engine.memory.needed([waiting.job] * 3)
+    engine.add(TrainingJob("neighbour", SPEC, examples[:18], Recorder()))
+    with pytest.raises(NotEnoughMemory):
+        waiting.join(engine)
+    assert list(engine.jobs) == ["neighbour"]
+    with pytest.raises(TooLarge, match="a sweep of 4 needs") as refused:
+        sweep(examples, specs(0.03, 0.01, 0.1, 0.2), SweepRecorder()).join(engine)
+    assert refused.value.param == "osora.learning_rate"
+    engine.discard("neighbour")
+    run(engine, waiting)
+    assert outcome(recorder).step == 12
 
 
 def test_equal_members_go_in_the_order_in_which_they_were_listed(
