@@ -125,7 +125,7 @@ def train(runtime: Runtime, numbers: Sequence[int], case: Case, steps: int) -> R
     jobs = [make_job(runtime, number, case, steps, ending) for number, ending in zip(numbers, endings, strict=True)]
     _reset_peak(runtime.device)
     expected = None
-    if runtime.device.type == "cuda" and engine.memory is not None:
+    if runtime.device.type == "cuda":
         expected = torch.cuda.memory_allocated() + engine.memory.needed(jobs)
     begun = time.perf_counter()
     for job in jobs:

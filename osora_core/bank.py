@@ -39,10 +39,10 @@ class Bank:
         return grads
 
     def put_grads(self, grads: Tensor) -> None:
-        """Gradients [n, P] for the next `take_grads`, in place of those that backward passes left."""
+        """Gradients [n, P] for the next `take_grads`, in place of those that backward passes left; more may follow."""
         columns = torch.split(grads, [view.shape[1] for view in self._views], dim=1)
         for view, part in zip(self._views, columns, strict=True):
-            view.grad = part
+            view.grad = part.contiguous()  # as those are to which a backward pass adds
 
     @property
     def capacity(self) -> int:

@@ -4,18 +4,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from celery import signals
 from transformers.utils import logging as transformers_logging
 
-from osora_core.bank import Bank
 from osora_core.basis import BasisCache
 from osora_core.runtime import Runtime, set_threads
 from osora_core.training.distributed import SharedPasses
-from osora_core.training.passes import Passes
+from osora_core.training.passes import MakePasses, Passes
 from registry.context import Registry
 from registry.outbox import train_queue
 from registry.publisher import Publisher
@@ -38,7 +36,7 @@ def main() -> None:
     with Registry.open(settings) as registry:
         cache = BasisCache(settings.data_dir / "cache", StoredBases(registry.store))
         others: FollowerProcesses | None = None
-        passes: Callable[[Runtime, Bank, int | None], Passes] = Passes
+        passes: MakePasses = Passes
         if settings.worker_devices > 1:
             runtime, others = spread(settings, cache)
             runtimes = {runtime.name: runtime}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from osora_core.bank import Bank
 from osora_core.runtime import Runtime
-from osora_core.training.memory import SHARE, Memory, available_bytes
-from osora_core.training.passes import TOKEN_BUDGET
+from osora_core.training.memory import Memory, free_bytes
+from osora_core.training.passes import MakePasses
 from registry.settings import Settings
 
 
@@ -18,7 +18,7 @@ class Capacity:
     slots: int
 
     @classmethod
-    def of(cls, settings: Settings, runtimes: Mapping[str, Runtime]) -> "Capacity":
+    def of(cls, settings: Settings, runtimes: Mapping[str, Runtime], passes: MakePasses) -> "Capacity":
         """What the operator says, or what fits the memory: see `Memory.jobs_at_once`.
 
         Of several bases each gets an equal part of the memory, and the one that fits the fewest jobs decides.
@@ -27,7 +27,7 @@ class Capacity:
         if settings.worker_jobs != "auto":
             jobs = settings.worker_jobs
         else:
-            jobs = min(_fitting(runtime, 1 / len(runtimes), further) for runtime in runtimes.values())
+            jobs = min(_fitting(runtime, passes, 1 / len(runtimes), further) for runtime in runtimes.values())
         return cls(jobs, _slots(jobs, further))
 
 
@@ -37,11 +37,7 @@ def _slots(jobs: int, further: int) -> int:
     return jobs + max(jobs, further)
 
 
-def _fitting(runtime: Runtime, part: float, further: int) -> int:
-    if not runtime.is_whole:
-        return further  # what one device keeps says nothing of what all of them need
+def _fitting(runtime: Runtime, make_passes: MakePasses, part: float, further: int) -> int:
     # The probe runs the bare base, for which an empty bank is enough.
-    bank = Bank(runtime.basis, 0, device=runtime.device, trainable=True)
-    limit = part * SHARE * available_bytes(runtime.device)
-    memory = Memory(runtime, bank, TOKEN_BUDGET[runtime.device.type], limit)
-    return memory.jobs_at_once(lambda jobs: _slots(jobs, further))
+    passes = make_passes(runtime, Bank(runtime.basis, 0, device=runtime.device, trainable=True), None)
+    return Memory(passes, part * free_bytes(passes)).jobs_at_once(lambda jobs: _slots(jobs, further))

@@ -18,6 +18,7 @@ from osora_core.runtime import Runtime
 from osora_core.training.distributed import LEADER, Followers, join, shard
 from registry.settings import Settings
 
+_COMMAND = (sys.executable, "-P", "-m", "worker.follower")
 _END_SECONDS = 5.0
 
 
@@ -59,8 +60,7 @@ class FollowerProcesses:
 
     def __init__(self, places: list[Place]) -> None:
         self._stopping = threading.Event()
-        command = [sys.executable, "-P", "-m", "worker.follower"]
-        self._processes = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in places]
+        self._processes = [subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, text=True) for _ in places]
         self.followers = Followers([process.stdin for process in self._processes if process.stdin is not None])
         self.followers.tell([asdict(place) for place in places])
 

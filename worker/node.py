@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from osora_core.bank import Bank
 from osora_core.runtime import Runtime
 from osora_core.training import TrainingEngine
-from osora_core.training.passes import Passes
+from osora_core.training.passes import MakePasses, Passes
 from registry import jobs, outbox, retention, workers
 from registry.context import Registry
 from registry.jobs import Attempt
@@ -42,7 +41,7 @@ class Node:
         runtimes: Mapping[str, Runtime],
         publisher: Publisher,
         on_failure: Callable[[], None],
-        passes: Callable[[Runtime, Bank, int | None], Passes] = Passes,
+        passes: MakePasses = Passes,
     ) -> None:
         settings = registry.settings
         self.registry = registry
@@ -53,7 +52,7 @@ class Node:
         self._held: dict[str, tuple[Attempt, Reports]] = {}
         self._lock = threading.Lock()
         self._draining = threading.Event()
-        self.capacity = Capacity.of(settings, runtimes)
+        self.capacity = Capacity.of(settings, runtimes, passes)
         self._gate = Gate(self._draining)
         self._renewed_at = 0.0
         self._announced = False

@@ -8,6 +8,11 @@ for the order in which floating-point numbers are summed.
 Tensors travel over `torch.distributed` (gloo between CPUs, NCCL between GPUs). What to do is a line of JSON on a
 follower's standard input: an idle follower waits without a time-out, and ends when its leader does.
 
+Whether a step has gone well, all find out together. Where memory runs out on one of them, all drop the step, and the
+leader has it made again in smaller passes; what goes through the model at once is the leader's plan, and the same for
+all. In the middle of a sharded pass there is no way back: there all see first whether each has the memory that the
+step's largest pass takes, and what goes wrong later ends the whole group.
+
 A base that does not fit one device has its decoder layers sharded (FSDP2): every process keeps a part of each weight
 and all gather the layer that they compute. Embeddings, output head and basis stay whole on every device; of a
 Llama-8B-shaped base at rank 128 the basis takes 4 %. A gather takes all processes, so whenever the leader runs the
@@ -15,11 +20,14 @@ model by itself, to evaluate for instance, the followers go through it with a si
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import timedelta
-from typing import IO, Any
+from functools import cached_property
+from itertools import chain
+from typing import IO, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -32,7 +40,13 @@ from osora_core.data import Example
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
 from osora_core.training.batches import Item
-from osora_core.training.passes import NOBODY, Passes
+from osora_core.training.devices import available_bytes
+from osora_core.training.memory import Memory
+from osora_core.training.passes import NOBODY, Lost, Passes
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LEADER = 0
 TIMEOUT = timedelta(minutes=5)
@@ -90,34 +104,57 @@ class Followers:
 class SharedPasses(Passes):
     """The leader's passes: rows are shared out by length, so that every process has about the same to do."""
 
-    recovers = False
-
     def __init__(self, runtime: Runtime, bank: Bank, token_budget: int | None, *, followers: Followers) -> None:
         super().__init__(runtime, bank, token_budget)
         self._followers = followers
         followers.tell([{"do": "make_bank", "capacity": bank.capacity}] * len(followers))
 
+    def available_bytes(self) -> float:
+        """As for one device; of all, the fewest."""
+        self._followers.tell([{"do": "tell_available"}] * len(self._followers))
+        return _fewest_available(self.runtime.device)
+
     def backward(
         self, items: Sequence[Item], slots: Sequence[int], shares: Sequence[float], own: Mapping[int, int] = NOBODY
     ) -> Tensor:
-        """As for one device; the gradients that it leaves are those of all of them."""
+        """As for one device; the gradients that it leaves are those of all of them. Where memory runs out on one, it
+        does on all."""
         ordered = sorted(items, key=lambda item: len(item[0]), reverse=True)
         held = _distinct(slots)
         mine, *others = (ordered[rank :: 1 + len(self._followers)] for rank in range(1 + len(self._followers)))
-        passes = max(len(self.groups(share, slots, own)) for share in (mine, *others))
-        common = {
-            "do": "backward",
-            "slots": list(slots),
-            "ranks": self.bank.ranks[held].tolist(),
-            "shares": list(shares),
-            "own": list(own.items()),
-            "passes": passes,
-        }
-        self._followers.tell([{**common, "rows": [_to_json(item) for item in share]} for share in others])
-        dist.broadcast(self.bank.values[held], LEADER)
+        planned = [self.groups(share, slots, own) for share in (mine, *others)]
+        step = _Step(
+            list(slots),
+            self.bank.ranks[held].tolist(),
+            list(shares),
+            list(own.items()),
+            passes=max(map(len, planned)),
+            reserve=0 if self.runtime.is_whole else max(map(self._costs.of_pass, chain(*planned)), default=0),
+        )
+        with _in_touch():
+            common = {"do": "backward", "step": asdict(step)}
+            self._followers.tell([{**common, "rows": [_to_json(item) for item in share]} for share in others])
+            dist.broadcast(self.bank.values[held], LEADER)
         with self._followers.together():
-            sums = _part(self, mine, slots, shares, own, passes)
-        return _gather(self.bank, slots, sums)
+            sums = self._part(mine, step)
+        with _in_touch():
+            return _gather(self.bank, slots, sums)
+
+    def _part(self, items: Sequence[Item], step: "_Step") -> Tensor:
+        try:
+            return _part(self, items, step)
+        except _Dropped as dropped:
+            if dropped.ran_out:
+                raise torch.OutOfMemoryError("one of the devices has run out of memory") from None
+            raise dropped.cause or RuntimeError("a step has failed on another device, whose log says why") from None
+        except Exception as error:
+            if self.runtime.is_whole:
+                raise
+            raise Lost("a sharded pass cannot be left halfway") from error
+
+    @cached_property
+    def _costs(self) -> Memory:
+        return Memory(self, limit=0)
 
 
 def follow(runtime: Runtime, messages: IO[str]) -> None:
@@ -128,37 +165,113 @@ def follow(runtime: Runtime, messages: IO[str]) -> None:
         if message["do"] == "make_bank":
             passes = _own_passes(runtime, message["capacity"])
             continue
+        if message["do"] == "tell_available":
+            _fewest_available(runtime.device)
+            continue
         if message["do"] == "come_along":
             _idle_pass(passes)
             continue
-        slots = message["slots"]
-        held = _distinct(slots)
+        step = _Step(**message["step"])
+        held = _distinct(step.slots)
         values = torch.empty_like(passes.bank.values[held])
         dist.broadcast(values, LEADER)
-        for slot, row, rank in zip(held, values, message["ranks"], strict=True):
+        for slot, row, rank in zip(held, values, step.ranks, strict=True):
             passes.bank.write(slot, row, rank)
-        items = [_from_json(row) for row in message["rows"]]
-        sums = _part(passes, items, slots, message["shares"], dict(message["own"]), message["passes"])
-        _gather(passes.bank, slots, sums)
+        try:
+            sums = _part(passes, [_from_json(row) for row in message["rows"]], step)
+        except _Dropped as dropped:
+            if dropped.cause is not None:
+                logger.warning("a step is dropped: %s: %s", type(dropped.cause).__name__, dropped.cause)
+            passes.bank.take_grads()
+            if runtime.device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        _gather(passes.bank, step.slots, sums)
 
 
 def _own_passes(runtime: Runtime, capacity: int) -> Passes:
     return Passes(runtime, Bank(runtime.basis, capacity, device=runtime.device, trainable=True))
 
 
-def _part(
-    passes: Passes,
-    items: Sequence[Item],
-    slots: Sequence[int],
-    shares: Sequence[float],
-    own: Mapping[int, int],
-    count: int,
-) -> Tensor:
-    """One process's part of a step, in `count` passes: as many as the others make, for the sake of gathers."""
-    sums = Passes.backward(passes, items, slots, shares, own)
-    for _ in range(count - len(passes.groups(items, slots, own))):
+@dataclass(frozen=True)
+class _Step:
+    """What all must know of a step: whose rows come (`slots`, with the `ranks` of each that is there), `shares` and
+    `own` as in `Passes.backward`; as many passes as the one with the most makes, the largest of which takes `reserve`
+    bytes of a sharded base's devices."""
+
+    slots: list[int]
+    ranks: list[int]
+    shares: list[float]
+    own: list[tuple[int, int]]
+    passes: int
+    reserve: int
+
+
+class _Dropped(Exception):
+    """Nobody has a result of this step: memory has run out on a device, or else something has gone wrong on one, of
+    which that one knows the `cause`."""
+
+    def __init__(self, ran_out: bool, cause: Exception | None) -> None:
+        super().__init__()
+        self.ran_out = ran_out
+        self.cause = cause
+
+
+def _part(passes: Passes, items: Sequence[Item], step: _Step) -> Tensor:
+    """One process's part of a step. Raises _Dropped on all if it cannot be made on one."""
+    device = passes.runtime.device
+    if passes.runtime.is_whole:
+        return _agreed(lambda: _run(passes, items, step), device)
+    _agreed(lambda: _reserve(step.reserve, device), device)
+    return _run(passes, items, step)
+
+
+def _reserve(size: int, device: torch.device) -> None:
+    """Raises OutOfMemoryError unless so many bytes are there. Set free again, they stay with this process."""
+    torch.empty(size, dtype=torch.uint8, device=device)
+
+
+def _agreed(action: Callable[[], T], device: torch.device) -> T:
+    """What `action` returns, if it returns on all devices. Raises _Dropped on all if it does not."""
+    failure: Exception | None = None
+    try:
+        result = action()
+    except Exception as error:
+        failure = error.with_traceback(None)  # its frames hold tensors
+    ran_out = isinstance(failure, torch.OutOfMemoryError)
+    with _in_touch():
+        told = torch.tensor([ran_out, failure is not None and not ran_out], dtype=torch.int32, device=device)
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+    anybody_ran_out, anybody_failed = told.tolist()
+    if anybody_ran_out or anybody_failed:
+        raise _Dropped(not anybody_failed, failure)
+    return result
+
+
+def _run(passes: Passes, items: Sequence[Item], step: _Step) -> Tensor:
+    """All passes of one process's part: as many as the others make, for the sake of gathers."""
+    own = dict(step.own)
+    sums = Passes.backward(passes, items, step.slots, step.shares, own)
+    for _ in range(step.passes - len(passes.groups(items, step.slots, own))):
         _idle_pass(passes, backward=True)
     return sums
+
+
+@contextmanager
+def _in_touch() -> Iterator[None]:
+    """Meanwhile the processes talk. Raises Lost if one does not."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise Lost(f"the devices of this worker have lost touch: {error}") from error
+
+
+def _fewest_available(device: torch.device) -> float:
+    """Of all processes', each of which must call this; those on a CPU have the machine's memory in common."""
+    own = available_bytes(device) / (dist.get_world_size() if device.type == "cpu" else 1)
+    told = torch.tensor(own, dtype=torch.float64, device=device)
+    dist.all_reduce(told, dist.ReduceOp.MIN)
+    return told.item()
 
 
 def _idle_pass(passes: Passes, *, backward: bool = False) -> None:
@@ -200,13 +313,19 @@ def _from_json(row: list[Any]) -> Item:
 
 @dataclass(frozen=True)
 class ShardedRuntime(Runtime):
-    """A runtime whose decoder layers are spread over processes. `before_forward` is called before each run of it."""
+    """A runtime whose decoder layers are spread over processes. `before_forward` is called before each run of it;
+    `layer_bytes` are the whole of the largest layer's."""
 
     before_forward: Callable[[], None] = field(default=lambda: None)
+    layer_bytes: int = 0
 
     @property
     def is_whole(self) -> bool:
         return False
+
+    @property
+    def gathered_bytes(self) -> int:
+        return self.layer_bytes
 
     def hidden_states(self, input_ids: Tensor, **kwargs: Any) -> Tensor:
         self.before_forward()
@@ -220,6 +339,7 @@ def shard(runtime: Runtime, device: torch.device, before_forward: Callable[[], N
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     model: Any = runtime.model
+    layer_bytes = max(sum(p.nbytes for p in layer.parameters()) for layer in model.base_model.layers)
     for layer in model.base_model.layers:
         # Each layer is gathered for its own forward and backward and given up after it.
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
@@ -229,4 +349,4 @@ def shard(runtime: Runtime, device: torch.device, before_forward: Callable[[], N
     if hasattr(model.base_model, "rotary_emb"):
         model.base_model.rotary_emb.to(device)
     own = {f.name: getattr(runtime, f.name) for f in fields(Runtime)}
-    return ShardedRuntime(**{**own, "device": device}, before_forward=before_forward)
+    return ShardedRuntime(**{**own, "device": device}, before_forward=before_forward, layer_bytes=layer_bytes)

@@ -17,7 +17,7 @@ from osora_core.training.job import Outcome, Progress, TrainingJob
 from osora_core.training.losses import Figures, evaluate
 from osora_core.training.memory import Memory
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
-from osora_core.training.passes import Passes
+from osora_core.training.passes import MakePasses, Passes
 from osora_core.training.recovery import Part, backward, contribute
 from osora_core.training.samples import sample
 from osora_core.training.throughput import Throughput
@@ -52,7 +52,7 @@ class TrainingEngine:
         *,
         max_jobs: int = 8,
         token_budget: int | None = None,
-        passes: Callable[[Runtime, Bank, int | None], Passes] = Passes,
+        passes: MakePasses = Passes,
         apart: bool = False,
         memory_limit: int | None = None,
     ) -> None:
@@ -62,8 +62,7 @@ class TrainingEngine:
         self.passes = passes(runtime, self.bank, token_budget)
         self.rounds = Rounds(runtime.device.type)
         self.apart = apart
-        # A base that lies on several devices is not measured by what one of them keeps.
-        self.memory = Memory(runtime, self.bank, self.passes.token_budget, memory_limit) if runtime.is_whole else None
+        self.memory = Memory(self.passes, memory_limit)
         self.throughput = Throughput()
         self.jobs: dict[str, TrainingJob] = {}
         self.after_step: dict[str, Callable[[TrainingEngine], None]] = {}
@@ -96,8 +95,7 @@ class TrainingEngine:
         compared = spec.method == "dpo"
         if compared and job.start is not None and not job.reference.slot and self.bank.free < 2:
             raise OutOfSlots("preferences that begin with an adapter take two slots of the bank, and one is free")
-        if self.memory is not None:
-            self.memory.admit([job], list(self.jobs.values()))
+        self.memory.admit([job], list(self.jobs.values()))
         job.slot = self.bank.acquire()
         self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
         if compared:

@@ -6,20 +6,24 @@ what the optimizer works on. So a worker can tell from its memory how many jobs 
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
+from torch.distributed.tensor import DTensor
 
 from osora_core.bank import Bank
 from osora_core.errors import OsoraCoreError, UserError
 from osora_core.linear import use_slots
 from osora_core.operator import runs
 from osora_core.runtime import Runtime, threads
+from osora_core.training.batches import Item
 from osora_core.training.job import TrainingJob
+from osora_core.training.passes import Passes
 
 SHARE = 0.8
 """Of the memory that is free when the engine begins: the rest is for fragments and for what is not foreseen."""
+# Of a sharded base, layers that are gathered at once: this and the last one, as they arrive and as they are used.
+_GATHERED_LAYERS = 4
 # float32 values for every value of a job's row that a step of the optimizer holds at once.
 _OPTIMIZER_ROWS = 10
 # float32 values for every value of a slot, taken or free: vectors, two moments and scale, which lie there for good, and
@@ -47,14 +51,22 @@ class TooLarge(UserError):
     code = "job_too_large"
 
 
-class Memory:
-    """Estimates for one runtime; `limit` bytes are there for all jobs together."""
+def free_bytes(passes: Passes) -> float:
+    """Bytes for bank and jobs; of several devices that make passes together, on the one that has the fewest."""
+    return passes.available_bytes() * SHARE - _GATHERED_LAYERS * passes.runtime.gathered_bytes
 
-    def __init__(self, runtime: Runtime, bank: Bank, token_budget: int, limit: float | None = None) -> None:
-        free = available_bytes(runtime.device) * SHARE - _GRADIENT_ROWS * bank.values.nbytes
-        self.limit = free if limit is None else limit
+
+class Memory:
+    """Estimates for one device, or for each of several; `limit` bytes are there for all jobs together.
+
+    Devices that share out rows have at most as much to do as one that has them all.
+    """
+
+    def __init__(self, passes: Passes, limit: float | None = None) -> None:
+        runtime, bank = passes.runtime, passes.bank
+        self.limit = free_bytes(passes) - _GRADIENT_ROWS * bank.values.nbytes if limit is None else limit
         self._runtime = runtime
-        self._budget = token_budget
+        self._budget = passes.token_budget
         self._row_bytes = _OPTIMIZER_ROWS * 4 * runtime.basis.row_length
         short, long = (kept_bytes(runtime, bank, tokens) for tokens in _PROBE)
         widest = max(span.d_out for span in runtime.basis.spans)
@@ -70,6 +82,11 @@ class Memory:
         tokens = max(longest, min(self._budget, batches))
         counted = sum(job.spec.batch_size * max(row.loss_tokens for row in job.train) for job in jobs)
         return self._needed(tokens, counted, len(jobs))
+
+    def of_pass(self, group: Sequence[Item]) -> int:
+        """Bytes of one pass of these rows."""
+        tokens = len(group) * max(len(row) for row, _ in group)
+        return self._needed(tokens, sum(row.loss_tokens for row, _ in group), 0)
 
     def _needed(self, tokens: int, counted: int, jobs: int) -> int:
         """Bytes of passes of up to so many tokens, of which so many count, and of so many jobs' optimizer steps."""
@@ -127,13 +144,14 @@ def _gib(count: float) -> str:
 
 def kept_bytes(runtime: Runtime, bank: Bank, tokens: int) -> int:
     """Bytes that the model keeps for the backward pass of a row of so many tokens, each storage once."""
-    own = {t.untyped_storage().data_ptr() for t in (*runtime.model.parameters(), *runtime.model.buffers(), bank.values)}
-    kept: dict[int, int] = {}
+    tensors = (*runtime.model.parameters(), *runtime.model.buffers(), bank.values)
+    own = {(t.to_local() if isinstance(t, DTensor) else t).untyped_storage().data_ptr() for t in tensors}
+    kept: dict[int, UntypedStorage] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+            kept[storage.data_ptr()] = storage
         # Not the tensor itself: one that keeps its own output would keep itself alive for ever.
         return tensor.detach()
 
@@ -143,21 +161,7 @@ def kept_bytes(runtime: Runtime, bank: Bank, tokens: int) -> int:
         use_slots(bank, inputs[0, :1], runs([0])),
     ):
         hidden = runtime.hidden_states(inputs)  # alive until all is counted: a freed address would be used again
-    total = sum(kept.values())
+    # Layers that were gathered for their turn have given up their storage by now.
+    total = sum(storage.nbytes() for storage in kept.values())
     del hidden
     return total
-
-
-def available_bytes(device: torch.device) -> float:
-    """Bytes that this process can still allocate: on the GPU, or of the machine's and its control group's memory."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    found = [torch.inf]
-    machine, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-    if machine.exists():
-        fields = dict(line.split(":", 1) for line in machine.read_text().splitlines())
-        found.append(1024 * int(fields["MemAvailable"].split()[0]))
-    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
-        found.append(int(limit) - int((group / "memory.current").read_text()))
-    return max(0.0, min(found))

@@ -1,7 +1,7 @@
 """What a training step does with the model: forward, loss and backward of rows that belong to different jobs."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -14,6 +14,7 @@ from osora_core.linear import use_slots
 from osora_core.operator import runs
 from osora_core.runtime import Runtime
 from osora_core.training.batches import Item, plan
+from osora_core.training.devices import available_bytes
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
 """Tokens, padding included, that go through the model at once: more no longer pays, and on a CPU leaves its caches."""
@@ -21,16 +22,21 @@ TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
 NOBODY: Mapping[int, int] = MappingProxyType({})
 
 
+class Lost(Exception):
+    """Of the devices that make a pass together, one has gone or is out of step: no pass can be made again."""
+
+
 class Passes:
     """The model and the bank whose rows are trained; groups of rows stay within `token_budget` tokens."""
-
-    recovers = True
-    """Whether a pass that failed can be made again: nobody else has to take part in it."""
 
     def __init__(self, runtime: Runtime, bank: Bank, token_budget: int | None = None) -> None:
         self.runtime = runtime
         self.bank = bank
         self.token_budget = token_budget or TOKEN_BUDGET[runtime.device.type]
+
+    def available_bytes(self) -> float:
+        """Bytes that can still be allocated, on the device that has the fewest."""
+        return available_bytes(self.runtime.device)
 
     def groups(self, items: Sequence[Item], slots: Sequence[int], own: Mapping[int, int] = NOBODY) -> list[list[Item]]:
         """The rows of each run of the model; see `plan`."""
@@ -69,7 +75,7 @@ class Passes:
 
         A slot may be there several times, with another share each. One in `own` has its rows go through the model by
         themselves, in groups of at most so many tokens. Returns [2, len(slots)]: each one's summed loss,
-        and how many of its tokens were the likeliest.
+        and how many of its tokens were the likeliest. Raises OutOfMemoryError, Lost, and what a job's rows lead to.
         """
         sums = torch.zeros(2, len(slots), device=self.runtime.device)
         weights = torch.tensor(shares, device=self.runtime.device)
@@ -79,3 +85,7 @@ class Passes:
             sums[0].index_add_(0, owners, nll.detach())
             sums[1].index_add_(0, owners, correct.float())
         return sums
+
+
+MakePasses = Callable[[Runtime, Bank, int | None], Passes]
+"""Makes an engine's passes of its base, bank and token budget (None: the device's own)."""

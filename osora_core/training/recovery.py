@@ -9,7 +9,7 @@ from osora_core.data import Row
 from osora_core.training.batches import Item
 from osora_core.training.job import TrainingJob
 from osora_core.training.losses import Contribution, contributions
-from osora_core.training.passes import Passes
+from osora_core.training.passes import Lost, Passes
 
 Part = tuple[TrainingJob, Contribution]
 
@@ -46,19 +46,17 @@ def backward(passes: Passes, parts: Sequence[Part], *, apart: bool) -> tuple[Ten
 
     Where memory runs out, the largest job from then on goes through the model by itself and in smaller groups, down to
     a row at a time, and the step is tried again: its gradients are sums over the same rows. After any other error each
-    job goes by itself, to find the one whose it is. With `apart` every job always does.
+    job goes by itself, to find the one whose it is. With `apart` every job always does. Raises Lost as the passes do.
     """
-    error: Exception
     while True:
         try:
             return backward_once(passes, parts, parts, apart), {}
-        except torch.OutOfMemoryError as failure:
-            error = _without_frames(failure)
-            again = passes.recovers and _step_down(parts, passes.token_budget)
-        except Exception as failure:
-            error, again = failure, False
-        if not passes.recovers:
-            raise error
+        except Lost:
+            raise
+        except torch.OutOfMemoryError:
+            again = _step_down(parts, passes.token_budget)
+        except Exception:
+            again = False
         passes.bank.take_grads()
         if passes.runtime.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -102,6 +100,8 @@ def _one_by_one(passes: Passes, parts: Sequence[Part]) -> tuple[Tensor, dict[str
     for part in parts:
         try:
             sums += backward_once(passes, parts, [part], apart=True)
+        except Lost:
+            raise
         except Exception as error:
             errors[part[0].id] = _without_frames(error)
     return sums, errors

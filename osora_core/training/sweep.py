@@ -120,8 +120,7 @@ class Sweep:
             )
         if engine.bank.free < slots:
             raise OutOfSlots(f"a sweep of {len(self._runs)} needs {slots} slots, and {engine.bank.free} are free")
-        if engine.memory is not None:
-            engine.memory.admit([run.job for run in self._runs], list(engine.jobs.values()))
+        engine.memory.admit([run.job for run in self._runs], list(engine.jobs.values()))
         if compared:
             # Beside its members, of whom all may have ended when it compares what they leave.
             self.job.reference.hold(engine.bank, self.job.start)

@@ -50,7 +50,7 @@ class Throughput:
         """
         if engine.bank.free < members:
             raise OutOfSlots(f"{members} slots are needed to measure a sweep, and {engine.bank.free} are free")
-        if engine.memory is not None and engine.memory.needed([job] * members) > engine.memory.limit:
+        if engine.memory.needed([job] * members) > engine.memory.limit:
             raise OutOfSlots(f"a sweep of {members} does not fit the memory")
         batch, known = job.next_batch(), dict[int, float]()
         for copies in sorted({1, 2, members}):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from osora_core.basis import BasisCache
+from osora_core.data import Example, Renderer
 from osora_core.runtime import Runtime
 from osora_core.training import TrainingEngine
 from registry import files, jobs
@@ -34,6 +35,16 @@ def base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runtime(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     cache = BasisCache(tmp_path_factory.mktemp("cache"))
     return Runtime.load(BASE, cache, path=str(base_path), device="cpu", rank=RANK)
+
+
+@pytest.fixture(scope="session")
+def examples(runtime: Runtime) -> list[Example]:
+    renderer = Renderer(runtime.tokenizer, runtime.max_length)
+    turns = [(f"help {i} " + "please " * (i % 5), f"order {i % 3}") for i in range(14)]
+    return [
+        renderer.render({"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": b}]}, line)
+        for line, (a, b) in enumerate(turns, start=1)
+    ]
 
 
 @pytest.fixture

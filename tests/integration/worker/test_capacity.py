@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from osora_core.runtime import Runtime
+from osora_core.training.passes import Passes
 from registry.models import Job
 from registry.settings import Settings
-from worker import capacity
 from worker.capacity import Capacity
 from worker.threads import EngineThread
 
@@ -19,8 +19,8 @@ def test_bases_share_the_memory_and_an_operators_number_is_taken_at_its_word(
     runtime: Runtime, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def found(settings: Settings, bases: int, free: float) -> Capacity:
-        monkeypatch.setattr(capacity, "available_bytes", lambda device: free)
-        return Capacity.of(settings, dict.fromkeys(map(str, range(bases)), runtime))
+        monkeypatch.setattr(Passes, "available_bytes", lambda passes: free)
+        return Capacity.of(settings, dict.fromkeys(map(str, range(bases)), runtime), Passes)
 
     def least(jobs: int) -> int:
         return bisect_left(range(10**9), jobs, key=lambda free: found(settings, 1, free).jobs)
@@ -48,7 +48,6 @@ def test_a_sweep_that_an_idle_worker_has_no_room_for_fails_and_says_what_to_do(
 
     assert ends(2).status == "succeeded"
     memory = engine.engine.memory
-    assert memory is not None
     too_many = ends(3)
     monkeypatch.setattr(memory, "limit", 1.5)
     monkeypatch.setattr(memory, "needed", len)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from osora_core import canary
 from osora_core.basis import BasisCache
-from osora_core.data import Example, Renderer
+from osora_core.data import Example
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
@@ -38,16 +38,6 @@ def pair(
     runtime, processes = spread(settings, BasisCache(folder / "cache"))
     yield runtime, processes
     processes.stop()
-
-
-@pytest.fixture(scope="module")
-def examples(runtime: Runtime) -> list[Example]:
-    renderer = Renderer(runtime.tokenizer, runtime.max_length)
-    turns = [(f"help {i} " + "please " * (i % 5), f"order {i % 3}") for i in range(14)]
-    return [
-        renderer.render({"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": b}]}, line)
-        for line, (a, b) in enumerate(turns, start=1)
-    ]
 
 
 def train(engine: TrainingEngine, examples: list[Example]) -> list[Any]:

@@ -10,6 +10,7 @@ from osora_core.data import Example
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.memory import Memory, NotEnoughMemory, TooLarge
+from osora_core.training.passes import Passes
 from tests.unit.osora_core.conftest import Recorder
 
 SPEC = JobSpec(epochs=1, batch_size=4, rank=16)
@@ -46,13 +47,11 @@ def test_the_estimate_covers_what_a_pass_keeps_and_is_not_far_above(
         found = engine.passes.forward(items, [member.slot for member in members])
     measured = sum(size for pointer, size in kept.items() if pointer not in own)
     del found
-    assert engine.memory is not None
     assert measured <= engine.memory.needed(members) <= 3 * measured
 
 
 def test_a_job_that_does_not_fit_beside_the_others_joins_when_they_have_ended(runtime: Runtime) -> None:
     memory = TrainingEngine(runtime).memory
-    assert memory is not None
     one = memory.needed([job("probe", 60)])
     engine = TrainingEngine(runtime, memory_limit=int(1.5 * one))
     engine.add(job("first", 60))
@@ -76,7 +75,6 @@ def test_a_job_that_would_fit_nowhere_is_its_users_to_mend(runtime: Runtime) -> 
 def test_what_goes_through_the_model_at_once_is_bounded(runtime: Runtime) -> None:
     """A hundred jobs share passes of the same size: only what the optimizer works on grows with each."""
     engine = TrainingEngine(runtime, token_budget=512)
-    assert engine.memory is not None
     many = [job(str(i), 60) for i in range(100)]
     few, more, most = (engine.memory.needed(many[:count]) for count in (10, 20, 100))
     assert (most - more) == pytest.approx(8 * (more - few), rel=1e-6)
@@ -88,7 +86,6 @@ def test_a_worker_takes_as_many_typical_jobs_as_fit_beside_the_bank(runtime: Run
 
     def needed(count: int) -> int:
         engine = TrainingEngine(runtime, max_jobs=2 * count, token_budget=512)
-        assert engine.memory is not None
         optimizer = engine.optimizer
         lasting = (engine.bank.values, optimizer.first, optimizer.second, optimizer.scale)
         gradients = 2 * engine.bank.take_grads().nbytes  # in the layers' views, and gathered
@@ -97,7 +94,7 @@ def test_a_worker_takes_as_many_typical_jobs_as_fit_beside_the_bank(runtime: Run
 
     for count in (2, 5):
         enough = needed(count)
-        memories = [Memory(runtime, probe, 512, limit) for limit in (enough, enough - 1)]
+        memories = [Memory(Passes(runtime, probe, 512), limit) for limit in (enough, enough - 1)]
         assert [memory.jobs_at_once(lambda jobs: 2 * jobs) for memory in memories] == [count, count - 1]
 
 
@@ -106,5 +103,5 @@ def test_a_worker_takes_one_job_at_least_and_no_more_than_its_cores_are_good_for
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, cores: int, limit: float, jobs: int
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
-    memory = Memory(runtime, TrainingEngine(runtime).bank, 1024, limit)
+    memory = Memory(TrainingEngine(runtime).passes, limit)
     assert memory.jobs_at_once(lambda jobs: 2 * jobs) == jobs

@@ -210,7 +210,6 @@ def test_a_pair_takes_the_memory_of_one_answer_at_once_and_of_both_in_a_batch(ru
     answers = TrainingJob("answers", JobSpec(batch_size=8, rank=16), [answer] * 8, Recorder())
     for budget in (30, 8192):
         memory = TrainingEngine(runtime, token_budget=budget).memory
-        assert memory is not None
         assert memory.needed([pairs]) == memory.needed([answers])
     with pytest.raises(TooLarge, match="longest row has 40 tokens"):
         TrainingEngine(runtime, memory_limit=1000).add(pairs)
