@@ -140,13 +140,27 @@ class SharedPasses(Passes):
         with _in_touch():
             return _gather(self.bank, slots, sums)
 
+    @torch.no_grad()
+    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """As for one device, which the leader's is here."""
+        with self._to_the_end():
+            return super().scores(items, slots)
+
     def _part(self, items: Sequence[Item], step: "_Step") -> Tensor:
         try:
-            return _part(self, items, step)
+            with self._to_the_end():
+                return _part(self, items, step)
         except _Dropped as dropped:
             if dropped.ran_out:
                 raise torch.OutOfMemoryError("one of the devices has run out of memory") from None
             raise dropped.cause or RuntimeError("a step has failed on another device, whose log says why") from None
+
+    @contextmanager
+    def _to_the_end(self) -> Iterator[None]:
+        try:
+            yield
+        except _Dropped:
+            raise
         except Exception as error:
             if self.runtime.is_whole:
                 raise

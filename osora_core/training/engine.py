@@ -17,7 +17,7 @@ from osora_core.training.job import Outcome, Progress, TrainingJob
 from osora_core.training.losses import Figures, evaluate
 from osora_core.training.memory import Memory
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
-from osora_core.training.passes import MakePasses, Passes
+from osora_core.training.passes import Lost, MakePasses, Passes
 from osora_core.training.recovery import Part, backward, contribute
 from osora_core.training.samples import sample
 from osora_core.training.throughput import Throughput
@@ -146,9 +146,11 @@ class TrainingEngine:
         return list(self.jobs.values())
 
     def _guard(self, job: TrainingJob, action: Callable[[TrainingJob], None]) -> None:
-        """Run a job's own part; what goes wrong there ends that job alone."""
+        """Run a job's own part; what goes wrong there ends that job alone. Raises Lost as the passes do."""
         try:
             action(job)
+        except Lost:
+            raise
         except Exception as error:
             self._drop(job, error)
 

@@ -19,15 +19,17 @@ def contribute(
 ) -> tuple[list[Part], dict[str, Exception]]:
     """What each job brings with its batch, and by its id the error of each that cannot step.
 
-    After an error each job goes by itself, to find the one whose it is; so does every job always with `apart`.
+    After an error each job goes by itself, to find the one whose it is; so does every job always with `apart`. Raises
+    Lost as the passes do.
     """
     jobs = [job for job, _ in stepping]
     if not apart:
         try:
             return list(zip(jobs, contributions(stepping, passes), strict=True)), {}
+        except Lost:
+            raise
         except Exception:
-            if not passes.recovers:
-                raise
+            pass
         if passes.runtime.device.type == "cuda":
             torch.cuda.empty_cache()
     parts: list[Part] = []
@@ -36,6 +38,8 @@ def contribute(
         try:
             (part,) = contributions([one], passes)
             parts.append((one[0], part))
+        except Lost:
+            raise
         except Exception as error:
             errors[one[0].id] = _without_frames(error)
     return parts, errors

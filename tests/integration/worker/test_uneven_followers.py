@@ -110,12 +110,11 @@ def test_where_memory_runs_out_on_one_all_go_on_in_smaller_passes(
         torch.testing.assert_close(rows[1], rows[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("pair", [False], indirect=True, ids=["whole"])  # a sharded pass cannot be left halfway
 def test_what_fails_on_another_device_ends_the_job_whose_it_is(
     pair: tuple[Runtime, FollowerProcesses], runtime: Runtime, examples: list[Example]
 ) -> None:
     shared, processes = pair
-    if not shared.is_whole:
-        pytest.skip("in the middle of a sharded pass there is no way back")
     bad = [replace(row, tokens=(POISON, *row.tokens[1:])) for row in examples]
     poisoned = TrainingJob("poisoned", SPECS[0], bad, Recorder())
     engine = TrainingEngine(shared, max_jobs=3, passes=partial(SharedPasses, followers=processes.followers))

@@ -17,7 +17,7 @@ from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepCheckpoint, TrainingEngine, TrainingJob
 from osora_core.training.batches import Item
 from osora_core.training.memory import TooLarge
-from osora_core.training.passes import Passes
+from osora_core.training.passes import Lost, Passes
 from tests.unit.osora_core.conftest import Recorder
 from tests.unit.osora_core.test_losses import line, start
 from tests.unit.osora_core.test_sweep import SweepRecorder, family, outcome, run
@@ -250,10 +250,16 @@ def test_where_others_take_part_in_a_pass_one_that_failed_is_not_made_again(
     runtime: Runtime, pairs: list[Preference], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody knows how far they have come: the engine fails as a whole."""
-    monkeypatch.setattr(Passes, "recovers", False)
-    engine = TrainingEngine(runtime, max_jobs=4)
-    bad = Example((1, 10**6, 2), (True,) * 3, 1)
-    engine.add(TrainingJob("broken", SPEC, [Preference(bad, bad, 1)], Recorder()))
-    engine.add(TrainingJob("sound", SPEC, pairs, Recorder()))
-    with pytest.raises(IndexError):
-        engine.step()
+
+    def lost(*_: object) -> None:
+        raise Lost("a test")
+
+    for action in ("scores", "backward"):
+        engine = TrainingEngine(runtime, max_jobs=4)
+        for name in ("one", "two"):
+            engine.add(TrainingJob(name, SPEC, pairs, Recorder(), pairs[:2]))
+        with monkeypatch.context() as patch:
+            patch.setattr(Passes, action, lost)
+            with pytest.raises(Lost):
+                engine.step()
+        assert list(engine.jobs) == ["one", "two"]

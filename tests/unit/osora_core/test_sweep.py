@@ -336,7 +336,6 @@ def test_a_sweep_waits_for_others_memory_and_never_for_its_own(
     """Its members stay together: what does not fit the device as a whole is refused, though one of them would fit."""
     recorder = SweepRecorder()
     waiting = sweep(examples, specs(0.03, 0.01, 0.1), recorder)
-    assert engine.memory is not None
     engine.memory.limit = engine.memory.needed([waiting.job] * 3)
     engine.add(TrainingJob("neighbour", SPEC, examples[:18], Recorder()))
     with pytest.raises(NotEnoughMemory):

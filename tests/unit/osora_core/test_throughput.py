@@ -147,7 +147,6 @@ def test_a_sweep_that_does_not_fit_is_refused_and_leaves_no_trace(
 
 def test_a_sweep_that_would_not_be_admitted_is_not_measured(runtime: Runtime, examples: list[Example]) -> None:
     one, memory = job(examples), TrainingEngine(runtime).memory
-    assert memory is not None
     engine = TrainingEngine(runtime, memory_limit=memory.needed([one] * 2))
     assert engine.throughput.cost_of_sweep(engine, one, 2, 0) > 0
     with pytest.raises(OutOfSlots, match="a sweep of 3 does not fit"):

@@ -1,0 +1,34 @@
+"""When an engine is not trusted any more."""
+
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from osora_core.training.passes import Lost
+from worker.threads import EngineThread
+
+
+def raises(error: Exception) -> Callable[[Any], None]:
+    def function(engine: Any) -> None:
+        raise error
+
+    return function
+
+
+def test_what_goes_wrong_in_a_function_is_its_callers_unless_the_devices_have_parted() -> None:
+    failed = threading.Event()
+    thread = EngineThread(cast(Any, SimpleNamespace(jobs={})), failed.set)
+    thread.start()
+    try:
+        with pytest.raises(KeyError):
+            thread.call(raises(KeyError()))
+        assert thread.call(lambda engine: engine.jobs) == {}
+        assert not failed.is_set()
+        with pytest.raises(Lost):
+            thread.call(raises(Lost()))
+        assert failed.wait(5)
+    finally:
+        thread.stop(5)
