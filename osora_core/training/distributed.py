@@ -129,7 +129,7 @@ class SharedPasses(Passes):
             list(shares),
             list(own.items()),
             passes=max(map(len, planned)),
-            reserve=0 if self.runtime.is_whole else max(map(self._costs.of_pass, chain(*planned)), default=0),
+            needed=0 if self.runtime.is_whole else max(map(self._costs.of_pass, chain(*planned)), default=0),
         )
         with _in_touch():
             common = {"do": "backward", "step": asdict(step)}
@@ -210,7 +210,7 @@ def _own_passes(runtime: Runtime, capacity: int) -> Passes:
 @dataclass(frozen=True)
 class _Step:
     """What all must know of a step: whose rows come (`slots`, with the `ranks` of each that is there), `shares` and
-    `own` as in `Passes.backward`; as many passes as the one with the most makes, the largest of which takes `reserve`
+    `own` as in `Passes.backward`; as many passes as the one with the most makes, the largest of which takes `needed`
     bytes of a sharded base's devices."""
 
     slots: list[int]
@@ -218,7 +218,7 @@ class _Step:
     shares: list[float]
     own: list[tuple[int, int]]
     passes: int
-    reserve: int
+    needed: int
 
 
 class _Dropped(Exception):
@@ -236,13 +236,14 @@ def _part(passes: Passes, items: Sequence[Item], step: _Step) -> Tensor:
     device = passes.runtime.device
     if passes.runtime.is_whole:
         return _agreed(lambda: _run(passes, items, step), device)
-    _agreed(lambda: _reserve(step.reserve, device), device)
+    _agreed(lambda: _require(step.needed, device), device)
     return _run(passes, items, step)
 
 
-def _reserve(size: int, device: torch.device) -> None:
-    """Raises OutOfMemoryError unless so many bytes are there. Set free again, they stay with this process."""
-    torch.empty(size, dtype=torch.uint8, device=device)
+def _require(size: int, device: torch.device) -> None:
+    """Raises OutOfMemoryError unless so many bytes are there, if not in one piece: a pass does not need them so."""
+    if available_bytes(device) < size:
+        raise torch.OutOfMemoryError(f"a pass takes {size} bytes, and fewer are left")
 
 
 def _agreed(action: Callable[[], T], device: torch.device) -> T:

@@ -1,12 +1,13 @@
 """`python -m tests.support.weak_follower`: a follower with less memory than its leader, or with a worse fate.
 
-The environment says how little: WEAK_AVAILABLE bytes at the start; passes of up to WEAK_TOKENS tokens; WEAK_RESERVE
-bytes in one piece. On a row with the token WEAK_POISON it fails.
+The environment says how little: WEAK_AVAILABLE bytes at the start; passes of up to WEAK_TOKENS tokens; WEAK_LEFT bytes
+before a step. On a row with the token WEAK_POISON it fails.
 """
 
 import os
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ def limit(name: str) -> float:
 
 
 def main_of_the_weak() -> None:
-    forward = Passes.forward
+    forward, require = Passes.forward, distributed._require
 
     def weak_forward(self: Passes, group: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         if any(limit("POISON") in row.tokens for row, _ in group):
@@ -31,12 +32,12 @@ def main_of_the_weak() -> None:
             raise torch.OutOfMemoryError("a test")
         return forward(self, group, slots)
 
-    def weak_reserve(size: int, device: Any) -> None:
-        if size > limit("RESERVE"):
-            raise torch.OutOfMemoryError("a test")
+    def weak_require(size: int, device: Any) -> None:
+        with patch.object(distributed, "available_bytes", lambda device: limit("LEFT")):
+            require(size, device)
 
     vars(distributed)["available_bytes"] = lambda device: limit("AVAILABLE")
-    vars(distributed)["_reserve"] = weak_reserve
+    vars(distributed)["_require"] = weak_require
     Passes.forward = weak_forward  # type: ignore[method-assign]
     main()
 

@@ -46,7 +46,7 @@ def pair(
     limits = {
         "AVAILABLE": AVAILABLE,
         "TOKENS": 2 * len(two_rows[0][0]),
-        "RESERVE": Memory(whole).of_pass(two_rows),
+        "LEFT": Memory(whole).of_pass(two_rows),
         "POISON": POISON,
     }
     settings = Settings(
