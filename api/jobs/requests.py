@@ -115,10 +115,10 @@ class Knobs(RequestModel):
     learning_rate: Annotated[
         _Rate | _Rates | Literal["auto", "sweep"] | None,
         Field(
-            description="The peak. Several values, or `sweep` for a grid of our own, train side by side; the best by "
-            "validation loss, that of the method (without a validation file: by a tenth of the training rows, held "
-            "back) becomes the adapter. `auto` sweeps where that takes at most 1.5 times as long, else it is the "
-            "default."
+            description="The peak. Several values, or `sweep` for a grid of our own, train side by side (with those of "
+            "`sigma_rate` at most 8, unless the operator sets another number); the best by validation loss, that of "
+            "the method (without a validation file: by a tenth of the training rows, held back) becomes the adapter. "
+            "`auto` sweeps where that takes at most 1.5 times as long, else it is the default."
         ),
     ] = None
     sigma_rate: Annotated[
