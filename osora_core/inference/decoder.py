@@ -2,18 +2,18 @@
 
 More than half of a decoding step's time there goes into what is around the products, and into products of few rows.
 Here the same modules run with fewer operations, and adapters with no more triplets than the batch has.
-Shapes: B rows, T tokens a row, H query heads, G key/value heads, D head size, d hidden size, V vocabulary.
+Shapes: N tokens of a pass, H query heads, G key/value heads, D head size, d hidden size, V vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from osora_core.inference.cache import CacheView
 from osora_core.inference.groups import Group
-from osora_core.inference.lanes import Lanes, Window
+from osora_core.inference.segments import Segment
 from osora_core.products import Packed, frozen_linear, is_plain
 from osora_core.runtime import Runtime
 
@@ -27,14 +27,13 @@ _SPARE = 2**30
 class Decoder:
     """The decoder layers and the head of a runtime's model, for the families of FAMILIES."""
 
-    def __init__(self, runtime: Runtime, lanes: Lanes) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         model: Any = runtime.model.base_model
         keeps = runtime.bytes <= _SPARE
         self._embed = model.embed_tokens
         self._layers = [_Layer(module, keeps=keeps) for module in model.layers]
         self._norm = _Norm(model.norm)
         self._rotary = model.rotary_emb
-        self._lanes = lanes
         self._head: nn.Module = runtime.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._packed = Packed(self._head.weight, self._head.bias) if keeps and is_plain(self._head) else None
 
@@ -43,13 +42,12 @@ class Decoder:
         """Whether this is a family that is known, on a device where it pays."""
         return runtime.device.type == "cpu" and runtime.model.config.model_type in FAMILIES
 
-    def hidden_states(self, tokens: Tensor, cache: CacheView) -> Tensor:
-        """Last hidden states [B, T, d] of tokens [B, T] at the cache's rows and positions."""
+    def hidden_states(self, tokens: Tensor, positions: Tensor, segments: Sequence[Segment]) -> Tensor:
+        """Last hidden states [N, d] of tokens [N] at their rows' positions [N]."""
         x = self._embed(tokens)
-        window = self._lanes.window(cache.start, tokens.shape[0])
-        cos, sin = (part.unsqueeze(2) for part in self._rotary(x, position_ids=cache.positions))
+        cos, sin = (part.squeeze(0).unsqueeze(1) for part in self._rotary(x, position_ids=positions.unsqueeze(0)))
         for index, layer in enumerate(self._layers):
-            x = layer(index, x, cos, sin, cache, window)
+            x = layer(index, x, cos, sin, segments)
         return self._norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -73,25 +71,22 @@ class _Layer:
         self._size, self._scaling = attention.head_dim, attention.scaling
         self._activation = mlp.act_fn
 
-    def __call__(self, index: int, x: Tensor, cos: Tensor, sin: Tensor, cache: CacheView, window: Window) -> Tensor:
-        query, key, value = self._heads(self._before_attention(x), window)
-        heads = query.shape[2]
-        turned = _rotate(torch.cat((query, key), dim=2), cos, sin)
-        query, key = turned[:, :, :heads], turned[:, :, heads:]
-        if x.shape[1] == 1:
-            out = cache.attend_one(index, query[:, 0], key[:, 0], value[:, 0], self._scaling)
-        else:
-            query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-            out = cache.attend(index, query, key, value, self._scaling)
-        (out,) = self._o(out.reshape(*x.shape[:2], -1), window)
+    def __call__(self, index: int, x: Tensor, cos: Tensor, sin: Tensor, segments: Sequence[Segment]) -> Tensor:
+        """x [N, d] after layer `index`."""
+        query, key, value = self._heads(self._before_attention(x), segments)
+        heads = query.shape[1]
+        turned = _rotate(torch.cat((query, key), dim=1), cos, sin)
+        query, key = turned[:, :heads], turned[:, heads:]
+        seen = [segment.attend(index, query, key, value, self._scaling) for segment in segments]
+        (out,) = self._o(seen[0] if len(seen) == 1 else torch.cat(seen), segments)
         x = x + out
-        gate, up = self._gate_up(self._before_mlp(x), window)
-        (out,) = self._down(self._activation(gate) * up, window)
+        gate, up = self._gate_up(self._before_mlp(x), segments)
+        (out,) = self._down(self._activation(gate) * up, segments)
         return x + out
 
-    def _heads(self, h: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [B, T, H, D], keys and values [B, T, G, D]."""
-        query, key, value = (y.view(*h.shape[:2], -1, self._size) for y in self._qkv(h, window))
+    def _heads(self, h: Tensor, segments: Sequence[Segment]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [N, H, D], keys and values [N, G, D]."""
+        query, key, value = (y.view(len(h), -1, self._size) for y in self._qkv(h, segments))
         if self._q_norm is not None and self._k_norm is not None:
             query, key = self._q_norm(query), self._k_norm(key)
         return query, key, value
@@ -108,6 +103,6 @@ class _Norm:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x [B, T, heads, D], halves paired as in Llama; cos and sin [B, T, 1, D]."""
+    """Rotary embedding of x [N, heads, D], halves paired as in Llama; cos and sin [N, 1, D]."""
     half = x.shape[-1] // 2
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin

@@ -1,6 +1,7 @@
 """The inference engine: continuous batching, chunked prefill, an adapter a row."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,6 +65,7 @@ class InferenceEngine:
             runtime.model.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device
         )
         self._execution = execution.choose(runtime, self.pool, bank, brief=brief)
+        self._flat = self._execution if isinstance(self._execution, execution.Flat) else None
         self._ahead = self._execution.ahead
         self._launched: _Launched | None = None
         self.prefill_tokens = prefill_tokens
@@ -126,6 +128,8 @@ class InferenceEngine:
         """Admit what fits, read a bounded piece of the prompts, then one token for every decoding row."""
         outputs = self._admit()
         if len(self._live) > self._decoding:
+            if self._flat is not None and self._decoding:
+                return outputs + self._prefill_and_decode(self._flat)
             outputs += self._prefill()
         if self._decoding:
             outputs += self._decode()
@@ -134,8 +138,9 @@ class InferenceEngine:
     def _admit(self) -> list[Output]:
         """Give rows to requests that wait. One that cannot start fails alone."""
         failures = []
-        while self._since and len(self._live) < self.pool.rows:
-            request = self._waiting.pop()
+        admitted = [self._waiting.pop() for _ in range(min(len(self._since), self.pool.rows - len(self._live)))]
+        # Neighbours of about the same length are read with little padding.
+        for request in sorted(admitted, key=lambda request: len(request.prompt)):
             queued = time.perf_counter() - self._since.pop(request.id)
             try:
                 sampler = Sampler(request, self.vocabulary, self.runtime.device)
@@ -150,7 +155,20 @@ class InferenceEngine:
         return failures
 
     def _prefill(self) -> list[Output]:
-        """Read up to `prefill_tokens` prompt tokens (padding included) of the rows behind the decoding ones."""
+        """Read a piece of the prompts."""
+        rows, chunks = self._unread()
+        return self._have_read(rows, chunks, self._execution.read(self._decoding, chunks, [s.cached for s in rows]))
+
+    def _prefill_and_decode(self, flat: execution.Flat) -> list[Output]:
+        """Read a piece of the prompts while the decoding rows get one more token."""
+        rows, chunks = self._unread()
+        tokens, positions, decoding = self._next({})
+        logits, hidden = flat.decode_and_read(tokens, positions, chunks, [s.cached for s in rows])
+        sequences = [*decoding.values()]
+        return self._have_read(rows, chunks, hidden) + self._emit(sequences, *self._choose(sequences, logits))
+
+    def _unread(self) -> tuple[list[_Sequence], list[tuple[int, ...]]]:
+        """Up to `prefill_tokens` prompt tokens (padding included) of the rows behind the decoding ones."""
         rows = self._live[self._decoding :]
         chunks: list[tuple[int, ...]] = []
         longest = 0
@@ -160,8 +178,12 @@ class InferenceEngine:
             if chunks and longest * (len(chunks) + 1) > self.prefill_tokens:
                 break
             chunks.append(rest)
-        rows = rows[: len(chunks)]
-        hidden = self._execution.read(self._decoding, chunks, [s.cached for s in rows])
+        return rows[: len(chunks)], chunks
+
+    def _have_read(
+        self, rows: Sequence[_Sequence], chunks: Sequence[tuple[int, ...]], hidden: Sequence[Tensor]
+    ) -> list[Output]:
+        """Chunks came out as these hidden states [len, d]: the first token of each prompt that was read to its end."""
         finished = []
         for sequence, chunk, states in zip(rows, chunks, hidden, strict=True):
             if sequence.request.params.prompt_logprobs:
@@ -204,10 +226,12 @@ class InferenceEngine:
         return self._emit(sequences, tokens, scores)
 
     def _launch(self, chosen: dict[_Sequence, int | OsoraCoreError]) -> _Launched:
-        """Compute logits for every decoding row, after the token that was `chosen` for it just now, or its last one.
+        """Compute logits for every decoding row, after the token that was `chosen` for it just now, or its last one."""
+        tokens, positions, rows = self._next(chosen)
+        return rows, self._execution.decode(tokens, positions) if rows else torch.empty(0)
 
-        Rows that end with that token are left out.
-        """
+    def _next(self, chosen: dict[_Sequence, int | OsoraCoreError]) -> tuple[list[int], list[int], dict[int, _Sequence]]:
+        """What `_launch` decodes: each row's token and position, and the rows that do not end with that token."""
         tokens, positions, rows = [], [], {}
         for row, sequence in enumerate(self._live[: self._decoding]):
             token = chosen.get(sequence, sequence.generated[-1])
@@ -220,7 +244,7 @@ class InferenceEngine:
                 positions.append(sequence.cached)
                 sequence.cached += 1
                 rows[row] = sequence
-        return rows, self._execution.decode(tokens, positions) if rows else torch.empty(0)
+        return tokens, positions, rows
 
     def _choose(
         self, rows: list[_Sequence], logits: Tensor

@@ -14,6 +14,7 @@ from osora_core.inference.cache import CacheView, KVPool
 from osora_core.inference.decoder import Decoder
 from osora_core.inference.lanes import Lanes
 from osora_core.inference.packed import Packed, PackedDecoder
+from osora_core.inference.segments import Segment, runs_of
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
 
@@ -50,12 +51,13 @@ class Execution(Protocol):
 
 def choose(runtime: Runtime, pool: KVPool, bank: Bank, *, brief: bool) -> Execution:
     """The fastest execution that computes this model on its device; a brief one compiles and captures nothing."""
-    packed = PackedDecoder.supports(runtime) and not brief
-    return Packed(runtime, pool, bank) if packed else Padded(runtime, pool, bank)
+    if PackedDecoder.supports(runtime) and not brief:
+        return Packed(runtime, pool, bank)
+    return (Flat if Decoder.supports(runtime) else Padded)(runtime, pool, bank)
 
 
-class Padded:
-    """Rows padded to one length: for CPUs, and for any model through transformers' own forward."""
+class _Direct:
+    """What executions have in common that compute at once, and need no preparation."""
 
     ahead = False
 
@@ -64,7 +66,6 @@ class Padded:
         self._pool = pool
         self._bank = bank
         self._lanes = Lanes(runtime.basis, pool.rows, runtime.device)
-        self._decoder = Decoder(runtime, self._lanes) if Decoder.supports(runtime) else None
 
     def warm_up(self) -> None:
         """Nothing: there is nothing to compile."""
@@ -79,32 +80,87 @@ class Padded:
     def leave(self, row: int, length: int) -> None:
         self._pool.clear(row, length)
 
+
+class Flat(_Direct):
+    """All tokens of a pass in one sequence, through our own wiring: for CPUs."""
+
+    def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank) -> None:
+        super().__init__(runtime, pool, bank)
+        self._decoder = Decoder(runtime)
+
     def read(self, start: int, chunks: Sequence[tuple[int, ...]], cached: Sequence[int]) -> list[Tensor]:
-        longest = max(map(len, chunks))
-        trash = self._pool.length
-        ids = [list(c) + [0] * (longest - len(c)) for c in chunks]
-        positions = [
-            list(range(begin, begin + len(c))) + [trash] * (longest - len(c))
-            for begin, c in zip(cached, chunks, strict=True)
-        ]
-        hidden = self._forward(start, ids, positions)
+        _, hidden = self._run(start, (), (), chunks, cached)
+        return hidden
+
+    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        logits, _ = self._run(len(tokens), tokens, positions, (), ())
+        return logits
+
+    def decode_and_read(
+        self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Both in one pass, which goes through the weights once: prompts are of the rows behind those that decode."""
+        return self._run(len(tokens), tokens, positions, chunks, cached)
+
+    def _run(
+        self, start: int, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]],
+        cached: Sequence[int],
+    ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+        """Logits of the first rows' tokens, and the hidden states of prompts from row `start` on."""
+        parts = [(0, *_padded([(token,) for token in tokens], positions, self._pool.length))] if tokens else []
+        runs = runs_of([len(chunk) for chunk in chunks])
+        parts += [(start + run.start, *_padded(chunks[run], cached[run], self._pool.length)) for run in runs]
+        ids, where, segments, first = [], [], [], 0
+        for row, own_ids, places in parts:
+            cache = _view(self._pool, row, places, self._runtime.device)
+            rows, steps = cache.positions.shape
+            segments.append(Segment(first, rows, steps, cache, self._lanes.window(row, rows)))
+            ids += own_ids
+            where.append(cache.positions.flatten())
+            first += rows * steps
+        flat = torch.tensor([token for row in ids for token in row], device=self._runtime.device)
+        hidden = self._decoder.hidden_states(flat, torch.cat(where), segments)
+        read = [states for segment in segments[bool(tokens) :] for states in segment.of(hidden)]
+        states = [own[: len(chunk)] for own, chunk in zip(read, chunks, strict=True)]
+        return self._decoder.logits(hidden[: len(tokens)]), states
+
+
+class Padded(_Direct):
+    """Rows padded to one length: for any model, through transformers' own forward."""
+
+    def read(self, start: int, chunks: Sequence[tuple[int, ...]], cached: Sequence[int]) -> list[Tensor]:
+        hidden = self._forward(start, *_padded(chunks, cached, self._pool.length))
         return [hidden[index, : len(chunk)] for index, chunk in enumerate(chunks)]
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        trash = self._pool.length
-        places = [[trash if position < 0 else position] for position in positions]
-        hidden = self._forward(0, [[token] for token in tokens], places)
-        return (self._decoder or self._runtime).logits(hidden[:, 0])
+        hidden = self._forward(0, *_padded([(token,) for token in tokens], positions, self._pool.length))
+        return self._runtime.logits(hidden[:, 0])
 
     def _forward(self, start: int, ids: list[list[int]], positions: list[list[int]]) -> Tensor:
         """Hidden states [B, T, d] of the tokens `ids` at `positions`, rows starting at pool row `start`."""
         device = self._runtime.device
-        where, tokens = torch.tensor(positions, device=device), torch.tensor(ids, device=device)
-        read = 1 + max(p for row in positions for p in row if p < self._pool.length)
-        cache = CacheView.of(self._pool, start, where, read)
-        if self._decoder is not None:
-            return self._decoder.hidden_states(tokens, cache)
+        tokens, cache = torch.tensor(ids, device=device), _view(self._pool, start, positions, device)
         if self._lanes.window(start, len(ids)).rank == 0:
-            return self._runtime.hidden_states(tokens, position_ids=where, cache=cache)
+            return self._runtime.hidden_states(tokens, position_ids=cache.positions, cache=cache)
         with use_slots(self._lanes.bank, torch.arange(start + 1, start + 1 + len(ids), device=device)):
-            return self._runtime.hidden_states(tokens, position_ids=where, cache=cache)
+            return self._runtime.hidden_states(tokens, position_ids=cache.positions, cache=cache)
+
+
+def _padded(
+    chunks: Sequence[tuple[int, ...]], cached: Sequence[int], trash: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Tokens of equally many for each row, and their positions behind its `cached` tokens; padding goes to `trash`, and
+    so does all of a row at position -1."""
+    longest = max(map(len, chunks))
+    ids = [list(c) + [0] * (longest - len(c)) for c in chunks]
+    positions = [
+        [trash] * longest if begin < 0 else [*range(begin, begin + len(c)), *[trash] * (longest - len(c))]
+        for begin, c in zip(cached, chunks, strict=True)
+    ]
+    return ids, positions
+
+
+def _view(pool: KVPool, start: int, positions: list[list[int]], device: torch.device) -> CacheView:
+    """The cache as tokens at `positions` see it, of rows from `start` on."""
+    read = 1 + max((p for row in positions for p in row if p < pool.length), default=0)
+    return CacheView.of(pool, start, torch.tensor(positions, device=device), read)

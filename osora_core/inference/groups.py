@@ -1,6 +1,6 @@
 """Linears that read the same input, computed together: few and fast products, for decoding on a CPU.
 
-Shapes: B rows, T tokens a row, d_in and d_out a weight's sizes, R a module's triplets.
+Shapes: N tokens of a pass, d_in and d_out a weight's sizes, R a module's triplets.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from osora_core.inference.lanes import Window
+from osora_core.inference.segments import Segment
 from osora_core.linear import OsoraLinear
 from osora_core.products import Packed, frozen_linear, is_plain, linear
 
@@ -28,18 +28,25 @@ class Group:
         self._base = _Stacked(plain) if keeps and len(plain) == len(layers) else None
         self._factors: dict[int, _Factors] = {}
 
-    def __call__(self, x: Tensor, window: Window) -> Sequence[Tensor]:
-        """What each module makes of x [B, T, d_in], the tokens of the window's rows.
+    def __call__(self, x: Tensor, segments: Sequence[Segment]) -> Sequence[Tensor]:
+        """What each module makes of x [N, d_in], the tokens of the segments.
 
         The update of `osora_core.operator`, its two products with U as one: both have the same right-hand side.
         """
         ys = self._base(x) if self._base is not None else [frozen_linear(layer.base, x) for layer in self._layers]
-        if window.rank:
-            parts = self._kept(window.rank)(x) if self._keeps else self._project(x, window.rank)
+        rank = max(segment.window.rank for segment in segments)
+        if rank:
+            parts = self._kept(rank)(x) if self._keeps else self._project(x, rank)
             for layer, y, (z, expand) in zip(self._layers, ys, parts, strict=True):
-                scales = window.scales[layer.index][..., : z.shape[-1]]
-                inner, outer = expand((z * scales).to(x.dtype))
-                y.add_(inner).addcmul_(window.deltas[layer.index].to(x.dtype), outer)
+                scaled = z.new_empty(2, *z.shape)
+                for segment in segments:
+                    scales = segment.window.scales[layer.index][..., : z.shape[-1]]
+                    torch.mul(segment.of(z), scales, out=segment.of(scaled))
+                inner, outer = expand(scaled)
+                y.add_(inner)
+                for segment in segments:
+                    delta = segment.window.deltas[layer.index].to(x.dtype)
+                    segment.of(y).addcmul_(delta, segment.of(outer))
         return ys
 
     def _project(self, x: Tensor, rank: int) -> "_Parts":
@@ -54,7 +61,7 @@ class Group:
 
 
 _Parts = Sequence[tuple[Tensor, Callable[[Tensor], Tensor]]]
-"""For each module z = V^T x [B, T, R], and the product with U [d_out, R]."""
+"""For each module z = V^T x [N, R], and the product with U [d_out, R]."""
 
 
 class _Factors:

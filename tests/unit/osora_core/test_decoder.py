@@ -21,6 +21,7 @@ from osora_core.inference import InferenceEngine, Request, SamplingParams, decod
 from osora_core.inference.decoder import FAMILIES, Decoder
 from osora_core.inference.groups import Group
 from osora_core.inference.lanes import Lanes
+from osora_core.inference.segments import Segment, runs_of
 from osora_core.linear import OsoraLinear
 from osora_core.operator import osora_update_reference
 from osora_core.runtime import Runtime
@@ -79,6 +80,9 @@ def test_a_window_that_slides_bounds_the_length(tmp_path: Path) -> None:
     assert InferenceEngine(runtime, rows=1).max_length == 16
 
 
+NO_CACHE: Any = None
+
+
 class OwnLinear(nn.Linear):
     """What a quantised layer is to a group: something that computes by itself."""
 
@@ -101,22 +105,63 @@ def test_groups_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int, .
         lanes.fill(1 + row, bank, row + 1, rank)
     lanes.fill(4, bank, 3, ranks[2])
     lanes.move(4, 3)
-    window = lanes.window(1, 3)
-    assert window.rank == max(ranks)
-    slots = torch.tensor([1, 2, 3])
+    assert lanes.window(1, 3).rank == max(ranks)
+    # Two segments of one flat sequence: a token for each of two rows, and some of a third.
+    one, some = lanes.window(1, 2), lanes.window(3, 1)
+    segments = [Segment(0, 2, 1, NO_CACHE, one), Segment(2, 1, tokens, NO_CACHE, some)]
+    slots = torch.tensor([1, 2, *[3] * tokens])
     layers = [module for module in runtime.model.modules() if isinstance(module, OsoraLinear)][:7]
-    own = OsoraLinear(
-        OwnLinear(*reversed(layers[3].base.weight.shape)), runtime.basis.factors[runtime.basis.spans[3].name], 3
-    )
+    shape = layers[3].base.weight.shape
+    own = OsoraLinear(OwnLinear(shape[1], shape[0]), runtime.basis.factors[runtime.basis.spans[3].name], 3)
     for group in (layers[:3], [layers[3]], [own], layers[4:6], [layers[6]]):
-        x = torch.randn(3, tokens, group[0].Vt.shape[1])
+        x = torch.randn(2 + tokens, group[0].Vt.shape[1])
         with torch.inference_mode():
-            actual = Group(group, keeps=keeps)(x, window)
+            actual = Group(group, keeps=keeps)(x, segments)
         for layer, y in zip(group, actual, strict=True):
             sigma, delta = bank.layers[layer.index]
             args = (t.double() for t in (layer.U, layer.S, layer.Vt, sigma, delta))
             expected = layer.base(x).double() + osora_update_reference(x.double(), *args, slots, bank.ranks)
             torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "runs"),
+    [
+        ([], []),
+        ([5], [1]),
+        ([3, 3, 3], [3]),
+        ([1, 9], [2]),
+        ([1, 10], [1, 1]),
+        ([1, 2, 3, 4, 20, 21, 30, 30, 31], [4, 2, 3]),
+    ],
+)
+def test_little_of_what_is_read_is_padding(lengths: list[int], runs: list[int]) -> None:
+    found = runs_of(lengths)
+    assert [run.stop - run.start for run in found] == runs
+    assert [length for run in found for length in lengths[run]] == lengths
+
+
+def test_prompts_are_read_while_others_decode(runtime: Runtime) -> None:
+    """One pass for both: a request that joins does not make those that run wait for a pass of its own."""
+    engine = InferenceEngine(runtime, rows=3)
+    passes: list[int] = []
+    flat = engine._flat
+    assert flat is not None
+    run_decoder = flat._decoder.hidden_states
+
+    def counted(tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        passes.append(len(tokens))
+        return run_decoder(tokens, *rest)
+
+    flat._decoder.hidden_states = counted  # type: ignore[method-assign]
+    engine.add(Request("a", (5, 9, 11), SamplingParams(max_tokens=9), adapter(runtime, "a", 1)))
+    engine.step()
+    engine.add(Request("b", (5, 9, 11, 12), SamplingParams(max_tokens=9), adapter(runtime, "b", 2)))
+    engine.add(Request("c", (7, 8), SamplingParams(max_tokens=9)))
+    passes.clear()
+    names = {output.request_id for output in engine.step()}
+    assert names == {"a", "b", "c"}
+    assert passes == [1 + 2 * 4]  # a's token, and both prompts at the longer one's length
 
 
 def test_a_large_base_is_not_kept_twice(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
