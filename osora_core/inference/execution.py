@@ -114,13 +114,14 @@ class Flat(_Direct):
         for row, own_ids, places in parts:
             cache = _view(self._pool, row, places, self._runtime.device)
             rows, steps = cache.positions.shape
-            segments.append(Segment(first, rows, steps, cache, self._lanes.window(row, rows)))
+            window = self._lanes.window(row, rows, single=steps == 1)
+            segments.append(Segment(first, rows, steps, cache, window, whole=len(parts) == 1))
             ids += own_ids
             where.append(cache.positions.flatten())
             first += rows * steps
         flat = torch.tensor([token for row in ids for token in row], device=self._runtime.device)
         hidden = self._decoder.hidden_states(flat, torch.cat(where), segments)
-        read = [states for segment in segments[bool(tokens) :] for states in segment.of(hidden)]
+        read = [states for segment in segments[bool(tokens) :] for states in segment.by_row(hidden)]
         states = [own[: len(chunk)] for own, chunk in zip(read, chunks, strict=True)]
         return self._decoder.logits(hidden[: len(tokens)]), states
 
@@ -140,7 +141,7 @@ class Padded(_Direct):
         """Hidden states [B, T, d] of the tokens `ids` at `positions`, rows starting at pool row `start`."""
         device = self._runtime.device
         tokens, cache = torch.tensor(ids, device=device), _view(self._pool, start, positions, device)
-        if self._lanes.window(start, len(ids)).rank == 0:
+        if self._lanes.rank(start, len(ids)) == 0:
             return self._runtime.hidden_states(tokens, position_ids=cache.positions, cache=cache)
         with use_slots(self._lanes.bank, torch.arange(start + 1, start + 1 + len(ids), device=device)):
             return self._runtime.hidden_states(tokens, position_ids=cache.positions, cache=cache)

@@ -40,9 +40,8 @@ class Group:
             for layer, y, (z, expand) in zip(self._layers, ys, parts, strict=True):
                 scaled = z.new_empty(2, *z.shape)
                 for segment in segments:
-                    scales = segment.window.scales[layer.index][..., : z.shape[-1]]
-                    torch.mul(segment.of(z), scales, out=segment.of(scaled))
-                inner, outer = expand(scaled)
+                    segment.scale(z, layer.index, scaled)
+                inner, outer = expand(scaled).unbind()
                 y.add_(inner)
                 for segment in segments:
                     delta = segment.window.deltas[layer.index].to(x.dtype)

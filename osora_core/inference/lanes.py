@@ -15,10 +15,10 @@ from osora_core.basis import Basis
 
 @dataclass(frozen=True)
 class Window:
-    """The adapters of B neighbouring rows, as they broadcast against tokens [B, T, ...] of theirs.
+    """The adapters of B neighbouring rows, as they broadcast against tokens [B, T, ...] of theirs, or [B, ...].
 
     rank: the largest among them, 0 where all are the bare base. For each module of the basis, `scales` has sigma above
-    s0 + sigma [2, B, 1, R], both of which multiply the same z, and `deltas` delta [B, 1, d_out].
+    s0 + sigma [2, B, (1,) R], both of which multiply the same z, and `deltas` delta [B, (1,) d_out].
     """
 
     rank: int
@@ -61,10 +61,15 @@ class Lanes:
         self._deltas[target] = self._deltas[source]
         self._rank[target] = self._rank[source]
 
-    def window(self, start: int, rows: int) -> Window:
-        """The adapters of `rows` rows from `start` on."""
+    def window(self, start: int, rows: int, *, single: bool) -> Window:
+        """The adapters of `rows` rows from `start` on, of which each has a `single` token or several."""
         window = slice(start, start + rows)
         triplets, outputs = self._sizes
-        scales = torch.split(self._scales[:, window, None], triplets, dim=-1)
-        deltas = torch.split(self._deltas[window, None], outputs, dim=-1)
-        return Window(max(self._rank[window]), scales, deltas)
+        rank, scales, deltas = self.rank(start, rows), self._scales[:, window], self._deltas[window]
+        if not single:
+            scales, deltas = scales.unsqueeze(2), deltas.unsqueeze(1)
+        return Window(rank, torch.split(scales, triplets, dim=-1), torch.split(deltas, outputs, dim=-1))
+
+    def rank(self, start: int, rows: int) -> int:
+        """The largest rank among `rows` rows from `start` on; 0 if all of them are the bare base."""
+        return max(self._rank[start : start + rows])

@@ -7,6 +7,7 @@ size.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from osora_core.inference.cache import CacheView
@@ -25,11 +26,21 @@ class Segment:
     steps: int
     cache: CacheView
     window: Window
+    whole: bool
+    """Whether these are all tokens of the pass."""
 
     def of(self, flat: Tensor) -> Tensor:
-        """This segment's part of flat [..., N, k], as [..., B, T, k]."""
-        part = flat.narrow(-2, self.first, self.rows * self.steps)
-        return part.view(*part.shape[:-2], self.rows, self.steps, part.shape[-1])
+        """This segment's part of flat [..., N, k], as [..., B, T, k], or [..., B, k] where each row has one token."""
+        part = flat if self.whole else flat.narrow(-2, self.first, self.rows * self.steps)
+        return part if self.steps == 1 else part.view(*part.shape[:-2], self.rows, self.steps, -1)
+
+    def by_row(self, flat: Tensor) -> Tensor:
+        """This segment's part of flat [N, k] as [B, T, k]."""
+        return flat[self.first : self.first + self.rows * self.steps].view(self.rows, self.steps, -1)
+
+    def scale(self, z: Tensor, module: int, into: Tensor) -> None:
+        """sigma z above (s0 + sigma) z of a module, this segment's part of `into` [2, N, R], from z [N, R]."""
+        torch.mul(self.of(z), self.window.scales[module][..., : z.shape[-1]], out=self.of(into))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """What this segment's tokens see: query [N, H, D], key and value [N, G, D] -> [B T, H D]."""

@@ -105,10 +105,10 @@ def test_groups_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int, .
         lanes.fill(1 + row, bank, row + 1, rank)
     lanes.fill(4, bank, 3, ranks[2])
     lanes.move(4, 3)
-    assert lanes.window(1, 3).rank == max(ranks)
+    assert lanes.rank(1, 3) == max(ranks)
     # Two segments of one flat sequence: a token for each of two rows, and some of a third.
-    one, some = lanes.window(1, 2), lanes.window(3, 1)
-    segments = [Segment(0, 2, 1, NO_CACHE, one), Segment(2, 1, tokens, NO_CACHE, some)]
+    one, some = lanes.window(1, 2, single=True), lanes.window(3, 1, single=tokens == 1)
+    segments = [Segment(0, 2, 1, NO_CACHE, one, whole=False), Segment(2, 1, tokens, NO_CACHE, some, whole=False)]
     slots = torch.tensor([1, 2, *[3] * tokens])
     layers = [module for module in runtime.model.modules() if isinstance(module, OsoraLinear)][:7]
     shape = layers[3].base.weight.shape
