@@ -2,16 +2,22 @@
 
 For float32 on a CPU, PyTorch's linears call MKL, which runs at less than half speed on processors that are not Intel's.
 oneDNN, which PyTorch has on board for its compiler, does not, and a row's result there does not depend on how many rows
-stand beside it (but for a row alone): fused jobs and mixed batches stay closer to what they are alone.
+stand beside it (but for a row alone). It is used only where OSORA_ONEDNN=1 asks for it: with a small base whose weights
+were float32 in their file, a worker's first loss once was not a number, and that is not understood yet.
 """
 
+import os
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+_ONEDNN = (
+    os.environ.get("OSORA_ONEDNN") == "1"
+    and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
 # The layout of a packed weight is chosen for so many rows, and serves any number.
 _ROWS = 32
 
