@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from osora_core.operator import Blocks, Spans, blocks_of, osora_add_batched, osora_linear_merged, osora_update
-from osora_core.products import frozen_linear
 
 if TYPE_CHECKING:
     from osora_core.bank import Bank
@@ -73,13 +72,14 @@ class OsoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         selection = _selection.get()
         if selection is None:
-            return frozen_linear(self.base, x)
+            bare: Tensor = self.base(x)
+            return bare
         sigma, delta = selection.bank.layers[self.index]
         ranks, groups = selection.bank.ranks, selection.groups
         if groups is not None and self._merging_pays(x, len(groups.spans)):
             weight, bias = cast(nn.Linear, self.base).weight, cast(nn.Linear, self.base).bias
             return osora_linear_merged(x, weight, bias, self.U, self.S, self.Vt, sigma, delta, ranks, groups.spans)
-        y = frozen_linear(self.base, x)
+        y: Tensor = self.base(x)
         if groups is not None and self._batching_pays(x, y, groups):
             return osora_add_batched(x, y, self.U, self.S, self.Vt, sigma, delta, ranks, groups.slots, groups.blocks)
         return y + osora_update(x, self.U, self.S, self.Vt, sigma, delta, selection.slots, ranks)

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-
-from osora_core.products import linear
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from osora_core.basis import Factors
@@ -49,9 +48,9 @@ def osora_update_reference(
     sigma_rows, scale_rows, delta_rows = (
         _per_token(t, slots, x) for t in (sigma, effective_scale(S, sigma, ranks), delta)
     )
-    z = linear(x, Vt)
-    inner = linear((sigma_rows * z).to(x.dtype), U)
-    outer = linear((scale_rows * z).to(x.dtype), U)
+    z = F.linear(x, Vt)
+    inner = F.linear((sigma_rows * z).to(x.dtype), U)
+    outer = F.linear((scale_rows * z).to(x.dtype), U)
     return (inner + delta_rows * outer).to(x.dtype)
 
 
@@ -75,10 +74,10 @@ class _Update(torch.autograd.Function):
         ranks: Tensor | None,
     ) -> Tensor:  # fmt: skip
         scale = effective_scale(S, sigma, ranks)
-        z = linear(x, Vt)
+        z = F.linear(x, Vt)
         ctx.save_for_backward(z, U, Vt, sigma, delta, scale, slots, ranks)
-        inner = linear((_per_token(sigma, slots, x) * z).to(x.dtype), U)
-        outer = linear((_per_token(scale, slots, x) * z).to(x.dtype), U)
+        inner = F.linear((_per_token(sigma, slots, x) * z).to(x.dtype), U)
+        outer = F.linear((_per_token(scale, slots, x) * z).to(x.dtype), U)
         return (inner + _per_token(delta, slots, x) * outer).to(x.dtype)
 
     @staticmethod
@@ -86,19 +85,19 @@ class _Update(torch.autograd.Function):
         (g,) = grad_outputs
         z, U, Vt, sigma, delta, scale, slots, ranks = ctx.saved_tensors
         dtype = z.dtype
-        a1 = linear(g, U.T)
-        a2 = linear((_per_token(delta, slots, g) * g).to(dtype), U.T)
+        a1 = F.linear(g, U.T)
+        a2 = F.linear((_per_token(delta, slots, g) * g).to(dtype), U.T)
         grad_x = grad_sigma = grad_delta = None
         if ctx.needs_input_grad[0]:
             a = _per_token(sigma, slots, g) * a1 + _per_token(scale, slots, g) * a2
-            grad_x = linear(a.to(dtype), Vt.T)
+            grad_x = F.linear(a.to(dtype), Vt.T)
         if ctx.needs_input_grad[4]:
             grad_sigma = _sum_by_slot(z.to(sigma.dtype) * (a1 + a2), slots, sigma)
             if ranks is not None:
                 used = torch.arange(sigma.shape[1], device=sigma.device) < ranks.unsqueeze(1)
                 grad_sigma = grad_sigma * used
         if ctx.needs_input_grad[5]:
-            outer = linear((_per_token(scale, slots, g) * z).to(dtype), U)
+            outer = F.linear((_per_token(scale, slots, g) * z).to(dtype), U)
             grad_delta = _sum_by_slot(g.to(delta.dtype) * outer, slots, delta)
         return grad_x, None, None, None, grad_sigma, grad_delta, None, None
 
@@ -140,7 +139,7 @@ def osora_linear(
     slots: Tensor, ranks: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """y = W0 x + b + update: the whole operator for a dense weight [d_out, d_in]. Shapes as in the update."""
-    return linear(x, weight, bias) + osora_update(x, U, S, Vt, sigma, delta, slots, ranks)
+    return F.linear(x, weight, bias) + osora_update(x, U, S, Vt, sigma, delta, slots, ranks)
 
 
 _KEPT_VALUES = 2**20
@@ -161,14 +160,14 @@ class _Merged(torch.autograd.Function):
         delta: Tensor, ranks: Tensor, spans: "Spans",
     ) -> Tensor:  # fmt: skip
         scale = effective_scale(S, sigma, ranks)
-        z = linear(x, Vt)
+        z = F.linear(x, Vt)
         ctx.save_for_backward(z, weight, U, Vt, sigma, delta, scale, ranks)
         ctx.spans = spans
         rows, kept = [], []
         keeps = len(spans) * weight.numel() <= _KEPT_VALUES
         for slot, start, stop in spans:
             dense = _Merged.weight(weight, U, Vt, sigma[slot], delta[slot], scale[slot])
-            rows.append(linear(x[start:stop], dense, bias))
+            rows.append(F.linear(x[start:stop], dense, bias))
             kept += [dense] if keeps else []
         ctx.kept = kept
         return _join(rows)
@@ -185,8 +184,8 @@ class _Merged(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 weighing = (weight, U, Vt, sigma[slot], delta[slot], scale[slot])
                 dense = kept[index] if kept else _Merged.weight(*weighing)
-                grad_rows.append(linear(g[start:stop], dense.T))
-            moment = U * _outer_sum(gs, zs)
+                grad_rows.append((gs @ dense).view(*g[start:stop].shape[:-1], -1))
+            moment = U * (gs.T @ zs)
             grad_sigma[slot] += (1 + delta[slot]) @ moment
             grad_delta[slot] += moment @ scale[slot]
         grad_sigma *= torch.arange(sigma.shape[1], device=sigma.device) < ranks.unsqueeze(1)
@@ -195,12 +194,7 @@ class _Merged(torch.autograd.Function):
 
     @staticmethod
     def weight(weight: Tensor, U: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor, scale: Tensor) -> Tensor:
-        return linear(U * (sigma + torch.outer(delta, scale)), Vt.T).add_(weight)
-
-
-def _outer_sum(g: Tensor, z: Tensor) -> Tensor:
-    """g^T z [d_out, R] of g [T, d_out] and z [T, R]. The first operand is copied: z, as the smaller."""
-    return linear(z.T, g.T).T
+        return torch.addmm(weight, U * (sigma + torch.outer(delta, scale)), Vt)
 
 
 def _join(rows: list[Tensor]) -> Tensor:
@@ -235,7 +229,7 @@ class _Factored(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, y: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor
     ) -> Tensor:
-        z = linear(x, Vt[: sigma.shape[0]])
+        z = F.linear(x, Vt[: sigma.shape[0]])
         ctx.save_for_backward(z, U, S, Vt, sigma, delta)
         return torch.addmm(y, z, lora_factor(U, S, sigma, delta).to(U.dtype).T)
 
@@ -246,9 +240,9 @@ class _Factored(torch.autograd.Function):
         rank = sigma.shape[0]
         grad_x = grad_sigma = grad_delta = None
         if ctx.needs_input_grad[0]:
-            grad_x = linear(linear(g, lora_factor(U, S, sigma, delta).to(U.dtype).T), Vt[:rank].T)
+            grad_x = g @ lora_factor(U, S, sigma, delta).to(U.dtype) @ Vt[:rank]
         if ctx.needs_input_grad[5] or ctx.needs_input_grad[6]:
-            moment = (U[:, :rank] * _outer_sum(g, z)).to(sigma.dtype)
+            moment = (U[:, :rank] * (g.T @ z)).to(sigma.dtype)
             grad_sigma = (1 + delta) @ moment
             grad_delta = moment @ (S[:rank] + sigma)
         return grad_x, g, None, None, None, grad_sigma, grad_delta
@@ -280,7 +274,7 @@ class _Batched(torch.autograd.Function):
         ctx: Any, x: Tensor, y: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor,
         ranks: Tensor, slots: Tensor, blocks: "Blocks",
     ) -> Tensor:  # fmt: skip
-        z = linear(x, Vt)
+        z = F.linear(x, Vt)
         own_sigma, own_delta = sigma[slots], delta[slots]
         scale = effective_scale(S, own_sigma, ranks[slots])
         ctx.save_for_backward(z, U, Vt, own_sigma, own_delta, scale, slots, ranks)
@@ -310,7 +304,7 @@ class _Batched(torch.autograd.Function):
         used = torch.arange(sigma.shape[1], device=g.device) < ranks[slots].unsqueeze(1)
         grad_sigma[slots] = torch.bmm((1 + delta).unsqueeze(1), moment).squeeze(1) * used
         grad_delta[slots] = torch.bmm(moment, scale.unsqueeze(2)).squeeze(2)
-        grad_x = linear(grad_z, Vt.T) if ctx.needs_input_grad[0] else None
+        grad_x = F.linear(grad_z, Vt.T) if ctx.needs_input_grad[0] else None
         return grad_x, g, None, None, None, grad_sigma, grad_delta, None, None, None
 
     @staticmethod

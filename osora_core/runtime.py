@@ -12,7 +12,6 @@ from osora_core import attention, bases
 from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
 from osora_core.errors import UserError
 from osora_core.linear import OsoraLinear
-from osora_core.products import frozen_linear
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,9 @@ class Runtime:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocabulary] of hidden states [..., d]."""
-        return frozen_linear(self.model.get_output_embeddings(), hidden)  # type: ignore[no-untyped-call]
+        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        logits: Tensor = head(hidden)
+        return logits
 
     @property
     def is_whole(self) -> bool:

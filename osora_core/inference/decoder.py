@@ -1,41 +1,34 @@
 """The tokens of many rows through a Llama-like decoder: transformers' own weights, wired for serving on a CPU.
 
-More than half of a decoding step's time there goes into what is around the products, and into products of few rows.
+Half of a decoding step's time there goes into what is around the products.
 Here the same modules run with fewer operations, and adapters with no more triplets than the batch has.
-Shapes: N tokens of a pass, H query heads, G key/value heads, D head size, d hidden size, V vocabulary.
+Shapes: N tokens of a pass, H query heads, G key/value heads, D head size, d hidden size.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from osora_core.inference.groups import Group
-from osora_core.inference.segments import Segment
-from osora_core.products import Packed, frozen_linear, is_plain
+from osora_core.inference.segments import Segment, linear
 from osora_core.runtime import Runtime
 
 # What these have in common is all that there is to them: norm, rotary attention (with a norm on q and k or a bias
 # where the module has one), norm, gated MLP.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-_SPARE = 2**30
-"""Bytes of weights up to which a base's are kept twice, the second time stacked and packed."""
 
 
 class Decoder:
-    """The decoder layers and the head of a runtime's model, for the families of FAMILIES."""
+    """The decoder layers of a runtime's model, for the families of FAMILIES."""
 
     def __init__(self, runtime: Runtime) -> None:
         model: Any = runtime.model.base_model
-        keeps = runtime.bytes <= _SPARE
         self._embed = model.embed_tokens
-        self._layers = [_Layer(module, keeps=keeps) for module in model.layers]
+        self._layers = [_Layer(module) for module in model.layers]
         self._norm = _Norm(model.norm)
         self._rotary = model.rotary_emb
-        self._head: nn.Module = runtime.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self._packed = Packed(self._head.weight, self._head.bias) if keeps and is_plain(self._head) else None
 
     @staticmethod
     def supports(runtime: Runtime) -> bool:
@@ -50,20 +43,14 @@ class Decoder:
             x = layer(index, x, cos, sin, segments)
         return self._norm(x)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V] of hidden states [..., d]."""
-        return frozen_linear(self._head, hidden) if self._packed is None else self._packed(hidden)
-
 
 class _Layer:
     """One decoder layer. What it needs of transformers' modules is looked up once: a module's attributes are slow."""
 
-    def __init__(self, module: Any, *, keeps: bool) -> None:
+    def __init__(self, module: Any) -> None:
         attention, mlp = module.self_attn, module.mlp
-        self._qkv = Group([attention.q_proj, attention.k_proj, attention.v_proj], keeps=keeps)
-        self._o = Group([attention.o_proj], keeps=keeps)
-        self._gate_up = Group([mlp.gate_proj, mlp.up_proj], keeps=keeps)
-        self._down = Group([mlp.down_proj], keeps=keeps)
+        self._qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self._o, self._gate, self._up, self._down = attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
         self._before_attention, self._before_mlp = _Norm(module.input_layernorm), _Norm(module.post_attention_layernorm)
         self._q_norm, self._k_norm = (
             _Norm(getattr(attention, name)) if hasattr(attention, name) else None for name in ("q_norm", "k_norm")
@@ -78,15 +65,14 @@ class _Layer:
         turned = _rotate(torch.cat((query, key), dim=1), cos, sin)
         query, key = turned[:, :heads], turned[:, heads:]
         seen = [segment.attend(index, query, key, value, self._scaling) for segment in segments]
-        (out,) = self._o(seen[0] if len(seen) == 1 else torch.cat(seen), segments)
-        x = x + out
-        gate, up = self._gate_up(self._before_mlp(x), segments)
-        (out,) = self._down(self._activation(gate) * up, segments)
-        return x + out
+        x = x + linear(self._o, seen[0] if len(seen) == 1 else torch.cat(seen), segments)
+        h = self._before_mlp(x)
+        gated = self._activation(linear(self._gate, h, segments)) * linear(self._up, h, segments)
+        return x + linear(self._down, gated, segments)
 
     def _heads(self, h: Tensor, segments: Sequence[Segment]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [N, H, D], keys and values [N, G, D]."""
-        query, key, value = (y.view(len(h), -1, self._size) for y in self._qkv(h, segments))
+        query, key, value = (linear(layer, h, segments).view(len(h), -1, self._size) for layer in self._qkv)
         if self._q_norm is not None and self._k_norm is not None:
             query, key = self._q_norm(query), self._k_norm(key)
         return query, key, value

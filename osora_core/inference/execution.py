@@ -123,7 +123,7 @@ class Flat(_Direct):
         hidden = self._decoder.hidden_states(flat, torch.cat(where), segments)
         read = [states for segment in segments[bool(tokens) :] for states in segment.by_row(hidden)]
         states = [own[: len(chunk)] for own, chunk in zip(read, chunks, strict=True)]
-        return self._decoder.logits(hidden[: len(tokens)]), states
+        return self._runtime.logits(hidden[: len(tokens)]), states
 
 
 class Padded(_Direct):

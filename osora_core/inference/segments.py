@@ -1,7 +1,7 @@
-"""Parts of a pass: rows with equally many tokens, side by side in one flat sequence of tokens.
+"""Parts of a pass: rows with equally many tokens, side by side in one flat sequence of tokens; a linear over them.
 
-Shapes: B rows, T tokens a row, N tokens of the pass, R a module's triplets, H query heads, G key/value heads, D head
-size.
+Shapes: B rows, T tokens a row, N tokens of the pass, R a module's triplets, d_in and d_out a weight's sizes, H query
+heads, G key/value heads, D head size.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from osora_core.inference.cache import CacheView
 from osora_core.inference.lanes import Window
+from osora_core.linear import OsoraLinear
 
 # A segment of its own costs about as much as so many tokens of padding.
 _PADDING = 8
@@ -50,6 +52,27 @@ class Segment:
             return self.cache.attend_one(layer, query, key, value, scaling)
         query, key, value = (x.view(self.rows, self.steps, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))
         return self.cache.attend(layer, query, key, value, scaling).reshape(self.rows * self.steps, -1)
+
+
+def linear(layer: OsoraLinear, x: Tensor, segments: Sequence[Segment]) -> Tensor:
+    """What `layer` makes of x [N, d_in], the tokens of the segments, [N, d_out].
+
+    The update of `osora_core.operator`, its two products with U as one: both have the same right-hand side.
+    """
+    y: Tensor = layer.base(x)
+    rank = min(max(segment.window.rank for segment in segments), layer.S.shape[0])
+    if rank == 0:
+        return y
+    z = F.linear(x, layer.Vt[:rank])
+    scaled = z.new_empty(2, *z.shape)
+    for segment in segments:
+        segment.scale(z, layer.index, scaled)
+    inner, outer = F.linear(scaled, layer.U[:, :rank])
+    y = y + inner
+    for segment in segments:
+        delta = segment.window.deltas[layer.index].to(x.dtype)
+        segment.of(y).addcmul_(delta, segment.of(outer))
+    return y
 
 
 def runs_of(lengths: Sequence[int]) -> list[slice]:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,11 +16,10 @@ from transformers import (
 
 from osora_core.bank import Bank
 from osora_core.basis import BasisCache
-from osora_core.inference import InferenceEngine, Request, SamplingParams, decoder, groups
+from osora_core.inference import InferenceEngine, Request, SamplingParams
 from osora_core.inference.decoder import FAMILIES, Decoder
-from osora_core.inference.groups import Group
 from osora_core.inference.lanes import Lanes
-from osora_core.inference.segments import Segment, runs_of
+from osora_core.inference.segments import Segment, linear, runs_of
 from osora_core.linear import OsoraLinear
 from osora_core.operator import osora_update_reference
 from osora_core.runtime import Runtime
@@ -83,14 +81,9 @@ def test_a_window_that_slides_bounds_the_length(tmp_path: Path) -> None:
 NO_CACHE: Any = None
 
 
-class OwnLinear(nn.Linear):
-    """What a quantised layer is to a group: something that computes by itself."""
-
-
-@pytest.mark.parametrize("keeps", [True, False])
 @pytest.mark.parametrize("tokens", [1, 3])
 @pytest.mark.parametrize("ranks", [(16, 3, 0), (5, 5, 2), (0, 0, 1)])
-def test_groups_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int, ...], tokens: int, keeps: bool) -> None:
+def test_segments_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int, ...], tokens: int) -> None:
     """Rows of several ranks in one batch, after a move, against the reference in float64."""
     bank = Bank(runtime.basis, 3, device=runtime.device)
     lanes = Lanes(runtime.basis, 5, runtime.device)
@@ -110,18 +103,15 @@ def test_groups_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int, .
     one, some = lanes.window(1, 2, single=True), lanes.window(3, 1, single=tokens == 1)
     segments = [Segment(0, 2, 1, NO_CACHE, one, whole=False), Segment(2, 1, tokens, NO_CACHE, some, whole=False)]
     slots = torch.tensor([1, 2, *[3] * tokens])
-    layers = [module for module in runtime.model.modules() if isinstance(module, OsoraLinear)][:7]
-    shape = layers[3].base.weight.shape
-    own = OsoraLinear(OwnLinear(shape[1], shape[0]), runtime.basis.factors[runtime.basis.spans[3].name], 3)
-    for group in (layers[:3], [layers[3]], [own], layers[4:6], [layers[6]]):
-        x = torch.randn(2 + tokens, group[0].Vt.shape[1])
+    layers = [module for module in runtime.model.modules() if isinstance(module, OsoraLinear)]
+    for layer in layers:
+        x = torch.randn(2 + tokens, layer.Vt.shape[1])
+        sigma, delta = bank.layers[layer.index]
+        args = (t.double() for t in (layer.U, layer.S, layer.Vt, sigma, delta))
+        expected = layer.base(x).double() + osora_update_reference(x.double(), *args, slots, bank.ranks)
         with torch.inference_mode():
-            actual = Group(group, keeps=keeps)(x, segments)
-        for layer, y in zip(group, actual, strict=True):
-            sigma, delta = bank.layers[layer.index]
-            args = (t.double() for t in (layer.U, layer.S, layer.Vt, sigma, delta))
-            expected = layer.base(x).double() + osora_update_reference(x.double(), *args, slots, bank.ranks)
-            torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
+            actual = linear(layer, x, segments)
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -162,13 +152,3 @@ def test_prompts_are_read_while_others_decode(runtime: Runtime) -> None:
     names = {output.request_id for output in engine.step()}
     assert names == {"a", "b", "c"}
     assert passes == [1 + 2 * 4]  # a's token, and both prompts at the longer one's length
-
-
-def test_a_large_base_is_not_kept_twice(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = Request("a", (5, 9, 11), SamplingParams(max_tokens=6, logprobs=True), adapter(runtime, "a", 1))
-    packed = run(InferenceEngine(runtime, rows=2), [request])["a"].scores
-    monkeypatch.setattr(decoder, "_SPARE", 0)
-    monkeypatch.setattr(decoder, "Packed", None)
-    monkeypatch.setattr(groups, "Packed", None)
-    plain = run(InferenceEngine(runtime, rows=2), [request])["a"].scores
-    assert [score.token for score in plain] == [score.token for score in packed]
