@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from sqlalchemy.engine import URL
 
 from registry import migrate, tenants
@@ -137,3 +138,12 @@ def broker_url(redis_server_url: str) -> str:
     """An empty broker."""
     redis_server.flush(redis_server_url)
     return redis_server_url
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Two threads on matrices this small wait for each other more than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -17,15 +17,9 @@ from osora_core.training.batches import PASS_TOKENS, Item, Rounds
 from osora_core.training.passes import Passes
 from tests.unit.osora_core.conftest import Recorder, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RANK = 16
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def row(recorder: Recorder, runtime: Runtime) -> Tensor:

@@ -23,16 +23,10 @@ from tests.unit.osora_core.test_losses import line, start
 from tests.unit.osora_core.test_sweep import SweepRecorder, family, outcome, run
 
 # Eight pairs in batches of 4: two steps an epoch, six in all, halvings after 2 and 4 for three members.
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPEC = JobSpec(seed=3, epochs=3, batch_size=4, rank=16, method="dpo", beta=0.5)
 RATES = (1e-6, 0.02, 0.005)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,16 @@
 """Solo equals mixed, for hundreds of random schedules of all that can happen between two steps."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams
 from osora_core.runtime import Runtime
 from tests.support.inference import Result, adapter, prompt, solo
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ADAPTERS = 4
 PROMPTS = 3
@@ -99,15 +99,6 @@ class Schedule:
                 assert expected.text.startswith(result.text)
             else:
                 assert result == expected
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Operations this small gain nothing from a second thread, and lose much where other tests run beside this one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_solo_equals_mixed(runtime: Runtime) -> None:

@@ -30,6 +30,8 @@ from osora_core.training.sweep import MAX_CHOICE_ROWS, choice_of, hold_back
 from osora_core.training.throughput import halvings
 from tests.unit.osora_core.conftest import Recorder, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # 18 rows in batches of 3: six steps an epoch, twelve in all, halvings after 3, 6 and 9 for five members.
 SPEC = JobSpec(seed=5, epochs=2, batch_size=3, rank=16)
 RATES = (0.03, 0.01, 0.1, 1e-6, 0.2)
@@ -62,15 +64,6 @@ def sweep(
 ) -> Sweep:
     choice = examples[18:]
     return Sweep(TrainingJob("sweep", specs[0], examples[:18], recorder, **job), specs, choice, recorder, resume)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two threads on matrices this small wait for each other more than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """Every tuner test finds its bases in one cache of the session, never in the developer's own."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,10 +18,5 @@ def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(cache_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """On one thread: for models this small a second one only waits."""
+def _own_cache(cache_directory: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     monkeypatch.setenv("OSORA_CACHE", str(cache_directory))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
