@@ -22,17 +22,21 @@ class AdapterLoader:
     """Rows by (id, version, hash), least recently used first out once they exceed `capacity_bytes`.
 
     The key holds the artifact's hash, so a row can never be another adapter's than the one that was asked for. `check`
-    is called with an adapter the first time that it is fetched, on a thread of the loader's, and raises if it is not to
-    be served.
+    is called with an adapter and its row the first time that it is fetched, on a thread of the loader's, and raises if
+    it is not to be served.
     """
 
     def __init__(
-        self, fetch: Callable[[str], bytes], basis: Basis, capacity_bytes: int, check: Callable[[Adapter], None]
+        self,
+        fetch: Callable[[str], bytes],
+        basis: Basis,
+        capacity_bytes: int,
+        check: Callable[[Adapter, AdapterRow], None],
     ) -> None:
         self._fetch = fetch
         self._check = check
         self._basis = basis
-        # By hash: it holds as long as the process does, and the check takes the model away from everybody else.
+        # By hash: it holds as long as the process does.
         self._checked: set[str] = set()
         self._capacity = capacity_bytes
         self._rows: OrderedDict[str, tuple[Tensor, int]] = OrderedDict()
@@ -51,7 +55,7 @@ class AdapterLoader:
         else:
             task = self._loading.get(key)
             if task is None:
-                task = asyncio.get_running_loop().run_in_executor(self._threads, self._load, ref)
+                task = asyncio.get_running_loop().run_in_executor(self._threads, self._load, ref, key)
                 self._loading[key] = task
                 task.add_done_callback(lambda done: self._keep(key, done))
             # A client that gives up must not take the load away from the others.
@@ -60,7 +64,7 @@ class AdapterLoader:
             return AdapterRow(key, values, rank)
         return AdapterRow(f"{key}*{strength!r}", values * strength, rank)
 
-    def _load(self, ref: AdapterRef) -> tuple[Tensor, int]:
+    def _load(self, ref: AdapterRef, key: str) -> tuple[Tensor, int]:
         adapter = Adapter.from_zip(self._fetch(ref.object_key), ref.sha256)
         row = adapter.to_row(self._basis)
         # With numpy, which computes on this thread alone: torch would start a team of its own for it.
@@ -69,10 +73,11 @@ class AdapterLoader:
                 f"the adapter {ref.id} holds values that are not numbers",
                 next_action="train it again with a lower learning rate",
             )
+        row = row.to(self._basis.dtype)
         if ref.sha256 not in self._checked:
-            self._check(adapter)
+            self._check(adapter, AdapterRow(key, row, adapter.rank))
             self._checked.add(ref.sha256)
-        return row.to(self._basis.dtype), adapter.rank
+        return row, adapter.rank
 
     def _keep(self, key: str, task: "asyncio.Future[tuple[Tensor, int]]") -> None:
         del self._loading[key]

@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -24,7 +25,7 @@ from inference.store import ArtifactStore
 from osora_core import canary
 from osora_core.adapter import Adapter
 from osora_core.data import Renderer
-from osora_core.inference import InferenceEngine
+from osora_core.inference import AdapterRow, InferenceEngine
 from osora_core.inference.grammar import GrammarCompiler
 from osora_core.runtime import Runtime
 
@@ -115,8 +116,8 @@ def _serve(runtime: Runtime, settings: InferenceSettings, store: ArtifactStore, 
     engine.warm_up()
     loop = EngineLoop(engine, queue_limit=settings.inference_queue, on_death=on_death)
 
-    def check(adapter: Adapter) -> None:
-        loop.call(lambda: canary.check(runtime, adapter))
+    def check(adapter: Adapter, row: AdapterRow) -> None:
+        canary.check(runtime, adapter, partial(loop.examine, row))
 
     return Served(
         runtime,

@@ -2,23 +2,34 @@
 
 import asyncio
 import logging
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar, cast
+
+from torch import Tensor
 
 from inference.errors import ServerError
 from osora_core.errors import OsoraCoreError
-from osora_core.inference import InferenceEngine, Output, Request
+from osora_core.inference import AdapterRow, InferenceEngine, Output, Request
 from osora_core.runtime import set_threads
 
 logger = logging.getLogger(__name__)
 
 Outputs = asyncio.Queue[Output | Exception]
-Result = TypeVar("Result")
+
+_SWITCH_SECONDS = 0.0005
+
+
+def share_interpreter() -> None:
+    """Let no thread of this process keep an engine's from the interpreter for longer than a moment.
+
+    By default it is 5 ms, as long as a step: threads that load adapters would halve an engine's speed.
+    """
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 class EngineLoop:
@@ -33,11 +44,12 @@ class EngineLoop:
         self._on_death = on_death
         self._listeners: dict[str, Outputs] = {}
         self._commands: list[Callable[[], None]] = []
-        self._calls: set[Future[object]] = set()
+        self._examinations: set[Future[Tensor]] = set()
         self._wake = threading.Condition()
         self._stopping = False
         self._ended = False
         self._asyncio = asyncio.get_running_loop()
+        share_interpreter()
         self._thread = threading.Thread(target=self._run, name="inference-engine", daemon=True)
         self._thread.start()
 
@@ -79,31 +91,31 @@ class EngineLoop:
             if self._listeners.pop(request_id, None) is not None:
                 self._command(partial(self.engine.cancel, request_id))
 
-    def call(self, function: Callable[[], Result]) -> Result:
-        """Run a function on the engine's thread between two steps and wait for it: the model belongs to that thread.
+    def examine(self, adapter: AdapterRow, tokens: Sequence[int], ids: Tensor) -> Tensor:
+        """What `InferenceEngine.examine` answers, between the requests that run; waits for it.
 
-        For other threads than asyncio's. Raises what the function raises, and ServerError 503 if the engine ends.
+        For other threads than asyncio's. Raises what the engine raises, and ServerError 503 if the engine ends.
         """
-        future: Future[Result] = Future()
+        answer: Future[Tensor] = Future()
 
-        def run() -> None:
+        def begin() -> None:
             try:
-                future.set_result(function())
+                self.engine.examine(adapter, tokens, ids, answer)
             except Exception as error:
-                future.set_exception(error)
+                answer.set_exception(error)
 
         with self._wake:
             if self._ended:
                 raise _stopped()
-            self._calls.add(cast(Future[object], future))
-        self._command(run)
+            self._examinations.add(answer)
+        self._command(begin)
         try:
-            return future.result()
+            return answer.result()
         except CancelledError:
             raise _stopped() from None
         finally:
             with self._wake:
-                self._calls.discard(cast(Future[object], future))
+                self._examinations.discard(answer)
 
     def stop(self) -> None:
         """End the thread after its current step."""
@@ -136,8 +148,8 @@ class EngineLoop:
         finally:
             with self._wake:
                 self._ended = True
-                for call in self._calls:
-                    call.cancel()
+                for answer in self._examinations:
+                    answer.cancel()
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         try:

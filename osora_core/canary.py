@@ -6,7 +6,8 @@ position of a fixed prompt. Their root mean square difference is robust: kernels
 a wrong weight by whole nats in many places.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,10 +21,14 @@ from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
 
 PROMPT = "My order has not arrived yet. What can I do?"
-_TOKENS = 32
+# Few, as a cold adapter's first request waits for them.
+_TOKENS = 16
 _LIKELIEST = 4
 # Root mean square differences, in nats, that other kernels and libraries may cause.
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.25, torch.float16: 0.05}
+
+Ask = Callable[[list[int], Tensor], Tensor]
+"""Has the adapter read tokens [T], and says the log-probabilities of ids [T, k] after each, float32 [T, k]."""
 
 
 class CanaryMismatch(IdentityMismatch):
@@ -44,8 +49,8 @@ def compute(runtime: Runtime, adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def check(runtime: Runtime, adapter: Adapter) -> None:
-    """Ask an adapter its canary again; one that was published without is not checked.
+def check(runtime: Runtime, adapter: Adapter, ask: Ask | None = None) -> None:
+    """Ask an adapter its canary again, through `ask` or here and now; one that was published without is not checked.
 
     Raises CanaryMismatch, naming the tolerance and both values, if the answers differ by more than it allows, and
     CorruptArtifact if the canary cannot be read.
@@ -53,7 +58,7 @@ def check(runtime: Runtime, adapter: Adapter) -> None:
     if adapter.canary is None:
         return
     tokens, ids, published, tolerance = _read(adapter.canary, int(runtime.model.config.vocab_size))
-    computed = _log_probs(runtime, adapter, tokens).gather(1, ids)
+    computed = (ask or partial(_ask, runtime, adapter))(tokens, ids)
     differences = computed - published
     distance = differences.square().mean().sqrt().item()
     # Written so that a NaN is a mismatch too.
@@ -83,6 +88,10 @@ def _log_probs(runtime: Runtime, adapter: Adapter, tokens: list[int]) -> Tensor:
     with torch.inference_mode(), use_slots(bank, torch.tensor([slot], device=runtime.device)):
         hidden = runtime.hidden_states(torch.tensor([tokens], device=runtime.device))
         return runtime.logits(hidden)[0].float().log_softmax(dim=-1).cpu()
+
+
+def _ask(runtime: Runtime, adapter: Adapter, tokens: list[int], ids: Tensor) -> Tensor:
+    return _log_probs(runtime, adapter, tokens).gather(1, ids)
 
 
 def _read(canary: Mapping[str, Any], vocabulary: int) -> tuple[list[int], Tensor, Tensor, float]:

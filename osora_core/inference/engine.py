@@ -1,7 +1,10 @@
 """The inference engine: continuous batching, chunked prefill, an adapter a row."""
 
+import itertools
 import time
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,7 +16,7 @@ from osora_core.errors import OsoraCoreError, UserError
 from osora_core.fairness import FairQueue
 from osora_core.inference import execution
 from osora_core.inference.cache import KVPool
-from osora_core.inference.request import Output, Request, TokenScore
+from osora_core.inference.request import AdapterRow, Output, Request, TokenScore
 from osora_core.inference.sampling import Sampler, sample, score, send
 from osora_core.inference.slots import AdapterSlots
 from osora_core.inference.text import TextStream
@@ -37,7 +40,17 @@ class _Sequence:
     cached: int = 0
     generated: list[int] = field(default_factory=list)
     prompt_scores: list[TokenScore] = field(default_factory=list)
+    examination: "_Examination | None" = None
     gone: bool = False
+
+
+@dataclass(eq=False)
+class _Examination:
+    """Tokens whose log-probabilities are asked for: ids [T, k], of which those after the first tokens are found."""
+
+    ids: Tensor
+    answer: "Future[Tensor]"
+    found: list[Tensor] = field(default_factory=list)
 
 
 _Launched = tuple[dict[int, _Sequence], Tensor]
@@ -72,6 +85,8 @@ class InferenceEngine:
         self.vocabulary = int(runtime.model.config.vocab_size)
         self._waiting = FairQueue[Request](lambda request: PROMPT_WEIGHT * len(request.prompt))
         self._since: dict[str, float] = {}
+        self._examinations: deque[tuple[Request, _Examination]] = deque()
+        self._numbers = itertools.count()
         self._live: list[_Sequence] = []
         self._decoding = 0
 
@@ -104,6 +119,17 @@ class InferenceEngine:
         self._waiting.push(request)
         self._since[request.id] = time.perf_counter()
 
+    def examine(self, adapter: AdapterRow, tokens: Sequence[int], ids: Tensor, answer: "Future[Tensor]") -> None:
+        """Set `answer` to the log-probabilities of ids [T, k] after each of T tokens, float32 [T, k] on the CPU.
+
+        It goes before the requests that wait, and is read with their prompts: what it costs is a row for a step.
+        Raises UserError for tokens that can never be read here.
+        """
+        if len(tokens) > self.max_length:
+            raise UserError(f"{len(tokens)} tokens are to be examined; this engine reads at most {self.max_length}")
+        request = Request(f"examination {next(self._numbers)}", tuple(tokens), adapter=adapter)
+        self._examinations.append((request, _Examination(ids, answer)))
+
     def cancel(self, request_id: str) -> None:
         """Forget a request, whatever it is doing; its row is free at once. Unknown ids are ignored."""
         if self._since.pop(request_id, None) is not None:
@@ -116,7 +142,7 @@ class InferenceEngine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._since or self._live)
+        return bool(self._since or self._examinations or self._live)
 
     @property
     def running(self) -> int:
@@ -138,21 +164,28 @@ class InferenceEngine:
     def _admit(self) -> list[Output]:
         """Give rows to requests that wait. One that cannot start fails alone."""
         failures = []
+        while self._examinations and len(self._live) < self.pool.rows:
+            request, examination = self._examinations.popleft()
+            try:
+                self._start(request, 0.0, examination)
+            except Exception as error:
+                examination.answer.set_exception(error)
         admitted = [self._waiting.pop() for _ in range(min(len(self._since), self.pool.rows - len(self._live)))]
         # Neighbours of about the same length are read with little padding.
         for request in sorted(admitted, key=lambda request: len(request.prompt)):
             queued = time.perf_counter() - self._since.pop(request.id)
             try:
-                sampler = Sampler(request, self.vocabulary, self.runtime.device)
-                stream = TextStream(self.runtime.tokenizer, request.params.stop)
-                slot = self.slots.acquire(request.adapter)
+                self._start(request, queued)
             except Exception as error:
                 failures.append(Output(request.id, "", 0, "error", queued_seconds=queued, error=error))
-            else:
-                rank = request.adapter.rank if request.adapter else 0
-                self._execution.join(len(self._live), slot, rank)
-                self._live.append(_Sequence(request, stream, sampler, queued))
         return failures
+
+    def _start(self, request: Request, queued: float, examination: _Examination | None = None) -> None:
+        sampler = Sampler(request, self.vocabulary, self.runtime.device)
+        stream = TextStream(self.runtime.tokenizer, request.params.stop)
+        slot = self.slots.acquire(request.adapter)
+        self._execution.join(len(self._live), slot, request.adapter.rank if request.adapter else 0)
+        self._live.append(_Sequence(request, stream, sampler, queued, examination=examination))
 
     def _prefill(self) -> list[Output]:
         """Read a piece of the prompts."""
@@ -183,9 +216,12 @@ class InferenceEngine:
     def _have_read(
         self, rows: Sequence[_Sequence], chunks: Sequence[tuple[int, ...]], hidden: Sequence[Tensor]
     ) -> list[Output]:
-        """Chunks came out as these hidden states [len, d]: the first token of each prompt that was read to its end."""
+        """Chunks came out as these hidden states [len, d]: the first token of each prompt that was read to its end.
+        An examination ends there."""
         finished = []
         for sequence, chunk, states in zip(rows, chunks, hidden, strict=True):
+            if sequence.examination is not None:
+                self._look_up(sequence.examination, sequence.cached, states)
             if sequence.request.params.prompt_logprobs:
                 self._score_prompt(sequence, states)
             sequence.cached += len(chunk)
@@ -195,8 +231,23 @@ class InferenceEngine:
             return []
         # A prompt that is not read to its end filled the budget alone, so those that are lie at the front.
         self._decoding += len(finished)
-        logits = self.runtime.logits(torch.stack([h for _, h in finished]))
-        return self._emit([s for s, _ in finished], *self._choose([s for s, _ in finished], logits))
+        begun = [(sequence, states) for sequence, states in finished if sequence.examination is None]
+        outputs = []
+        if begun:
+            logits = self.runtime.logits(torch.stack([states for _, states in begun]))
+            sequences = [sequence for sequence, _ in begun]
+            outputs = self._emit(sequences, *self._choose(sequences, logits))
+        for sequence, _ in finished:
+            if sequence.examination is not None:
+                self._remove(self._live.index(sequence))
+                sequence.examination.answer.set_result(torch.cat(sequence.examination.found))
+        return outputs
+
+    def _look_up(self, examination: _Examination, first: int, hidden: Tensor) -> None:
+        """Note the log-probabilities after the tokens from `first` on, whose hidden states [T, d] these are."""
+        logprobs = self.runtime.logits(hidden).float().log_softmax(dim=-1)
+        ids = examination.ids[first : first + len(hidden)].to(hidden.device)
+        examination.found.append(logprobs.gather(1, ids).cpu())
 
     def _score_prompt(self, sequence: _Sequence, hidden: Tensor) -> None:
         """Score the prompt tokens that the chunk's hidden states [T, d] predict."""

@@ -14,6 +14,7 @@ from inference.schemas import AdapterRef
 from osora_core.adapter import Adapter
 from osora_core.basis import Basis, BasisCache
 from osora_core.errors import CorruptArtifact, IdentityMismatch
+from osora_core.inference import AdapterRow
 from osora_core.runtime import Runtime
 from tests.support.tiny_base import make_base
 
@@ -67,7 +68,7 @@ def put(store: Store, adapter: Adapter, name: str) -> AdapterRef:
     )
 
 
-def all_pass(_: Adapter) -> None: ...
+def all_pass(adapter: Adapter, row: AdapterRow) -> None: ...
 
 
 def test_requests_for_a_cold_adapter_share_one_load(store: Store, basis: Basis) -> None:
@@ -149,7 +150,7 @@ def test_an_adapter_is_checked_once_and_one_that_fails_every_time(store: Store, 
     refs = {name: publish(store, basis, name, seed)[0] for seed, name in enumerate("abc")}
     checked = []
 
-    def check(adapter: Adapter) -> None:
+    def check(adapter: Adapter, row: AdapterRow) -> None:
         checked.append(adapter)
         if len(checked) == 1:
             raise CorruptArtifact("not today")

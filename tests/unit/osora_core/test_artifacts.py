@@ -1,11 +1,14 @@
 """Basis and adapter files: what comes back is what was stored, and what is not ours is refused."""
 
+import io
+import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file, save
 
 from osora_core.adapter import Adapter
 from osora_core.basis import Basis, BasisCache, compute_factors, fingerprint_tensors
@@ -108,6 +111,46 @@ def test_other_bytes_than_the_named_ones_are_refused(adapter: Adapter) -> None:
         Adapter.from_zip(adapter.to_zip(), "0000")
     with pytest.raises(CorruptArtifact):
         Adapter.from_zip(b"not a zip")
+
+
+def test_a_zip_that_somebody_compressed_is_read_too(adapter: Adapter, runtime: Runtime) -> None:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in adapter.files().items():
+            archive.writestr(name, content)
+    assert torch.equal(Adapter.from_zip(data.getvalue()).to_row(runtime.basis), adapter.to_row(runtime.basis))
+
+
+def test_our_reader_reads_what_safetensors_writes_and_refuses_everything_else(adapter: Adapter) -> None:
+    files = adapter.files()
+    config, weights = files["adapter_config.json"], files["adapter_model.safetensors"]
+    stored = load(weights)
+    half = {name: tensor.half() for name, tensor in stored.items()}
+    for tensors in (stored, half):
+        read = Adapter.from_files(config, save(tensors))
+        for part, suffix in ((read.sigma, "osora_sigma"), (read.delta, "osora_delta")):
+            for name, tensor in part.items():
+                expected = tensors[f"base_model.model.{name}.{suffix}"]
+                assert tensor.dtype == expected.dtype
+                assert torch.equal(tensor, expected)
+    length = int.from_bytes(weights[:8], "little")
+    header = json.loads(weights[8 : 8 + length])
+    name = next(name for name in header if name.endswith("sigma"))
+    wrong_entries: list[object] = [
+        {**header[name], "data_offsets": [0, 10**9]},
+        {**header[name], "data_offsets": [-4, 0]},
+        {**header[name], "shape": [10**6]},
+        {**header[name], "dtype": "F64"},
+        {},
+        7,
+    ]
+    broken = [b"", weights[:7], weights[: len(weights) - 4], b"\xff" * 8 + weights[8:]]
+    for entry in wrong_entries:
+        changed = json.dumps({**header, name: entry}).encode()
+        broken.append(len(changed).to_bytes(8, "little") + changed + weights[8 + length :])
+    for content in broken:
+        with pytest.raises(CorruptArtifact):
+            Adapter.from_files(config, content)
 
 
 @pytest.mark.parametrize("part", ["base", "basis"])

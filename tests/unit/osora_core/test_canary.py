@@ -1,6 +1,7 @@
 """The canary sings the same on every machine that computes the same, and stops when something is wrong."""
 
 import json
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 
 from osora_core import canary
 from osora_core.adapter import Adapter
-from osora_core.errors import CorruptArtifact
+from osora_core.errors import CorruptArtifact, UserError
+from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams
 from osora_core.runtime import Runtime
 
 
@@ -23,6 +25,45 @@ def test_an_adapter_that_was_stored_sings_as_when_it_was_published(runtime: Runt
     loaded = Adapter.from_zip(adapter.to_zip())
     assert loaded.canary == adapter.canary
     canary.check(runtime, loaded)
+
+
+def test_an_engine_that_serves_others_meanwhile_finds_the_same(runtime: Runtime, adapter: Adapter) -> None:
+    """Whole or in pieces, in a full engine: the canary goes before what waits, and takes its row for a moment."""
+    assert adapter.canary is not None
+    engine = InferenceEngine(runtime, rows=2, adapters=2, prefill_tokens=5)
+    waiting = [Request(f"{i}", (5, 6, 7), SamplingParams(max_tokens=2 + i)) for i in range(6)]
+    for request in waiting:
+        engine.add(request)
+    row = AdapterRow("sings", adapter.to_row(runtime.basis), adapter.rank)
+    asked: list[Future[torch.Tensor]] = []
+
+    def ask(tokens: list[int], ids: torch.Tensor) -> torch.Tensor:
+        asked.append(Future())
+        engine.examine(row, tokens, ids, asked[-1])
+        outputs = []
+        while not asked[-1].done():
+            outputs += engine.step()
+        assert {output.request_id for output in outputs} != {request.id for request in waiting}
+        return asked[-1].result()
+
+    canary.check(runtime, adapter, ask)
+    row = AdapterRow("does not", 2 * row.values, adapter.rank)
+    with pytest.raises(canary.CanaryMismatch):
+        canary.check(runtime, adapter, ask)
+    assert len(asked) == 2
+
+
+def test_what_no_engine_can_read_is_not_begun(runtime: Runtime) -> None:
+    engine = InferenceEngine(runtime, rows=1, adapters=1, max_length=4)
+    row = AdapterRow("a", torch.zeros(runtime.basis.row_length), 8)
+    with pytest.raises(UserError, match=r"5 tokens .* at most 4"):
+        engine.examine(row, [1] * 5, torch.ones(5, 1, dtype=torch.long), Future())
+    misfit, answer = AdapterRow("b", torch.zeros(3), 8), Future[torch.Tensor]()
+    engine.examine(misfit, [1] * 4, torch.ones(4, 1, dtype=torch.long), answer)
+    assert engine.step() == []
+    with pytest.raises(CorruptArtifact, match="3 values"):
+        answer.result(0)
+    assert not engine.busy
 
 
 def test_an_adapter_without_a_canary_is_not_checked(runtime: Runtime, adapter: Adapter) -> None:

@@ -1,5 +1,6 @@
 """The engines on a GPU beside the CPU, which is the reference. Runs where there is one."""
 
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
@@ -122,7 +123,19 @@ def test_the_canary_holds_on_a_gpu(runtimes: tuple[Runtime, Runtime]) -> None:
     _, gpu = runtimes
     adapter = train(gpu, rows(gpu), SPECS[0])[0].adapter
     assert adapter is not None
-    canary.check(gpu, replace(adapter, canary=canary.compute(gpu, adapter)))
+    sung = replace(adapter, canary=canary.compute(gpu, adapter))
+    canary.check(gpu, sung)
+    engine = InferenceEngine(gpu, rows=2, adapters=2)
+
+    def ask(tokens: list[int], ids: torch.Tensor) -> torch.Tensor:
+        answer = Future[torch.Tensor]()
+        row = AdapterRow("a", adapter.to_row(gpu.basis).to(gpu.basis.dtype), adapter.rank)
+        engine.examine(row, tokens, ids, answer)
+        while engine.busy:
+            engine.step()
+        return answer.result(0)
+
+    canary.check(gpu, sung, ask)
     other = replace(adapter, delta={name: delta + 0.5 for name, delta in adapter.delta.items()})
     with pytest.raises(canary.CanaryMismatch):
         canary.check(gpu, replace(other, canary=canary.compute(gpu, adapter)))

@@ -1,8 +1,10 @@
 """Solo equals mixed, for hundreds of random schedules of all that can happen between two steps."""
 
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,8 +26,9 @@ join = st.tuples(
 )
 cancel = st.tuples(st.just("cancel"), st.integers(0, 9))
 publish = st.tuples(st.just("publish"), st.integers(0, ADAPTERS - 1))
+examine = st.tuples(st.just("examine"), st.integers(0, ADAPTERS - 1))
 step = st.tuples(st.just("step"), st.integers(1, 4))
-schedules = st.lists(st.one_of(join, join, step, cancel, publish), min_size=4, max_size=24)
+schedules = st.lists(st.one_of(join, join, step, cancel, publish, examine), min_size=4, max_size=24)
 
 Kind = tuple[int, int, int, int, bool]
 """Adapter, its version, prompt, max_tokens, greedy: all that a result may depend on."""
@@ -38,15 +41,35 @@ class Oracle:
         self.runtime = runtime
         self._rows: dict[str, AdapterRow] = {}
         self._results: dict[Kind, Result] = {}
+        self._examined: dict[tuple[int, int], torch.Tensor] = {}
+
+    def row(self, index: int, version: int) -> AdapterRow:
+        key = f"adapter-{index}@{version}"
+        if key not in self._rows:
+            self._rows[key] = adapter(self.runtime, key, 100 * index + version)
+        return self._rows[key]
 
     def request(self, name: str, kind: Kind) -> Request:
         index, version, prompt_index, max_tokens, greedy = kind
         params = SamplingParams(max_tokens=max_tokens, temperature=0.0 if greedy else 1.0, seed=5)
-        key = f"adapter-{index}@{version}"
-        if index >= 0 and key not in self._rows:
-            self._rows[key] = adapter(self.runtime, key, 100 * index + version)
-        row = self._rows[key] if index >= 0 else None
+        row = self.row(index, version) if index >= 0 else None
         return Request(name, prompt(self.runtime, prompt_index), params, row, tenant=str(index))
+
+    def examine(self, engine: InferenceEngine, index: int, version: int) -> "Future[torch.Tensor]":
+        """Ask for the log-probabilities of the tokens of a prompt, each after itself."""
+        tokens, answer = prompt(self.runtime, 1), Future[torch.Tensor]()
+        engine.examine(self.row(index, version), tokens, torch.tensor(tokens).unsqueeze(1), answer)
+        return answer
+
+    def examined(self, index: int, version: int) -> torch.Tensor:
+        """What the same comes to in an engine where nothing else happens."""
+        if (index, version) not in self._examined:
+            engine = InferenceEngine(self.runtime, rows=1, adapters=1)
+            answer = self.examine(engine, index, version)
+            while engine.busy:
+                assert engine.step() == []
+            self._examined[index, version] = answer.result(0)
+        return self._examined[index, version]
 
     def solo(self, kind: Kind) -> Result:
         if kind not in self._results:
@@ -69,6 +92,7 @@ class Schedule:
         self.kinds: dict[str, Kind] = {}
         self.results: dict[str, Result] = {}
         self.cancelled: set[str] = set()
+        self.examinations: list[tuple[int, int, Future[torch.Tensor]]] = []
 
     def play(self, event: tuple[Any, ...]) -> None:
         match event:
@@ -82,6 +106,10 @@ class Schedule:
                 self.engine.cancel(f"r{number}")
             case ("publish", index):
                 self.versions[index] += 1
+            case ("examine", index):
+                version = self.versions[index]
+                answer = self.oracle.examine(self.engine, index, version)
+                self.examinations.append((index, version, answer))
             case ("step", count):
                 for _ in range(count):
                     self.step()
@@ -99,6 +127,8 @@ class Schedule:
                 assert expected.text.startswith(result.text)
             else:
                 assert result == expected
+        for index, version, answer in self.examinations:
+            torch.testing.assert_close(answer.result(0), self.oracle.examined(index, version), rtol=0, atol=1e-4)
 
 
 def test_solo_equals_mixed(runtime: Runtime) -> None:
