@@ -27,6 +27,7 @@ from osora_core.training import JobSpec, Sweep, SweepOutcome, TrainingEngine, Tr
 from osora_core.training.losses import mean_losses
 from osora_core.training.throughput import CHEAP
 from worker.spec import sweep_specs
+from worker.sweeps import ENOUGH_TO_CHOOSE
 
 TICKETS = Path(__file__).parents[1] / "examples" / "support-tickets"
 COLUMNS = {
@@ -49,7 +50,7 @@ class Benchmark:
         if options.device == "cuda" and options.base is None:
             self.runtime: Runtime = random_runtime(options.layers, options.rank)
             self.train, self.choice = (
-                random_rows(count, seed, options.method) for seed, count in enumerate((options.rows, 64))
+                random_rows(count, seed, options.method) for seed, count in enumerate((options.rows, ENOUGH_TO_CHOOSE))
             )
         else:
             self.runtime = load_runtime(options.base or "osora-tiny", options.device, folder, None)
@@ -67,9 +68,11 @@ class Benchmark:
     def run(self) -> None:
         first, members = self.specs[0], len(self.specs)
         job = self.job(first)
-        estimate = self.engine.throughput.cost_of_sweep(self.engine, job, members, len(self.choice))
+        estimate = self.engine.throughput.cost_of_sweep(self.engine, job, members, self.choice)
         self.add("estimate", first, ratio=estimate)  # what "auto" decides by; where that is against, a lower bound
-        self.alone(first)  # once, so that nothing is compiled while it is measured
+        self.engine.add(self.job(first))
+        self.engine.step()  # once, so that nothing is compiled while it is measured
+        self.engine.discard(job.id)
         ratios = []
         for _ in range(self.options.repeats):
             single = self.alone(first)

@@ -77,17 +77,17 @@ def decide(
     specs = sweep_specs(fewer, osora, at_most)
     if asked:
         return Decision(specs)
-    cost, reason = _cost(job(specs[0], rows.train), len(specs), len(rows.choice), engine)
+    cost, reason = _cost(job(specs[0], rows.train), len(specs), rows.choice, engine)
     sweeps = cost is not None and cost <= CHEAP
     return Decision(specs if sweeps else [single], reason, {"sweep": sweeps, "cost": cost, "limit": CHEAP})
 
 
-def _cost(job: TrainingJob, members: int, choice: int, engine: EngineThread) -> tuple[float | None, str]:
+def _cost(job: TrainingJob, members: int, choice: Sequence[Row], engine: EngineThread) -> tuple[float | None, str]:
     """What a sweep takes over what a single job takes, None where that is not to be known, and a reason in words."""
     if members == 1:
         return None, "the default, as this worker trains one job at a time"
-    if choice < ENOUGH_TO_CHOOSE:
-        return None, f"the default, as {choice} rows are too few to choose by"
+    if len(choice) < ENOUGH_TO_CHOOSE:
+        return None, f"the default, as {len(choice)} rows are too few to choose by"
 
     def measure(e: TrainingEngine) -> float | None:
         return None if e.jobs else e.throughput.cost_of_sweep(e, job, members, choice)

@@ -3,13 +3,13 @@
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 
-from osora_core.data import Row
+from osora_core.data import Row, sequences
 from osora_core.errors import OutOfSlots
 from osora_core.training.job import TrainingJob
 from osora_core.training.losses import contributions
@@ -32,7 +32,7 @@ def halvings(members: int, total_steps: int) -> list[int]:
 
 
 class Throughput:
-    """Seconds of all passes that a step of a job takes in so many copies.
+    """Seconds of all passes that a step of a job takes in so many copies, and of a row to choose by.
 
     Measured when first asked for, in slots that are free, which it leaves as they were; known from then on for batches
     of the same method and about the same shape (rows and longest row to the next power of two).
@@ -40,9 +40,10 @@ class Throughput:
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, int, int, int], float] = {}
+        self._choosing: dict[tuple[str, int, int], float] = {}
 
-    def cost_of_sweep(self, engine: "TrainingEngine", job: TrainingJob, members: int, choice: int) -> float:
-        """How many times as long as `job`, which has not joined, a sweep takes that chooses by `choice` rows.
+    def cost_of_sweep(self, engine: "TrainingEngine", job: TrainingJob, members: int, choice: Sequence[Row]) -> float:
+        """How many times as long as `job`, which has not joined, a sweep takes that chooses by the rows `choice`.
 
         Stops measuring once it knows that this is more than CHEAP: the answer is then a lower bound, because a step
         takes the more for each further copy, the fewer idle units the device has left. Raises OutOfSlots where fewer
@@ -52,10 +53,11 @@ class Throughput:
             raise OutOfSlots(f"{members} slots are needed to measure a sweep, and {engine.bank.free} are free")
         if engine.memory.needed([job] * members) > engine.memory.limit:
             raise OutOfSlots(f"a sweep of {members} does not fit the memory")
+        choosing = len(choice) * self._row_to_choose_by(engine, job, choice, members) if choice else 0.0
         batch, known = job.next_batch(), dict[int, float]()
         for copies in sorted({1, 2, members}):
             known[copies] = self._measured(engine, job, batch, copies)
-            cost = relative_cost(members, job.total_steps, known, choice / len(batch))
+            cost = relative_cost(members, job.total_steps, known, choosing)
             if len(known) > 1 and cost > CHEAP:
                 break
         return cost
@@ -64,24 +66,38 @@ class Throughput:
         rows, longest = (2 ** math.ceil(math.log2(size)) for size in (len(batch), max(map(len, batch))))
         shape = (job.spec.method, rows, longest, copies)
         if shape not in self._seconds:
-            self._seconds[shape] = _step_seconds(engine, job, batch, copies)
+            self._seconds[shape] = _seconds(engine, copies, lambda slots: _step(engine, job, batch, slots))
         return self._seconds[shape]
 
+    def _row_to_choose_by(
+        self, engine: "TrainingEngine", job: TrainingJob, choice: Sequence[Row], members: int
+    ) -> float:
+        """Seconds a member and row, where all members share passes that are full."""
+        longest = 2 ** math.ceil(math.log2(max(map(len, choice))))
+        shape = (job.spec.method, longest, members)
+        if shape not in self._choosing:
+            rows = choice[: max(1, engine.passes.token_budget // (longest * members))]
+            read = sequences(rows)
 
-def relative_cost(members: int, total_steps: int, seconds: Mapping[int, float], choice: float = 0.0) -> float:
+            def choose(slots: Sequence[int]) -> None:
+                engine.passes.scores([(row, index) for index in range(members) for row in read], slots)
+
+            self._choosing[shape] = _seconds(engine, members, choose) / (members * len(rows))
+        return self._choosing[shape]
+
+
+def relative_cost(members: int, total_steps: int, seconds: Mapping[int, float], choosing: float = 0.0) -> float:
     """The time of a sweep over that of a single job, by the seconds of a step with some numbers of copies, one among
     them. In between, steps are taken to grow evenly; beyond the last, as they did before it.
 
-    `choice`: the rows to choose by, in batches. They are taken to cost a member half of what as many batches do where
-    most copies share a step: there is no backward pass, and they share passes as well.
+    `choosing`: the seconds that it takes to measure a member wherever the worse half goes.
     """
-    most = max(seconds)
     ends = [0, *halvings(members, total_steps), total_steps]
     alive, total = members, 0.0
     for begin, end in pairwise(ends):
         total += (end - begin) * _interpolated(seconds, alive)
         if end < total_steps:
-            total += alive * choice * seconds[most] / most / 2
+            total += alive * choosing
         alive = math.ceil(alive / 2)
     return total / (total_steps * seconds[1])
 
@@ -96,26 +112,32 @@ def _interpolated(seconds: Mapping[int, float], copies: int) -> float:
     return seconds[below] + max(0.0, slope) * (copies - below)
 
 
-def _step_seconds(engine: "TrainingEngine", job: TrainingJob, batch: Sequence[Row], copies: int) -> float:
-    """The fastest of a few, after one that is not counted."""
+def _seconds(engine: "TrainingEngine", copies: int, work: Callable[[Sequence[int]], None]) -> float:
+    """What `work` takes in so many slots: the fastest of a few, after one that is not counted. It waits for the device.
+
+    Raises OutOfSlots where memory is too small for it.
+    """
     slots = [engine.bank.acquire() for _ in range(copies)]
+    taken = []
     try:
-        return min([_timed(engine, job, batch, slots) for _ in range(1 + _REPEATS)][1:])
+        for _ in range(1 + _REPEATS):
+            started = time.perf_counter()
+            work(slots)
+            taken.append(time.perf_counter() - started)
     except torch.OutOfMemoryError as error:
         raise OutOfSlots(f"{copies} copies of a batch do not fit the device's memory") from error
     finally:
         engine.bank.take_grads()
         for slot in slots:
             engine.bank.release(slot)
+    return min(taken[1:])
 
 
-def _timed(engine: "TrainingEngine", job: TrainingJob, batch: Sequence[Row], slots: Sequence[int]) -> float:
+def _step(engine: "TrainingEngine", job: TrainingJob, batch: Sequence[Row], slots: Sequence[int]) -> None:
+    """All passes of a step of copies of a job."""
     twins = [copy.copy(job) for _ in slots]
     for twin, slot in zip(twins, slots, strict=True):
         twin.slot = slot
-    started = time.perf_counter()
     # Preferences are compared with the bare base here: an adapter would cost as much.
     parts = list(zip(twins, contributions([(twin, batch) for twin in twins], engine.passes), strict=True))
-    sums = backward_once(engine.passes, parts, parts, engine.apart)
-    sums.tolist()  # waits for the device
-    return time.perf_counter() - started
+    backward_once(engine.passes, parts, parts, engine.apart).tolist()

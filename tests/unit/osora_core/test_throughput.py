@@ -29,11 +29,11 @@ def test_between_the_measured_numbers_steps_grow_evenly_and_beyond_them_as_befor
     assert relative_cost(6, 100, {1: 1.0, 2: 0.9}) == pytest.approx((1 + 1 + 0.9 + 1) / 4)  # noise goes no further
 
 
-def test_choosing_costs_a_pass_of_every_member_at_each_halving() -> None:
+def test_choosing_costs_every_member_at_each_halving() -> None:
     idle = {1: 2.0, 2: 2.0, 6: 2.4}
     without = relative_cost(6, 100, idle)
-    # Ten batches for each of six, three and two members, half of 0.4 seconds each; a single job takes 200 seconds.
-    assert relative_cost(6, 100, idle, 10) == pytest.approx(without + 10 * (6 + 3 + 2) * 0.2 / 200)
+    # Five seconds for each of six, three and two members; a single job takes 200 seconds.
+    assert relative_cost(6, 100, idle, 5.0) == pytest.approx(without + 5 * (6 + 3 + 2) / 200)
 
 
 def job(rows: Sequence[Row], **spec: Any) -> TrainingJob:
@@ -55,22 +55,22 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A device on which each further copy takes a tenth of the first; keeps how many copies were timed."""
     seen: list[int] = []
 
-    def seconds(engine: TrainingEngine, job: TrainingJob, batch: list[Example], copies: int) -> float:
+    def seconds(engine: TrainingEngine, copies: int, work: Any) -> float:
         seen.append(copies)
         return 1.0 + 0.1 * (copies - 1)
 
-    monkeypatch.setattr(throughput, "_step_seconds", seconds)
+    monkeypatch.setattr(throughput, "_seconds", seconds)
     return seen
 
 
 def test_a_shape_is_measured_once(runtime: Runtime, examples: list[Example], timed: list[int]) -> None:
     engine = TrainingEngine(runtime)
-    cost = engine.throughput.cost_of_sweep(engine, job(examples[:4]), 6, 0)
+    cost = engine.throughput.cost_of_sweep(engine, job(examples[:4]), 6, [])
     assert cost == pytest.approx(1 + (0.5 + 0.2 + 0.1) / 4)
     assert timed == [1, 2, 6]
-    engine.throughput.cost_of_sweep(engine, job(examples[1:4]), 6, 0)  # of about the same shape
+    engine.throughput.cost_of_sweep(engine, job(examples[1:4]), 6, [])  # of about the same shape
     assert timed == [1, 2, 6]
-    engine.throughput.cost_of_sweep(engine, job(examples[:9]), 6, 0)
+    engine.throughput.cost_of_sweep(engine, job(examples[:9]), 6, [])
     assert timed == [1, 2, 6] * 2
 
 
@@ -78,9 +78,9 @@ def test_what_is_too_dear_already_is_not_measured_further(
     runtime: Runtime, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(throughput, "_step_seconds", lambda *asked: seen.append(asked[-1]) or float(asked[-1]))
+    monkeypatch.setattr(throughput, "_seconds", lambda _, copies, work: seen.append(copies) or float(copies))
     engine = TrainingEngine(runtime)
-    assert Throughput().cost_of_sweep(engine, job(examples[:4]), 6, 0) > CHEAP
+    assert Throughput().cost_of_sweep(engine, job(examples[:4]), 6, []) > CHEAP
     assert seen == [1, 2]
 
 
@@ -105,8 +105,36 @@ def test_a_step_on_pairs_is_timed_with_all_of_its_passes(
     copies = {count: engine.throughput._measured(engine, preferences, pairs, count) for count in (1, 2, 6)}
     assert copies == {1: len(pairs) * 6, 2: len(pairs) * 10, 6: len(pairs) * 26}
     assert engine.throughput._measured(engine, answers, answers.next_batch(), 1) == len(pairs) * 2
-    assert engine.throughput.cost_of_sweep(engine, preferences, 6, 0) == relative_cost(6, 100, {1: 6, 2: 10})
+    assert engine.throughput.cost_of_sweep(engine, preferences, 6, []) == relative_cost(6, 100, {1: 6, 2: 10})
     assert (engine.bank.free, engine.bank.take_grads().any().item()) == (6, False)
+
+
+def test_rows_to_choose_by_are_timed_in_full_passes_and_once(
+    runtime: Runtime, examples: list[Example], pairs: list[Preference], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device that takes a second a row: each member takes so long for each row, however many there are."""
+    engine, clock = TrainingEngine(runtime, max_jobs=6, token_budget=1024), Clock()
+    forward, groups = engine.passes.forward, []
+
+    def slow(group: Sequence[Item], slots: Sequence[int]) -> Any:
+        groups.append(group)
+        clock.now += len(group)
+        return forward(group, slots)
+
+    monkeypatch.setattr(engine.passes, "forward", slow)
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock.now)
+    without = engine.throughput.cost_of_sweep(engine, job(examples[:4]), 2, [])
+    cost = engine.throughput.cost_of_sweep(engine, job(examples[:4]), 2, examples[:12])
+    # Two members, 12 rows, halved once; a hundred steps of four rows.
+    assert cost == pytest.approx(without + 2 * 12 / 400)
+    groups.clear()
+    cost = engine.throughput.cost_of_sweep(engine, job(examples[:4]), 2, examples[:8])
+    assert cost == pytest.approx(without + 2 * 8 / 400)
+    assert groups == []
+    preferences = job(pairs, method="dpo")
+    without = engine.throughput.cost_of_sweep(engine, preferences, 2, [])
+    cost = engine.throughput.cost_of_sweep(engine, preferences, 2, pairs)
+    assert cost == pytest.approx(without + 2 * 2 * len(pairs) / (100 * 6 * len(pairs)))
 
 
 def test_measuring_leaves_no_trace(runtime: Runtime, examples: list[Example]) -> None:
@@ -117,7 +145,7 @@ def test_measuring_leaves_no_trace(runtime: Runtime, examples: list[Example]) ->
         engine.add(TrainingJob("job", JobSpec(rank=16, epochs=1, batch_size=8), examples, recorder))
         engine.step()
         if measures:
-            assert engine.throughput.cost_of_sweep(engine, job(examples[:4]), 3, 8) > 0
+            assert engine.throughput.cost_of_sweep(engine, job(examples[:4]), 3, examples[:8]) > 0
             assert engine.bank.free == 3
         while engine.step():
             pass
@@ -148,13 +176,13 @@ def test_a_sweep_that_does_not_fit_is_refused_and_leaves_no_trace(
 def test_a_sweep_that_would_not_be_admitted_is_not_measured(runtime: Runtime, examples: list[Example]) -> None:
     one, memory = job(examples), TrainingEngine(runtime).memory
     engine = TrainingEngine(runtime, memory_limit=memory.needed([one] * 2))
-    assert engine.throughput.cost_of_sweep(engine, one, 2, 0) > 0
+    assert engine.throughput.cost_of_sweep(engine, one, 2, []) > 0
     with pytest.raises(OutOfSlots, match="a sweep of 3 does not fit"):
-        engine.throughput.cost_of_sweep(engine, one, 3, 0)
+        engine.throughput.cost_of_sweep(engine, one, 3, [])
 
 
 def test_without_free_slots_nothing_is_measured(runtime: Runtime, examples: list[Example]) -> None:
     engine = TrainingEngine(runtime, max_jobs=1)
     with pytest.raises(OutOfSlots):
-        engine.throughput.cost_of_sweep(engine, job(examples), 2, 0)
+        engine.throughput.cost_of_sweep(engine, job(examples), 2, [])
     assert engine.bank.free == 1
