@@ -28,7 +28,7 @@ from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.optimizer import BETA1, BETA2, EPSILON
 
 # Tokens, padding included, that go through the model at once.
-TOKEN_BUDGET = {"cpu": 8192, "cuda": 32768}
+TOKEN_BUDGET = {"cpu": 8192, "cuda": 40960}
 _IGNORED = -100
 # What torch can run for several runs at once; the flash kernels it would run one after another.
 _ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

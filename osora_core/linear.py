@@ -86,7 +86,7 @@ class OsoraLinear(nn.Module):
 
     def _merging_pays(self, x: Tensor, slots: int) -> bool:
         """Whether two dense weights a slot cost less than the R (d_in + 4 d_out) products a token that they save."""
-        if type(self.base) is not nn.Linear or x.dtype != torch.float32:
+        if type(self.base) is not nn.Linear or x.dtype != torch.float32 or x.is_cuda:
             return False
         d_out, d_in = self.base.weight.shape
         tokens = x.numel() // d_in

@@ -7,30 +7,43 @@ from dataclasses import dataclass
 
 from osora_core.data import Example, split_by_tokens
 from osora_core.fairness import FairQueue
+from osora_core.runtime import Runtime
 from osora_core.training.job import TrainingJob
 
 Item = tuple[Example, int]
 """A row, and whose it is: an index into the slots that come with it."""
 
-PASS_TOKENS = {"cpu": 128, "cuda": 2048}
-"""Tokens that take about as long as it takes to run the model at all: padding up to so many is cheaper than a pass of
-its own. On one H200 a pass of 256 tokens through a Llama-8B takes half as long as one of 4096."""
+# On one H200 a pass of 256 tokens through a Llama-8B (218 million weights a layer) takes half as long as one of 4096.
+# What is left is launches, which a smaller layer has as many of, up to where its other operations count.
+_GPU_PRODUCTS = 2048 * 218_000_000
+_GPU_MOST = 32768
+_CPU_TOKENS = 128
+
+
+def pass_tokens(runtime: Runtime) -> int:
+    """Tokens that take about as long as it takes to run the model at all: padding up to so many is cheaper than a pass
+    of its own."""
+    if runtime.device.type == "cpu":
+        return _CPU_TOKENS
+    layer = runtime.parameters / runtime.model.config.num_hidden_layers
+    return min(_GPU_MOST, int(_GPU_PRODUCTS / layer))
 
 
 def plan(
-    items: Iterable[Item], slots: Sequence[int], token_budget: int, device: str, own: Mapping[int, int]
+    items: Iterable[Item], slots: Sequence[int], token_budget: int, pass_tokens: int, own: Mapping[int, int]
 ) -> list[list[Item]]:
     """The passes of a step: groups of rows of similar length within the budget, shared by all slots.
 
-    A slot in `own` shares none: its rows go by themselves, in groups within the budget that is named there.
+    `pass_tokens`: padding that is as cheap as another pass. A slot in `own` shares none: its rows go by themselves, in
+    groups within the budget that is named there.
     """
     shared: list[Item] = []
     apart: dict[int, list[Item]] = defaultdict(list)
     for item in items:
         (apart[slot] if (slot := slots[item[1]]) in own else shared).append(item)
-    groups = split_by_tokens(shared, token_budget, PASS_TOKENS[device])
+    groups = split_by_tokens(shared, token_budget, pass_tokens)
     for slot, rows in apart.items():
-        groups += split_by_tokens(rows, own[slot], PASS_TOKENS[device])
+        groups += split_by_tokens(rows, own[slot], pass_tokens)
     return groups
 
 
@@ -48,10 +61,12 @@ class Rounds:
     As long as one tenant is alone, or all rows together are about as cheap as a single pass, everyone steps. Else the
     tenants take turns by the tokens that they were given, over their weight, until the one that asks for least has its
     share. A job that sits out a round misses nothing: its next step is the same one a round later.
+
+    `cheap`: tokens that a pass takes hardly any longer for.
     """
 
-    def __init__(self, device: str) -> None:
-        self._cheap = PASS_TOKENS[device]
+    def __init__(self, cheap: int) -> None:
+        self._cheap = cheap
         self._costs: dict[str, float] = {}
         self._queue = FairQueue[_Turn](lambda turn: self._costs[turn.id])
         self._waiting: set[str] = set()

@@ -60,7 +60,7 @@ class TrainingEngine:
         self.bank = Bank(runtime.basis, max_jobs, device=runtime.device, trainable=True)
         self.optimizer = RowAdam(self.bank)
         self.passes = passes(runtime, self.bank, token_budget)
-        self.rounds = Rounds(runtime.device.type)
+        self.rounds = Rounds(self.passes.pass_tokens)
         self.apart = apart
         self.memory = Memory(self.passes, memory_limit)
         self.throughput = Throughput()

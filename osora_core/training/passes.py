@@ -13,7 +13,7 @@ from osora_core.data import pad, split_by_tokens
 from osora_core.linear import use_slots
 from osora_core.operator import runs
 from osora_core.runtime import Runtime
-from osora_core.training.batches import Item, plan
+from osora_core.training.batches import Item, pass_tokens, plan
 from osora_core.training.devices import available_bytes
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
@@ -33,6 +33,7 @@ class Passes:
         self.runtime = runtime
         self.bank = bank
         self.token_budget = token_budget or TOKEN_BUDGET[runtime.device.type]
+        self.pass_tokens = pass_tokens(runtime)
 
     def available_bytes(self) -> float:
         """Bytes that can still be allocated, on the device that has the fewest."""
@@ -40,7 +41,7 @@ class Passes:
 
     def groups(self, items: Sequence[Item], slots: Sequence[int], own: Mapping[int, int] = NOBODY) -> list[list[Item]]:
         """The rows of each run of the model; see `plan`."""
-        return plan(items, slots, self.token_budget, self.runtime.device.type, own)
+        return plan(items, slots, self.token_budget, self.pass_tokens, own)
 
     def forward(self, group: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss (nats) and correctness of every counted token of a group, and which job (index into slots) owns it."""

@@ -3,6 +3,8 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,13 +15,14 @@ from torch import Tensor
 from osora_core.data import Example, split_by_tokens
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob
-from osora_core.training.batches import PASS_TOKENS, Item, Rounds
+from osora_core.training.batches import Item, Rounds, pass_tokens
 from osora_core.training.passes import Passes
 from tests.unit.osora_core.conftest import Recorder, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 RANK = 16
+CHEAP = 128
 
 
 def row(recorder: Recorder, runtime: Runtime) -> Tensor:
@@ -144,7 +147,7 @@ def job(name: str, tenant: str, weight: float = 1.0, party: str = "") -> Trainin
 
 def served(jobs: Sequence[TrainingJob], sizes: Sequence[int], rounds: int) -> tuple[Counter[str], list[int]]:
     """Tokens by tenant, and tokens of each round."""
-    chooser, tokens, totals = Rounds("cpu"), Counter[str](), []
+    chooser, tokens, totals = Rounds(CHEAP), Counter[str](), []
     for _ in range(rounds):
         chosen = chooser.choose(jobs, sizes)
         tokens.update({tenant: 0 for tenant in ("many", "one")})
@@ -158,13 +161,13 @@ def test_a_tenant_with_many_jobs_leaves_another_half_of_the_engine() -> None:
     jobs = [*(job(f"many-{i}", "many") for i in range(50)), job("one", "one")]
     tokens, totals = served(jobs, [100] * 51, rounds=20)
     assert tokens["one"] == 20 * 100  # in every round
-    assert max(totals) <= 2 * 100 + PASS_TOKENS["cpu"]  # which takes hardly longer than for two tenants with one job
+    assert max(totals) <= 2 * 100 + CHEAP  # which takes hardly longer than for two tenants with one job
     assert tokens["many"] >= 20 * 100
 
 
 def test_the_many_jobs_take_turns() -> None:
     jobs = [*(job(f"many-{i}", "many") for i in range(6)), job("one", "one")]
-    chooser, steps = Rounds("cpu"), Counter[str]()
+    chooser, steps = Rounds(CHEAP), Counter[str]()
     for _ in range(12):
         steps.update(jobs[index].id for index in chooser.choose(jobs, [100] * 7))
     assert steps["one"] == 12
@@ -186,14 +189,26 @@ def test_large_steps_wait_for_their_turn() -> None:
 
 def test_a_tenant_alone_and_rounds_that_cost_nothing_are_not_cut() -> None:
     alone = [job(f"many-{i}", "many") for i in range(50)]
-    assert len(Rounds("cpu").choose(alone, [1000] * 50)) == 50
+    assert len(Rounds(CHEAP).choose(alone, [1000] * 50)) == 50
     mixed = [job("a", "many"), job("b", "many"), job("c", "one")]
-    assert Rounds("cpu").choose(mixed, [20, 20, 20]) == [0, 1, 2]
+    assert Rounds(CHEAP).choose(mixed, [20, 20, 20]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("device", "parameters", "layers", "expected"),
+    [("cpu", 7_000_000, 8, 128), ("cuda", 32 * 218_000_000, 32, 2048), ("cuda", 7_000_000, 8, 32768)],
+)
+def test_the_smaller_the_layers_the_more_padding_is_cheaper_than_a_pass(
+    device: str, parameters: int, layers: int, expected: int
+) -> None:
+    model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=layers))
+    runtime: Any = SimpleNamespace(device=torch.device(device), parameters=parameters, model=model)
+    assert pass_tokens(runtime) == expected
 
 
 def test_jobs_of_a_party_step_together() -> None:
     jobs = [*(job(f"sweep/{i}", "many", party="sweep") for i in range(3)), job("b", "many"), job("one", "one")]
-    chooser = Rounds("cpu")
+    chooser = Rounds(CHEAP)
     for _ in range(6):
         members = [index for index in chooser.choose(jobs, [100] * 5) if index < 3]
         assert members in ([], [0, 1, 2])
