@@ -43,7 +43,6 @@ from benchmarks.serving_workload import (
     serve,
 )
 from inference.adapters import AdapterLoader
-from inference.loop import share_interpreter
 from inference.schemas import AdapterRef
 from osora_core import canary
 from osora_core.adapter import Adapter
@@ -162,7 +161,6 @@ class Benchmark:
 
     def registered(self) -> None:
         """One adapter or many registered in a store, read by the server's own loader; zipf traffic past the bank."""
-        share_interpreter()
         many, asked = self.options.registered, self.options.requests
         bank = max(CLIENTS, many // 10)
         store = AdapterStore(self.runtime, self.folder / "store", self.rank, many)

@@ -1,6 +1,7 @@
 """Adapters in host memory: fetched, verified and laid out as a bank row off the engine's thread."""
 
 import asyncio
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from osora_core.inference import AdapterRow
 
 # A store that answers slowly keeps so many loads busy, and nothing but loads.
 _THREADS = 8
+# No thread of them keeps the engine's from the interpreter for longer. By default it is 5 ms, as long as a step.
+_SWITCH_SECONDS = 0.0005
 
 
 class AdapterLoader:
@@ -41,6 +44,7 @@ class AdapterLoader:
         self._capacity = capacity_bytes
         self._rows: OrderedDict[str, tuple[Tensor, int]] = OrderedDict()
         self._loading: dict[str, asyncio.Future[tuple[Tensor, int]]] = {}
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="adapter-load")
 
     async def get(self, ref: AdapterRef, strength: float) -> AdapterRow:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,16 +19,6 @@ from osora_core.runtime import set_threads
 logger = logging.getLogger(__name__)
 
 Outputs = asyncio.Queue[Output | Exception]
-
-_SWITCH_SECONDS = 0.0005
-
-
-def share_interpreter() -> None:
-    """Let no thread of this process keep an engine's from the interpreter for longer than a moment.
-
-    By default it is 5 ms, as long as a step: threads that load adapters would halve an engine's speed.
-    """
-    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 class EngineLoop:
@@ -49,7 +38,6 @@ class EngineLoop:
         self._stopping = False
         self._ended = False
         self._asyncio = asyncio.get_running_loop()
-        share_interpreter()
         self._thread = threading.Thread(target=self._run, name="inference-engine", daemon=True)
         self._thread.start()
 
