@@ -1,4 +1,4 @@
-"""What OSoRA learns beside LoRA, VeRA, PiSSA and full fine-tuning: one grid of learning rates for all, three seeds.
+"""What OSoRA learns beside LoRA, VeRA, PiSSA and full fine-tuning: one grid of learning rates, three seeds.
 
     python -m benchmarks.quality --data DIR --device cuda --json quality.json
     python -m benchmarks.quality --data DIR --datasets banking77 --rows 512 --methods osora vera-256 lora-8
@@ -41,6 +41,8 @@ from osora_core.runtime import Runtime
 from osora_core.training import JobSpec
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+# Below the grid, for what is best at its lower edge.
+LOWER_RATES = {"full": (1e-4,)}
 # What each method asks of the training spec beyond the rate: OSoRA's rank and which of its vectors train.
 OSORA: dict[str, dict[str, Any]] = {
     "osora": {"rank": 128},
@@ -153,7 +155,7 @@ class Sweep:
     def method(self, dataset: str, data: Data, method: str) -> None:
         """All rates with the first seed, then the best rate with the others."""
         first, *others = self.options.seeds
-        tried = self.runs(dataset, data, method, self.options.rates, [first])
+        tried = self.runs(dataset, data, method, rates_of(method, self.options), [first])
         best = best_rate(dataset, {row["rate"]: row for row in tried})
         if best is not None and others:
             self.runs(dataset, data, method, [best], others)
@@ -211,6 +213,11 @@ class Sweep:
         self.report.write(self.options.json)
 
 
+def rates_of(method: str, options: Any) -> list[float]:
+    """What a method tries, from the lowest."""
+    return sorted({*options.rates, *LOWER_RATES.get(method, ())})
+
+
 def best_rate(dataset: str, tried: dict[float, dict[str, Any]]) -> float | None:
     """The rate that is best on the rows kept back; ties in accuracy go to the lower loss. None if all diverged."""
     finished = {rate: row for rate, row in tried.items() if "diverged" not in row}
@@ -246,7 +253,8 @@ def summarise(report: Report, dataset: str, options: Any) -> dict[str, Result]:
         values = [row[measure] for row in seeds]
         mean = statistics.mean(values)
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        edge = best in (min(options.rates), max(options.rates))
+        rates = rates_of(method, options)
+        edge = best in (rates[0], rates[-1])
         seconds = statistics.mean(row["seconds"] for row in seeds)
         print(
             f"  {method:10} {mean:8.4f} +- {spread:6.4f}  rate {best:<8g}{'(edge)' if edge else '      '}"

@@ -42,7 +42,7 @@ from benchmarks.serving_workload import (
     random_runtime,
     serve,
 )
-from inference.adapters import AdapterLoader
+from inference.adapters import AdapterLoader, Loaded, judged
 from inference.schemas import AdapterRef
 from osora_core import canary
 from osora_core.adapter import Adapter
@@ -298,39 +298,33 @@ class Node:
         )
         return measured
 
-    def _check(self, adapter: Adapter, row: AdapterRow) -> None:
-        """As the server does: on a thread of the loader's, which waits for the engine."""
-
-        def ask(tokens: list[int], ids: torch.Tensor) -> torch.Tensor:
-            answer = Future[torch.Tensor]()
-            self._examinations.put(partial(self._engine.examine, row, tokens, ids, answer))
-            self._asyncio.call_soon_threadsafe(self._wake.set)
-            return answer.result()
-
-        canary.check(self._benchmark.runtime, adapter, ask)
-
-    def _begin(self) -> None:
-        self._asyncio, self._wake = asyncio.get_running_loop(), asyncio.Event()
+    def _check(self, adapter: Adapter, row: AdapterRow) -> "Future[None] | None":
+        """As the server does, on a thread of the loader's."""
+        published, answer = canary.read(self._benchmark.runtime, adapter), Future[torch.Tensor]()
+        if published is None:
+            return None
+        self._examinations.put(partial(self._engine.examine, row, published.tokens, published.ids, answer))
+        return judged(answer, published.judge)
 
     async def _load(self, indices: Sequence[int]) -> float:
-        self._begin()
         start = time.perf_counter()
-        loading = {asyncio.create_task(self._loader.get(self._store.ref(index), 1.0)) for index in indices}
-        while not all(task.done() for task in loading):
+        loading = [asyncio.create_task(self._loader.get(self._store.ref(index), 1.0)) for index in indices]
+        while not all(task.done() and _known(task.result().verdict) for task in loading):
             await self._tick([task for task in loading if not task.done()])
-        for task in loading:
-            self._engine.slots.acquire(task.result())
+        rows = [task.result().row for task in loading]
+        for row in rows:
+            self._engine.slots.acquire(row)
         if self._benchmark.options.device == "cuda":
             torch.cuda.synchronize()
         taken = 1000 * (time.perf_counter() - start)
-        for task in loading:
-            self._engine.slots.release(task.result())
+        for row in rows:
+            self._engine.slots.release(row)
         return taken
 
     async def _serve(self, asked: Sequence[int]) -> Measured:
-        self._begin()
         clock, places = Clock(), iter(enumerate(asked))
-        loading: dict[asyncio.Task[AdapterRow], Request] = {}
+        loading: dict[asyncio.Task[Loaded], Request] = {}
+        verdicts: dict[str, Future[None] | None] = {}
         left = len(asked)
         while left or loading or self._engine.busy:
             while left and clock.open < CLIENTS:
@@ -339,25 +333,32 @@ class Node:
                 clock.begin(f"{place}")
                 request = Question.of(self._benchmark.runtime, place % QUESTIONS).request(f"{place}", None)
                 loading[asyncio.create_task(self._loader.get(self._store.ref(index), 1.0))] = request
-            clock.take(await self._tick(loading))
+            outputs = await self._tick(loading)
+            # A server lets nothing out before: that it never has to wait is part of what is measured.
+            assert all(_known(verdicts[output.request_id]) for output in outputs)
+            clock.take(outputs)
             for task in [task for task in loading if task.done()]:
-                self._engine.add(replace(loading.pop(task), adapter=task.result()))
+                request = replace(loading.pop(task), adapter=task.result().row)
+                verdicts[request.id] = task.result().verdict
+                self._engine.add(request)
         return clock.measured
 
-    async def _tick(self, loading: Iterable[asyncio.Task[AdapterRow]]) -> list[Output]:
+    async def _tick(self, loading: Iterable[asyncio.Task[Loaded]]) -> list[Output]:
         """Let loads go on, and then the engine, if it has something to do; if not, wait for them.
 
         The engine steps in this thread, which has computed before: a second one would compete for the cores.
         """
         await asyncio.sleep(0)
         if not self._engine.busy and self._examinations.empty() and not any(task.done() for task in loading):
-            waking = asyncio.create_task(self._wake.wait())
-            await asyncio.wait([*loading, waking], return_when=asyncio.FIRST_COMPLETED)
-            waking.cancel()
-        self._wake.clear()
+            await asyncio.wait(loading, return_when=asyncio.FIRST_COMPLETED)
         while not self._examinations.empty():
             self._examinations.get()()
         return self._engine.step() if self._engine.busy else []
+
+
+def _known(verdict: "Future[None] | None") -> bool:
+    """Whether an adapter may be served; raises if it is known not to be."""
+    return verdict is None or (verdict.done() and verdict.result() is None)
 
 
 PARTS: dict[str, Callable[[Benchmark], None]] = {

@@ -4,7 +4,8 @@ import asyncio
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -21,12 +22,25 @@ _THREADS = 8
 _SWITCH_SECONDS = 0.0005
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """An adapter in host memory. Requests may begin with it at once; nothing of what they say may leave the server
+    before `verdict` says that it is to be served. None: it is."""
+
+    row: AdapterRow
+    verdict: "Future[None] | None"
+
+    @property
+    def is_refused(self) -> bool:
+        return self.verdict is not None and self.verdict.done() and self.verdict.exception() is not None
+
+
 class AdapterLoader:
     """Rows by (id, version, hash), least recently used first out once they exceed `capacity_bytes`.
 
     The key holds the artifact's hash, so a row can never be another adapter's than the one that was asked for. `check`
-    is called with an adapter and its row the first time that it is fetched, on a thread of the loader's, and raises if
-    it is not to be served.
+    is called with an adapter and its row the first time that it is fetched, on a thread of the loader's. It raises if
+    the adapter is not to be served, or returns who will tell.
     """
 
     def __init__(
@@ -34,7 +48,7 @@ class AdapterLoader:
         fetch: Callable[[str], bytes],
         basis: Basis,
         capacity_bytes: int,
-        check: Callable[[Adapter, AdapterRow], None],
+        check: Callable[[Adapter, AdapterRow], "Future[None] | None"],
     ) -> None:
         self._fetch = fetch
         self._check = check
@@ -42,56 +56,83 @@ class AdapterLoader:
         # By hash: it holds as long as the process does.
         self._checked: set[str] = set()
         self._capacity = capacity_bytes
-        self._rows: OrderedDict[str, tuple[Tensor, int]] = OrderedDict()
-        self._loading: dict[str, asyncio.Future[tuple[Tensor, int]]] = {}
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self._loading: dict[str, asyncio.Future[Loaded]] = {}
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="adapter-load")
 
-    async def get(self, ref: AdapterRef, strength: float) -> AdapterRow:
-        """The row of an adapter at a strength. Requests for the same cold adapter share one load.
+    async def get(self, ref: AdapterRef, strength: float) -> Loaded:
+        """An adapter at a strength. Requests for the same cold adapter share one load.
 
         Raises CorruptArtifact or IdentityMismatch if what is stored is not what `ref` names, or what `check` raises.
         """
         key = f"{ref.id}@{ref.version}:{ref.sha256}"
-        if key in self._rows:
-            self._rows.move_to_end(key)
-            values, rank = self._rows[key]
+        loaded = self._loaded.get(key)
+        if loaded is not None and not loaded.is_refused:
+            self._loaded.move_to_end(key)
         else:
             task = self._loading.get(key)
             if task is None:
                 task = asyncio.get_running_loop().run_in_executor(self._threads, self._load, ref, key)
                 self._loading[key] = task
-                task.add_done_callback(lambda done: self._keep(key, done))
+                task.add_done_callback(lambda done: self._keep(key, ref.sha256, done))
             # A client that gives up must not take the load away from the others.
-            values, rank = await asyncio.shield(task)
+            loaded = await asyncio.shield(task)
         if strength == 1.0:
-            return AdapterRow(key, values, rank)
-        return AdapterRow(f"{key}*{strength!r}", values * strength, rank)
+            return loaded
+        row = loaded.row
+        return replace(loaded, row=AdapterRow(f"{key}*{strength!r}", row.values * strength, row.rank))
 
-    def _load(self, ref: AdapterRef, key: str) -> tuple[Tensor, int]:
+    def _load(self, ref: AdapterRef, key: str) -> Loaded:
         adapter = Adapter.from_zip(self._fetch(ref.object_key), ref.sha256)
-        row = adapter.to_row(self._basis)
+        values = adapter.to_row(self._basis)
         # With numpy, which computes on this thread alone: torch would start a team of its own for it.
-        if not np.isfinite(row.numpy()).all():
+        if not np.isfinite(values.numpy()).all():
             raise CorruptArtifact(
                 f"the adapter {ref.id} holds values that are not numbers",
                 next_action="train it again with a lower learning rate",
             )
-        row = row.to(self._basis.dtype)
-        if ref.sha256 not in self._checked:
-            self._check(adapter, AdapterRow(key, row, adapter.rank))
-            self._checked.add(ref.sha256)
-        return row, adapter.rank
+        row = AdapterRow(key, values.to(self._basis.dtype), adapter.rank)
+        return Loaded(row, None if ref.sha256 in self._checked else self._check(adapter, row))
 
-    def _keep(self, key: str, task: "asyncio.Future[tuple[Tensor, int]]") -> None:
+    def _keep(self, key: str, sha256: str, task: "asyncio.Future[Loaded]") -> None:
         del self._loading[key]
         if task.cancelled() or task.exception() is not None:
             return
-        self._rows[key] = task.result()
-        while len(self._rows) > 1 and self._bytes > self._capacity:
-            self._rows.popitem(last=False)
+        loaded = self._loaded[key] = task.result()
+        while len(self._loaded) > 1 and self._bytes > self._capacity:
+            self._loaded.popitem(last=False)
+        self._note(sha256, loaded.verdict)
+
+    def _note(self, sha256: str, verdict: "Future[None] | None") -> None:
+        """Remember who need not be checked again."""
+
+        def tell(verdict: "Future[None]") -> None:
+            if verdict.exception() is None:
+                self._checked.add(sha256)
+
+        if verdict is None:
+            self._checked.add(sha256)
+        else:
+            verdict.add_done_callback(tell)
 
     @property
     def _bytes(self) -> int:
         # Every row of a basis is equally long.
-        return len(self._rows) * self._basis.row_length * self._basis.dtype.itemsize
+        return len(self._loaded) * self._basis.row_length * self._basis.dtype.itemsize
+
+
+def judged(answer: "Future[Tensor]", judge: Callable[[Tensor], None]) -> "Future[None]":
+    """What `judge` makes of an answer once it is there: nothing, or what it raises."""
+    verdict: Future[None] = Future()
+
+    def tell(answer: "Future[Tensor]") -> None:
+        try:
+            judge(answer.result())
+        except Exception as error:
+            verdict.set_exception(error)
+        else:
+            verdict.set_result(None)
+
+    answer.add_done_callback(tell)
+    return verdict

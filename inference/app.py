@@ -3,8 +3,8 @@
 import json
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from starlette.background import BackgroundTask
 
 from inference import errors
-from inference.adapters import AdapterLoader
+from inference.adapters import AdapterLoader, judged
 from inference.errors import ServerError
 from inference.exports import Exporter
 from inference.generation import Generation, Served
@@ -116,8 +116,11 @@ def _serve(runtime: Runtime, settings: InferenceSettings, store: ArtifactStore, 
     engine.warm_up()
     loop = EngineLoop(engine, queue_limit=settings.inference_queue, on_death=on_death)
 
-    def check(adapter: Adapter, row: AdapterRow) -> None:
-        canary.check(runtime, adapter, partial(loop.examine, row))
+    def check(adapter: Adapter, row: AdapterRow) -> "Future[None] | None":
+        published = canary.read(runtime, adapter)
+        if published is None:
+            return None
+        return judged(loop.examine(row, published.tokens, published.ids), published.judge)
 
     return Served(
         runtime,

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,6 +68,7 @@ class Generation:
         self._loaded = self._started
         self._first_token: float | None = None
         self._queued_seconds = 0.0
+        self._verdict: Future[None] | None = None
 
     async def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
         """`{"index", "text"}` as text is generated, with `logprobs` where they were asked for.
@@ -82,6 +84,7 @@ class Generation:
             try:
                 while not all(choice.finish_reason for choice in self._choices):
                     output = await outputs.get()
+                    await self._may_speak()
                     if isinstance(output, Exception):
                         raise output
                     piece = self._take(index_of[output.request_id], output)
@@ -89,6 +92,13 @@ class Generation:
                         yield piece
             finally:
                 loop.finish(index_of)
+
+    async def _may_speak(self) -> None:
+        """Wait until the adapter is known to be fit to be served. Raises what is wrong with it."""
+        if self._verdict is not None:
+            # Others wait for the same verdict, and the engine has to be able to tell it.
+            await asyncio.shield(asyncio.wrap_future(self._verdict))
+            self._verdict = None
 
     async def _prepare(self) -> list[Request]:
         """Tokenise and check first, so that what cannot run costs nobody a load; then fetch a cold adapter."""
@@ -106,7 +116,10 @@ class Generation:
                 error.param = "messages"
             raise
         grammar = await asyncio.to_thread(self._grammar)
-        row = await served.adapters.get(body.adapter, body.strength) if body.adapter is not None else None
+        loaded = await served.adapters.get(body.adapter, body.strength) if body.adapter is not None else None
+        row = None
+        if loaded is not None:
+            row, self._verdict = loaded.row, loaded.verdict
         self._loaded = time.perf_counter()
         seed = body.seed
         return [

@@ -5,7 +5,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 
@@ -79,10 +79,10 @@ class EngineLoop:
             if self._listeners.pop(request_id, None) is not None:
                 self._command(partial(self.engine.cancel, request_id))
 
-    def examine(self, adapter: AdapterRow, tokens: Sequence[int], ids: Tensor) -> Tensor:
-        """What `InferenceEngine.examine` answers, between the requests that run; waits for it.
+    def examine(self, adapter: AdapterRow, tokens: Sequence[int], ids: Tensor) -> "Future[Tensor]":
+        """What `InferenceEngine.examine` answers, no later than what is submitted from now on. For any thread.
 
-        For other threads than asyncio's. Raises what the engine raises, and ServerError 503 if the engine ends.
+        The future raises what the engine raises, and ServerError 503 if the engine ends before.
         """
         answer: Future[Tensor] = Future()
 
@@ -94,16 +94,16 @@ class EngineLoop:
 
         with self._wake:
             if self._ended:
-                raise _stopped()
+                answer.set_exception(_stopped())
+                return answer
             self._examinations.add(answer)
+        answer.add_done_callback(self._forget)
         self._command(begin)
-        try:
-            return answer.result()
-        except CancelledError:
-            raise _stopped() from None
-        finally:
-            with self._wake:
-                self._examinations.discard(answer)
+        return answer
+
+    def _forget(self, answer: "Future[Tensor]") -> None:
+        with self._wake:
+            self._examinations.discard(answer)
 
     def stop(self) -> None:
         """End the thread after its current step."""
@@ -136,8 +136,8 @@ class EngineLoop:
         finally:
             with self._wake:
                 self._ended = True
-                for answer in self._examinations:
-                    answer.cancel()
+                for answer in list(self._examinations):
+                    answer.set_exception(_stopped())
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         try:

@@ -6,8 +6,7 @@ position of a fixed prompt. Their root mean square difference is robust: kernels
 a wrong weight by whole nats in many places.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,9 +25,6 @@ _TOKENS = 16
 _LIKELIEST = 4
 # Root mean square differences, in nats, that other kernels and libraries may cause.
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.25, torch.float16: 0.05}
-
-Ask = Callable[[list[int], Tensor], Tensor]
-"""Has the adapter read tokens [T], and says the log-probabilities of ids [T, k] after each, float32 [T, k]."""
 
 
 class CanaryMismatch(IdentityMismatch):
@@ -49,27 +45,57 @@ def compute(runtime: Runtime, adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def check(runtime: Runtime, adapter: Adapter, ask: Ask | None = None) -> None:
-    """Ask an adapter its canary again, through `ask` or here and now; one that was published without is not checked.
+@dataclass(frozen=True)
+class Canary:
+    """What was published: log_probs [T, k] of the token ids [T, k] after each of T tokens, and how far off they may be,
+    in nats."""
 
-    Raises CanaryMismatch, naming the tolerance and both values, if the answers differ by more than it allows, and
-    CorruptArtifact if the canary cannot be read.
+    tokens: list[int]
+    ids: Tensor
+    log_probs: Tensor
+    tolerance: float
+
+    def judge(self, computed: Tensor) -> None:
+        """Raise CanaryMismatch, naming the tolerance and both values, if `computed` [T, k] is too far off."""
+        differences = computed - self.log_probs
+        distance = differences.square().mean().sqrt().item()
+        # Written so that a NaN is a mismatch too.
+        if not distance <= self.tolerance:
+            position, place = divmod(int(differences.abs().nan_to_num(torch.inf).argmax()), self.ids.shape[1])
+            raise CanaryMismatch(
+                f"the adapter answers {distance:.4g} nats (root mean square) away from what it did when published, the "
+                f"tolerance is {self.tolerance:.4g}: token {int(self.ids[position, place])} after position {position} "
+                f"had a log-probability of {self.log_probs[position, place]:.4f}, here {computed[position, place]:.4f}",
+                next_action="compare the versions of torch and transformers here with those of the trainer",
+            )
+
+
+def check(runtime: Runtime, adapter: Adapter) -> None:
+    """Ask an adapter its canary again, here and now; one that was published without is not checked.
+
+    Raises CanaryMismatch if the answers differ by more than it allows, and CorruptArtifact if it cannot be read.
     """
+    published = read(runtime, adapter)
+    if published is not None:
+        published.judge(_log_probs(runtime, adapter, published.tokens).gather(1, published.ids))
+
+
+def read(runtime: Runtime, adapter: Adapter) -> Canary | None:
+    """The canary that an adapter was published with. Raises CorruptArtifact if it is not one of this base."""
     if adapter.canary is None:
-        return
-    tokens, ids, published, tolerance = _read(adapter.canary, int(runtime.model.config.vocab_size))
-    computed = (ask or partial(_ask, runtime, adapter))(tokens, ids)
-    differences = computed - published
-    distance = differences.square().mean().sqrt().item()
-    # Written so that a NaN is a mismatch too.
-    if not distance <= tolerance:
-        position, place = divmod(int(differences.abs().nan_to_num(torch.inf).argmax()), ids.shape[1])
-        raise CanaryMismatch(
-            f"the adapter answers {distance:.4g} nats (root mean square) away from what it did when published, the "
-            f"tolerance is {tolerance:.4g}: token {int(ids[position, place])} after position {position} had a "
-            f"log-probability of {published[position, place]:.4f}, here {computed[position, place]:.4f}",
-            next_action="compare the versions of torch and transformers here with those of the trainer",
-        )
+        return None
+    try:
+        tokens = [int(token) for token in adapter.canary["tokens"]]
+        ids = torch.tensor(adapter.canary["ids"], dtype=torch.long)
+        values = torch.tensor(adapter.canary["log_probs"], dtype=torch.float32)
+        tolerance = float(adapter.canary["tolerance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptArtifact(f"the adapter's canary cannot be read: {error}") from error
+    vocabulary = int(runtime.model.config.vocab_size)
+    known = tokens and min(min(tokens), int(ids.min())) >= 0 and max(max(tokens), int(ids.max())) < vocabulary
+    if not known or ids.shape != values.shape or ids.shape[0] != len(tokens):
+        raise CorruptArtifact("the adapter's canary is not one of this base")
+    return Canary(tokens, ids, values, tolerance)
 
 
 def _prompt(runtime: Runtime) -> list[int]:
@@ -88,21 +114,3 @@ def _log_probs(runtime: Runtime, adapter: Adapter, tokens: list[int]) -> Tensor:
     with torch.inference_mode(), use_slots(bank, torch.tensor([slot], device=runtime.device)):
         hidden = runtime.hidden_states(torch.tensor([tokens], device=runtime.device))
         return runtime.logits(hidden)[0].float().log_softmax(dim=-1).cpu()
-
-
-def _ask(runtime: Runtime, adapter: Adapter, tokens: list[int], ids: Tensor) -> Tensor:
-    return _log_probs(runtime, adapter, tokens).gather(1, ids)
-
-
-def _read(canary: Mapping[str, Any], vocabulary: int) -> tuple[list[int], Tensor, Tensor, float]:
-    try:
-        tokens = [int(token) for token in canary["tokens"]]
-        ids = torch.tensor(canary["ids"], dtype=torch.long)
-        values = torch.tensor(canary["log_probs"], dtype=torch.float32)
-        tolerance = float(canary["tolerance"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptArtifact(f"the adapter's canary cannot be read: {error}") from error
-    known = tokens and min(min(tokens), int(ids.min())) >= 0 and max(max(tokens), int(ids.max())) < vocabulary
-    if not known or ids.shape != values.shape or ids.shape[0] != len(tokens):
-        raise CorruptArtifact("the adapter's canary is not one of this base")
-    return tokens, ids, values, tolerance

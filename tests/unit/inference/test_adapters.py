@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import pytest
 import torch
@@ -82,7 +83,7 @@ def test_requests_for_a_cold_adapter_share_one_load(store: Store, basis: Basis) 
         await asyncio.sleep(0)  # all have asked
         waiting[0].cancel()  # one that gives up takes the load from nobody
         released.set()
-        rows = await asyncio.gather(*waiting[1:])
+        rows = [loaded.row for loaded in await asyncio.gather(*waiting[1:])]
         assert len({row.key for row in rows}) == 1
         assert all(torch.equal(row.values, expected) for row in rows)
         assert rows[0].rank == basis.rank
@@ -102,7 +103,7 @@ def test_other_bytes_than_those_named_are_refused_and_not_kept(store: Store, bas
         with pytest.raises(CorruptArtifact, match=ref.sha256):
             await loader.get(ref, 1.0)
         store.objects["a"] = whole
-        assert torch.equal((await loader.get(ref, 1.0)).values, expected)
+        assert torch.equal((await loader.get(ref, 1.0)).row.values, expected)
 
     asyncio.run(scenario())
 
@@ -121,7 +122,7 @@ def test_strength_scales_a_copy_under_a_key_of_its_own(store: Store, basis: Basi
 
     async def scenario() -> None:
         loader = AdapterLoader(store, basis, MUCH, all_pass)
-        full, half, none = [await loader.get(ref, strength) for strength in (1.0, 0.5, 0.0)]
+        full, half, none = [(await loader.get(ref, strength)).row for strength in (1.0, 0.5, 0.0)]
         assert torch.equal(half.values, expected * 0.5)
         assert not none.values.any()
         assert torch.equal(full.values, expected)  # the cached row is untouched
@@ -168,14 +169,41 @@ def test_an_adapter_is_checked_once_and_one_that_fails_every_time(store: Store, 
     assert len(checked) == 1 + 3
 
 
+def test_a_verdict_that_is_still_out_holds_for_all_who_ask_and_a_bad_one_for_nobody_later(
+    store: Store, basis: Basis
+) -> None:
+    refs = {name: publish(store, basis, name, seed)[0] for seed, name in enumerate("ab")}
+    verdicts: list[Future[None]] = []
+
+    def check(adapter: Adapter, row: AdapterRow) -> Future[None]:
+        verdicts.append(Future())
+        return verdicts[-1]
+
+    async def scenario() -> None:
+        loader = AdapterLoader(store, basis, basis.row_length * 4, check)
+        asked = [await loader.get(refs["a"], strength) for strength in (1.0, 0.5, 1.0)]
+        assert [one.verdict for one in asked] == [verdicts[0]] * 3
+        verdicts[0].set_exception(CorruptArtifact("not today"))
+        assert all(one.is_refused for one in asked)
+        again = await loader.get(refs["a"], 1.0)
+        assert again.verdict is verdicts[1]
+        verdicts[1].set_result(None)
+        await loader.get(refs["b"], 1.0)  # takes its place
+        assert (await loader.get(refs["a"], 1.0)).verdict is None
+
+    asyncio.run(scenario())
+    assert store.fetched == ["a", "a", "b", "a"]
+    assert len(verdicts) == 3
+
+
 def test_a_new_version_is_another_adapter(store: Store, basis: Basis) -> None:
     first, _ = publish(store, basis, "a", seed=1)
     loader = AdapterLoader(store, basis, MUCH, all_pass)
 
     async def scenario() -> None:
-        before = await loader.get(first, 1.0)
+        before = (await loader.get(first, 1.0)).row
         second, expected = publish(store, basis, "a", seed=2)
-        after = await loader.get(second.model_copy(update={"version": 2}), 1.0)
+        after = (await loader.get(second.model_copy(update={"version": 2}), 1.0)).row
         assert before.key != after.key
         assert torch.equal(after.values, expected)
 

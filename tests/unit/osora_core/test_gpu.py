@@ -125,17 +125,14 @@ def test_the_canary_holds_on_a_gpu(runtimes: tuple[Runtime, Runtime]) -> None:
     assert adapter is not None
     sung = replace(adapter, canary=canary.compute(gpu, adapter))
     canary.check(gpu, sung)
+    published, answer = canary.read(gpu, sung), Future[torch.Tensor]()
+    assert published is not None
     engine = InferenceEngine(gpu, rows=2, adapters=2)
-
-    def ask(tokens: list[int], ids: torch.Tensor) -> torch.Tensor:
-        answer = Future[torch.Tensor]()
-        row = AdapterRow("a", adapter.to_row(gpu.basis).to(gpu.basis.dtype), adapter.rank)
-        engine.examine(row, tokens, ids, answer)
-        while engine.busy:
-            engine.step()
-        return answer.result(0)
-
-    canary.check(gpu, sung, ask)
+    row = AdapterRow("a", adapter.to_row(gpu.basis).to(gpu.basis.dtype), adapter.rank)
+    engine.examine(row, published.tokens, published.ids, answer)
+    while engine.busy:
+        engine.step()
+    published.judge(answer.result(0))
     other = replace(adapter, delta={name: delta + 0.5 for name, delta in adapter.delta.items()})
     with pytest.raises(canary.CanaryMismatch):
         canary.check(gpu, replace(other, canary=canary.compute(gpu, adapter)))
