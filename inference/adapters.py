@@ -15,6 +15,7 @@ from osora_core.adapter import Adapter
 from osora_core.basis import Basis
 from osora_core.errors import CorruptArtifact
 from osora_core.inference import AdapterRow
+from osora_core.runtime import set_threads
 
 # A store that answers slowly keeps so many loads busy, and nothing but loads.
 _THREADS = 8
@@ -59,7 +60,8 @@ class AdapterLoader:
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
         self._loading: dict[str, asyncio.Future[Loaded]] = {}
         sys.setswitchinterval(_SWITCH_SECONDS)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="adapter-load")
+        # Each computes by itself: torch would start a team for every one of them.
+        self._threads = ThreadPoolExecutor(_THREADS, "adapter-load", initializer=set_threads, initargs=(1,))
 
     async def get(self, ref: AdapterRef, strength: float) -> Loaded:
         """An adapter at a strength. Requests for the same cold adapter share one load.
@@ -86,7 +88,7 @@ class AdapterLoader:
     def _load(self, ref: AdapterRef, key: str) -> Loaded:
         adapter = Adapter.from_zip(self._fetch(ref.object_key), ref.sha256)
         values = adapter.to_row(self._basis)
-        # With numpy, which computes on this thread alone: torch would start a team of its own for it.
+        # Numpy takes a twentieth of torch's time for it.
         if not np.isfinite(values.numpy()).all():
             raise CorruptArtifact(
                 f"the adapter {ref.id} holds values that are not numbers",

@@ -8,6 +8,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ class Adapter:
         try:
             config = json.loads(config_json)
             tensors = _tensors(memoryview(weights))
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, struct.error) as error:
             raise CorruptArtifact(f"the adapter's files cannot be parsed: {error}") from error
         if config.get("peft_type") != "OSORA":
             raise CorruptArtifact(f"this is a {config.get('peft_type')} adapter, not an OSORA one")
@@ -160,15 +161,20 @@ class Adapter:
     def to_row(self, basis: Basis) -> Tensor:
         """The adapter as a bank row [P] float32; what it does not adapt is zero. Checks identity and shapes first."""
         self.check(basis)
-        row = torch.zeros(basis.row_length)
-        # With numpy, which takes a third of the time for hundreds of small copies.
-        values = row.numpy()
+        zeros = torch.zeros(max(span.rank + span.d_out for span in basis.spans))
+        pieces: list[Tensor] = []
         for span in basis.spans:
-            if span.name in self.sigma:
-                sigma = self.sigma[span.name].numpy(force=True)
-                values[span.start : span.start + len(sigma)] = sigma
-                values[span.delta] = self.delta[span.name].numpy(force=True)
-        return row
+            sigma, delta = self.sigma.get(span.name), self.delta.get(span.name)
+            if sigma is None or delta is None:
+                pieces.append(zeros[: span.rank + span.d_out])
+                continue
+            pieces.append(sigma)
+            if len(sigma) < span.rank:
+                pieces.append(zeros[: span.rank - len(sigma)])
+            pieces.append(delta)
+        # At once, and without holding up other threads.
+        with torch.no_grad():
+            return torch.cat([x if x.is_cpu and x.dtype == torch.float32 else x.float().cpu() for x in pieces])
 
     @classmethod
     def from_row(cls, row: Tensor, basis: Basis, *, rank: int, modules: set[str], base: str) -> "Adapter":
@@ -211,20 +217,38 @@ def _member(archive: zipfile.ZipFile, data: bytes, name: str) -> memoryview:
 def _tensors(weights: memoryview) -> dict[str, Tensor]:
     """The tensors of a safetensors file, copied as one; its own reader makes hundreds of copies.
 
-    The format: the header's length in 8 bytes, the header in JSON, the tensors. Raises ValueError, KeyError, TypeError,
-    AttributeError or struct.error for anything else.
+    The format: the header's length in 8 bytes, the header in JSON, the tensors one behind the other. Raises ValueError,
+    KeyError, TypeError, AttributeError, RuntimeError or struct.error for anything else, and for dtypes that differ.
     """
     (length,) = struct.unpack("<Q", weights[:8])
-    header, content = json.loads(bytes(weights[8 : 8 + length])), bytearray(weights[8 + length :])
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-        if not 0 <= begin < end <= len(content) or end - begin != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{name} does not lie within the file")
-        tensors[name] = torch.frombuffer(content, dtype=dtype, count=math.prod(shape), offset=begin).view(shape)
-    return tensors
+    header, content = bytes(weights[8 : 8 + length]), bytearray(weights[8 + length :])
+    dtype, names, shapes, sizes = _layout(header)
+    if len(content) != sum(sizes) * dtype.itemsize:
+        raise ValueError(f"{len(content)} bytes of tensors, where the header says {sum(sizes) * dtype.itemsize}")
+    parts = torch.split(torch.frombuffer(content, dtype=dtype), sizes)
+    # Where there is nothing to do nothing is called: each call of torch's lets another thread go first.
+    return {
+        name: part if len(shape) == 1 else part.view(shape)
+        for name, part, shape in zip(names, parts, shapes, strict=True)
+    }
+
+
+@lru_cache(maxsize=64)  # adapters of one spec have one header
+def _layout(header: bytes) -> tuple[torch.dtype, list[str], list[list[int]], list[int]]:
+    """The dtype of all tensors; their names, shapes and sizes in the order in which they lie in the file."""
+    entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+    dtypes = {_DTYPES[entry["dtype"]] for entry in entries.values()}
+    if len(dtypes) != 1:
+        raise ValueError(f"tensors of {len(dtypes)} types")
+    (dtype,) = dtypes
+    end, names = 0, sorted(entries, key=lambda name: entries[name]["data_offsets"])
+    for name in names:
+        size = math.prod(entries[name]["shape"]) * dtype.itemsize
+        if size < 1 or entries[name]["data_offsets"] != [end, end + size]:
+            raise ValueError(f"{name} does not lie where the tensor before it ends")
+        end += size
+    shapes = [entries[name]["shape"] for name in names]
+    return dtype, names, shapes, [math.prod(shape) for shape in shapes]
 
 
 def _part(tensors: Mapping[str, Tensor], suffix: str) -> dict[str, Tensor]:
