@@ -156,6 +156,9 @@ def test_an_adapter_that_answers_otherwise_than_when_it_was_published_is_refused
         error = server.error(409, adapter=bad)
     assert error["code"] == "canary_mismatch"
     assert "tolerance" in error["message"]
+    # Not a word of it, whichever way it is asked for.
+    for other in ({"stream": True}, {"strength": 0.5}, {"n": 2, "stream": True}):
+        assert server.error(409, adapter=bad, max_tokens=1, **other)["code"] == "canary_mismatch"
     assert beside.result() == server.text(adapter=good, max_tokens=40)
 
 
