@@ -11,8 +11,7 @@ import pytest
 
 from api.app import create_app
 from api.server import Server
-from osora_core.data import Row
-from osora_core.training import TrainingEngine, TrainingJob, throughput
+from osora_core.training import TrainingEngine, throughput
 from registry import files, jobs
 from registry.context import Registry
 from registry.errors import InvalidRequest
@@ -128,13 +127,13 @@ def test_auto_goes_by_what_a_sweep_on_preferences_costs(
 ) -> None:
     """On a device whose time is given: on an idle one a further copy costs nothing, on a busy one as much as the first.
     The passes that are timed are run all the same."""
-    timed = throughput._timed
+    timed = throughput._seconds
 
-    def given(engine: TrainingEngine, job: TrainingJob, batch: Sequence[Row], slots: Sequence[int]) -> float:
-        assert timed(engine, job, batch, slots) > 0
-        return 1 + a_copy_more * (len(slots) - 1)
+    def given(engine: TrainingEngine, copies: int, work: Callable[[Sequence[int]], None]) -> float:
+        assert timed(engine, copies, work) > 0
+        return 1 + a_copy_more * (copies - 1)
 
-    monkeypatch.setattr(throughput, "_timed", given)
+    monkeypatch.setattr(throughput, "_seconds", given)
     job = train_by_api({"learning_rate": "auto"}, valid=20)
     events = client.get(f"/jobs/{job['id']}/events", params={"limit": 100}).json()["data"]
     (auto,) = (event["data"]["auto"] for event in events if "auto" in event["data"])
