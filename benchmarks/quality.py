@@ -42,7 +42,7 @@ from osora_core.training import JobSpec
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 # Below the grid, for what is best at its lower edge.
-LOWER_RATES = {"full": (1e-4,)}
+LOWER_RATES = {("gsm8k", "full"): (1e-4,)}
 # What each method asks of the training spec beyond the rate: OSoRA's rank and which of its vectors train.
 OSORA: dict[str, dict[str, Any]] = {
     "osora": {"rank": 128},
@@ -155,7 +155,7 @@ class Sweep:
     def method(self, dataset: str, data: Data, method: str) -> None:
         """All rates with the first seed, then the best rate with the others."""
         first, *others = self.options.seeds
-        tried = self.runs(dataset, data, method, rates_of(method, self.options), [first])
+        tried = self.runs(dataset, data, method, rates_of(dataset, method, self.options), [first])
         best = best_rate(dataset, {row["rate"]: row for row in tried})
         if best is not None and others:
             self.runs(dataset, data, method, [best], others)
@@ -213,9 +213,9 @@ class Sweep:
         self.report.write(self.options.json)
 
 
-def rates_of(method: str, options: Any) -> list[float]:
-    """What a method tries, from the lowest."""
-    return sorted({*options.rates, *LOWER_RATES.get(method, ())})
+def rates_of(dataset: str, method: str, options: Any) -> list[float]:
+    """What a method tries on a dataset, from the lowest."""
+    return sorted({*options.rates, *LOWER_RATES.get((dataset, method), ())})
 
 
 def best_rate(dataset: str, tried: dict[float, dict[str, Any]]) -> float | None:
@@ -253,7 +253,7 @@ def summarise(report: Report, dataset: str, options: Any) -> dict[str, Result]:
         values = [row[measure] for row in seeds]
         mean = statistics.mean(values)
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        rates = rates_of(method, options)
+        rates = rates_of(dataset, method, options)
         edge = best in (rates[0], rates[-1])
         seconds = statistics.mean(row["seconds"] for row in seeds)
         print(

@@ -85,7 +85,10 @@ class OsoraLinear(nn.Module):
         return y + osora_update(x, self.U, self.S, self.Vt, sigma, delta, selection.slots, ranks)
 
     def _merging_pays(self, x: Tensor, slots: int) -> bool:
-        """Whether two dense weights a slot cost less than the R (d_in + 4 d_out) products a token that they save."""
+        """Whether two dense weights a slot cost less than the R (d_in + 4 d_out) products a token that they save.
+
+        On a GPU one slot after another would be hundreds of launches.
+        """
         if type(self.base) is not nn.Linear or x.dtype != torch.float32 or x.is_cuda:
             return False
         d_out, d_in = self.base.weight.shape

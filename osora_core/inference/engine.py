@@ -1,6 +1,5 @@
 """The inference engine: continuous batching, chunked prefill, an adapter a row."""
 
-import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -86,7 +85,6 @@ class InferenceEngine:
         self._waiting = FairQueue[Request](lambda request: PROMPT_WEIGHT * len(request.prompt))
         self._since: dict[str, float] = {}
         self._examinations: deque[tuple[Request, _Examination]] = deque()
-        self._numbers = itertools.count()
         self._live: list[_Sequence] = []
         self._decoding = 0
 
@@ -127,7 +125,7 @@ class InferenceEngine:
         """
         if len(tokens) > self.max_length:
             raise UserError(f"{len(tokens)} tokens are to be examined; this engine reads at most {self.max_length}")
-        request = Request(f"examination {next(self._numbers)}", tuple(tokens), adapter=adapter)
+        request = Request("examination", tuple(tokens), adapter=adapter)
         self._examinations.append((request, _Examination(ids, answer)))
 
     def cancel(self, request_id: str) -> None:
