@@ -46,7 +46,7 @@ class AdapterLoader:
 
     def __init__(
         self,
-        fetch: Callable[[str], bytes],
+        fetch: Callable[[str], bytes | memoryview],
         basis: Basis,
         capacity_bytes: int,
         check: Callable[[Adapter, AdapterRow], "Future[None] | None"],

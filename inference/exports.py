@@ -16,7 +16,7 @@ from osora_core.runtime import Runtime
 class Exporter:
     """Makes one export at a time: a merged one takes the base's memory once more, and its disk space twice."""
 
-    def __init__(self, fetch: Callable[[str], bytes], base_paths: Mapping[str, str]) -> None:
+    def __init__(self, fetch: Callable[[str], bytes | memoryview], base_paths: Mapping[str, str]) -> None:
         self._fetch = fetch
         self._base_paths = base_paths
         self._turn = threading.Lock()

@@ -35,10 +35,10 @@ class ArtifactStore:
             arguments = {"config": values, "client_options": client}
         self._store = from_url(url, **arguments)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str) -> memoryview:
         """An object's bytes. Raises ServerError (503) if it is not there: the database said that it was."""
         try:
-            return bytes(obstore.get(self._store, key).bytes())
+            return memoryview(obstore.get(self._store, key).bytes())
         except (NotFoundError, FileNotFoundError) as error:
             raise ServerError(
                 503,

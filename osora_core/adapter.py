@@ -1,5 +1,6 @@
 """The artifact: an adapter as a PEFT directory (adapter_config.json, adapter_model.safetensors), on disk or zipped."""
 
+import errno
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -95,7 +97,7 @@ class Adapter:
         return cls.from_files((directory / CONFIG_NAME).read_bytes(), (directory / WEIGHTS_NAME).read_bytes())
 
     @classmethod
-    def from_zip(cls, data: bytes, sha256: str | None = None) -> "Adapter":
+    def from_zip(cls, data: bytes | memoryview, sha256: str | None = None) -> "Adapter":
         """Read an artifact, first checking its bytes against `sha256` where one is given.
 
         Raises CorruptArtifact on another hash or a broken archive.
@@ -103,8 +105,8 @@ class Adapter:
         if sha256 is not None and (actual := hashlib.sha256(data).hexdigest()) != sha256:
             raise CorruptArtifact(f"the adapter's bytes hash to {actual}, expected {sha256}")
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                return cls.from_files(archive.read(CONFIG_NAME), _member(archive, data, WEIGHTS_NAME))
+            with zipfile.ZipFile(_Memory(data)) as archive:
+                return cls.from_files(archive.read(CONFIG_NAME), _member(archive, memoryview(data), WEIGHTS_NAME))
         except (zipfile.BadZipFile, KeyError) as error:
             raise CorruptArtifact(f"the adapter is not a ZIP of {CONFIG_NAME} and {WEIGHTS_NAME}: {error}") from error
 
@@ -200,7 +202,34 @@ def pack(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _member(archive: zipfile.ZipFile, data: bytes, name: str) -> memoryview:
+class _Memory(io.RawIOBase):
+    """A buffer as a file. BytesIO would copy one that is not bytes, and hold up every other thread meanwhile."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = memoryview(data)
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}[whence]
+        if position < 0:
+            raise OSError(errno.EINVAL, f"{position} lies before the first byte")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._data[self._position : self._position + len(buffer)]
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)
+
+
+def _member(archive: zipfile.ZipFile, data: memoryview, name: str) -> memoryview:
     """A file of a ZIP that is `data`: where it lies, if it is stored as it is.
 
     Opening it would copy it and sum it up a second time, a good part of what loading a cold adapter takes.
@@ -211,7 +240,7 @@ def _member(archive: zipfile.ZipFile, data: bytes, name: str) -> memoryview:
     # A local header is 30 bytes, whose last four are the lengths of the name and of an extra field that follow.
     lengths = data[info.header_offset + 26 : info.header_offset + 30]
     begin = info.header_offset + 30 + sum(struct.unpack("<HH", lengths))
-    return memoryview(data)[begin : begin + info.file_size]
+    return data[begin : begin + info.file_size]
 
 
 def _tensors(weights: memoryview) -> dict[str, Tensor]:
@@ -221,11 +250,12 @@ def _tensors(weights: memoryview) -> dict[str, Tensor]:
     KeyError, TypeError, AttributeError, RuntimeError or struct.error for anything else, and for dtypes that differ.
     """
     (length,) = struct.unpack("<Q", weights[:8])
-    header, content = bytes(weights[8 : 8 + length]), bytearray(weights[8 + length :])
-    dtype, names, shapes, sizes = _layout(header)
+    dtype, names, shapes, sizes = _layout(bytes(weights[8 : 8 + length]))
+    content = np.frombuffer(weights[8 + length :], np.uint8)
     if len(content) != sum(sizes) * dtype.itemsize:
         raise ValueError(f"{len(content)} bytes of tensors, where the header says {sum(sizes) * dtype.itemsize}")
-    parts = torch.split(torch.frombuffer(content, dtype=dtype), sizes)
+    # Numpy's copy lets other threads run, a bytearray's does not.
+    parts = torch.split(torch.from_numpy(content.copy()).view(dtype), sizes)
     # Where there is nothing to do nothing is called: each call of torch's lets another thread go first.
     return {
         name: part if len(shape) == 1 else part.view(shape)

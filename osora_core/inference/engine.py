@@ -77,7 +77,6 @@ class InferenceEngine:
             runtime.model.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device
         )
         self._execution = execution.choose(runtime, self.pool, bank, brief=brief)
-        self._flat = self._execution if isinstance(self._execution, execution.Flat) else None
         self._ahead = self._execution.ahead
         self._launched: _Launched | None = None
         self.prefill_tokens = prefill_tokens
@@ -152,9 +151,7 @@ class InferenceEngine:
         """Admit what fits, read a bounded piece of the prompts, then one token for every decoding row."""
         outputs = self._admit()
         if len(self._live) > self._decoding:
-            if self._flat is not None and self._decoding:
-                return outputs + self._prefill_and_decode(self._flat)
-            outputs += self._prefill()
+            return outputs + self._prefill()
         if self._decoding:
             outputs += self._decode()
         return outputs
@@ -186,17 +183,17 @@ class InferenceEngine:
         self._live.append(_Sequence(request, stream, sampler, queued, examination=examination))
 
     def _prefill(self) -> list[Output]:
-        """Read a piece of the prompts."""
+        """Read a piece of the prompts while the decoding rows get one more token, in one pass through the weights."""
+        outputs = self._use_launched()
         rows, chunks = self._unread()
-        return self._have_read(rows, chunks, self._execution.read(self._decoding, chunks, [s.cached for s in rows]))
-
-    def _prefill_and_decode(self, flat: execution.Flat) -> list[Output]:
-        """Read a piece of the prompts while the decoding rows get one more token."""
-        rows, chunks = self._unread()
+        cached = [sequence.cached for sequence in rows]
+        if not self._decoding:
+            return outputs + self._have_read(rows, chunks, self._execution.read(0, chunks, cached))
         tokens, positions, decoding = self._next({})
-        logits, hidden = flat.decode_and_read(tokens, positions, chunks, [s.cached for s in rows])
-        sequences = [*decoding.values()]
-        return self._have_read(rows, chunks, hidden) + self._emit(sequences, *self._choose(sequences, logits))
+        logits, hidden = self._execution.decode_and_read(tokens, positions, chunks, cached)
+        self._launched = decoding, logits
+        outputs += self._have_read(rows, chunks, hidden)
+        return outputs if self._ahead else outputs + self._use_launched()
 
     def _unread(self) -> tuple[list[_Sequence], list[tuple[int, ...]]]:
         """Up to `prefill_tokens` prompt tokens (padding included) of the rows behind the decoding ones."""
@@ -261,18 +258,30 @@ class InferenceEngine:
     def _decode(self) -> list[Output]:
         """One more token for the decoding rows. Where the device computes by itself, the step after it is launched
         before this one's tokens become text; rows that began meanwhile take part from there on."""
-        launched, self._launched = self._launched, None
-        rows, logits = launched or self._launch({})
-        rows = {row: sequence for row, sequence in rows.items() if not sequence.gone}
-        if not rows:
-            rows, logits = self._launch({})
-        if len(rows) < logits.shape[0]:
-            logits = logits[send([*rows], logits.device)]
-        sequences = [*rows.values()]
+        sequences, logits = self._take_launched()
+        if not sequences:
+            self._launched = self._launch({})
+            sequences, logits = self._take_launched()
         tokens, scores = self._choose(sequences, logits)
         if self._ahead:
             self._launched = self._launch(dict(zip(sequences, tokens, strict=True)))
         return self._emit(sequences, tokens, scores)
+
+    def _use_launched(self) -> list[Output]:
+        """The tokens of the pass that was launched, if there is one."""
+        sequences, logits = self._take_launched()
+        return self._emit(sequences, *self._choose(sequences, logits)) if sequences else []
+
+    def _take_launched(self) -> tuple[list[_Sequence], Tensor]:
+        """The sequences of the pass that was launched which are still there, and their logits."""
+        if self._launched is None:
+            return [], torch.empty(0)
+        rows, logits = self._launched
+        self._launched = None
+        present = [row for row, sequence in rows.items() if not sequence.gone]
+        if present and len(present) < logits.shape[0]:
+            logits = logits[send(present, logits.device)]
+        return [rows[row] for row in present], logits
 
     def _launch(self, chosen: dict[_Sequence, int | OsoraCoreError]) -> _Launched:
         """Compute logits for every decoding row, after the token that was `chosen` for it just now, or its last one."""

@@ -48,6 +48,11 @@ class Execution(Protocol):
         A row at position -1 is left out: nothing is kept of its token, and its logits mean nothing.
         """
 
+    def decode_and_read(
+        self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Both, of which `read` is about the rows behind those that decode."""
+
 
 def choose(runtime: Runtime, pool: KVPool, bank: Bank, *, brief: bool) -> Execution:
     """The fastest execution that computes this model on its device; a brief one compiles and captures nothing."""
@@ -99,7 +104,7 @@ class Flat(_Direct):
     def decode_and_read(
         self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Both in one pass, which goes through the weights once: prompts are of the rows behind those that decode."""
+        """In one pass, which goes through the weights once."""
         return self._run(len(tokens), tokens, positions, chunks, cached)
 
     def _run(
@@ -136,6 +141,11 @@ class Padded(_Direct):
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         hidden = self._forward(0, *_padded([(token,) for token in tokens], positions, self._pool.length))
         return self._runtime.logits(hidden[:, 0])
+
+    def decode_and_read(
+        self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        return self.decode(tokens, positions), self.read(len(tokens), chunks, cached)
 
     def _forward(self, start: int, ids: list[list[int]], positions: list[list[int]]) -> Tensor:
         """Hidden states [B, T, d] of the tokens `ids` at `positions`, rows starting at pool row `start`."""

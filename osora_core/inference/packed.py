@@ -179,6 +179,29 @@ class Packed:
         """Nothing: what a row held is read by nobody, because lengths are known."""
 
     def read(self, start: int, chunks: Sequence[tuple[int, ...]], cached: Sequence[int]) -> list[Tensor]:
+        return list(torch.split(self._read(start, chunks, cached), [len(chunk) for chunk in chunks]))
+
+    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        count = len(tokens)
+        slots = self._slots[:count]
+        columns = torch.tensor([tokens, slots, positions, self._lines[:count]], dtype=torch.int32)
+        if not self._capturing:
+            return self._decode_forward(columns.to(self._runtime.device), any(slots))
+        size = next(size for size in self._sizes if size >= count)
+        captured = self._captured_decode(size, any(slots))
+        captured.blank().view(4, size)[:, :count] = columns
+        return captured.run()[:count]
+
+    def decode_and_read(
+        self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """In one pass, which goes through the weights once: a row that decodes reads a chunk of one token."""
+        hidden = self._read(0, [*((token,) for token in tokens), *chunks], [*positions, *cached])
+        rest = hidden[len(tokens) :]
+        return self._runtime.logits(hidden[: len(tokens)]), list(torch.split(rest, [len(chunk) for chunk in chunks]))
+
+    def _read(self, start: int, chunks: Sequence[tuple[int, ...]], cached: Sequence[int]) -> Tensor:
+        """Hidden states [N, d] of all chunks."""
         longest = block_size(self._decoder.folded)
         columns: list[list[int]] = [[], [], [], []]
         blocks: list[list[int]] = [[], []]
@@ -191,25 +214,12 @@ class Packed:
             columns[2] += range(begin, begin + len(chunk))
             columns[3] += [self._lines[row]] * len(chunk)
         count, adapted = len(columns[0]), any(self._slots[start : start + len(chunks)])
-        if self._capturing and count <= _READ_SIZES[-1]:
-            size = next(size for size in _READ_SIZES if size >= count)
-            captured = self._captured_read(size, adapted)
-            self._lay_out(captured.blank(), size, columns, blocks)
-            hidden = captured.run()[:count]
-        else:
+        if not self._capturing or count > _READ_SIZES[-1]:
             flat = torch.tensor([*chain(*columns, *blocks)], dtype=torch.int32).to(self._runtime.device)
-            hidden = self._read_forward(flat, count, adapted)
-        return list(torch.split(hidden, [len(chunk) for chunk in chunks]))
-
-    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        count = len(tokens)
-        slots = self._slots[:count]
-        columns = torch.tensor([tokens, slots, positions, self._lines[:count]], dtype=torch.int32)
-        if not self._capturing:
-            return self._decode_forward(columns.to(self._runtime.device), any(slots))
-        size = next(size for size in self._sizes if size >= count)
-        captured = self._captured_decode(size, any(slots))
-        captured.blank().view(4, size)[:, :count] = columns
+            return self._read_forward(flat, count, adapted)
+        size = next(size for size in _READ_SIZES if size >= count)
+        captured = self._captured_read(size, adapted)
+        self._lay_out(captured.blank(), size, columns, blocks)
         return captured.run()[:count]
 
     def _captured_decode(self, size: int, adapted: bool) -> "_Captured":
@@ -301,8 +311,8 @@ class _Captured:
         return self._output
 
 
-# Prompt tokens that are captured; more of them keep the GPU busy for longer than their launches take.
-_READ_SIZES = (16, 32, 64, 128, 256, 512)
+# Tokens of a pass with prompts that are captured; more of them keep the GPU busy for longer than their launches take.
+_READ_SIZES = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 
 
 def _sizes(rows: int) -> list[int]:

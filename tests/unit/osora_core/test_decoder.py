@@ -18,6 +18,7 @@ from osora_core.bank import Bank
 from osora_core.basis import BasisCache
 from osora_core.inference import InferenceEngine, Request, SamplingParams
 from osora_core.inference.decoder import FAMILIES, Decoder
+from osora_core.inference.execution import Flat
 from osora_core.inference.lanes import Lanes
 from osora_core.inference.segments import Segment, linear, runs_of
 from osora_core.linear import OsoraLinear
@@ -135,8 +136,8 @@ def test_prompts_are_read_while_others_decode(runtime: Runtime) -> None:
     """One pass for both: a request that joins does not make those that run wait for a pass of its own."""
     engine = InferenceEngine(runtime, rows=3)
     passes: list[int] = []
-    flat = engine._flat
-    assert flat is not None
+    flat = engine._execution
+    assert isinstance(flat, Flat)
     run_decoder = flat._decoder.hidden_states
 
     def counted(tokens: torch.Tensor, *rest: Any) -> torch.Tensor:

@@ -86,8 +86,7 @@ class Schedule:
     def __init__(self, oracle: Oracle, prefill_tokens: int, ahead: bool) -> None:
         self.oracle = oracle
         self.engine = InferenceEngine(oracle.runtime, rows=2, adapters=2, prefill_tokens=prefill_tokens)
-        if ahead:
-            self.engine._ahead, self.engine._flat = True, None
+        self.engine._ahead = ahead
         self.versions = [1] * ADAPTERS
         self.kinds: dict[str, Kind] = {}
         self.results: dict[str, Result] = {}
