@@ -52,8 +52,13 @@ class _Examination:
     found: list[Tensor] = field(default_factory=list)
 
 
-_Launched = tuple[dict[int, _Sequence], Tensor]
-"""Rows of logits that are computed, each with its sequence, and the logits."""
+@dataclass(frozen=True)
+class _Launched:
+    """A pass that is computed: which row of logits [B, V] is whose, and the examinations that ended with it."""
+
+    rows: dict[int, _Sequence]
+    logits: Tensor
+    examinations: list[_Examination]
 
 
 class InferenceEngine:
@@ -139,7 +144,7 @@ class InferenceEngine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._since or self._examinations or self._live)
+        return bool(self._since or self._examinations or self._live or self._launched)
 
     @property
     def running(self) -> int:
@@ -148,13 +153,18 @@ class InferenceEngine:
 
     @torch.inference_mode()
     def step(self) -> list[Output]:
-        """Admit what fits, read a bounded piece of the prompts, then one token for every decoding row."""
+        """Admit what fits; one more token for every decoding row and a bounded piece of the prompts, in one pass.
+
+        Where the device computes by itself, the next pass is launched before this one's tokens become text.
+        """
         outputs = self._admit()
-        if len(self._live) > self._decoding:
-            return outputs + self._prefill()
-        if self._decoding:
-            outputs += self._decode()
-        return outputs
+        launched = self._launched or self._launch({})
+        if launched is None:
+            return outputs
+        sequences, logits = self._take(launched)
+        tokens, scores = self._choose(sequences, logits)
+        self._launched = self._launch(dict(zip(sequences, tokens, strict=True))) if self._ahead else None
+        return outputs + self._emit(sequences, tokens, scores)
 
     def _admit(self) -> list[Output]:
         """Give rows to requests that wait. One that cannot start fails alone."""
@@ -182,18 +192,30 @@ class InferenceEngine:
         self._execution.join(len(self._live), slot, request.adapter.rank if request.adapter else 0)
         self._live.append(_Sequence(request, stream, sampler, queued, examination=examination))
 
-    def _prefill(self) -> list[Output]:
-        """Read a piece of the prompts while the decoding rows get one more token, in one pass through the weights."""
-        outputs = self._use_launched()
-        rows, chunks = self._unread()
-        cached = [sequence.cached for sequence in rows]
-        if not self._decoding:
-            return outputs + self._have_read(rows, chunks, self._execution.read(0, chunks, cached))
-        tokens, positions, decoding = self._next({})
-        logits, hidden = self._execution.decode_and_read(tokens, positions, chunks, cached)
-        self._launched = decoding, logits
-        outputs += self._have_read(rows, chunks, hidden)
-        return outputs if self._ahead else outputs + self._use_launched()
+    def _launch(self, chosen: dict[_Sequence, int | OsoraCoreError]) -> _Launched | None:
+        """Compute logits for every decoding row, after the token that was `chosen` for it just now or its last one,
+        and for the prompts that are read to their ends meanwhile. None if there is nothing to compute."""
+        tokens, positions, rows = self._next(chosen)
+        reading, chunks = self._unread()
+        if not reading:
+            return _Launched(rows, self._execution.decode(tokens, positions), []) if rows else None
+        cached = [sequence.cached for sequence in reading]
+        hidden, read = self._execution.decode_and_read(tokens, positions, chunks, cached)
+        begun, examinations = self._have_read(reading, chunks, read)
+        rows |= {row: sequence for row, (sequence, _) in enumerate(begun, len(tokens))}
+        last = [states.unsqueeze(0) for _, states in begun]
+        logits = self.runtime.logits(torch.cat([hidden, *last])) if rows else hidden
+        return _Launched(rows, logits, examinations)
+
+    def _take(self, launched: _Launched) -> tuple[list[_Sequence], Tensor]:
+        """The sequences of a pass that are still there, and their logits. Answers its examinations."""
+        for examination in launched.examinations:
+            examination.answer.set_result(torch.cat(examination.found).cpu())
+        logits, rows = launched.logits, launched.rows
+        present = [row for row, sequence in rows.items() if not sequence.gone]
+        if present and len(present) < logits.shape[0]:
+            logits = logits[send(present, logits.device)]
+        return [rows[row] for row in present], logits
 
     def _unread(self) -> tuple[list[_Sequence], list[tuple[int, ...]]]:
         """Up to `prefill_tokens` prompt tokens (padding included) of the rows behind the decoding ones."""
@@ -210,9 +232,9 @@ class InferenceEngine:
 
     def _have_read(
         self, rows: Sequence[_Sequence], chunks: Sequence[tuple[int, ...]], hidden: Sequence[Tensor]
-    ) -> list[Output]:
-        """Chunks came out as these hidden states [len, d]: the first token of each prompt that was read to its end.
-        An examination ends there."""
+    ) -> tuple[list[tuple[_Sequence, Tensor]], list[_Examination]]:
+        """Chunks came out as these hidden states [len, d]: the sequences whose prompts are read to their ends, which
+        decode from now on, with their last states [d]; and the examinations that are over."""
         finished = []
         for sequence, chunk, states in zip(rows, chunks, hidden, strict=True):
             if sequence.examination is not None:
@@ -222,27 +244,20 @@ class InferenceEngine:
             sequence.cached += len(chunk)
             if sequence.cached == len(sequence.request.prompt):
                 finished.append((sequence, states[-1]))
-        if not finished:
-            return []
         # A prompt that is not read to its end filled the budget alone, so those that are lie at the front.
         self._decoding += len(finished)
-        begun = [(sequence, states) for sequence, states in finished if sequence.examination is None]
-        outputs = []
-        if begun:
-            logits = self.runtime.logits(torch.stack([states for _, states in begun]))
-            sequences = [sequence for sequence, _ in begun]
-            outputs = self._emit(sequences, *self._choose(sequences, logits))
+        examinations = []
         for sequence, _ in finished:
             if sequence.examination is not None:
                 self._remove(self._live.index(sequence))
-                sequence.examination.answer.set_result(torch.cat(sequence.examination.found))
-        return outputs
+                examinations.append(sequence.examination)
+        return [(sequence, states) for sequence, states in finished if sequence.examination is None], examinations
 
     def _look_up(self, examination: _Examination, first: int, hidden: Tensor) -> None:
         """Note the log-probabilities after the tokens from `first` on, whose hidden states [T, d] these are."""
         logprobs = self.runtime.logits(hidden).float().log_softmax(dim=-1)
         ids = examination.ids[first : first + len(hidden)].to(hidden.device)
-        examination.found.append(logprobs.gather(1, ids).cpu())
+        examination.found.append(logprobs.gather(1, ids))
 
     def _score_prompt(self, sequence: _Sequence, hidden: Tensor) -> None:
         """Score the prompt tokens that the chunk's hidden states [T, d] predict."""
@@ -255,44 +270,11 @@ class InferenceEngine:
             logits = self.runtime.logits(hidden[start : start + len(tokens)])
             sequence.prompt_scores += score(logits, tokens, [sequence.request.params.top_logprobs] * len(tokens))
 
-    def _decode(self) -> list[Output]:
-        """One more token for the decoding rows. Where the device computes by itself, the step after it is launched
-        before this one's tokens become text; rows that began meanwhile take part from there on."""
-        sequences, logits = self._take_launched()
-        if not sequences:
-            self._launched = self._launch({})
-            sequences, logits = self._take_launched()
-        tokens, scores = self._choose(sequences, logits)
-        if self._ahead:
-            self._launched = self._launch(dict(zip(sequences, tokens, strict=True)))
-        return self._emit(sequences, tokens, scores)
-
-    def _use_launched(self) -> list[Output]:
-        """The tokens of the pass that was launched, if there is one."""
-        sequences, logits = self._take_launched()
-        return self._emit(sequences, *self._choose(sequences, logits)) if sequences else []
-
-    def _take_launched(self) -> tuple[list[_Sequence], Tensor]:
-        """The sequences of the pass that was launched which are still there, and their logits."""
-        if self._launched is None:
-            return [], torch.empty(0)
-        rows, logits = self._launched
-        self._launched = None
-        present = [row for row, sequence in rows.items() if not sequence.gone]
-        if present and len(present) < logits.shape[0]:
-            logits = logits[send(present, logits.device)]
-        return [rows[row] for row in present], logits
-
-    def _launch(self, chosen: dict[_Sequence, int | OsoraCoreError]) -> _Launched:
-        """Compute logits for every decoding row, after the token that was `chosen` for it just now, or its last one."""
-        tokens, positions, rows = self._next(chosen)
-        return rows, self._execution.decode(tokens, positions) if rows else torch.empty(0)
-
     def _next(self, chosen: dict[_Sequence, int | OsoraCoreError]) -> tuple[list[int], list[int], dict[int, _Sequence]]:
         """What `_launch` decodes: each row's token and position, and the rows that do not end with that token."""
         tokens, positions, rows = [], [], {}
         for row, sequence in enumerate(self._live[: self._decoding]):
-            token = chosen.get(sequence, sequence.generated[-1])
+            token = chosen[sequence] if sequence in chosen else sequence.generated[-1]
             count = len(sequence.generated) + (sequence in chosen)
             if isinstance(token, OsoraCoreError) or self._stops(sequence, token) or self._fills(sequence, count):
                 tokens.append(0)
@@ -308,6 +290,8 @@ class InferenceEngine:
         self, rows: list[_Sequence], logits: Tensor
     ) -> tuple[list[int | OsoraCoreError], dict[int, TokenScore]]:
         """A token for each row of logits [B, V], and the scores of those that asked for them."""
+        if not rows:
+            return [], {}
         tokens = sample(logits, [s.sampler for s in rows])
         scored = [i for i, s in enumerate(rows) if s.request.params.logprobs and isinstance(tokens[i], int)]
         if not scored:

@@ -1,4 +1,4 @@
-"""How the engine runs its batch: prompts read, tokens decoded, rows that come, go and change places.
+"""How the engine runs its batch: tokens decoded, prompts read, rows that come, go and change places.
 
 Batch rows [0, n) have no gap. What they hold (an adapter, keys and values) belongs to an execution.
 """
@@ -37,11 +37,6 @@ class Execution(Protocol):
     def leave(self, row: int, length: int) -> None:
         """A batch row with `length` tokens in the cache is no more."""
 
-    def read(self, start: int, chunks: Sequence[tuple[int, ...]], cached: Sequence[int]) -> list[Tensor]:
-        """Read a chunk of prompt for each row from `start` on, behind its `cached` tokens; hidden states [len, d].
-
-        They are valid until the next call."""
-
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         """Logits [B, V] after one more token for each of the first B rows; valid until the next call.
 
@@ -51,7 +46,10 @@ class Execution(Protocol):
     def decode_and_read(
         self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Both, of which `read` is about the rows behind those that decode."""
+        """The same tokens, and for each row behind theirs a chunk of prompt, to follow its `cached` tokens.
+
+        Hidden states [B, d] of the tokens and [len, d] of each chunk; valid until the next call.
+        """
 
 
 def choose(runtime: Runtime, pool: KVPool, bank: Bank, *, brief: bool) -> Execution:
@@ -93,28 +91,16 @@ class Flat(_Direct):
         super().__init__(runtime, pool, bank)
         self._decoder = Decoder(runtime)
 
-    def read(self, start: int, chunks: Sequence[tuple[int, ...]], cached: Sequence[int]) -> list[Tensor]:
-        _, hidden = self._run(start, (), (), chunks, cached)
-        return hidden
-
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        logits, _ = self._run(len(tokens), tokens, positions, (), ())
-        return logits
+        hidden, _ = self.decode_and_read(tokens, positions, (), ())
+        return self._runtime.logits(hidden)
 
     def decode_and_read(
         self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        """In one pass, which goes through the weights once."""
-        return self._run(len(tokens), tokens, positions, chunks, cached)
-
-    def _run(
-        self, start: int, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]],
-        cached: Sequence[int],
-    ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
-        """Logits of the first rows' tokens, and the hidden states of prompts from row `start` on."""
         parts = [(0, *_padded([(token,) for token in tokens], positions, self._pool.length))] if tokens else []
         runs = runs_of([len(chunk) for chunk in chunks])
-        parts += [(start + run.start, *_padded(chunks[run], cached[run], self._pool.length)) for run in runs]
+        parts += [(len(tokens) + run.start, *_padded(chunks[run], cached[run], self._pool.length)) for run in runs]
         ids, where, segments, first = [], [], [], 0
         for row, own_ids, places in parts:
             cache = _view(self._pool, row, places, self._runtime.device)
@@ -128,24 +114,25 @@ class Flat(_Direct):
         hidden = self._decoder.hidden_states(flat, torch.cat(where), segments)
         read = [states for segment in segments[bool(tokens) :] for states in segment.by_row(hidden)]
         states = [own[: len(chunk)] for own, chunk in zip(read, chunks, strict=True)]
-        return self._runtime.logits(hidden[: len(tokens)]), states
+        return hidden[: len(tokens)], states
 
 
 class Padded(_Direct):
     """Rows padded to one length: for any model, through transformers' own forward."""
 
-    def read(self, start: int, chunks: Sequence[tuple[int, ...]], cached: Sequence[int]) -> list[Tensor]:
-        hidden = self._forward(start, *_padded(chunks, cached, self._pool.length))
-        return [hidden[index, : len(chunk)] for index, chunk in enumerate(chunks)]
-
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        hidden = self._forward(0, *_padded([(token,) for token in tokens], positions, self._pool.length))
-        return self._runtime.logits(hidden[:, 0])
+        return self._runtime.logits(self._decode(tokens, positions))
 
     def decode_and_read(
         self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        return self.decode(tokens, positions), self.read(len(tokens), chunks, cached)
+        read = self._forward(len(tokens), *_padded(chunks, cached, self._pool.length))
+        decoded = self._decode(tokens, positions) if tokens else read[:0, 0]
+        return decoded, [states[: len(chunk)] for states, chunk in zip(read, chunks, strict=True)]
+
+    def _decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """Hidden states [B, d]."""
+        return self._forward(0, *_padded([(token,) for token in tokens], positions, self._pool.length))[:, 0]
 
     def _forward(self, start: int, ids: list[list[int]], positions: list[list[int]]) -> Tensor:
         """Hidden states [B, T, d] of the tokens `ids` at `positions`, rows starting at pool row `start`."""

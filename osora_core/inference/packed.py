@@ -178,9 +178,6 @@ class Packed:
     def leave(self, row: int, length: int) -> None:
         """Nothing: what a row held is read by nobody, because lengths are known."""
 
-    def read(self, start: int, chunks: Sequence[tuple[int, ...]], cached: Sequence[int]) -> list[Tensor]:
-        return list(torch.split(self._read(start, chunks, cached), [len(chunk) for chunk in chunks]))
-
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         count = len(tokens)
         slots = self._slots[:count]
@@ -195,17 +192,12 @@ class Packed:
     def decode_and_read(
         self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        """In one pass, which goes through the weights once: a row that decodes reads a chunk of one token."""
-        hidden = self._read(0, [*((token,) for token in tokens), *chunks], [*positions, *cached])
-        rest = hidden[len(tokens) :]
-        return self._runtime.logits(hidden[: len(tokens)]), list(torch.split(rest, [len(chunk) for chunk in chunks]))
-
-    def _read(self, start: int, chunks: Sequence[tuple[int, ...]], cached: Sequence[int]) -> Tensor:
-        """Hidden states [N, d] of all chunks."""
+        # A row that decodes reads a chunk of one token.
+        chunks, begins = [*((token,) for token in tokens), *chunks], [*positions, *cached]
         longest = block_size(self._decoder.folded)
         columns: list[list[int]] = [[], [], [], []]
         blocks: list[list[int]] = [[], []]
-        for row, (chunk, begin) in enumerate(zip(chunks, cached, strict=True), start):
+        for row, (chunk, begin) in enumerate(zip(chunks, begins, strict=True)):
             for offset in range(0, len(chunk), longest):
                 blocks[0].append(len(columns[0]) + offset)
                 blocks[1].append(min(longest, len(chunk) - offset))
@@ -213,7 +205,13 @@ class Packed:
             columns[1] += [self._slots[row]] * len(chunk)
             columns[2] += range(begin, begin + len(chunk))
             columns[3] += [self._lines[row]] * len(chunk)
-        count, adapted = len(columns[0]), any(self._slots[start : start + len(chunks)])
+        hidden = self._read(columns, blocks, any(self._slots[: len(chunks)]))
+        decoded, *read = torch.split(hidden, [len(tokens), *(len(chunk) for chunk in chunks[len(tokens) :])])
+        return decoded, read
+
+    def _read(self, columns: list[list[int]], blocks: list[list[int]], adapted: bool) -> Tensor:
+        """Hidden states [N, d] of columns of ids, slots, positions and pool rows, and first tokens and counts of blocks."""
+        count = len(columns[0])
         if not self._capturing or count > _READ_SIZES[-1]:
             flat = torch.tensor([*chain(*columns, *blocks)], dtype=torch.int32).to(self._runtime.device)
             return self._read_forward(flat, count, adapted)
