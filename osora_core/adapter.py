@@ -4,10 +4,9 @@ import errno
 import hashlib
 import io
 import json
-import math
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from osora_core.basis import Basis
+from osora_core.basis import Basis, Span
 from osora_core.errors import CorruptArtifact, IdentityMismatch
 
 CONFIG_NAME = "adapter_config.json"
@@ -102,8 +101,8 @@ class Adapter:
 
         Raises CorruptArtifact on another hash or a broken archive.
         """
-        if sha256 is not None and (actual := hashlib.sha256(data).hexdigest()) != sha256:
-            raise CorruptArtifact(f"the adapter's bytes hash to {actual}, expected {sha256}")
+        if sha256 is not None:
+            verify(data, sha256)
         try:
             with zipfile.ZipFile(_Memory(data)) as archive:
                 return cls.from_files(archive.read(CONFIG_NAME), _member(archive, memoryview(data), WEIGHTS_NAME))
@@ -114,21 +113,19 @@ class Adapter:
     def from_files(cls, config_json: bytes, weights: bytes | memoryview) -> "Adapter":
         try:
             config = json.loads(config_json)
-            tensors = _tensors(memoryview(weights))
+            layout, tensors = _tensors(memoryview(weights))
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, struct.error) as error:
             raise CorruptArtifact(f"the adapter's files cannot be parsed: {error}") from error
         if config.get("peft_type") != "OSORA":
             raise CorruptArtifact(f"this is a {config.get('peft_type')} adapter, not an OSORA one")
-        sigma = _part(tensors, ".osora_sigma")
-        delta = _part(tensors, ".osora_delta")
-        if not sigma or sigma.keys() != delta.keys() or len(sigma) + len(delta) != len(tensors):
+        if not layout.is_whole:
             raise CorruptArtifact("an OSORA adapter holds one osora_sigma and one osora_delta for every module")
         unnamed = [key for key in ("r", *_IDENTITY) if config.get(key) is None]
         if unnamed:
             raise CorruptArtifact(f"{CONFIG_NAME} does not say {', '.join(unnamed)}")
         return cls(
-            sigma,
-            delta,
+            {name: tensors[index] for name, index in layout.sigma.items()},
+            {name: tensors[index] for name, index in layout.delta.items()},
             rank=config["r"],
             base=config.get("base_model_name_or_path") or "",
             base_fingerprint=config["base_fingerprint"],
@@ -152,31 +149,23 @@ class Adapter:
                     f"the adapter was made on {what} {mine}, this is {what} {theirs}",
                     next_action=f"load the {what} that the adapter names, or train it again on this one",
                 )
-        spans = {span.name: span for span in basis.spans}
-        for name, sigma in self.sigma.items():
-            span, delta = spans.get(name), self.delta[name]
-            if span is None or sigma.shape[0] > span.rank or delta.shape[0] != span.d_out:
-                raise CorruptArtifact(
-                    f"{name} with sigma {tuple(sigma.shape)}, delta {tuple(delta.shape)} does not fit the basis"
-                )
+        self._order(basis)
 
     def to_row(self, basis: Basis) -> Tensor:
         """The adapter as a bank row [P] float32; what it does not adapt is zero. Checks identity and shapes first."""
         self.check(basis)
-        zeros = torch.zeros(max(span.rank + span.d_out for span in basis.spans))
-        pieces: list[Tensor] = []
-        for span in basis.spans:
-            sigma, delta = self.sigma.get(span.name), self.delta.get(span.name)
-            if sigma is None or delta is None:
-                pieces.append(zeros[: span.rank + span.d_out])
-                continue
-            pieces.append(sigma)
-            if len(sigma) < span.rank:
-                pieces.append(zeros[: span.rank - len(sigma)])
-            pieces.append(delta)
+        tensors = [*self.sigma.values(), *(self.delta[name] for name in self.sigma)]
+        zeros = tensors[0].new_zeros(max(span.rank + span.d_out for span in basis.spans))
         # At once, and without holding up other threads.
         with torch.no_grad():
-            return torch.cat([x if x.is_cpu and x.dtype == torch.float32 else x.float().cpu() for x in pieces])
+            row = torch.cat([tensors[i] if i >= 0 else zeros[:-i] for i in self._order(basis)])
+        return row.float().cpu()
+
+    def _order(self, basis: Basis) -> tuple[int, ...]:
+        """See the function of this name."""
+        names = tuple(self.sigma)
+        sigma, delta = (tuple(part[name].numel() for name in names) for part in (self.sigma, self.delta))
+        return _order(basis.spans, names, sigma, delta)
 
     @classmethod
     def from_row(cls, row: Tensor, basis: Basis, *, rank: int, modules: set[str], base: str) -> "Adapter":
@@ -191,6 +180,12 @@ class Adapter:
             basis_fingerprint=basis.fingerprint,
             basis_rank=basis.rank,
         )
+
+
+def verify(data: bytes | memoryview, sha256: str) -> None:
+    """Raise CorruptArtifact unless an artifact's bytes have this hash."""
+    if (actual := hashlib.sha256(data).hexdigest()) != sha256:
+        raise CorruptArtifact(f"the adapter's bytes hash to {actual}, expected {sha256}")
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -243,47 +238,75 @@ def _member(archive: zipfile.ZipFile, data: memoryview, name: str) -> memoryview
     return data[begin : begin + info.file_size]
 
 
-def _tensors(weights: memoryview) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, copied as one; its own reader makes hundreds of copies.
+@dataclass(frozen=True)
+class _Layout:
+    """A safetensors file's dtype, the sizes of its tensors as they lie in it, and which is whose sigma and delta."""
+
+    dtype: torch.dtype
+    sizes: list[int]
+    sigma: dict[str, int]
+    delta: dict[str, int]
+
+    @property
+    def is_whole(self) -> bool:
+        found = self.sigma.keys()
+        return bool(found) and found == self.delta.keys() and 2 * len(found) == len(self.sizes)
+
+
+def _tensors(weights: memoryview) -> tuple[_Layout, Sequence[Tensor]]:
+    """The tensors of a safetensors file, float32, copied as one; its own reader makes hundreds of copies.
 
     The format: the header's length in 8 bytes, the header in JSON, the tensors one behind the other. Raises ValueError,
     KeyError, TypeError, AttributeError, RuntimeError or struct.error for anything else, and for dtypes that differ.
     """
     (length,) = struct.unpack("<Q", weights[:8])
-    dtype, names, shapes, sizes = _layout(bytes(weights[8 : 8 + length]))
-    content = np.frombuffer(weights[8 + length :], np.uint8)
-    if len(content) != sum(sizes) * dtype.itemsize:
-        raise ValueError(f"{len(content)} bytes of tensors, where the header says {sum(sizes) * dtype.itemsize}")
+    layout = _layout(bytes(weights[8 : 8 + length]))
+    content, expected = np.frombuffer(weights[8 + length :], np.uint8), sum(layout.sizes) * layout.dtype.itemsize
+    if len(content) != expected:
+        raise ValueError(f"{len(content)} bytes of tensors, where the header says {expected}")
     # Numpy's copy lets other threads run, a bytearray's does not.
-    parts = torch.split(torch.from_numpy(content.copy()).view(dtype), sizes)
-    # Where there is nothing to do nothing is called: each call of torch's lets another thread go first.
-    return {
-        name: part if len(shape) == 1 else part.view(shape)
-        for name, part, shape in zip(names, parts, shapes, strict=True)
-    }
+    return layout, torch.split(torch.from_numpy(content.copy()).view(layout.dtype).float(), layout.sizes)
 
 
-@lru_cache(maxsize=64)  # adapters of one spec have one header
-def _layout(header: bytes) -> tuple[torch.dtype, list[str], list[list[int]], list[int]]:
-    """The dtype of all tensors; their names, shapes and sizes in the order in which they lie in the file."""
+# Adapters of one spec have one header and one order: what they take is taken once, and holds up no other thread again.
+
+
+@lru_cache(maxsize=64)
+def _layout(header: bytes) -> _Layout:
     entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
     dtypes = {_DTYPES[entry["dtype"]] for entry in entries.values()}
     if len(dtypes) != 1:
         raise ValueError(f"tensors of {len(dtypes)} types")
-    (dtype,) = dtypes
-    end, names = 0, sorted(entries, key=lambda name: entries[name]["data_offsets"])
-    for name in names:
-        size = math.prod(entries[name]["shape"]) * dtype.itemsize
-        if size < 1 or entries[name]["data_offsets"] != [end, end + size]:
+    layout = _Layout(dtypes.pop(), [], {}, {})
+    end = 0
+    for index, name in enumerate(sorted(entries, key=lambda name: entries[name]["data_offsets"])):
+        (size,) = entries[name]["shape"]
+        begin, end = end, end + size * layout.dtype.itemsize
+        if size < 1 or entries[name]["data_offsets"] != [begin, end]:
             raise ValueError(f"{name} does not lie where the tensor before it ends")
-        end += size
-    shapes = [entries[name]["shape"] for name in names]
-    return dtype, names, shapes, [math.prod(shape) for shape in shapes]
+        layout.sizes.append(size)
+        for suffix, part in ((".osora_sigma", layout.sigma), (".osora_delta", layout.delta)):
+            if name.endswith(suffix):
+                part[name.removeprefix(KEY_PREFIX).removesuffix(suffix)] = index
+    return layout
 
 
-def _part(tensors: Mapping[str, Tensor], suffix: str) -> dict[str, Tensor]:
-    return {
-        key.removeprefix(KEY_PREFIX).removesuffix(suffix): tensor
-        for key, tensor in tensors.items()
-        if key.endswith(suffix)
-    }
+@lru_cache(maxsize=64)
+def _order(
+    spans: tuple[Span, ...], names: tuple[str, ...], sigma: tuple[int, ...], delta: tuple[int, ...]
+) -> tuple[int, ...]:
+    """A bank row as pieces, one behind the other: the i-th of the n modules' sigma as i, its delta as n + i, and m
+    zeros as -m. sigma, delta: their sizes. Raises CorruptArtifact for those that do not fit the spans."""
+    left = dict(zip(names, range(len(names)), strict=True))
+    order = []
+    for span in spans:
+        index = left.get(span.name)
+        if index is None:
+            order.append(-span.rank - span.d_out)
+        elif sigma[index] <= span.rank and delta[index] == span.d_out:
+            del left[span.name]
+            missing = [sigma[index] - span.rank] if sigma[index] < span.rank else []
+            order += [index, *missing, len(names) + index]
+    for name, index in left.items():
+        raise CorruptArtifact(f"{name} with {sigma[index]} sigma and {delta[index]} delta does not fit the basis")
+    return tuple(order)

@@ -210,7 +210,7 @@ class Packed:
         return decoded, read
 
     def _read(self, columns: list[list[int]], blocks: list[list[int]], adapted: bool) -> Tensor:
-        """Hidden states [N, d] of columns of ids, slots, positions and pool rows, and first tokens and counts of blocks."""
+        """Hidden states [N, d]. columns: ids, slots, positions, pool rows; blocks: first tokens and counts."""
         count = len(columns[0])
         if not self._capturing or count > _READ_SIZES[-1]:
             flat = torch.tensor([*chain(*columns, *blocks)], dtype=torch.int32).to(self._runtime.device)
