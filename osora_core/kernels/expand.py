@@ -116,15 +116,16 @@ def _residual_kernel(
     mask = live[:, None] & inside[None, :]
     k = tl.arange(0, K2)
     used = k < R
-    # Loads come first, those that depend on others last: their latencies then overlap.
+    # Loads come first, those that depend on others last: their latencies then overlap. What the next layer reads again
+    # is to stay in the cache while a product's weights pass through it.
     if ADAPTED:
-        slot = tl.load(slots + rows, mask=live, other=0).to(tl.int64)
+        slot = tl.load(slots + rows, mask=live, other=0, eviction_policy="evict_last").to(tl.int64)
         u = tl.load(U + n[None, :] * K + k[:, None], mask=used[:, None] & inside[None, :], other=0.0)
-        initial = tl.load(S + k, mask=used, other=0.0)
+        initial = tl.load(S + k, mask=used, other=0.0, eviction_policy="evict_last")
         vectors = (values + slot * stride)[:, None]
-        sigma = tl.load(vectors + k[None, :], mask=used[None, :], other=0.0)
+        sigma = tl.load(vectors + k[None, :], mask=used[None, :], other=0.0, eviction_policy="evict_last")
         delta = tl.load(vectors + R + n[None, :], mask=inside[None, :], other=0.0)
-        rank = tl.load(ranks + slot)
+        rank = tl.load(ranks + slot, eviction_policy="evict_last")
     if WAIT:
         gdc_wait()
     at = rows[:, None] * width
@@ -151,13 +152,14 @@ def _gate_kernel(
     used = k < R
     at = rows[:, None] * width
     if ADAPTED:
-        slot = tl.load(slots + rows, mask=live, other=0).to(tl.int64)
-        gate_initial = tl.load(S + k, mask=used, other=0.0)
-        up_initial = tl.load(S + K + k, mask=used, other=0.0)
+        slot = tl.load(slots + rows, mask=live, other=0, eviction_policy="evict_last").to(tl.int64)
+        gate_initial = tl.load(S + k, mask=used, other=0.0, eviction_policy="evict_last")
+        up_initial = tl.load(S + K + k, mask=used, other=0.0, eviction_policy="evict_last")
         vectors = (values + slot * stride)[:, None]
-        rank = tl.load(ranks + slot)
-        gate_sigma = tl.load(vectors + k[None, :], mask=used[None, :], other=0.0)
-        up_sigma = tl.load(vectors + up_column + k[None, :], mask=used[None, :], other=0.0)
+        rank = tl.load(ranks + slot, eviction_policy="evict_last")
+        sigma = vectors + k[None, :]
+        gate_sigma = tl.load(sigma, mask=used[None, :], other=0.0, eviction_policy="evict_last")
+        up_sigma = tl.load(sigma + up_column, mask=used[None, :], other=0.0, eviction_policy="evict_last")
     if WAIT:
         gdc_wait()
     if ADAPTED:
@@ -207,19 +209,19 @@ def _heads_kernel(
     # Which linear this head belongs to (0, 1, 2 for q, k, v), its first column in the group, its own rank and vectors.
     part = (head >= H).to(tl.int32) + (head >= H + G).to(tl.int32)
     if ADAPTED:
-        slot = tl.load(slots + rows, mask=live, other=0).to(tl.int64)
+        slot = tl.load(slots + rows, mask=live, other=0, eviction_policy="evict_last").to(tl.int64)
         k = tl.arange(0, K2)
         used = k < tl.where(part == 0, R_Q, tl.where(part == 1, R_K, R_V))
         n = column + tl.arange(0, SIZE)
         u = tl.load(U + n[None, :] * K + k[:, None], mask=used[:, None], other=0.0)
-        initial = tl.load(S + part * K + k, mask=used, other=0.0)
+        initial = tl.load(S + part * K + k, mask=used, other=0.0, eviction_policy="evict_last")
         vectors = values + tl.where(part == 0, 0, tl.where(part == 1, key_column, value_column))
         vectors = (vectors + slot * stride)[:, None]
-        sigma = tl.load(vectors + k[None, :], mask=used[None, :], other=0.0)
+        sigma = tl.load(vectors + k[None, :], mask=used[None, :], other=0.0, eviction_policy="evict_last")
         # Behind sigma, and from the linear's own first column on.
         skip = tl.where(part == 0, R_Q, tl.where(part == 1, R_K - H * SIZE, R_V - (H + G) * SIZE))
         delta = tl.load(vectors + skip + n[None, :])
-        rank = tl.load(ranks + slot)
+        rank = tl.load(ranks + slot, eviction_policy="evict_last")
     position = tl.load(positions + rows, mask=live, other=-1)
     line = tl.load(lines + rows, mask=live, other=0).to(tl.int64)
     written = live & (position >= 0)
@@ -292,15 +294,15 @@ class Tile:
     stages: int = 1
 
 
-# The fastest first, by the number of tokens up to which they are: measured on one H100 at 8, 64 and 256 tokens and
+# The fastest first, by the number of tokens up to which they are: measured on one H100 or H200 at 8, 64 and 256 tokens and
 # Llama-8B shapes. The next ones are for higher ranks and for GPUs with less shared memory.
-_RESIDUAL = {16: (Tile(16, 32, 4),), 64: (Tile(16, 32, 4),), 0: (Tile(64, 64, 8), Tile(16, 32, 4))}
+_RESIDUAL = {16: (Tile(16, 32, 4),), 64: (Tile(16, 64, 4), Tile(16, 32, 4)), 0: (Tile(64, 64, 8), Tile(16, 32, 4))}
 _GATE = {
     16: (Tile(16, 32, 4),),
     64: (Tile(64, 128, 8), Tile(64, 64, 8), Tile(32, 64, 4), Tile(16, 32, 4)),
     0: (Tile(64, 64, 8, 7, 2), Tile(64, 64, 4), Tile(32, 64, 4), Tile(16, 32, 4)),
 }
-_HEADS = {16: (16,), 64: (16,), 0: (64, 32, 16)}
+_HEADS = {16: (Tile(16, 0, 4),), 64: (Tile(16, 0, 8),), 0: (Tile(64, 0, 4), Tile(32, 0, 4), Tile(16, 0, 4))}
 
 
 def _padded(K: int) -> int:
@@ -342,8 +344,7 @@ def gate_tile(count: int, K: int, device: torch.device) -> Tile:
 
 def heads_tile(count: int, size: int, K: int, device: torch.device) -> Tile:
     limit = _shared_memory(device)
-    rows = next(rows for rows in _HEADS[_class(count)] if _one_bytes(rows, size, _padded(K)) <= limit)
-    return Tile(rows, size, 4)
+    return next(t for t in _HEADS[_class(count)] if _one_bytes(t.rows, size, _padded(K)) <= limit)
 
 
 def fits(K: int, size: int, device: torch.device) -> bool:
