@@ -52,7 +52,7 @@ from osora_core.runtime import Runtime
 
 BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 64, 256)}
 # Of the store: most of them while the clients are in step no longer.
-REQUESTS = {"cpu": 64, "cuda": 512}
+REQUESTS = {"cpu": 64, "cuda": 256}
 COLUMNS = {
     "case": "32", "batch": "5d", "adapters": "8d", "registered": "10d", "tokens_per_second": "10.1f",
     "ttft_p50_ms": "11.2f", "ttft_p95_ms": "11.2f", "itl_p50_ms": "10.2f", "itl_p95_ms": "10.2f", "itl_p99_ms": "10.2f",
@@ -390,7 +390,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="where to keep the basis; default: a directory that is deleted")
     parser.add_argument("--rank", type=int, default=128, help="of the adapters (default: %(default)s)")
     parser.add_argument("--registered", type=int, default=10_000, help="adapters in the store (default: %(default)s)")
-    parser.add_argument("--requests", type=int, help="a measurement of the store (default: 64; on a GPU 512)")
+    parser.add_argument("--requests", type=int, help="a measurement of the store (default: 64; on a GPU 256)")
     parser.add_argument("--rounds", type=int, default=2, help="requests a row of the batch (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement (default: %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to measure")
