@@ -294,8 +294,9 @@ class Tile:
     stages: int = 1
 
 
-# The fastest first, by the number of tokens up to which they are: measured on one H100 or H200 at 8, 64 and 256 tokens and
-# Llama-8B shapes. The next ones are for higher ranks and for GPUs with less shared memory.
+# The fastest first, by the number of tokens up to which they are: measured on one H100 or H200 at 8, 64 and 256 tokens
+# and Llama-8B shapes. The next ones are for higher ranks and for GPUs with less shared memory. A head's columns are its
+# own.
 _RESIDUAL = {16: (Tile(16, 32, 4),), 64: (Tile(16, 64, 4), Tile(16, 32, 4)), 0: (Tile(64, 64, 8), Tile(16, 32, 4))}
 _GATE = {
     16: (Tile(16, 32, 4),),

@@ -94,14 +94,19 @@ def test_requests_for_a_cold_adapter_share_one_load(store: Store, basis: Basis) 
 
 
 def test_other_bytes_than_those_named_are_refused_and_not_kept(store: Store, basis: Basis) -> None:
+    """By their hash, whatever they hold: a good adapter, one of another base, or nothing that can be read."""
     ref, expected = publish(store, basis, "a", seed=1)
     whole = store.objects["a"]
-    publish(store, basis, "a", seed=2)  # a good adapter, but another one
+    publish(store, basis, "a", seed=2)
+    other = Adapter.from_zip(store.objects["a"])
+    foreign = dataclasses.replace(other, base_fingerprint="f00d")
 
     async def scenario() -> None:
         loader = AdapterLoader(store, basis, MUCH, all_pass)
-        with pytest.raises(CorruptArtifact, match=ref.sha256):
-            await loader.get(ref, 1.0)
+        for content in (other.to_zip(), foreign.to_zip(), whole[:-9], b"{}"):
+            store.objects["a"] = content
+            with pytest.raises(CorruptArtifact, match=ref.sha256):
+                await loader.get(ref, 1.0)
         store.objects["a"] = whole
         assert torch.equal((await loader.get(ref, 1.0)).row.values, expected)
 

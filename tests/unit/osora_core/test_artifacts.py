@@ -106,6 +106,17 @@ def test_an_adapter_round_trips_through_its_directory(adapter: Adapter, tmp_path
     assert Adapter.load(tmp_path).to_zip() == adapter.to_zip()
 
 
+def test_an_adapter_is_read_where_it_lies(adapter: Adapter, runtime: Runtime) -> None:
+    """A store's client hands out its own memory. What was read is a copy: nothing is in common with it."""
+    memory = memoryview(bytearray(adapter.to_zip()))
+    loaded = Adapter.from_zip(memory)
+    memory[:] = bytes(len(memory))
+    assert torch.equal(loaded.to_row(runtime.basis), adapter.to_row(runtime.basis))
+    for damaged in (memory, memory[:0], memoryview(adapter.to_zip())[:-1]):
+        with pytest.raises(CorruptArtifact):
+            Adapter.from_zip(damaged)
+
+
 def test_other_bytes_than_the_named_ones_are_refused(adapter: Adapter) -> None:
     with pytest.raises(CorruptArtifact, match="expected 0000"):
         Adapter.from_zip(adapter.to_zip(), "0000")

@@ -252,3 +252,31 @@ def test_packed_execution_answers_as_the_cpu_does(tmp_path: Path, kind: type[Pre
     for request in requests:
         agree(answers[request.id], expected[request.id], noise=0.2 if ON_GPU else 1e-4)
     assert fingerprint_base(here.model) == before
+
+
+def test_prompts_are_read_in_the_pass_in_which_others_decode(tmp_path: Path) -> None:
+    path = str(make_family(tmp_path / "model", LlamaConfig, size=32))
+    here = Runtime.load("family", BasisCache(tmp_path / "cache"), path=path, device=DEVICE.type, rank=20)
+    engine = InferenceEngine(here, rows=3)
+    engine._execution = execution = Packed(here, engine.pool, engine.slots.bank)
+    passes: list[int] = []
+    hidden_states = execution._decoder.hidden_states
+
+    def counted(ids: Tensor, *rest: Any) -> Tensor:
+        passes.append(len(ids))
+        return hidden_states(ids, *rest)
+
+    execution._capturing = False
+    execution._decoder.hidden_states = counted  # type: ignore[method-assign]
+    engine.add(Request("a", (5, 9, 11), SamplingParams(max_tokens=9), adapter(here, "a", 1)))
+    while not engine.step():
+        pass
+    engine.add(Request("b", (5, 9, 11, 12), SamplingParams(max_tokens=9)))
+    engine.add(Request("c", (7, 8), SamplingParams(max_tokens=9), adapter(here, "c", 2)))
+    passes.clear()
+    names: set[str] = set()
+    while "b" not in names:
+        names |= {output.request_id for output in engine.step()}
+    assert names == {"a", "b", "c"}
+    assert 1 + 4 + 2 in passes
+    assert set(passes) <= {1, 1 + 4 + 2, 3}
