@@ -256,8 +256,9 @@ class InferenceEngine:
     def _look_up(self, examination: _Examination, first: int, hidden: Tensor) -> None:
         """Note the log-probabilities after the tokens from `first` on, whose hidden states [T, d] these are."""
         logprobs = self.runtime.logits(hidden).float().log_softmax(dim=-1)
-        ids = examination.ids[first : first + len(hidden)].to(hidden.device)
-        examination.found.append(logprobs.gather(1, ids))
+        ids = examination.ids[first : first + len(hidden)]
+        asked = send(ids.flatten().tolist(), hidden.device).view_as(ids)
+        examination.found.append(logprobs.gather(1, asked))
 
     def _score_prompt(self, sequence: _Sequence, hidden: Tensor) -> None:
         """Score the prompt tokens that the chunk's hidden states [T, d] predict."""
