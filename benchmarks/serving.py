@@ -390,7 +390,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="where to keep the basis; default: a directory that is deleted")
     parser.add_argument("--rank", type=int, default=128, help="of the adapters (default: %(default)s)")
     parser.add_argument("--registered", type=int, default=10_000, help="adapters in the store (default: %(default)s)")
-    parser.add_argument("--requests", type=int, help="a measurement of the store (default: 64; on a GPU 256)")
+    usual = f"default: {REQUESTS['cpu']}; on a GPU {REQUESTS['cuda']}"
+    parser.add_argument("--requests", type=int, help=f"a measurement of the store ({usual})")
     parser.add_argument("--rounds", type=int, default=2, help="requests a row of the batch (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement (default: %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to measure")

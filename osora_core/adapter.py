@@ -140,6 +140,20 @@ class Adapter:
 
         Raises CorruptArtifact if its vectors nevertheless do not fit.
         """
+        self._order(basis)
+
+    def to_row(self, basis: Basis) -> Tensor:
+        """The adapter as a bank row [P] float32; what it does not adapt is zero. Checks identity and shapes first."""
+        order = self._order(basis)
+        tensors = [*self.sigma.values(), *(self.delta[name] for name in self.sigma)]
+        zeros = tensors[0].new_zeros(max(span.rank + span.d_out for span in basis.spans))
+        # At once, and without holding up other threads.
+        with torch.no_grad():
+            row = torch.cat([tensors[i] if i >= 0 else zeros[:-i] for i in order])
+        return row.float().cpu()
+
+    def _order(self, basis: Basis) -> tuple[int, ...]:
+        """How this adapter's vectors lie in a bank row: see the function of this name. Raises what `check` does."""
         for what, mine, theirs in (
             ("base", self.base_fingerprint, basis.base_fingerprint),
             ("basis", self.basis_fingerprint, basis.fingerprint),
@@ -149,20 +163,6 @@ class Adapter:
                     f"the adapter was made on {what} {mine}, this is {what} {theirs}",
                     next_action=f"load the {what} that the adapter names, or train it again on this one",
                 )
-        self._order(basis)
-
-    def to_row(self, basis: Basis) -> Tensor:
-        """The adapter as a bank row [P] float32; what it does not adapt is zero. Checks identity and shapes first."""
-        self.check(basis)
-        tensors = [*self.sigma.values(), *(self.delta[name] for name in self.sigma)]
-        zeros = tensors[0].new_zeros(max(span.rank + span.d_out for span in basis.spans))
-        # At once, and without holding up other threads.
-        with torch.no_grad():
-            row = torch.cat([tensors[i] if i >= 0 else zeros[:-i] for i in self._order(basis)])
-        return row.float().cpu()
-
-    def _order(self, basis: Basis) -> tuple[int, ...]:
-        """See the function of this name."""
         names = tuple(self.sigma)
         sigma, delta = (tuple(part[name].numel() for name in names) for part in (self.sigma, self.delta))
         return _order(basis.spans, names, sigma, delta)
@@ -307,6 +307,7 @@ def _order(
             del left[span.name]
             missing = [sigma[index] - span.rank] if sigma[index] < span.rank else []
             order += [index, *missing, len(names) + index]
-    for name, index in left.items():
+    if left:
+        name, index = next(iter(left.items()))
         raise CorruptArtifact(f"{name} with {sigma[index]} sigma and {delta[index]} delta does not fit the basis")
     return tuple(order)

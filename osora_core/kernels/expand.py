@@ -157,9 +157,9 @@ def _gate_kernel(
         up_initial = tl.load(S + K + k, mask=used, other=0.0, eviction_policy="evict_last")
         vectors = (values + slot * stride)[:, None]
         rank = tl.load(ranks + slot, eviction_policy="evict_last")
-        sigma = vectors + k[None, :]
-        gate_sigma = tl.load(sigma, mask=used[None, :], other=0.0, eviction_policy="evict_last")
-        up_sigma = tl.load(sigma + up_column, mask=used[None, :], other=0.0, eviction_policy="evict_last")
+        place = vectors + k[None, :]
+        gate_sigma = tl.load(place, mask=used[None, :], other=0.0, eviction_policy="evict_last")
+        up_sigma = tl.load(place + up_column, mask=used[None, :], other=0.0, eviction_policy="evict_last")
     if WAIT:
         gdc_wait()
     if ADAPTED:
