@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.report import Report, parser
-from client import Osora
+from osora import Osora
 
 COLUMNS = {"submitters": "10d", "jobs": "5d", "what": "12", "median": "8.3f", "p95": "8.3f", "worst": "8.3f"}
 LOSS_TARGET, CHECKPOINT_TARGET = 1.0, 1.0
@@ -49,7 +49,7 @@ class Waits:
 def serving(data_dir: Path) -> Iterator[tuple[str, str]]:
     """A running service; its address and its key."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("OSORA_")}
-    command = [sys.executable, "-m", "client.cli", "serve", "--json"]
+    command = [sys.executable, "-m", "osora.cli", "serve", "--json"]
     env = {**own, "OSORA_DATA_DIR": str(data_dir)}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         try:

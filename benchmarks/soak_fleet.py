@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.serve import broker
-from client.serve.probes import logged
-from client.serve.spawn import kill_group, spawn
+from osora.serve import broker
+from osora.serve.probes import logged
+from osora.serve.spawn import kill_group, spawn
 
 DRAIN_SECONDS = 20.0
 """What a worker has from SIGTERM to its end."""

@@ -27,7 +27,7 @@ RANK = 16
 CHECKPOINT_STEPS = 10
 _VALID_ROWS = 8
 
-# What tests/unit/osora_core/test_training.py allows between a job that shares its steps and one that is alone.
+# What tests/unit/osora_core/training/test_training.py allows between a job that shares its steps and one that is alone.
 _LOSS_RTOL = 1e-4
 _VALUE_RTOL, _VALUE_ATOL = 1e-3, 1e-4
 

@@ -21,11 +21,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from client import Osora, OsoraError
-from client.cli.output import human_bytes
-from client.cli.watch import valid_losses, watch
-from client.serve.run import is_served
-from client.serve.spawn import spawn
+from osora import Osora, OsoraError
+from osora.cli.output import human_bytes
+from osora.cli.watch import valid_losses, watch
+from osora.serve.run import is_served
+from osora.serve.spawn import spawn
 
 BASE = "osora-tiny"
 DATA = Path(__file__).parent / "support-tickets"
@@ -68,7 +68,7 @@ def service(stage: Stages) -> Iterator[Osora]:
     DATA_DIR.mkdir(parents=True)
     own = {name: value for name, value in os.environ.items() if not name.startswith("OSORA_")}
     env = {**own, "OSORA_BASES": BASE, "OSORA_DATA_DIR": str(DATA_DIR)}
-    command = [sys.executable, "-m", "client.cli", "serve", "--json"]
+    command = [sys.executable, "-m", "osora.cli", "serve", "--json"]
     # Should this program be killed outright, the kernel tells the service to stop.
     server = spawn(command, env=env, stdout=subprocess.PIPE, death_signal=signal.SIGTERM)
     try:

@@ -13,14 +13,14 @@ ARROWS = {
     "api": {"registry"},
     "worker": {"registry", "osora_core"},
     "inference": {"osora_core"},
-    "client": set(),
+    "osora": set(),
     "registry": {"migrations"},  # it finds the scripts that Alembic runs
     "osora_core": set(),
     "migrations": {"registry"},
 }
 ENGINES = {"torch", "transformers", "peft", "safetensors", "tokenizers"}
 SERVICES = {"fastapi", "starlette", "uvicorn", "httpx", "celery", "kombu", "redis", "sqlalchemy", "alembic", "obstore"}
-FOREIGN = {"api": ENGINES, "registry": ENGINES | {"fastapi"}, "client": ENGINES, "osora_core": SERVICES}
+FOREIGN = {"api": ENGINES, "registry": ENGINES | {"fastapi"}, "osora": ENGINES, "osora_core": SERVICES}
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

@@ -1,0 +1,76 @@
+"""`osora generate`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from osora.cli.output import Json, print_json, print_json_line, say
+from osora.schemas import Message
+from osora.sdk import Osora
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
+    adapter: Annotated[
+        str | None, typer.Option(help="An adapter or a checkpoint, by id or name; without one, the bare base answers.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="The bare base to ask, if there are several.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message before the prompt.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Send PROMPT as it is: a text to be continued.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="At most so many tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0: always the likeliest token.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1, help="Draw from the likeliest tokens only.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same text again.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End the text here. May be given more than once.")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A file with a JSON schema for the answer.")
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="Scale the adapter; 1 is as it was trained.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the text while it is made.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a base or an adapter. PROMPT is the user's turn of a conversation.
+
+    With --raw it is a text to be continued, for adapters trained on {"prompt", "completion"} lines.
+    With --json: the whole answer with usage, timing and receipt; with --stream as well, JSON lines before it.
+    """
+    if raw and system:
+        raise typer.BadParameter("a raw prompt has none; put it into the text", param_hint="--system")
+    messages: list[Message] = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": prompt})
+    asked = prompt if raw else messages
+    options = {
+        "base": base,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+        "stop": stop or None,
+        "json_schema": _read_schema(schema),
+        "strength": strength,
+    }
+    with Osora() as osora:
+        if not stream:
+            answer = osora.generate(asked, adapter=adapter, **options)
+            print_json(answer) if as_json else say(answer["text"])
+            return
+        pieces = osora.stream(asked, adapter=adapter, **options)
+        for piece in pieces:
+            if as_json:
+                print_json_line({"text": piece})
+            else:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+        print_json_line(pieces.result) if as_json else say("")
+
+
+def _read_schema(path: Path | None) -> Any:
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise typer.BadParameter(f"{path} is not JSON: {error}", param_hint="--schema") from error

@@ -1,0 +1,68 @@
+"""`osora serve`."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from osora.cli.output import ExitCode, Json, print_error, print_json_line, say
+from osora.discovery import data_dir as default_data_dir
+from osora.serve.broker import NoRedis
+from osora.serve.ports import PortTaken
+from osora.serve.run import AlreadyServed
+from osora.serve.run import serve as run
+from osora.serve.supervisor import Notice, StartFailed
+
+
+def serve(
+    host: Annotated[str, typer.Option(envvar="OSORA_HOST", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(envvar="OSORA_PORT", min=1, max=65535, help="Default: 8000 or the next free one."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Default: OSORA_DATA_DIR, else ~/.osora.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the whole service on this machine until Ctrl-C (exit code 0).
+
+    Redis on a private socket, the API, one inference server and one worker; SQLite and files in the data
+    directory. Every other setting is an environment variable OSORA_*.
+    """
+    directory = (data_dir or default_data_dir()).expanduser().absolute()
+
+    def notify(notice: Notice) -> None:
+        try:
+            if as_json:
+                print_json_line({"event": notice.event, "message": notice.message.strip(), **notice.data})
+            else:
+                say(notice.message)
+        except OSError:  # whoever read our words is gone: the service goes on, or stops, without them
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    try:
+        run(directory, host, port, notify)
+    except AlreadyServed as error:
+        message = f"Another `osora serve` runs on {directory} ({error})"
+        next_step = "use that one, stop it, or give this one a --data-dir of its own"
+        _fail(message, next_step, as_json, "already_served")
+    except PortTaken as error:
+        _fail(f"Port {error} is taken", "choose another --port, or leave it out", as_json, "port_taken")
+    except NoRedis:
+        next_step = "install one (apt install redis-server; brew install redis), or set OSORA_BROKER_URL"
+        _fail("No redis-server or valkey-server was found", next_step, as_json, "no_redis")
+    except StartFailed as error:
+        print(error.log_tail, file=sys.stderr)
+        _fail(str(error), f"read the end of {error.log} above", as_json, "start_failed")
+    except OSError as error:
+        _fail(f"Cannot use {directory}: {error}", "give a --data-dir that you can write", as_json, "data_dir")
+
+
+def _fail(message: str, next_step: str, as_json: bool, code: str) -> None:
+    print_error(message, next_step, as_json, code=code)
+    raise typer.Exit(ExitCode.FAILED)

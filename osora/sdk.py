@@ -1,0 +1,230 @@
+"""The Python SDK.
+
+    from osora import Osora
+
+    osora = Osora()                                   # finds a running `osora serve` by itself
+    data = osora.files.upload("tickets.jsonl")
+    job = osora.jobs.create("osora-tiny", data["id"], suffix="tickets")
+    for event in osora.jobs.events(job["id"]):        # until the job has ended
+        print(event["message"])
+    adapter_id = osora.jobs.get(job["id"])["osora"]["adapter_id"]
+    print(osora.generate("My parcel is late.", adapter=adapter_id)["text"])
+
+Objects are dictionaries as the service sends them (types: `osora.schemas`). Failures raise `OsoraAPIError`
+(the service said no) or `OsoraConnectionError` (there was no service). The client is thread-safe.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from osora.discovery import discover
+from osora.schemas import Adapter, AdapterFormat, Base, Checkpoint, Event, File, Generation, Job, Key, Message
+from osora.streams import GenerationStream, follow
+from osora.transport import Transport, segment
+
+
+class Osora:
+    """A client of one Osora service.
+
+    Args:
+        base_url: the service's URL; default `OSORA_URL`, then the local `osora serve`, then port 8000 here.
+        api_key: default `OSORA_API_KEY`, then, for a service on this machine only, its local key.
+    """
+
+    def __init__(self, base_url: str | None = None, api_key: str | None = None) -> None:
+        self._transport = Transport(discover(base_url, api_key))
+        self.files = Files(self._transport)
+        self.jobs = Jobs(self._transport)
+        self.adapters = Adapters(self._transport)
+        self.keys = Keys(self._transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    @property
+    def url(self) -> str:
+        return self._transport.target.url
+
+    def generate(self, prompt: str | Sequence[Message], *, adapter: str | None = None, **options: Any) -> Generation:
+        """Text for a prompt (a string, or messages of a conversation), by an adapter or the bare base.
+
+        `options` are the fields of POST /generate: base, max_tokens, temperature, top_k, top_p, min_p,
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias, seed, stop, stop_tokens, n (answers in
+        `choices`), logprobs, top_logprobs, echo, json_schema, regex, strength.
+        """
+        generation: Generation = self._transport.request(
+            "POST", "/generate", json=_generation_body(prompt, adapter, options)
+        )
+        return generation
+
+    def stream(
+        self, prompt: str | Sequence[Message], *, adapter: str | None = None, **options: Any
+    ) -> GenerationStream:
+        """Like `generate`, piece by piece: iterate the answer; its `result` is there at the end.
+
+        With n, the pieces are those of the first answer; the others are in the result.
+        """
+        return GenerationStream(self._transport, _generation_body(prompt, adapter, options))
+
+    def bases(self) -> list[Base]:
+        """The bases that the service offers."""
+        return _data(self._transport.request("GET", "/bases"))
+
+    def ready(self) -> dict[str, Any]:
+        """The state of the service's parts; an unready service is an answer, not an error."""
+        state: dict[str, Any] = self._transport.request("GET", "/ready", accept=(503,))
+        return state
+
+
+class _Resource:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+
+class Files(_Resource):
+    """Datasets."""
+
+    def upload(self, path: str | os.PathLike[str], purpose: str = "fine-tune") -> File:
+        """Upload a JSONL file. The service validates it; the error of an invalid one names line and field."""
+        source = Path(path)
+        with source.open("rb") as stream:
+            file: File = self._transport.request(
+                "POST", "/files", data={"purpose": purpose}, files={"file": (source.name, stream)}
+            )
+        return file
+
+    def list(self, limit: int | None = None, after: str | None = None) -> list[File]:
+        return _data(self._transport.request("GET", "/files", params=_page(limit, after)))
+
+    def get(self, file_id: str) -> File:
+        file: File = self._transport.request("GET", f"/files/{segment(file_id)}")
+        return file
+
+    def delete(self, file_id: str) -> None:
+        self._transport.request("DELETE", f"/files/{segment(file_id)}")
+
+
+class Jobs(_Resource):
+    """Fine-tuning jobs."""
+
+    def create(self, model: str, training_file: str, *, validation_file: str | None = None, **fields: Any) -> Job:
+        """Queue a job on uploaded files.
+
+        `fields` are those of POST /jobs: suffix, seed, metadata, hyperparameters
+        (n_epochs, batch_size, learning_rate_multiplier), osora (rank, learning_rate: a number, a list
+        of them, "sweep" or "auto", max_length, …), or method={"type": "dpo"} for a file of preferences.
+        """
+        body = {"model": model, "training_file": training_file, "validation_file": validation_file, **fields}
+        job: Job = self._transport.request("POST", "/jobs", json={k: v for k, v in body.items() if v is not None})
+        return job
+
+    def get(self, job_id: str) -> Job:
+        return self._job("GET", job_id)
+
+    def cancel(self, job_id: str) -> Job:
+        return self._job("POST", job_id, "/cancel")
+
+    def pause(self, job_id: str) -> Job:
+        return self._job("POST", job_id, "/pause")
+
+    def resume(self, job_id: str) -> Job:
+        return self._job("POST", job_id, "/resume")
+
+    def events(self, job_id: str, after: str | None = None, patience_seconds: float = 60.0) -> Iterator[Event]:
+        """Events from the first (or after the one named), live until the job has ended.
+
+        Survives lost connections and a restarting service; gives up after `patience_seconds` without either.
+        """
+        return follow(self._transport, f"/jobs/{segment(job_id)}/events", after, patience_seconds)
+
+    def list_events(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[Event]:
+        """The events so far, newest first, without waiting."""
+        path = f"/jobs/{segment(job_id)}/events"
+        return _data(self._transport.request("GET", path, params=_page(limit, after)))
+
+    def checkpoints(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[Checkpoint]:
+        """Newest first. Each can be called: `generate(..., adapter=checkpoint["fine_tuned_model_checkpoint"])`."""
+        path = f"/jobs/{segment(job_id)}/checkpoints"
+        return _data(self._transport.request("GET", path, params=_page(limit, after)))
+
+    def list(self, limit: int | None = None, after: str | None = None) -> list[Job]:
+        """Newest first."""
+        return _data(self._transport.request("GET", "/jobs", params=_page(limit, after)))
+
+    def _job(self, method: str, job_id: str, action: str = "") -> Job:
+        job: Job = self._transport.request(method, f"/jobs/{segment(job_id)}{action}")
+        return job
+
+
+class Adapters(_Resource):
+    """What jobs made. An adapter is named by its id or by its model name (`ft:…`)."""
+
+    def list(self, limit: int | None = None, after: str | None = None) -> list[Adapter]:
+        """Newest first."""
+        return _data(self._transport.request("GET", "/adapters", params=_page(limit, after)))
+
+    def get(self, adapter: str) -> Adapter:
+        found: Adapter = self._transport.request("GET", f"/adapters/{segment(adapter)}")
+        return found
+
+    def download(self, adapter: str, path: str | os.PathLike[str], format: AdapterFormat = "osora") -> int:
+        """Write the adapter, zipped, to `path`, whole or not at all; returns its bytes.
+
+        `format`: "osora" is the PEFT directory as it was trained, "lora" the same as a LoRA, "merged" a checkpoint of
+        the base with the adapter folded in.
+        """
+        target = Path(path)
+        part = target.with_name(f".{target.name}.part")
+        size = 0
+        try:
+            source = f"/adapters/{segment(adapter)}/download"
+            with self._transport.stream("GET", source, params={"format": format}) as response, part.open("wb") as out:
+                for chunk in response.iter_bytes():
+                    size += out.write(chunk)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return size
+
+    def delete(self, adapter: str) -> None:
+        self._transport.request("DELETE", f"/adapters/{segment(adapter)}")
+
+
+class Keys(_Resource):
+    """API keys (needs a key with the scope `admin`)."""
+
+    def create(self, name: str, *, tenant: str | None = None, scopes: Sequence[str] | None = None) -> Key:
+        """A new key. Its secret is in the answer's `key`, this once."""
+        body = {"name": name, "tenant": tenant, "scopes": list(scopes) if scopes else None}
+        key: Key = self._transport.request("POST", "/keys", json={k: v for k, v in body.items() if v is not None})
+        return key
+
+    def list(self) -> list[Key]:
+        return _data(self._transport.request("GET", "/keys"))
+
+    def revoke(self, key_id: str) -> None:
+        self._transport.request("DELETE", f"/keys/{segment(key_id)}")
+
+
+def _generation_body(prompt: str | Sequence[Message], adapter: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    asked = {"prompt": prompt} if isinstance(prompt, str) else {"messages": list(prompt)}
+    body = {**asked, "adapter_id": adapter, **options}
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _page(limit: int | None, after: str | None) -> dict[str, str | int]:
+    page = {"limit": limit, "after": after}
+    return {key: value for key, value in page.items() if value is not None}
+
+
+def _data(answer: dict[str, Any]) -> list[Any]:
+    data: list[Any] = answer["data"]
+    return data

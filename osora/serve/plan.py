@@ -1,0 +1,103 @@
+"""The programs that `osora serve` runs, and how each is told apart from the others: by settings alone."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from osora.serve.broker import Broker
+from osora.serve.probes import http_ok, logged
+from osora.serve.service import Spec
+
+LOGS = {
+    "redis": "the broker's own words",
+    "database": "migrations at the start",
+    "inference": "bases and adapters as they are loaded, generations that failed",
+    "worker": "jobs as they are claimed, trained and finished",
+    "api": "one line for each request",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one embedded installation lives."""
+
+    data_dir: Path
+    host: str
+    port: int
+    inference_port: int
+
+    @property
+    def url(self) -> str:
+        """How a client on this machine reaches the API."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def inference_url(self) -> str:
+        return f"http://127.0.0.1:{self.inference_port}"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.data_dir / "run"
+
+    def log(self, name: str) -> Path:
+        return self.data_dir / "logs" / f"{name}.log"
+
+
+def plan(place: Place, broker_url: str, broker: Broker | None) -> list[Spec]:
+    """What to run, in the order of starting; stopping goes the other way round.
+
+    `broker` is the Redis to start; None means that `broker_url` is somebody else's.
+    """
+    env = {
+        **os.environ,
+        "OSORA_DATA_DIR": str(place.data_dir),
+        "OSORA_BROKER_URL": broker_url,
+        "OSORA_HOST": place.host,
+        "OSORA_PORT": str(place.port),
+        "OSORA_INFERENCE_HOST": "127.0.0.1",
+        "OSORA_INFERENCE_PORT": str(place.inference_port),
+        "OSORA_INFERENCE_URLS": place.inference_url,
+        "PYTHONUNBUFFERED": "1",
+        # Worker and inference server share the cores. By default each keeps them spinning for milliseconds between
+        # two operations, which slows the other, and whatever else runs here, several times over.
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
+    }
+
+    def module(*words: str) -> tuple[str, ...]:
+        # -P: a folder named `api` or `worker` where the user happens to stand is not ours.
+        return (sys.executable, "-P", "-m", *words)
+
+    queue = ("redis",) if broker else ()
+    redis = [Spec("redis", broker.command, place.log("redis"), broker.answers, env, stop_seconds=2)] if broker else []
+    return [
+        *redis,
+        Spec("database", module("registry", "init"), place.log("database"), None, env, stop_seconds=2),
+        Spec(
+            "inference",
+            module("inference"),
+            place.log("inference"),
+            http_ok(f"{place.inference_url}/health"),
+            env,
+            stop_seconds=3,
+        ),
+        Spec(
+            "worker",
+            module("worker"),
+            place.log("worker"),
+            logged(place.log("worker"), "ready"),
+            env,
+            needs=("database", *queue),
+            stop_seconds=20,  # it finishes a step, writes checkpoints and gives its jobs back
+        ),
+        Spec(
+            "api",
+            module("api"),
+            place.log("api"),
+            http_ok(f"{place.url}/ready"),
+            env,
+            needs=("database", *queue),
+            stop_seconds=5,  # answers that are on their way
+        ),
+    ]

@@ -1,0 +1,148 @@
+"""`osora serve`: one installation on one machine, from nothing to ready and back to nothing."""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+from osora.discovery import serve_file
+from osora.serve.broker import prepare
+from osora.serve.plan import LOGS, Place, plan
+from osora.serve.ports import Ports
+from osora.serve.stopping import StopSignals
+from osora.serve.supervisor import Notice, Supervisor
+
+DEFAULT_PORT = 8000
+DEFAULT_INFERENCE_PORT = 8100
+LOCK = Path("run", "serve.lock")
+
+
+class AlreadyServed(Exception):
+    """Another `osora serve` runs on this data directory. The argument says where, if it is known."""
+
+
+def serve(data_dir: Path, host: str, port: int | None, notify: Callable[[Notice], None]) -> None:
+    """Run until SIGINT or SIGTERM. `port` None means 8000 or the next free one.
+
+    Raises:
+        AlreadyServed: another one runs on this data directory.
+        PortTaken: the port asked for is in use.
+        NoRedis: there is no Redis to start.
+        StartFailed: a program does not come up.
+    """
+    started = time.monotonic()
+    with StopSignals() as stop, _only_one(data_dir), contextlib.closing(Ports()) as ports:
+        place = _choose_ports(ports, data_dir, host, port, notify)
+        _rotate_logs(place)
+        given_url = os.environ.get("OSORA_BROKER_URL")
+        broker = None if given_url else prepare(place.run_dir)
+        broker_url = given_url or (broker.url if broker else "")
+        broker_kind = f"{broker.version()} on a private socket" if broker else _without_password(broker_url)
+        supervisor = Supervisor(plan(place, broker_url, broker), notify)
+        notify(Notice("starting", f"Starting Osora in {data_dir} (broker: {broker_kind})", {"broker": broker_kind}))
+
+        def on_ready() -> None:
+            seconds = round(time.monotonic() - started, 1)
+            _publish(place)
+            notify(_ready_notice(place, broker_kind, seconds))
+
+        try:
+            supervisor.run(stop, on_ready)
+        finally:
+            serve_file(data_dir).unlink(missing_ok=True)
+            if broker and broker.socket.parent != place.run_dir:
+                with contextlib.suppress(OSError):
+                    broker.socket.parent.rmdir()
+    notify(Notice("stopped", "Stopped."))
+
+
+def is_served(data_dir: Path) -> bool:
+    """Whether an `osora serve` runs on this data directory."""
+    try:
+        with (data_dir / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+@contextlib.contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    for directory in (data_dir, data_dir / "run", data_dir / "logs"):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (data_dir / "run").chmod(0o700)
+    lock: IO[bytes]
+    with (data_dir / LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                running = json.loads(serve_file(data_dir).read_text())
+                raise AlreadyServed(f"{running['url']}, process {running['pid']}") from None
+            raise AlreadyServed("still starting") from None
+        serve_file(data_dir).unlink(missing_ok=True)  # left by one that was killed
+        yield
+
+
+def _choose_ports(ports: Ports, data_dir: Path, host: str, port: int | None, notify: Callable[[Notice], None]) -> Place:
+    if port is None:
+        taken = ports.take_near(host, DEFAULT_PORT)
+        if taken != DEFAULT_PORT:
+            message = f"Port {DEFAULT_PORT} is taken: using {taken}."
+            notify(Notice("port", message, {"asked": DEFAULT_PORT, "port": taken}))
+    else:
+        taken = ports.take(host, port)
+    return Place(data_dir, host, taken, ports.take_near("127.0.0.1", DEFAULT_INFERENCE_PORT))
+
+
+def _rotate_logs(place: Place) -> None:
+    """Logs are of this run; those of the run before are kept as `.1`."""
+    for name in LOGS:
+        log = place.log(name)
+        if log.exists():
+            log.replace(log.with_name(f"{log.name}.1"))
+
+
+def _publish(place: Place) -> None:
+    path = serve_file(place.data_dir)
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps({"url": place.url, "pid": os.getpid()}))
+    draft.replace(path)
+
+
+def _ready_notice(place: Place, broker_kind: str, seconds: float) -> Notice:
+    key_file = place.data_dir / "local.key"
+    lines = [
+        f"Osora is ready at {place.url} after {seconds} s.",
+        f"  key     {key_file} (the command line and the SDK find it by themselves)",
+        f"  data    {place.data_dir}",
+        f"  broker  {broker_kind}",
+        *(f"  log     {place.log(name)}: {what}" for name, what in LOGS.items() if place.log(name).exists()),
+        f"  next    {_next_step(place.data_dir)}   (Ctrl-C here stops everything)",
+    ]
+    data = {
+        "url": place.url,
+        "key_file": str(key_file),
+        "data_dir": str(place.data_dir),
+        "broker": broker_kind,
+        "seconds": seconds,
+    }
+    return Notice("ready", "\n".join(lines), data)
+
+
+def _next_step(data_dir: Path) -> str:
+    elsewhere = os.environ.get("OSORA_DATA_DIR") is None and data_dir != Path.home() / ".osora"
+    command = "osora train FILE.jsonl"
+    return f"OSORA_DATA_DIR={data_dir} {command}" if elsewhere else command
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,96 @@
+"""Starts services in the order of their needs, keeps them running, stops them in the reverse order given."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from osora.serve.service import Service, Spec
+from osora.serve.stopping import StopSignals
+
+MAX_FIRST_CRASHES = 3
+"""A service that crashes this often before it ever served is broken: waiting would not mend it."""
+
+PATIENCE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something worth a line: `event` for programs, `message` for people."""
+
+    event: str
+    message: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class StartFailed(Exception):
+    """A service cannot be brought up. Carries the end of its log."""
+
+    def __init__(self, service: Service, code: int) -> None:
+        super().__init__(f"{service.spec.name} ended with exit code {code}")
+        self.log = service.spec.log
+        self.log_tail = service.log_tail()
+
+
+class Supervisor:
+    """Owns the child processes. `run` is one loop in the calling thread, which must be the main thread."""
+
+    def __init__(self, specs: Sequence[Spec], notify: Callable[[Notice], None]) -> None:
+        self.services = {spec.name: Service(spec) for spec in specs}
+        self.notify = notify
+
+    def run(self, stop: StopSignals, on_ready: Callable[[], None]) -> None:
+        """Bring everything up, call `on_ready` once, and keep it up until a stop is asked for.
+
+        However this ends, no child is left. Raises `StartFailed`.
+        """
+        announced = False
+        patience_ends = time.monotonic() + PATIENCE_SECONDS
+        try:
+            while not stop.asked:
+                for service in self.services.values():
+                    self._tend(service)
+                if not announced and all(service.ready for service in self.services.values()):
+                    announced = True
+                    on_ready()
+                if not announced and time.monotonic() > patience_ends:
+                    patience_ends += PATIENCE_SECONDS
+                    self._explain_wait()
+                stop.wait(1.0 if announced else 0.1)
+        finally:
+            self._stop_all(stop)
+
+    def _explain_wait(self) -> None:
+        waiting = {s.spec.name: str(s.spec.log) for s in self.services.values() if not s.ready}
+        logs = ", ".join(f"{name} ({log})" for name, log in waiting.items())
+        self.notify(Notice("waiting", f"  still waiting for {logs}", {"for": list(waiting)}))
+
+    def _tend(self, service: Service) -> None:
+        code = service.exit_code()
+        if code is not None and not service.finished:
+            self._handle_exit(service, code)
+        idle = service.process is None and not service.finished
+        met = all(self.services[name].ready for name in service.spec.needs)
+        if idle and met and time.monotonic() >= service.retry_at:
+            service.start()
+        if service.became_ready() or (code == 0 and service.finished):
+            seconds = round(time.monotonic() - service.started_at, 1)
+            name = service.spec.name
+            self.notify(Notice("up", f"  {name:<10} up in {seconds:4.1f} s", {"name": name, "seconds": seconds}))
+
+    def _handle_exit(self, service: Service, code: int) -> None:
+        delay = service.crashed()
+        runs_once = service.spec.probe is None
+        if not service.ever_ready and (runs_once or service.crashes >= MAX_FIRST_CRASHES):
+            raise StartFailed(service, code)
+        name, log = service.spec.name, service.spec.log
+        message = f"  {name} ended with exit code {code}; trying again in {delay:.1f} s (see {log})"
+        self.notify(Notice("restart", message, {"name": name, "exit_code": code, "seconds": delay}))
+
+    def _stop_all(self, stop: StopSignals) -> None:
+        running = [service for service in reversed(self.services.values()) if service.process is not None]
+        if running:
+            names = ", ".join(service.spec.name for service in running)
+            self.notify(Notice("stopping", f"Stopping {names} (Ctrl-C again: at once)"))
+        for service in running:
+            service.stop(lambda: stop.haste)

@@ -1,0 +1,245 @@
+"""`osora serve` itself, a real process with a real Redis, over stand-ins for the other programs."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from osora.discovery import discover
+from osora.serve.run import is_served
+
+from .conftest import STUBS, Family
+
+SERVE = (sys.executable, "-c", "from osora.cli import app; app()", "serve", "--json")
+
+
+class Serve:
+    """A running `osora serve --json` and all that descends from it, found by a mark in the environment."""
+
+    def __init__(self, data_dir: Path, *words: str, **stub: str) -> None:
+        self.data_dir = data_dir
+        self.family = Family(data_dir / "run")
+        env = {**os.environ, "PYTHONPATH": str(STUBS), **self.family.mark, **stub}
+        command = [*SERVE, "--data-dir", str(data_dir), *words]
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def until(self, event: str, **fields: object) -> dict[str, Any]:
+        """The next notice of this kind with these fields."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            notice: dict[str, Any] = json.loads(line)
+            if notice["event"] == event and fields.items() <= notice.items():
+                return notice
+        raise AssertionError(f"no {event} {fields}; it said: {self.process.communicate()[1]}")
+
+    def child(self, words: str) -> psutil.Process:
+        (pid,) = [pid for pid, command in self.family.living().items() if words in command]
+        return psutil.Process(pid)
+
+    def ends(self, timeout: float = 25) -> int:
+        """Wait for the end; returns the exit code."""
+        self.process.communicate(timeout=timeout)
+        return self.process.returncode
+
+
+@pytest.fixture
+def start(data_dir: Path) -> Iterator[Callable[..., Serve]]:
+    started: list[Serve] = []
+
+    def starter(*words: str, **stub: str) -> Serve:
+        started.append(Serve(stub.pop("data_dir", data_dir), *words, **stub))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield starter
+    for serve in started:
+        if serve.process.poll() is None:
+            serve.process.kill()
+        serve.process.communicate()
+        assert serve.family.gone(5), serve.family.living()
+
+
+def test_it_serves_is_found_and_stops_without_a_trace(start: Callable[..., Serve], data_dir: Path) -> None:
+    serve = start()
+    up = [serve.until("up")["name"] for _ in range(5)]
+    assert sorted(up) == ["api", "database", "inference", "redis", "worker"]
+    ready = serve.until("ready")
+    assert discover().url == ready["url"]
+    assert "Redis" in ready["broker"] or "Valkey" in ready["broker"]
+    assert stat.S_IMODE((data_dir / "run").stat().st_mode) == 0o700
+    assert stat.S_IMODE((data_dir / "run" / "redis.sock").stat().st_mode) == 0o700
+    assert not [c for c in serve.child("redis-server").net_connections() if c.family != socket.AF_UNIX]
+    for name in ("redis", "inference", "worker", "api"):
+        assert str(data_dir / "logs" / f"{name}.log") in ready["message"]
+    serve.process.send_signal(signal.SIGINT)
+    assert serve.ends() == 0
+    assert serve.family.gone(0)
+    assert not (data_dir / "run" / "serve.json").exists()
+
+
+def test_a_crashed_program_is_started_again(start: Callable[..., Serve]) -> None:
+    serve = start()
+    serve.until("ready")
+    for words, name in (("-m worker", "worker"), ("redis-server", "redis")):
+        before = serve.child(words)
+        before.kill()
+        assert serve.until("restart")["name"] == name
+        serve.until("up", name=name)
+        assert serve.child(words).pid != before.pid
+
+
+def test_a_program_that_never_comes_up_ends_it_with_its_log(start: Callable[..., Serve]) -> None:
+    serve = start(STUB_BROKEN="inference")
+    _, stderr = serve.process.communicate(timeout=30)
+    assert serve.process.returncode == 1
+    assert "inference cannot start: the reason" in stderr
+    assert json.loads(stderr.splitlines()[-1])["error"]["code"] == "start_failed"
+    assert serve.family.gone(0)
+
+
+def test_a_failed_migration_ends_it_at_once(start: Callable[..., Serve]) -> None:
+    serve = start(STUB_BROKEN="registry")
+    assert serve.ends() == 1
+    assert serve.family.gone(0)
+
+
+def test_the_default_port_taken(start: Callable[..., Serve]) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            other.bind(("127.0.0.1", 8000))
+        except OSError:
+            pass  # somebody has it: just as good
+        else:
+            other.listen()
+        serve = start()
+        notice = serve.until("port")
+        assert notice["asked"] == 8000
+        assert serve.until("ready")["url"] == f"http://127.0.0.1:{notice['port']}"
+
+
+def test_a_port_that_was_asked_for_and_is_taken(start: Callable[..., Serve]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        serve = start("--port", str(other.getsockname()[1]))
+        _, stderr = serve.process.communicate(timeout=20)
+    assert serve.process.returncode == 1
+    assert json.loads(stderr)["error"]["code"] == "port_taken"
+
+
+def test_two_that_start_together_take_different_ports(start: Callable[..., Serve], tmp_path: Path) -> None:
+    both = [start(data_dir=tmp_path / name) for name in ("one", "two")]
+    assert len({serve.until("ready")["url"] for serve in both}) == 2
+
+
+def test_one_data_directory_has_one_server(start: Callable[..., Serve], data_dir: Path) -> None:
+    assert not is_served(data_dir)
+    url = start().until("ready")["url"]
+    assert is_served(data_dir)
+    second = start()
+    _, stderr = second.process.communicate(timeout=20)
+    assert second.process.returncode == 1
+    error = json.loads(stderr)["error"]
+    assert error["code"] == "already_served"
+    assert url in error["message"]
+    assert (data_dir / "run" / "serve.json").exists()
+
+
+PHASES = ["starting", "up redis", "up database", "up worker", "ready"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize("phase", PHASES)
+def test_nothing_is_left_whenever_it_is_stopped(
+    start: Callable[..., Serve], phase: str, number: signal.Signals
+) -> None:
+    serve = start(STUB_SLOW_INFERENCE="0.3", STUB_SLOW_REGISTRY="0.2")
+    event, _, name = phase.partition(" ")
+    serve.until(event, **({"name": name} if name else {}))
+    serve.process.send_signal(number)
+    assert serve.ends() == (-9 if number == signal.SIGKILL else 0)
+    assert serve.family.gone(5 if number == signal.SIGKILL else 0)
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.15, 0.25, 0.35, 0.45])
+def test_nothing_is_left_whenever_it_is_killed(start: Callable[..., Serve], delay: float) -> None:
+    serve = start()
+    time.sleep(delay)  # no signal to wait for: the point is that any moment will do
+    serve.process.kill()
+    serve.ends()
+    assert serve.family.gone(5)
+
+
+def test_a_child_that_ignores_sigterm_and_one_that_left_a_process(start: Callable[..., Serve]) -> None:
+    serve = start(STUB_STUBBORN="inference", STUB_BREEDER="worker")
+    serve.until("ready")
+    assert serve.child("sleep 600")
+    serve.process.terminate()
+    assert serve.ends(timeout=20) == 0
+    assert serve.family.gone(0)
+
+
+def test_a_second_ctrl_c_does_not_wait(start: Callable[..., Serve]) -> None:
+    serve = start(STUB_STUBBORN="worker")
+    serve.until("ready")
+    serve.process.send_signal(signal.SIGINT)
+    serve.until("stopping")
+    time.sleep(1.1)
+    before = time.monotonic()
+    serve.process.send_signal(signal.SIGINT)
+    assert serve.ends() == 0
+    assert time.monotonic() - before < 3
+    assert serve.family.gone(0)
+
+
+def test_a_deep_data_directory(start: Callable[..., Serve], tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e f" * 20)
+    serve = start(data_dir=deep)
+    serve.until("ready")
+    environment = serve.child("-m worker").environ()
+    assert str(deep) not in environment["OSORA_BROKER_URL"]
+    socket_path = Path(environment["OSORA_BROKER_URL"].partition("://")[2])
+    assert stat.S_IMODE(socket_path.parent.stat().st_mode) == 0o700
+    serve.process.terminate()
+    assert serve.ends() == 0
+    assert not socket_path.parent.exists()
+
+
+def test_logs_of_the_run_before_are_kept(start: Callable[..., Serve], data_dir: Path) -> None:
+    for _ in range(2):
+        serve = start()
+        serve.until("ready")
+        serve.process.terminate()
+        assert serve.ends() == 0
+    assert "ready" in (data_dir / "logs" / "worker.log.1").read_text()
+
+
+def test_somebody_elses_broker_is_used(start: Callable[..., Serve]) -> None:
+    serve = start(OSORA_BROKER_URL="redis://:secret@queue.example:6379/0")
+    ready = serve.until("ready")
+    assert ready["broker"] == "redis://queue.example:6379/0"
+    assert not [command for command in serve.family.living().values() if "redis-server" in command]
+
+
+def test_nobody_listening_to_its_words_does_not_stop_it(start: Callable[..., Serve], data_dir: Path) -> None:
+    serve = start()
+    serve.until("starting")
+    assert serve.process.stdout is not None
+    serve.process.stdout.close()
+    deadline = time.monotonic() + 20
+    while not (data_dir / "run" / "serve.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert (data_dir / "run" / "serve.json").exists()
+    serve.process.terminate()
+    assert serve.process.wait(timeout=20) == 0
+    assert serve.family.gone(0)
