@@ -43,7 +43,7 @@ class Factors:
 
 @dataclass(frozen=True)
 class Span:
-    """Where one module's vectors lie in a bank row: sigma [start, start + rank), delta right behind it."""
+    """Where one module's vectors lie in an adapter row: sigma [start, start + rank), delta right behind it."""
 
     name: str
     rank: int
@@ -93,7 +93,7 @@ class Basis:
 
     @property
     def row_length(self) -> int:
-        """Values in one bank row: the sum of R + d_out over the modules."""
+        """P, the values of an adapter row: the sum of R + d_out over the modules."""
         return self.spans[-1].start + self.spans[-1].rank + self.spans[-1].d_out
 
     @property
