@@ -13,8 +13,9 @@ from osora_core.errors import OutOfSlots, UserError
 from osora_core.runtime import Runtime
 from osora_core.training.batches import Rounds
 from osora_core.training.checkpoint import Checkpoint
+from osora_core.training.evaluation import evaluate
 from osora_core.training.job import Outcome, Progress, TrainingJob
-from osora_core.training.losses import Figures, evaluate
+from osora_core.training.losses import Figures
 from osora_core.training.memory import Memory
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
 from osora_core.training.passes import Lost, MakePasses, Passes
