@@ -39,10 +39,9 @@ from osora_core.bank import Bank
 from osora_core.data import Example
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
-from osora_core.training.batches import Item
 from osora_core.training.devices import available_bytes
 from osora_core.training.memory import Memory
-from osora_core.training.passes import NOBODY, Lost, Passes
+from osora_core.training.passes import NOBODY, Item, Lost, Passes
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from osora_core.bank import Bank
 from osora_core.data import Row
 from osora_core.errors import OutOfSlots, UserError
 from osora_core.runtime import Runtime
-from osora_core.training.batches import Rounds
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.evaluation import evaluate
 from osora_core.training.job import Outcome, Progress, TrainingJob
@@ -20,6 +19,7 @@ from osora_core.training.memory import Memory
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
 from osora_core.training.passes import Lost, MakePasses, Passes
 from osora_core.training.recovery import Part, backward, contribute
+from osora_core.training.rounds import Rounds
 from osora_core.training.samples import sample
 from osora_core.training.throughput import Throughput
 
@@ -64,7 +64,7 @@ class TrainingEngine:
         self.rounds = Rounds(self.passes.pass_tokens)
         self.apart = apart
         self.memory = Memory(self.passes, memory_limit)
-        self.throughput = Throughput()
+        self.throughput = Throughput(self.passes, self.memory, apart=apart)
         self.jobs: dict[str, TrainingJob] = {}
         self.after_step: dict[str, Callable[[TrainingEngine], None]] = {}
         """What concerns several jobs: called at the end of each step, by the name of whoever put it there."""

@@ -16,9 +16,8 @@ from osora_core.errors import OsoraCoreError, UserError
 from osora_core.linear import use_slots
 from osora_core.operator import runs
 from osora_core.runtime import Runtime, threads
-from osora_core.training.batches import Item
 from osora_core.training.job import TrainingJob
-from osora_core.training.passes import Passes
+from osora_core.training.passes import Item, Passes
 
 SHARE = 0.8
 """Of the memory that is free when the engine begins: the rest is for fragments and for what is not foreseen."""

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from osora_core.data import Row
-from osora_core.training.batches import Item
 from osora_core.training.job import TrainingJob
 from osora_core.training.losses import Contribution, contributions
-from osora_core.training.passes import Lost, Passes
+from osora_core.training.passes import Item, Lost, Passes
 
 Part = tuple[TrainingJob, Contribution]
 

@@ -25,8 +25,7 @@ from osora_core.training.job import Observer, Outcome, Progress, Samples, Traini
 from osora_core.training.losses import mean_losses
 from osora_core.training.memory import TooLarge
 from osora_core.training.spec import JobSpec
-from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv
-from osora_core.training.throughput import halvings
+from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv, halvings
 
 MAX_CHOICE_ROWS = 100
 """More rows to choose by would cost more than they tell."""

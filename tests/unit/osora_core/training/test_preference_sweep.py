@@ -15,9 +15,8 @@ from osora_core.data import Example, Preference, Renderer, read_preferences
 from osora_core.errors import OutOfSlots, UserError
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepCheckpoint, TrainingEngine, TrainingJob
-from osora_core.training.batches import Item
 from osora_core.training.memory import TooLarge
-from osora_core.training.passes import Lost, Passes
+from osora_core.training.passes import Item, Lost, Passes
 from tests.unit.osora_core.conftest import Recorder
 from tests.unit.osora_core.training.test_losses import line, start
 from tests.unit.osora_core.training.test_sweep import SweepRecorder, family, outcome, run

@@ -27,7 +27,7 @@ from osora_core.training import (
 from osora_core.training.engine import NonFiniteLoss
 from osora_core.training.memory import NotEnoughMemory, TooLarge
 from osora_core.training.sweep import MAX_CHOICE_ROWS, choice_of, hold_back
-from osora_core.training.throughput import halvings
+from osora_core.training.sweep_state import halvings
 from tests.unit.osora_core.conftest import Recorder, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
