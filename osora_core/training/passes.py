@@ -57,10 +57,6 @@ def split_into_passes(
     return groups
 
 
-class Lost(Exception):
-    """Of the devices that make a pass together, one has gone or is out of step: no pass can be made again."""
-
-
 class Passes:
     """The model and the bank whose rows are trained; groups of rows stay within `token_budget` tokens."""
 
@@ -111,7 +107,8 @@ class Passes:
 
         A slot may be there several times, with another share each. One in `own` has its rows go through the model by
         themselves, in groups of at most so many tokens. Returns [2, len(slots)]: each one's summed loss,
-        and how many of its tokens were the likeliest. Raises OutOfMemoryError, Lost, and what a job's rows lead to.
+        and how many of its tokens were the likeliest. Raises OutOfMemoryError, DeviceLostError, and what a job's rows
+        lead to.
         """
         sums = torch.zeros(2, len(slots), device=self.runtime.device)
         weights = torch.tensor(shares, device=self.runtime.device)
