@@ -1,9 +1,8 @@
 """The stored bases of base models, shared through the object store: a basis is computed by one worker only."""
 
-import os
-import tempfile
 from pathlib import Path
 
+from osora_common.files import write_whole
 from registry.store import ObjectStore
 
 
@@ -16,10 +15,7 @@ class StoredBasis:
     def fetch(self, key: str, path: Path) -> bool:
         if self._store.size(key) is None:
             return False
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(descriptor, "wb") as file:
-            file.writelines(self._store.stream(key))
-        os.replace(temporary, path)
+        write_whole(path, self._store.stream(key))
         return True
 
     def publish(self, key: str, path: Path) -> None:
