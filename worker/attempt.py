@@ -10,7 +10,7 @@ from typing import Any, TypeVar, assert_never
 from sqlalchemy.orm import Session
 
 from osora_core import canary
-from osora_core.data import Renderer, Row, read_examples, read_preferences
+from osora_core.data import Renderer, Row
 from osora_core.errors import CorruptArtifact, DataError, OsoraCoreError, OutOfSlots, UserError
 from osora_core.training import (
     Checkpoint,
@@ -25,6 +25,7 @@ from osora_core.training import (
     SweepOutcome,
     TrainingEngine,
     TrainingJob,
+    methods,
 )
 from osora_core.training.errors import NotEnoughMemory
 from registry import jobs
@@ -203,8 +204,7 @@ class _Runner:
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
         try:
-            read = read_preferences if self.attempt.method == "dpo" else read_examples
-            return list(read(self._interruptible(data.splitlines()), renderer))
+            return list(methods.named(self.attempt.method).read(self._interruptible(data.splitlines()), renderer))
         except DataError as error:
             error.message = f"file {file.id}, {error}"
             raise

@@ -15,8 +15,8 @@ from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.errors import DeviceLostError, NonFiniteLoss
 from osora_core.training.evaluation import evaluate
 from osora_core.training.job import Outcome, Progress, TrainingJob
-from osora_core.training.losses import Figures
 from osora_core.training.memory import Memory
+from osora_core.training.methods import Figures
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
 from osora_core.training.passes import MakePasses, Passes
 from osora_core.training.recovery import Part, backward, contribute
@@ -88,14 +88,15 @@ class TrainingEngine:
         if state is not None and state.identity != job.identity(basis):
             raise UserError("the checkpoint belongs to another spec, dataset or basis", param="checkpoint")
         start = torch.zeros(basis.row_length) if job.start is None else job.start.to_row(basis)
-        compared = spec.method == "dpo"
-        if compared and job.start is not None and not job.reference.slot and self.bank.free < 2:
-            raise OutOfSlots("preferences that begin with an adapter take two slots of the bank, and one is free")
+        if job.slots_beside and self.bank.free <= job.slots_beside:
+            raise OutOfSlots(
+                f"a job by the method {spec.method} that begins with an adapter takes {1 + job.slots_beside} slots of "
+                f"the bank, and {self.bank.free} are free"
+            )
         self.memory.admit([job], list(self.jobs.values()))
         job.slot = self.bank.acquire()
         self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
-        if compared:
-            job.reference.hold(self.bank, job.start)
+        job.hold_reference(self.bank)
         scale = row_scale(spec, basis)
         if state is None:
             self.optimizer.begin(job.slot, scale)
@@ -121,8 +122,7 @@ class TrainingEngine:
         job = self.jobs.pop(job_id, None)
         if job is not None:
             self.bank.release(job.slot)
-            if job.spec.method == "dpo":
-                job.reference.let_go(self.bank)
+            job.let_go_reference(self.bank)
 
     def step(self) -> bool:
         """One optimizer step of every active job whose turn it is (see `Rounds`); False if there is none."""

@@ -12,12 +12,14 @@ from typing import Protocol
 from torch import Tensor
 
 from osora_core.adapter import Adapter
+from osora_core.bank import Bank
 from osora_core.basis import Basis
-from osora_core.data import Example, Preference, Row, batch_order
+from osora_core.data import Row, batch_order
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Curve, Evaluation
+from osora_core.training.methods import Method, named
 from osora_core.training.reference import Reference
 from osora_core.training.spec import JobSpec
 
@@ -101,7 +103,7 @@ class TrainingJob:
     weight: float = 1.0
     party: str = ""
     reference: Reference = field(default_factory=Reference)
-    """What preferences are compared with: the bare base, or `start`."""
+    """What it is compared with, if its method compares: the bare base, or `start`."""
     pass_tokens: int | None = field(default=None, init=False)
     """Where its rows have run out of memory: how many tokens of it go through the model at once, by themselves."""
     slot: int = field(default=0, init=False)
@@ -118,7 +120,7 @@ class TrainingJob:
     def __post_init__(self) -> None:
         if not self.train:
             raise UserError("the training file has no rows", param="training_file")
-        kind = Preference if self.spec.method == "dpo" else Example
+        kind = self.method.row_type
         stray = next((row for row in (*self.train, *self.valid) if not isinstance(row, kind)), None)
         if stray is not None:
             raise UserError(
@@ -139,6 +141,25 @@ class TrainingJob:
                 next_action=f"train with rank {self.start.rank}: in another it would be another adapter",
             )
         self.checkpointed = (0, time.monotonic())
+
+    @property
+    def method(self) -> Method:
+        return named(self.spec.method)
+
+    @property
+    def slots_beside(self) -> int:
+        """How many slots of the bank it takes beside its own: one for a reference that is an adapter and not held."""
+        return int(self.method.needs_reference and self.start is not None and not self.reference.slot)
+
+    def hold_reference(self, bank: Bank) -> None:
+        """Have what it is compared with in the bank, if its method compares. Raises OutOfSlots if no slot is free."""
+        if self.method.needs_reference:
+            self.reference.hold(bank, self.start)
+
+    def let_go_reference(self, bank: Bank) -> None:
+        """Undo one `hold_reference`."""
+        if self.method.needs_reference:
+            self.reference.let_go(bank)
 
     @cached_property
     def steps_per_epoch(self) -> int:
