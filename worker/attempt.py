@@ -393,8 +393,8 @@ class _Runner:
     def _finished(self, outcome: Outcome) -> None:
         """Upload adapter and curve, read the adapter back, then publish both and end the job in one transaction."""
         job_id = self.attempt.job_id
-        for remark in remarks(self.job, outcome):
-            self._say(remark)
+        for remark, level in remarks(self.job, outcome):
+            self._say(remark, level)
         adapter = self.engine.call(
             lambda e: replace(outcome.adapter, canary=canary.compute(e.runtime, outcome.adapter))
         )

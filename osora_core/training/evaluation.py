@@ -32,6 +32,12 @@ def mean_losses(job: TrainingJob, rows: Sequence[Row], slots: Sequence[int], pas
     return [job.method.figures(job, rows, of_slot, right, passes).loss for of_slot, right in by_slot]
 
 
+def probe(job: TrainingJob, passes: Passes) -> float:
+    """The summed loss, in nats, of one of its sequences: whether the model still computes numbers with it."""
+    losses, _ = passes.scores([(job.train[0].sequences[0], 0)], [job.slot])
+    return losses.item()
+
+
 def _exact(rows: Sequence[Example], hits: Tensor) -> float:
     right = [row.loss_tokens == int(found) for row, found in zip(rows, hits.tolist(), strict=False)]
     return sum(right) / len(rows)

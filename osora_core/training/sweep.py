@@ -231,6 +231,9 @@ class Sweep:
             bank.release(slot)
         for run, loss in zip(runs, losses, strict=True):
             run.member.measured[run.job.step] = loss
+        self._end([run for run in runs if not math.isfinite(run.member.measured[run.job.step])], "diverged", engine)
+        if not self._contest:
+            raise self._nobody_left()
         self._measuring_seconds += time.monotonic() - started
 
     def _report(self) -> None:
@@ -291,6 +294,7 @@ class _Run:
             observer=self,
             party=sweep.job.id,
             resume=self.member.state,
+            same_rows_as=sweep.job,
         )
         self.said: list[Progress | Evaluation | Samples] = []
         self.outcome: Outcome | None = None
