@@ -18,6 +18,7 @@ from api.jobs.endpoints import router as jobs
 from api.jobs.events import router as job_events
 from api.keys.endpoints import router as keys
 from api.middleware.body_limit import BodyLimitMiddleware
+from api.middleware.head import HeadMiddleware
 from api.middleware.request_id import RequestIdMiddleware
 from api.schemas import ErrorBody
 from api.services import Services
@@ -56,7 +57,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     errors.install(app)
     app.add_middleware(BodyLimitMiddleware, upload_bytes=settings.max_upload_bytes)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(RequestIdMiddleware)  # added last, so it is the outer one
-    for router in (files, jobs, job_events, adapters, generate, bases, keys, health, internal):
+    app.state.routers = (files, jobs, job_events, adapters, generate, bases, keys, health, internal)
+    for router in app.state.routers:
         app.include_router(router)
     return app
