@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import errors
+from api import docs, errors
 from api.adapters.endpoints import router as adapters
 from api.bases.endpoints import router as bases
 from api.files.endpoints import router as files
@@ -54,7 +54,10 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("osora"),
         lifespan=lifespan,
         responses=_ANY_ERROR,
+        docs_url=None,
+        redoc_url=None,
     )
+    docs.install(app)
     errors.install(app)
     app.add_middleware(BodyLimitMiddleware, upload_bytes=settings.max_upload_bytes)
     app.add_middleware(HeadMiddleware)

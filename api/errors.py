@@ -71,21 +71,21 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
 async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
     if isinstance(error.__cause__, OsoraError):  # FastAPI wraps what reading a body raises
         return await _on_osora_error(request, error.__cause__)
-    headers = dict(error.headers or {})
+    headers = error.headers
     message = str(error.detail)
     if error.status_code == 404:
         message = f"{request.method} {request.url.path} is not a route of this API"
     if error.status_code == 405:
         allowed = _allowed_methods(request)
         message = f"{request.method} is not possible on {request.url.path}, only {allowed}"
-        headers["allow"] = allowed
+        headers = {"allow": allowed}
     detail = ErrorDetail(
         message=_readable(message),
         type=InvalidRequest.type,
         code=_HTTP_CODES.get(error.status_code, InvalidRequest.code),
         next_action="GET /docs lists the routes" if error.status_code in (404, 405) else None,
     )
-    return respond(error.status_code, ErrorBody(error=detail), headers)
+    return respond(error.status_code, ErrorBody(error=detail), dict(headers or {}))
 
 
 def _allowed_methods(request: Request) -> str:
