@@ -68,7 +68,7 @@ def service(stage: Stages) -> Iterator[Osora]:
     DATA_DIR.mkdir(parents=True)
     own = {name: value for name, value in os.environ.items() if not name.startswith("OSORA_")}
     env = {**own, "OSORA_BASES": BASE, "OSORA_DATA_DIR": str(DATA_DIR)}
-    command = [sys.executable, "-m", "osora.cli", "serve", "--json"]
+    command = [sys.executable, "-P", "-m", "osora", "serve", "--json"]
     # Should this program be killed outright, the kernel tells the service to stop.
     server = spawn(command, env=env, stdout=subprocess.PIPE, death_signal=signal.SIGTERM)
     try:

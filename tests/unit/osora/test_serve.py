@@ -20,7 +20,7 @@ from osora.serve.run import is_served
 
 from .conftest import STUBS, Family
 
-SERVE = (sys.executable, "-c", "from osora.cli import app; app()", "serve", "--json")
+SERVE = (sys.executable, "-P", "-m", "osora", "serve", "--json")
 
 
 class Serve:
