@@ -26,7 +26,7 @@ from osora_core.training import (
     TrainingEngine,
     TrainingJob,
 )
-from osora_core.training.memory import NotEnoughMemory
+from osora_core.training.errors import NotEnoughMemory
 from registry import jobs
 from registry.context import Registry
 from registry.errors import NotFound
