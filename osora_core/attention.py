@@ -37,7 +37,7 @@ def attend(
 
     Without a cache, rows are padded on the right only, so that causality alone keeps padding out of every real token.
     With one, keys and values go into its rows and the queries attend to all that these rows hold so far.
-    With `lengths`, B counts tokens and T is 1: sequences of these lengths, one after another, each seen by itself alone.
+    With `lengths`, B counts tokens and T is 1: sequences of these lengths side by side, none of which sees another.
     """
     if lengths is not None:
         return _attend_flat(query, key, value, lengths, scaling), None
@@ -53,7 +53,8 @@ def _attend_causally(query: Tensor, key: Tensor, value: Tensor, scaling: float |
 
 def _attend_flat(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scaling: float | None) -> Tensor:
     """query [N, H, 1, D], key and value [N, G, 1, D] of all sequences -> [N, 1, H, D]."""
-    # [H, N, D] and then one sequence's [1, H, T, D]
-    split = ([part.unsqueeze(0) for part in x.squeeze(2).transpose(0, 1).split(lengths, 1)] for x in (query, key, value))
+    # [1, H, N, D] and then one sequence's [1, H, T, D]
+    flat = (x.squeeze(2).transpose(0, 1).unsqueeze(0) for x in (query, key, value))
+    split = (x.split(list(lengths), dim=2) for x in flat)
     seen = [_attend_causally(*sequence, scaling) for sequence in zip(*split, strict=True)]
     return torch.cat(seen, dim=2).permute(2, 0, 1, 3)
