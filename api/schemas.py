@@ -174,6 +174,6 @@ _MEANINGS = {
     409: "Not possible in the present state.",
     413: "The body is too large.",
     429: "Too much is waiting already; `retry-after` says when to try again.",
-    507: "A disk of the service is full; nothing was changed.",
     503: "Something that is needed for this is down.",
+    507: "A disk of the service is full; nothing was changed.",
 }

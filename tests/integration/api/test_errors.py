@@ -75,6 +75,11 @@ def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
         ({"seed": True}, "seed", "seed is true: should be a valid integer"),
         ({"seed": "7"}, "seed", 'seed is "7"'),
         ({"metadata": {"k": 1}}, "metadata.k", "should be a valid string"),
+        ({"metadata": {"k": "a\0b"}}, "metadata.k", "should not have a NUL character"),
+        ({"metadata": {str(n): "v" for n in range(17)}}, "metadata", "should have at most 16 items, not 17"),
+        ({"osora": {"max_length": 10**9}}, "osora.max_length", "should be less than or equal to 1048576"),
+        ({"osora": {"learning_rate": [0.1] * 40_000}}, "osora.learning_rate", "should have at most 1000 items"),
+        ({"model": "x" * 600}, "model", "should have at most 512 characters"),
         ({"method": {"type": "reinforcement"}}, "method.type", "should be 'supervised' or 'dpo'"),
         ({"method": {"type": "dpo", "supervised": {}}}, "method", "`supervised` is given, and the type is 'dpo'"),
         (
