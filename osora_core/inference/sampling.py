@@ -16,7 +16,7 @@ class Sampler:
     def __init__(self, request: Request, vocabulary: int, device: torch.device) -> None:
         params = request.params
         self.params = params
-        self.random = None if params.temperature == 0 else Random(params.seed)
+        self.random = None if params.is_greedy else Random(params.seed)
         self.matcher = request.grammar.start() if request.grammar is not None else None
         self._bias: tuple[Tensor, Tensor] | None = None
         if params.logit_bias:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from inference.app import create_app
+from inference.generation import Served
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_core.adapter import Adapter
@@ -90,7 +91,8 @@ class InferenceServer:
         self.http = httpx.Client(base_url=url, headers=headers, timeout=20)
         self.gate = gate
         self.runtime = runtime
-        self.engine: InferenceEngine = app.state.served["tiny"].loop.engine
+        self.served: Served = app.state.served["tiny"]
+        self.engine: InferenceEngine = self.served.loop.engine
         self.steps = Steps(self.engine)
         self._folder = folder
         self._numbers = itertools.count()
