@@ -155,7 +155,9 @@ class GrammarCompiler:
             if matcher.is_error():
                 return _unusable(param, _brief(matcher.get_error()))
             # The first mask is the dearest of most constraints, and where those that are too large show it.
-            return Grammar(matcher, param, self._threads, _mask(matcher, param))
+            mask = _mask(matcher, param)
+            _try_a_step(matcher, param, mask)
+            return Grammar(matcher, param, self._threads, mask)
         except UserError as error:
             return error
 
@@ -201,6 +203,14 @@ def _mask(matcher: LLMatcher, param: str) -> Tensor:
     mask = torch.frombuffer(bytearray(matcher.compute_logit_bias()), dtype=torch.uint8)
     _check(matcher, param)
     return mask > 0
+
+
+def _try_a_step(matcher: LLMatcher, param: str, mask: Tensor) -> None:
+    """Raise UserError if computing `mask` was too much: llguidance says so only with the token that follows."""
+    if mask.any() and not matcher.is_stopped():
+        probe = matcher.deep_copy()
+        probe.consume_token(int(mask.nonzero()[0]))
+        _check(probe, param)
 
 
 def _check(matcher: LLMatcher, param: str) -> None:
