@@ -1,4 +1,4 @@
-"""Bases for the worker: loaded once, their bases (the singular triplets) shared through the object store."""
+"""The stored bases of base models, shared through the object store: a basis is computed by one worker only."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from osora_common.files import write_whole
 from registry.store import ObjectStore
 
 
-class StoredBases:
+class StoredBasis:
     """An `osora_core.basis.RemoteBasis` over the registry's object store."""
 
     def __init__(self, store: ObjectStore) -> None:
