@@ -55,6 +55,6 @@ def _attend_flat(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[in
     """query [N, H, 1, D], key and value [N, G, 1, D] of all sequences -> [N, 1, H, D]."""
     # [1, H, N, D] and then one sequence's [1, H, T, D]
     flat = (x.squeeze(2).transpose(0, 1).unsqueeze(0) for x in (query, key, value))
-    split = (x.split(list(lengths), dim=2) for x in flat)
-    seen = [_attend_causally(*sequence, scaling) for sequence in zip(*split, strict=True)]
+    queries, keys, values = (torch.split(x, list(lengths), dim=2) for x in flat)
+    seen = [_attend_causally(q, k, v, scaling) for q, k, v in zip(queries, keys, values, strict=True)]
     return torch.cat(seen, dim=2).permute(2, 0, 1, 3)
