@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from osora_core import attention, base_models
 from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
@@ -16,7 +22,10 @@ from osora_core.linear import OsoraLinear
 
 @dataclass(frozen=True)
 class Runtime:
-    """A base ready for both engines. `model`'s targeted linears are OsoraLinear; without slots it is the bare base."""
+    """A base ready for both engines. `model`'s targeted linears are OsoraLinear; without slots it is the bare base.
+
+    max_length: tokens of the longest text that it is trained on or asked with, see `usable_length`.
+    """
 
     name: str
     model: PreTrainedModel
@@ -67,7 +76,7 @@ class Runtime:
             tokenizer=tokenizer,
             basis=basis,
             device=place,
-            max_length=int(model.config.max_position_embeddings),
+            max_length=usable_length(model.config),
             eos_ids=_eos_ids(model, tokenizer),
         )
         runtime._check_architecture()
@@ -116,6 +125,19 @@ class Runtime:
                 param="model",
                 next_action="use a Llama, Qwen2, Qwen3 or Mistral family base",
             )
+
+
+def usable_length(config: PreTrainedConfig) -> int:
+    """Tokens of the longest text that our attention reads as the model does.
+
+    It reaches back to the beginning in every layer: where a layer of the model looks back through a window that slides,
+    no text may be longer than that.
+    """
+    longest = int(config.max_position_embeddings)
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    return min(longest, int(window)) if window and slides else longest
 
 
 def install(model: nn.Module, basis: Basis) -> None:

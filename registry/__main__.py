@@ -17,7 +17,7 @@ from registry.settings import Settings, get_settings
 
 
 def init(settings: Settings) -> None:
-    """Migrates the database, makes the default tenant, leaves a full key of it in `{data_dir}/local.key`."""
+    """Migrates the database, makes the default tenant, leaves an operator's key of it in `{data_dir}/local.key`."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with FileLock(settings.data_dir / "init.lock"):
         migrate.upgrade(settings.database_url)
