@@ -21,7 +21,8 @@ JOB: dict[str, Any] = {
     "status": "running",
     "model": "osora-tiny",
     "created_at": 1,
-    "training_file": "f",
+    "training_file": "file-1",
+    "fine_tuned_model": None,
 }
 
 
@@ -261,6 +262,18 @@ def test_a_reader_that_leaves_is_no_accident(service: FakeService) -> None:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("output", [">&-", ">/dev/full"])
+def test_standard_output_that_takes_nothing(service: FakeService, output: str) -> None:
+    service.on("GET", "/jobs", Answer(body={"data": [JOB]}))
+    command = f"exec '{sys.executable}' -P -m osora jobs {output}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    if output == ">&-":
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert done.returncode == 1
+        assert is_one_sentence(done.stderr), done.stderr
 
 
 def test_ctrl_c_while_an_answer_is_awaited(service: FakeService) -> None:
