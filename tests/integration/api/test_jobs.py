@@ -58,7 +58,6 @@ def test_a_job_as_openai_shapes_it(client: httpx.Client, training_file: str) -> 
         "seed": 7,
         "trained_tokens": None,
         "metadata": {"team": "support"},
-        "user_provided_suffix": "triage",
         "error": None,
         "osora": {
             "step": 0,
