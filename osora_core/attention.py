@@ -3,17 +3,21 @@
 Shapes: B rows, H query heads, G key/value heads, T query positions, D head size.
 """
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
-if TYPE_CHECKING:
-    from osora_core.inference.cache import CacheView
-
 NAME = "osora"
+
+
+class Cache(Protocol):
+    """What holds the keys and values of the positions before those of this forward."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """Take in key and value [B, G, T, D] of a layer, attend query [B, H, T, D] to all so far: [B, T, H, D]."""
 
 
 def register() -> None:
@@ -28,13 +32,13 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    cache: "CacheView | None" = None,
+    cache: Cache | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention of query [B, H, T, D] over key, value [B, G, T, D]; returns [B, T, H, D].
 
     Without a cache, rows are padded on the right only, so that causality alone keeps padding out of every real token.
-    With one, keys and values go into its rows and the queries attend to all that these rows hold so far.
+    With one, keys and values go into it and the queries attend to all that it holds of their rows so far.
     """
     if cache is None:
         grouped = query.shape[1] != key.shape[1]

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from osora_core import attention, base_models
 from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
+from osora_core.cores import available_cores
 from osora_core.errors import UserError
 from osora_core.linear import OsoraLinear
 
@@ -137,5 +138,5 @@ def set_threads(count: int | None = None) -> None:
 
 
 def threads() -> int:
-    """The cores that this process may use."""
-    return int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
+    """The cores that this process may use; $OMP_NUM_THREADS if that is set."""
+    return int(os.environ.get("OMP_NUM_THREADS", 0)) or available_cores()

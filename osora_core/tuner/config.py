@@ -1,7 +1,4 @@
-"""OsoraConfig: what PEFT knows an OSoRA adapter by. Importing it makes the method's name known to PEFT.
-
-Use it as `from osora_core import OsoraConfig`, which registers the tuner as well.
-"""
+"""OsoraConfig: what PEFT knows an OSoRA adapter by. Importing it makes the method's name known to PEFT."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal

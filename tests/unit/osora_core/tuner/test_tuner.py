@@ -305,14 +305,24 @@ def test_a_hundredth_adapter_costs_what_the_first_did(tmp_path: Path) -> None:
     assert switch < early
 
 
-def test_importing_the_config_registers_the_method_and_nothing_else_needs_peft() -> None:
-    code = (
-        "import sys, osora_core, osora_core.training, osora_core.inference; assert 'peft' not in sys.modules; "
-        "from osora_core import OsoraConfig; from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as known; "
-        "assert known[OsoraConfig().peft_type].__name__ == 'OsoraModel'"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import sys, osora_core.training, osora_core.inference; assert 'peft' not in sys.modules; import peft",
+        "import peft, osora_core",
+    ],
+    ids=["first", "last"],
+)
+def test_importing_osora_core_makes_the_method_known_to_peft(imports: str) -> None:
+    """In either order, as who only loads an adapter names nothing of ours. The engines do without PEFT."""
+    check = "assert peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING['OSORA'].__name__ == 'OsoraModel'"
+    done = subprocess.run([sys.executable, "-c", f"{imports}; {check}"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_wrong_argument_is_a_value_error_as_it_is_in_peft() -> None:
+    with pytest.raises(ValueError, match="r cannot be 0"):
+        OsoraConfig(r=0)
 
 
 def test_a_merge_in_the_tuner_is_the_merge_of_the_service() -> None:
