@@ -1,6 +1,5 @@
 """Makes the tuner known to PEFT without importing PEFT, which takes seconds: at the moment somebody else does."""
 
-import importlib
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -18,8 +17,7 @@ def register_with_peft() -> None:
 
 
 def _import_tuner() -> None:
-    # By name: whoever imports osora_core for its engines does not depend on the tuner.
-    importlib.import_module("osora_core.tuner")
+    import osora_core.tuner  # noqa: F401
 
 
 class _AfterPeft(MetaPathFinder):
@@ -33,7 +31,7 @@ class _AfterPeft(MetaPathFinder):
         sys.meta_path.remove(self)
         spec = find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = _then_tuner(spec.loader.exec_module)  # type: ignore[method-assign]
+            spec.loader.exec_module = _then_tuner(spec.loader.exec_module)  # type: ignore[assignment, method-assign]
         return spec
 
 
