@@ -92,7 +92,7 @@ class Basis:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of U and Vt, and so of what is served on them."""
+        """The dtype of U and Vt."""
         return next(iter(self.factors.values())).U.dtype
 
     @property
@@ -268,7 +268,7 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtyp
 def fingerprint_base(model: nn.Module) -> str:
     """The identity of a base: a hash of its parameters' values, the same for a bfloat16 checkpoint read as float32.
 
-    A quantised weight counts with the values it stands for. Raises UserError for a scheme that hides weights from us.
+    A quantised weight counts with the values it stands for. Raises UserError for a quantisation that we cannot read.
     """
     quantisation = getattr(getattr(model, "config", None), "quantization_config", None)
     method = getattr(quantisation, "quant_method", None)
@@ -321,8 +321,8 @@ class BasisCache:
     def get(self, model: nn.Module, targets: str | Sequence[str], rank: int, device: torch.device) -> Basis:
         """The one basis of (model's weights, targets, rank): read, fetched, or computed and stored.
 
-        Of processes that start together one computes; across machines the first upload wins and the rest fetch it.
-        On a CPU the factors are memory-mapped: processes that use the same one share its memory.
+        Of the processes of a machine that start together, one computes it. Of several machines the first to upload it
+        wins, and the others fetch that. On a CPU the factors are memory-mapped, so that processes share their memory.
         """
         base = fingerprint_base(model)
         key = _key(base, targets, rank, compute_dtype(model))

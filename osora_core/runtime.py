@@ -97,12 +97,12 @@ class Runtime:
 
     @property
     def is_whole(self) -> bool:
-        """Whether this process holds all of the weights: whoever computes with them other than here must know."""
+        """Whether this process holds all of the weights. Code that reads them by itself must ask."""
         return True
 
     @property
     def gathered_bytes(self) -> int:
-        """Bytes of the largest part of the weights that comes from other devices when its turn is there."""
+        """Bytes of the largest part of the weights that is fetched from other devices when its turn comes."""
         return 0
 
     @property
