@@ -15,9 +15,10 @@ from transformers.pytorch_utils import Conv1D
 
 from osora_core import base_models
 from osora_core.adapter import CONFIG_NAME, KEY_PREFIX, WEIGHTS_NAME, Adapter
-from osora_core.basis import Basis, Factors, dense_weight, fingerprint_base
+from osora_core.basis import Basis, Factors
 from osora_core.errors import IdentityMismatch, UserError
 from osora_core.operator import lora_factor, merged_weight
+from osora_core.weights import dense_weight, fingerprint_base
 
 # What vLLM takes as max_lora_rank.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

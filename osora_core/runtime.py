@@ -15,10 +15,11 @@ from transformers import (
 )
 
 from osora_core import attention, base_models
-from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
+from osora_core.basis import Basis, BasisCache
 from osora_core.cores import available_cores
 from osora_core.errors import UserError
 from osora_core.linear import OsoraLinear
+from osora_core.weights import ALL_LINEAR, find_targets
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any, Literal
 from peft import PeftConfig
 from peft.utils import PeftType
 
-from osora_core.basis import ALL_LINEAR
 from osora_core.errors import UserError
+from osora_core.weights import ALL_LINEAR
 
 NAME = "OSORA"
 # What the service computes its bases with: adapters of lower ranks share it.
