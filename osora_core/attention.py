@@ -41,7 +41,7 @@ def attend(
 
     Without a cache, rows are padded on the right only, so that causality alone keeps padding out of every real token.
     With one, keys and values go into it and the queries attend to all that it holds of their rows so far.
-    With `lengths`, B counts tokens and T is 1: sequences of these lengths, one after another, each seen by itself alone.
+    With `lengths`, B counts tokens and T is 1: sequences of these lengths, one after another, each seen by itself.
     """
     if lengths is not None:
         return _attend_flat(query, key, value, lengths, scaling), None
@@ -57,7 +57,10 @@ def _attend_causally(query: Tensor, key: Tensor, value: Tensor, scaling: float |
 
 def _attend_flat(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scaling: float | None) -> Tensor:
     """query [N, H, 1, D], key and value [N, G, 1, D] of all sequences -> [N, 1, H, D]."""
-    # [H, N, D] and then one sequence's [1, H, T, D]
-    split = ([part.unsqueeze(0) for part in x.squeeze(2).transpose(0, 1).split(lengths, 1)] for x in (query, key, value))
-    seen = [_attend_causally(*sequence, scaling) for sequence in zip(*split, strict=True)]
+    # [H, N, D], and then [1, H, T, D] of each sequence.
+    queries, keys, values = (torch.split(x.squeeze(2).transpose(0, 1), [*lengths], dim=1) for x in (query, key, value))
+    seen = [
+        _attend_causally(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), scaling)
+        for q, k, v in zip(queries, keys, values, strict=True)
+    ]
     return torch.cat(seen, dim=2).permute(2, 0, 1, 3)
