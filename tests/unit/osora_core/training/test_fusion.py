@@ -206,6 +206,28 @@ def test_the_smaller_the_layers_the_more_padding_is_cheaper_than_a_pass(
     assert pass_tokens(runtime) == expected
 
 
+def test_a_round_of_nobody_chooses_nobody() -> None:
+    chooser = Rounds(CHEAP)
+    assert chooser.choose([], []) == []
+    assert chooser.choose([job("a", "one")], [10]) == [0]
+    assert chooser.choose([], []) == []
+
+
+def test_where_no_job_can_bring_a_batch_the_engine_stands(runtime: Runtime, examples: list[Example]) -> None:
+    """Each ends for itself, the engine goes on with whoever comes next."""
+    engine, recorders = TrainingEngine(runtime, max_jobs=2), [Recorder() for _ in range(3)]
+    for index, recorder in enumerate(recorders[:2]):
+        broken = TrainingJob(str(index), JobSpec(epochs=1, rank=RANK), examples, recorder)
+        broken.next_batch = lambda: (_ for _ in ()).throw(RuntimeError("no rows"))  # type: ignore[method-assign]
+        engine.add(broken)
+    assert not engine.step()
+    assert [str(recorder.error) for recorder in recorders[:2]] == ["no rows"] * 2
+    engine.add(TrainingJob("next", JobSpec(epochs=1, rank=RANK), examples, recorders[2]))
+    while engine.step():
+        pass
+    assert recorders[2].adapter is not None
+
+
 def test_jobs_of_a_party_step_together() -> None:
     jobs = [*(job(f"sweep/{i}", "many", party="sweep") for i in range(3)), job("b", "many"), job("one", "one")]
     chooser = Rounds(CHEAP)
