@@ -51,13 +51,21 @@ class Runtime:
         dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
         source = base_models.resolve(path or name)
         attention.register()
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype,
-            attn_implementation=attention.NAME,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        try:
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=dtype,
+                attn_implementation=attention.NAME,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError) as error:  # no such name on the hub, no safetensors, no causal language model
+            reason = " ".join(str(error).split()).partition(". ")[0]
+            raise UserError(
+                f"the base model {source!r} cannot be loaded: {reason}",
+                param="model",
+                next_action="name a bundled base, a directory or a hub id with a causal language model as safetensors",
+            ) from error
         model = model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         basis = cache.get(model, ALL_LINEAR, rank, place)
