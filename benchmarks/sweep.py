@@ -70,9 +70,9 @@ class Benchmark:
         job = self.job(first)
         estimate = self.engine.throughput.cost_of_sweep(self.engine, job, members, self.choice)
         self.add("estimate", first, ratio=estimate)  # what "auto" decides by; where that is against, a lower bound
-        self.engine.add(self.job(first))
+        self.engine.add(job)
         self.engine.step()  # once, so that nothing is compiled while it is measured
-        self.engine.discard(job.id)
+        self.engine.discard(job)
         ratios = []
         for _ in range(self.options.repeats):
             single = self.alone(first)

@@ -26,6 +26,7 @@ from osora_core.training import (
     TrainingEngine,
     TrainingJob,
 )
+from osora_core.training.engine import DuplicateJob
 from osora_core.training.memory import NotEnoughMemory
 from registry import jobs
 from registry.context import Registry
@@ -82,9 +83,6 @@ def run_attempt(registry: Registry, engine: EngineThread, attempt: Attempt, repo
 
 
 class _Runner:
-    job: TrainingJob
-    """What is trained; of a sweep, the job that its members are made after."""
-
     def __init__(self, registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports) -> None:
         self.registry = registry
         self.engine = engine
@@ -96,6 +94,8 @@ class _Runner:
         self.metrics: dict[str, Any] = {}
         self.compute_seconds = 0.0
         self.store_is_down = False
+        self.job: TrainingJob | None = None
+        """What is trained; of a sweep, the job that its members are made after."""
         self.sweep: Sweep | None = None
 
     def run(self) -> None:
@@ -178,6 +178,10 @@ class _Runner:
         while True:
             try:
                 return self.engine.call(join)
+            except DuplicateJob:
+                # An attempt that this process has lost; it has been told, and takes its job out when it reacts.
+                logger.warning("job %s: attempt %d waits for the one before it", self.attempt.job_id, self.attempt.number)
+                self.reports.pause(_LOOK_SECONDS)
             except (OutOfSlots, NotEnoughMemory) as error:
                 if not waits:
                     others = "other sweeps" if isinstance(error, OutOfSlots) else "other jobs"
@@ -189,14 +193,14 @@ class _Runner:
         """Take out of the engine whatever of the job is in it."""
         if self.sweep is not None:
             self.sweep.discard(engine)
-        engine.discard(self.attempt.job_id)
+        elif self.job is not None:
+            engine.discard(self.job)
 
     def _remove(self, engine: TrainingEngine) -> Checkpoint | None:
         """Take the job out with its state; None if it has just ended, or has not joined."""
         if self.sweep is not None:
             return self.sweep.leave(engine)
-        job_id = self.attempt.job_id
-        return engine.remove(job_id) if job_id in engine.jobs else None
+        return engine.remove(self.job) if self.job is not None and engine.holds(self.job) else None
 
     def _rows(self, file: FileRef, renderer: Renderer) -> list[Row]:
         data = self._stored(lambda: self.registry.store.get(file.object_key))
@@ -352,6 +356,7 @@ class _Runner:
 
     def _store_checkpoint(self, checkpoint: Checkpoint, *, patiently: bool) -> None:
         """Upload first, point to it after: the row never names an object that is not whole."""
+        assert self.job is not None  # it has joined, or there would be no checkpoint
         data, job_id = checkpoint.to_bytes(), self.attempt.job_id
         key = f"checkpoints/{job_id}/{self.attempt.number}/{checkpoint.step}"
         adapter = self.job.adapter(checkpoint.values, self.engine.engine.runtime)
@@ -393,6 +398,7 @@ class _Runner:
     def _finished(self, outcome: Outcome) -> None:
         """Upload adapter and curve, read the adapter back, then publish both and end the job in one transaction."""
         job_id = self.attempt.job_id
+        assert self.job is not None
         for remark in remarks(self.job, outcome):
             self._say(remark)
         adapter = self.engine.call(

@@ -9,7 +9,7 @@ import torch
 
 from osora_core.bank import Bank
 from osora_core.data import Row
-from osora_core.errors import OutOfSlots, UserError
+from osora_core.errors import OsoraCoreError, OutOfSlots, UserError
 from osora_core.runtime import Runtime
 from osora_core.training.batches import Rounds
 from osora_core.training.checkpoint import Checkpoint
@@ -27,6 +27,12 @@ class NonFiniteLoss(UserError):
     """A job's loss is no longer a number."""
 
     code = "non_finite_loss"
+
+
+class DuplicateJob(OsoraCoreError):
+    """The engine holds another job of the same id: an earlier attempt at it, which has not been taken out yet."""
+
+    code = "duplicate_job"
 
 
 class TrainingEngine:
@@ -70,7 +76,10 @@ class TrainingEngine:
 
     def add(self, job: TrainingJob) -> None:
         """Let a job join at the next step. Raises OutOfSlots when full, NotEnoughMemory where it has to wait for others
-        to end, UserError for a spec this base cannot train, a checkpoint of another job, or one that never fits."""
+        to end, UserError for a spec this base cannot train, a checkpoint of another job, or one that never fits,
+        DuplicateJob where one of its id is there already."""
+        if job.id in self.jobs:
+            raise DuplicateJob(f"a job of the id {job.id} is in the engine already", next_action="take it out first")
         runtime, spec = self.runtime, job.spec
         basis = runtime.basis
         if spec.rank > basis.rank:
@@ -110,23 +119,30 @@ class TrainingEngine:
             job.checkpointed = (state.step, time.monotonic())
         self.jobs[job.id] = job
 
-    def remove(self, job_id: str) -> Checkpoint:
+    def remove(self, job: TrainingJob) -> Checkpoint:
         """Take a job out at a step boundary and return the state it can continue from."""
-        checkpoint = self.checkpoint(job_id)
-        self.discard(job_id)
+        checkpoint = self.checkpoint(job)
+        self.discard(job)
         return checkpoint
 
-    def checkpoint(self, job_id: str) -> Checkpoint:
-        """The state of a job at a step boundary."""
-        return self._checkpoint(self.jobs[job_id])
+    def holds(self, job: TrainingJob) -> bool:
+        """Whether this very job is in the engine; another of its id does not count."""
+        return self.jobs.get(job.id) is job
 
-    def discard(self, job_id: str) -> None:
-        """Take a job out and forget it; one that is not there is no error."""
-        job = self.jobs.pop(job_id, None)
-        if job is not None:
-            self.bank.release(job.slot)
-            if job.spec.method == "dpo":
-                job.reference.let_go(self.bank)
+    def checkpoint(self, job: TrainingJob) -> Checkpoint:
+        """The state of a job at a step boundary. Raises KeyError if it is not in the engine."""
+        if not self.holds(job):
+            raise KeyError(job.id)
+        return self._checkpoint(job)
+
+    def discard(self, job: TrainingJob) -> None:
+        """Take a job out and forget it; one that is not there is no error, and another of its id stays."""
+        if not self.holds(job):
+            return
+        del self.jobs[job.id]
+        self.bank.release(job.slot)
+        if job.spec.method == "dpo":
+            job.reference.let_go(self.bank)
 
     def step(self) -> bool:
         """One optimizer step of every active job whose turn it is (see `Rounds`); False if there is none."""
@@ -155,7 +171,7 @@ class TrainingEngine:
             self._drop(job, error)
 
     def _drop(self, job: TrainingJob, error: Exception) -> None:
-        self.discard(job.id)
+        self.discard(job)
         job.observer.failed(error)
 
     def _train(self, jobs: Sequence[TrainingJob]) -> None:
@@ -245,7 +261,7 @@ class TrainingEngine:
                 (self.bank.read(job.slot), job.step) if job.best is None or best is None else (job.best, best.step)
             )
             outcome = Outcome(job.adapter(row, self.runtime), step, job.step, job.trained_tokens, job.curve)
-            self.discard(job.id)
+            self.discard(job)
             job.observer.finished(outcome)
 
     def _checkpoint(self, job: TrainingJob) -> Checkpoint:

@@ -4,14 +4,14 @@ import secrets
 from collections.abc import Iterable
 from typing import cast
 
-from sqlalchemy import func, literal, or_, select, update
+from sqlalchemy import Row, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.db import now, now_seconds, take_turns
 from registry.jobs import start, turns
 from registry.jobs.spec import Attempt, CheckpointRef, FileRef, HeartbeatSignal, Plan
 from registry.jobs.state import append_event, close_attempt, lock_fenced, obey_signal, requeue
-from registry.models import Checkpoint, File, Job, JobAttempt, Tenant
+from registry.models import Checkpoint, File, Job, JobAttempt, JobSignal, Tenant
 
 # A retry waits for a while first.
 _IS_DUE = Job.announced_at <= now()
@@ -100,31 +100,35 @@ def began_at(session: Session, attempt: Attempt, step: int, message: str) -> Non
 
 
 def heartbeat(session: Session, attempts: Iterable[Attempt], lease_seconds: float) -> dict[str, HeartbeatSignal]:
-    """Renews the leases and says, by job id, what is wanted of each attempt. "lost" means stop at once."""
-    held = {attempt.job_id: attempt.token for attempt in attempts}
+    """Renews the leases and says, by lease token, what is wanted of each attempt. "lost" means stop at once.
+
+    Not by job id: a process that has lost a job without knowing may have claimed it once more.
+    """
+    held = {attempt.token: attempt.job_id for attempt in attempts}
     renewed = session.execute(
         update(Job)
-        .where(Job.id.in_(held), Job.lease_token.in_(held.values()), Job.status == "running")
+        .where(Job.id.in_(held.values()), Job.lease_token.in_(held), Job.status == "running")
         .values(lease_expires_at=now() + lease_seconds)
-        .returning(Job.id, Job.signal)
+        .returning(Job.lease_token, Job.signal)
         .execution_options(synchronize_session=False)
     )
-    signals: dict[str, HeartbeatSignal] = dict.fromkeys(held, "lost")
-    for job_id, signal in renewed:
-        signals[job_id] = signal or "continue"
-    return signals
+    return _wanted(held, renewed)
 
 
 def signals(session: Session, attempts: Iterable[Attempt]) -> dict[str, HeartbeatSignal]:
-    """What is wanted of each attempt, by job id, as `heartbeat` says it; renews nothing and waits for no lock."""
-    held = {attempt.job_id: attempt.token for attempt in attempts}
+    """What is wanted of each attempt, by lease token, as `heartbeat` says it; renews nothing and waits for no lock."""
+    tokens = [attempt.token for attempt in attempts]
     rows = session.execute(
-        select(Job.id, Job.signal).where(Job.lease_token.in_(held.values()), Job.status == "running")
+        select(Job.lease_token, Job.signal).where(Job.lease_token.in_(tokens), Job.status == "running")
     )
-    wanted: dict[str, HeartbeatSignal] = dict.fromkeys(held, "lost")
-    for job_id, signal in rows:
-        wanted[job_id] = signal or "continue"
-    return wanted
+    return _wanted(tokens, rows)
+
+
+def _wanted(
+    tokens: Iterable[str], found: Iterable[Row[str | None, JobSignal | None]]
+) -> dict[str, HeartbeatSignal]:
+    signals = {token: signal or "continue" for token, signal in found}
+    return {token: signals.get(token, "lost") for token in tokens}
 
 
 def release(session: Session, attempt: Attempt, reason: str) -> None:

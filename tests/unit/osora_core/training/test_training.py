@@ -65,7 +65,7 @@ def test_a_resumed_job_ends_bit_for_bit_like_an_undisturbed_one(
     engine.add(TrainingJob("stopped", spec, examples, Recorder(), examples[:3]))
     for _ in range(steps):
         engine.step()
-    data = engine.remove("stopped").to_bytes()
+    data = engine.remove(engine.jobs["stopped"]).to_bytes()
     assert not engine.step()
     checkpoint = Checkpoint.from_bytes(data, hashlib.sha256(data).hexdigest())
     assert checkpoint.step == steps
@@ -105,7 +105,7 @@ def test_checkpoints_come_every_so_many_steps_and_at_each_epochs_end(
 def test_a_checkpoint_of_another_spec_is_refused(runtime: Runtime, examples: list[Example]) -> None:
     engine = TrainingEngine(runtime, max_jobs=1)
     engine.add(TrainingJob("a", JobSpec(rank=16), examples, Recorder()))
-    checkpoint = engine.remove("a")
+    checkpoint = engine.remove(engine.jobs["a"])
     with pytest.raises(UserError, match="another spec"):
         engine.add(TrainingJob("b", JobSpec(rank=8), examples, Recorder(), resume=checkpoint))
 
@@ -191,7 +191,7 @@ def test_a_sigma_rate_scales_what_sigma_moves_and_nothing_else(runtime: Runtime,
         spec = JobSpec(rank=16, batch_size=4, sigma_rate=sigma_rate)
         engine.add(TrainingJob("job", spec, examples, Recorder()))
         engine.step()
-        return engine.remove("job").values
+        return engine.remove(engine.jobs["job"]).values
 
     slow, fast = first_step(2.0), first_step(6.0)
     for span in runtime.basis.spans:
