@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c 'import sy
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PACKAGES := osora_core registry api inference worker osora
+PACKAGES := osora_common osora_core registry api inference worker osora
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test faults lint check format clean

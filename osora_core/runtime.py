@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from osora_core import attention, bases
+from osora_core import attention, base_models
 from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
 from osora_core.errors import UserError
 from osora_core.linear import OsoraLinear
@@ -40,7 +40,7 @@ class Runtime:
             "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
         )
         dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
-        source = bases.resolve(path or name)
+        source = base_models.resolve(path or name)
         attention.register()
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             source,

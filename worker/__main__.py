@@ -19,7 +19,7 @@ from registry.outbox import train_queue
 from registry.publisher import Publisher
 from registry.settings import get_settings
 from worker.app import add_tasks, create_app
-from worker.bases import StoredBases
+from worker.basis_store import StoredBasis
 from worker.followers import FollowerProcesses, spread
 from worker.node import Node
 from worker.pool import Pool
@@ -34,7 +34,7 @@ def main() -> None:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     set_threads(1)
     with Registry.open(settings) as registry:
-        cache = BasisCache(settings.data_dir / "cache", StoredBases(registry.store))
+        cache = BasisCache(settings.data_dir / "cache", StoredBasis(registry.store))
         others: FollowerProcesses | None = None
         passes: MakePasses = Passes
         if settings.worker_devices > 1:

@@ -26,8 +26,7 @@ from osora_core.training import (
     TrainingEngine,
     TrainingJob,
 )
-from osora_core.training.engine import DuplicateJob
-from osora_core.training.memory import NotEnoughMemory
+from osora_core.training.errors import DuplicateJob, NotEnoughMemory
 from registry import jobs
 from registry.context import Registry
 from registry.errors import NotFound

@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
 
-import anyio
 import httpx
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
@@ -12,20 +10,18 @@ from fastapi.sse import format_sse_event
 from starlette.background import BackgroundTask
 
 from api.errors import body_of
+from osora_common.disconnect import CLIENT_GONE, unless_gone
 from registry.errors import OsoraError, Unavailable
 
-Result = TypeVar("Result")
-
-_CLIENT_GONE = 499
 _REFUSED = (401, 403)
 _PASSED = ("retry-after", "content-disposition")
 
 
 async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]) -> Response:
     """The inference server's answer, status and bytes unchanged; a client that leaves ends its request."""
-    upstream = await _unless_gone(request, ask)
+    upstream = await unless_gone(request, ask)
     if upstream is None:
-        return Response(status_code=_CLIENT_GONE)
+        return Response(status_code=CLIENT_GONE)
     if upstream.status_code in _REFUSED:
         await upstream.aclose()
         raise Unavailable(
@@ -53,13 +49,13 @@ async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]
             background=BackgroundTask(upstream.aclose),
         )
     try:
-        content = await _unless_gone(request, upstream.aread)
+        content = await unless_gone(request, upstream.aread)
     except httpx.TransportError as error:
         raise _broken_off() from error
     finally:
         await upstream.aclose()
     if content is None:
-        return Response(status_code=_CLIENT_GONE)
+        return Response(status_code=CLIENT_GONE)
     return Response(content, upstream.status_code, headers, media_type)
 
 
@@ -70,28 +66,6 @@ async def _stream(upstream: httpx.Response) -> AsyncIterator[bytes]:
     except httpx.TransportError:
         # Blank lines end whatever event was cut off.
         yield b"\n\n" + format_sse_event(event="error", data_str=_error_json(_broken_off()))
-
-
-async def _unless_gone(request: Request, work: Callable[[], Awaitable[Result]]) -> Result | None:
-    """The work's result; None, with the work cancelled, if the client disconnects first."""
-    result: Result | None = None
-    failure: Exception | None = None
-    async with anyio.create_task_group() as group:
-
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
-
-        group.start_soon(watch)
-        try:
-            result = await work()
-        except Exception as error:  # raised below, so that the group does not wrap it
-            failure = error
-        group.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return result
 
 
 def _broken_off() -> OsoraError:

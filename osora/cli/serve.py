@@ -10,7 +10,7 @@ import typer
 
 from osora.cli.output import ExitCode, Json, print_error, print_json_line, say
 from osora.discovery import data_dir as default_data_dir
-from osora.serve.broker import NoRedis
+from osora.serve.broker import NoRedisError
 from osora.serve.ports import PortTaken
 from osora.serve.run import AlreadyServed
 from osora.serve.run import serve as run
@@ -53,7 +53,7 @@ def serve(
         _fail(message, next_step, as_json, "already_served")
     except PortTaken as error:
         _fail(f"Port {error} is taken", "choose another --port, or leave it out", as_json, "port_taken")
-    except NoRedis:
+    except NoRedisError:
         next_step = "install one (apt install redis-server; brew install redis), or set OSORA_BROKER_URL"
         _fail("No redis-server or valkey-server was found", next_step, as_json, "no_redis")
     except StartFailed as error:

@@ -32,7 +32,7 @@ def serve(data_dir: Path, host: str, port: int | None, notify: Callable[[Notice]
     Raises:
         AlreadyServed: another one runs on this data directory.
         PortTaken: the port asked for is in use.
-        NoRedis: there is no Redis to start.
+        NoRedisError: there is no Redis to start.
         StartFailed: a program does not come up.
     """
     started = time.monotonic()

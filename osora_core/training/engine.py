@@ -9,30 +9,20 @@ import torch
 
 from osora_core.bank import Bank
 from osora_core.data import Row
-from osora_core.errors import OsoraCoreError, OutOfSlots, UserError
+from osora_core.errors import OutOfSlots, UserError
 from osora_core.runtime import Runtime
-from osora_core.training.batches import Rounds
 from osora_core.training.checkpoint import Checkpoint
+from osora_core.training.errors import DeviceLostError, DuplicateJob, NonFiniteLoss
+from osora_core.training.evaluation import evaluate
 from osora_core.training.job import Outcome, Progress, TrainingJob
-from osora_core.training.losses import Figures, evaluate
+from osora_core.training.losses import Figures
 from osora_core.training.memory import Memory
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
-from osora_core.training.passes import Lost, MakePasses, Passes
+from osora_core.training.passes import MakePasses, Passes
 from osora_core.training.recovery import Part, backward, contribute
+from osora_core.training.rounds import Rounds
 from osora_core.training.samples import sample
 from osora_core.training.throughput import Throughput
-
-
-class NonFiniteLoss(UserError):
-    """A job's loss is no longer a number."""
-
-    code = "non_finite_loss"
-
-
-class DuplicateJob(OsoraCoreError):
-    """The engine holds another job of the same id: an earlier attempt at it, which has not been taken out yet."""
-
-    code = "duplicate_job"
 
 
 class TrainingEngine:
@@ -69,7 +59,7 @@ class TrainingEngine:
         self.rounds = Rounds(self.passes.pass_tokens)
         self.apart = apart
         self.memory = Memory(self.passes, memory_limit)
-        self.throughput = Throughput()
+        self.throughput = Throughput(self.passes, self.memory, apart=apart)
         self.jobs: dict[str, TrainingJob] = {}
         self.after_step: dict[str, Callable[[TrainingEngine], None]] = {}
         """What concerns several jobs: called at the end of each step, by the name of whoever put it there."""
@@ -162,10 +152,10 @@ class TrainingEngine:
         return list(self.jobs.values())
 
     def _guard(self, job: TrainingJob, action: Callable[[TrainingJob], None]) -> None:
-        """Run a job's own part; what goes wrong there ends that job alone. Raises Lost as the passes do."""
+        """Run a job's own part; what goes wrong there ends that job alone. Raises DeviceLostError as the passes do."""
         try:
             action(job)
-        except Lost:
+        except DeviceLostError:
             raise
         except Exception as error:
             self._drop(job, error)

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from osora_core.data import Example, Row, sequences
-from osora_core.training.curve import Evaluation
 from osora_core.training.job import TrainingJob
 from osora_core.training.passes import Passes
 
@@ -69,7 +68,7 @@ def _answers(batch: Sequence[Row]) -> Contribution:
 def _preferences(job: TrainingJob, batch: Sequence[Row], margins: Tensor) -> Contribution:
     pull = (job.spec.beta * torch.sigmoid(-margins) / len(batch)).tolist()
     rows = [(row, index) for index, row in enumerate(sequences(batch))]
-    return Contribution(rows, pull + [-weight for weight in pull], _preference_figures(margins))
+    return Contribution(rows, pull + [-weight for weight in pull], preference_figures(margins))
 
 
 def _margins(stepping: Sequence[tuple[TrainingJob, Sequence[Row]]], passes: Passes) -> list[Tensor]:
@@ -86,10 +85,10 @@ def _margins(stepping: Sequence[tuple[TrainingJob, Sequence[Row]]], passes: Pass
     if not places:
         return []
     losses, _ = passes.scores([(row, index) for (_, row), index in places.items()], [slot for slot, _ in places])
-    return [_gain(job, losses[policy], losses[reference]) for job, (policy, reference) in asked]
+    return [gain(job, losses[policy], losses[reference]) for job, (policy, reference) in asked]
 
 
-def _gain(job: TrainingJob, policy: Tensor, reference: Tensor) -> Tensor:
+def gain(job: TrainingJob, policy: Tensor, reference: Tensor) -> Tensor:
     """m of pairs [n] from the summed losses [2n] of their sequences."""
     chosen, rejected = (reference - policy).chunk(2)
     return job.spec.beta * (chosen - rejected)
@@ -105,31 +104,9 @@ def mean_losses(job: TrainingJob, rows: Sequence[Row], slots: Sequence[int], pas
     items = [(row, index) for index, row in enumerate(read * len(slots))]
     losses, _ = passes.scores(items, [slot for slot in slots for _ in read])
     reference = job.reference.losses(rows, passes)
-    return [_preference_figures(_gain(job, policy, reference)).loss for policy in losses.view(len(slots), -1)]
+    return [preference_figures(gain(job, policy, reference)).loss for policy in losses.view(len(slots), -1)]
 
 
-def evaluate(job: TrainingJob, passes: Passes) -> Evaluation:
-    """The job as it is now on all of its validation rows, of which there is at least one.
-
-    A row is an exact match if every counted token (of the preferred answer) is the likeliest at its place: then greedy
-    decoding gives the row's answer.
-    """
-    rows = sequences(job.valid)
-    losses, hits = passes.scores([(row, index) for index, row in enumerate(rows)], [job.slot] * len(rows))
-    exact = _exact(rows[: len(job.valid)], hits)
-    if job.spec.method == "dpo":
-        found = _preference_figures(_gain(job, losses, job.reference.losses(job.valid, passes)))
-        return Evaluation(job.step, job.total_steps, found.loss, found.accuracy, exact, found.reward_margin)
-    counted = sum(row.loss_tokens for row in rows)
-    loss, accuracy = losses.sum().item() / counted, hits.sum().item() / counted
-    return Evaluation(job.step, job.total_steps, loss, accuracy, exact)
-
-
-def _exact(rows: Sequence[Example], hits: Tensor) -> float:
-    right = [row.loss_tokens == int(found) for row, found in zip(rows, hits.tolist(), strict=False)]
-    return sum(right) / len(rows)
-
-
-def _preference_figures(margins: Tensor) -> Figures:
+def preference_figures(margins: Tensor) -> Figures:
     loss = F.softplus(-margins).mean().item()
     return Figures(loss, (margins > 0).double().mean().item(), margins.mean().item())

@@ -20,13 +20,12 @@ from osora_core.data import Row
 from osora_core.errors import OutOfSlots, UserError
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Evaluation
-from osora_core.training.engine import DuplicateJob, NonFiniteLoss, TrainingEngine
+from osora_core.training.engine import TrainingEngine
+from osora_core.training.errors import DuplicateJob, JobTooLarge, NonFiniteLoss
 from osora_core.training.job import Observer, Outcome, Progress, Samples, TrainingJob
 from osora_core.training.losses import mean_losses
-from osora_core.training.memory import TooLarge
 from osora_core.training.spec import JobSpec
-from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv
-from osora_core.training.throughput import halvings
+from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv, halvings
 
 MAX_CHOICE_ROWS = 100
 """More rows to choose by would cost more than they tell."""
@@ -115,7 +114,7 @@ class Sweep:
         compared = self.job.spec.method == "dpo"
         slots = len(self._runs) + (compared and self.job.start is not None)
         if engine.bank.capacity < slots:
-            raise TooLarge(
+            raise JobTooLarge(
                 f"a sweep of {len(self._runs)} needs {slots} slots, and there are {engine.bank.capacity} here",
                 param="osora.learning_rate",
                 next_action="list fewer rates, or one",

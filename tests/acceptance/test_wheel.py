@@ -29,7 +29,7 @@ def run(installed: Path, program: str) -> str:
 
 @pytest.mark.timeout(180)
 def test_the_bundled_base_is_found_by_its_name(installed: Path) -> None:
-    found = run(installed, "from osora_core.bases import resolve; print(resolve('osora-tiny'))")
+    found = run(installed, "from osora_core.base_models import resolve; print(resolve('osora-tiny'))")
     assert found == str(installed / "osora_core" / "bundled" / "osora-tiny")
     names = {path.name for path in Path(found).iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"} <= names

@@ -77,7 +77,7 @@ def test_it_serves_is_found_and_stops_without_a_trace(start: Callable[..., Serve
     assert "Redis" in ready["broker"] or "Valkey" in ready["broker"]
     assert stat.S_IMODE((data_dir / "run").stat().st_mode) == 0o700
     assert stat.S_IMODE((data_dir / "run" / "redis.sock").stat().st_mode) == 0o700
-    assert not [c for c in serve.child("redis-server").net_connections() if c.family != socket.AF_UNIX]
+    assert not [c for c in serve.child("unixsocket:").net_connections() if c.family != socket.AF_UNIX]
     for name in ("redis", "inference", "worker", "api"):
         assert str(data_dir / "logs" / f"{name}.log") in ready["message"]
     serve.process.send_signal(signal.SIGINT)
@@ -89,7 +89,7 @@ def test_it_serves_is_found_and_stops_without_a_trace(start: Callable[..., Serve
 def test_a_crashed_program_is_started_again(start: Callable[..., Serve]) -> None:
     serve = start()
     serve.until("ready")
-    for words, name in (("-m worker", "worker"), ("redis-server", "redis")):
+    for words, name in (("-m worker", "worker"), ("unixsocket:", "redis")):
         before = serve.child(words)
         before.kill()
         assert serve.until("restart")["name"] == name
@@ -228,7 +228,7 @@ def test_somebody_elses_broker_is_used(start: Callable[..., Serve]) -> None:
     serve = start(OSORA_BROKER_URL="redis://:secret@queue.example:6379/0")
     ready = serve.until("ready")
     assert ready["broker"] == "redis://queue.example:6379/0"
-    assert not [command for command in serve.family.living().values() if "redis-server" in command]
+    assert not [command for command in serve.family.living().values() if "unixsocket:" in command]
 
 
 def test_nobody_listening_to_its_words_does_not_stop_it(start: Callable[..., Serve], data_dir: Path) -> None:

@@ -17,7 +17,7 @@ from osora_core.errors import DataError
 from osora_core.operator import lora_factor
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob
-from osora_core.training.engine import NonFiniteLoss
+from osora_core.training.errors import NonFiniteLoss
 from osora_core.training.losses import contributions
 from tests.unit.osora_core.conftest import Recorder
 

@@ -1,0 +1,31 @@
+"""What goes wrong with a training job, or with the devices that train it."""
+
+from osora_core.errors import OsoraCoreError, UserError
+
+
+class DeviceLostError(Exception):
+    """Of the devices that make a pass together, one has gone or is out of step: no pass can be made again."""
+
+
+class NonFiniteLoss(UserError):
+    """A job's loss, gradient or vectors are no longer numbers."""
+
+    code = "non_finite_loss"
+
+
+class NotEnoughMemory(OsoraCoreError):
+    """A job does not fit beside those that are here; it will when some have ended."""
+
+    code = "not_enough_memory"
+
+
+class JobTooLarge(UserError):
+    """A job does not fit the device, though nobody else is there."""
+
+    code = "job_too_large"
+
+
+class DuplicateJob(OsoraCoreError):
+    """The engine holds another job of the same id: an earlier attempt at it, which has not been taken out yet."""
+
+    code = "duplicate_job"
