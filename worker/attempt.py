@@ -179,7 +179,9 @@ class _Runner:
                 return self.engine.call(join)
             except DuplicateJob:
                 # An attempt that this process has lost; it has been told, and takes its job out when it reacts.
-                logger.warning("job %s: attempt %d waits for the one before it", self.attempt.job_id, self.attempt.number)
+                logger.warning(
+                    "job %s: attempt %d waits for the one before it", self.attempt.job_id, self.attempt.number
+                )
                 self.reports.pause(_LOOK_SECONDS)
             except (OutOfSlots, NotEnoughMemory) as error:
                 if not waits:

@@ -124,9 +124,7 @@ def signals(session: Session, attempts: Iterable[Attempt]) -> dict[str, Heartbea
     return _wanted(tokens, rows)
 
 
-def _wanted(
-    tokens: Iterable[str], found: Iterable[Row[str | None, JobSignal | None]]
-) -> dict[str, HeartbeatSignal]:
+def _wanted(tokens: Iterable[str], found: Iterable[Row[str | None, JobSignal | None]]) -> dict[str, HeartbeatSignal]:
     signals = {token: signal or "continue" for token, signal in found}
     return {token: signals.get(token, "lost") for token in tokens}
 

@@ -1,5 +1,6 @@
 """Which attempts a worker holds, also when two of them are at the same job."""
 
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import cast
 
@@ -16,9 +17,9 @@ def attempt(job_id: str, token: str) -> Attempt:
 
 def test_an_attempt_is_held_until_it_ends_even_if_it_fails() -> None:
     held, mine = HeldAttempts(), attempt("job", "a")
-    with pytest.raises(KeyError, match="boom"), held.hold(mine, Reports()):
+    with suppress(RuntimeError), held.hold(mine, Reports()):
         assert [found for found, _ in held.all()] == [mine]
-        raise KeyError("boom")
+        raise RuntimeError
     assert held.all() == []
 
 

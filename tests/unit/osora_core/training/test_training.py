@@ -12,7 +12,7 @@ from osora_core.data import Example, Renderer, batch_order, read_examples
 from osora_core.errors import DataError, UserError
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob, optimizer
-from osora_core.training.errors import NonFiniteLoss
+from osora_core.training.errors import DuplicateJob, NonFiniteLoss
 from tests.unit.osora_core.conftest import Recorder, train
 
 SPECS = [
@@ -52,6 +52,27 @@ def test_a_job_learns_and_trains_only_what_its_spec_names(runtime: Runtime, exam
     assert any(sigma.any() for sigma in only_s.adapter.sigma.values())
     assert not any(sigma.any() for sigma in only_o.adapter.sigma.values())
     assert any(delta.any() for delta in only_o.adapter.delta.values())
+
+
+def test_an_id_is_taken_once_and_a_job_leaves_as_itself(runtime: Runtime, examples: list[Example]) -> None:
+    """Of two attempts at one job, the one that left the engine before must not take the other out."""
+    engine = TrainingEngine(runtime, max_jobs=2)
+    first, second = (TrainingJob("job", SPECS[0], examples, Recorder()) for _ in range(2))
+    engine.add(first)
+    with pytest.raises(DuplicateJob, match="job"):
+        engine.add(second)
+    engine.discard(second)
+    assert engine.holds(first)
+    assert engine.bank.free == 1
+    engine.discard(first)
+    engine.add(second)
+    for _ in range(2):
+        engine.discard(first)
+    assert engine.holds(second)
+    with pytest.raises(KeyError):
+        engine.remove(first)
+    engine.remove(second)
+    assert (engine.jobs, engine.bank.free) == ({}, 2)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 6, 7, 17])
