@@ -26,7 +26,7 @@ from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepOutcome, TrainingEngine, TrainingJob
 from osora_core.training.losses import mean_losses
 from osora_core.training.throughput import CHEAP
-from worker.spec import sweep_specs
+from worker.hyperparameters import sweep_specs
 from worker.sweeps import ENOUGH_TO_CHOOSE
 
 TICKETS = Path(__file__).parents[1] / "examples" / "support-tickets"

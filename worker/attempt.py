@@ -30,18 +30,18 @@ from osora_core.training.errors import DuplicateJob, NotEnoughMemory
 from registry import jobs
 from registry.context import Registry
 from registry.errors import NotFound
-from registry.jobs import Attempt, CheckpointRef, FileRef, LeaseLost
+from registry.jobs import Attempt, CheckpointRef, FileRef, LeaseLostError
 from registry.models import EventLevel
 from registry.outages import OUTAGES, first_line
 from worker.artifacts import artifact, result_files
-from worker.errors import describe
+from worker.begun_with import fetch_start
+from worker.describe import describe
+from worker.hyperparameters import plan_of
 from worker.patience import GaveUp, Patience
 from worker.points import reached
 from worker.prompts import sample_prompts
 from worker.remarks import plan, remarks, rung
 from worker.reports import Interrupted, ProgressMeter, Report, Reports, Signal, SteppedDown, evaluation_metrics
-from worker.spec import plan_of
-from worker.start import fetch_start
 from worker.sweeps import Decision, MakeJob, Rows, decide
 from worker.threads import EngineThread
 
@@ -75,7 +75,7 @@ def run_attempt(registry: Registry, engine: EngineThread, attempt: Attempt, repo
         runner.run()
     except _Over:
         pass
-    except (LeaseLost, GaveUp, Interrupted) as error:
+    except (LeaseLostError, GaveUp, Interrupted) as error:
         logger.warning("job %s: attempt %d lets go: %s", attempt.job_id, attempt.number, error)
     finally:
         engine.post(runner.discard)
@@ -105,7 +105,7 @@ class _Runner:
                     self._react(self.reports.next())
             except Interrupted as interrupted:
                 self._leave(interrupted.signal)
-        except (_Over, LeaseLost, GaveUp):
+        except (_Over, LeaseLostError, GaveUp):
             raise
         except Exception as error:
             self._fail(error)
@@ -275,7 +275,7 @@ class _Runner:
     def _leave(self, signal: Signal) -> None:
         """Obey: checkpoint where the job is to go on later, and give it back. The row says what becomes of it."""
         if signal == "lost":
-            raise LeaseLost("its lease is another's or nobody's")
+            raise LeaseLostError("its lease is another's or nobody's")
         self.patience.leaving = True
         if signal != "cancel":
             try:

@@ -1,4 +1,4 @@
-"""How an attempt ends a job. Every write is fenced by its token and raises `LeaseLost`."""
+"""How an attempt ends a job. Every write is fenced by its token and raises `LeaseLostError`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from registry.files import RESULTS_PURPOSE
 from registry.ids import model_name, new_id
 from registry.jobs.retry import retry_or_fail
-from registry.jobs.spec import Attempt, JobError, LeaseLost, NewAdapter, NewResultFile, Plan
 from registry.jobs.state import append_event, close_attempt, end, lock_fenced, obey_signal
+from registry.jobs.types import Attempt, JobError, LeaseLostError, NewAdapter, NewResultFile, Plan
 from registry.models import Adapter, File, Job, JobAttempt, JobStatus
 
 
@@ -32,7 +32,7 @@ def complete(
     """
     try:
         job = lock_fenced(session, attempt, step=step, trained_tokens=trained_tokens)
-    except LeaseLost:
+    except LeaseLostError:
         published = _published_by(session, attempt)
         if published is None:
             raise

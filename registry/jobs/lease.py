@@ -8,9 +8,9 @@ from sqlalchemy import Row, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.db import now, now_seconds, take_turns
-from registry.jobs import start, turns
-from registry.jobs.spec import Attempt, CheckpointRef, FileRef, HeartbeatSignal, Plan
+from registry.jobs import begun_with, turns
 from registry.jobs.state import append_event, close_attempt, lock_fenced, obey_signal, requeue
+from registry.jobs.types import Attempt, CheckpointRef, FileRef, HeartbeatSignal, Plan
 from registry.models import Checkpoint, File, Job, JobAttempt, JobSignal, Tenant
 
 # A retry waits for a while first.
@@ -18,10 +18,7 @@ _IS_DUE = Job.announced_at <= now()
 
 
 def wants_to_be_alone(session: Session, base: str) -> bool | None:
-    """Whether the job of a base that is to be claimed next has to run beside no other; None if none is to be had.
-
-    See `Job.on_last_chance`.
-    """
+    """Whether the base's next job has to run alone in its worker (see `Job.on_last_chance`); None if none is due."""
     first = turns.in_order([base]).where(_IS_DUE).with_only_columns(Job.on_last_chance, maintain_column_froms=True)
     return session.scalars(first.limit(1)).one_or_none()
 
@@ -88,7 +85,7 @@ def claim(
 
 
 def began_at(session: Session, attempt: Attempt, step: int, message: str) -> None:
-    """Says that the attempt could not begin where its newest checkpoint is, but at `step`. Raises `LeaseLost`."""
+    """Says that the attempt could not begin where its newest checkpoint is, but at `step`. Raises `LeaseLostError`."""
     job = lock_fenced(session, attempt, step=step)
     session.execute(
         update(JobAttempt)
@@ -130,7 +127,7 @@ def _wanted(tokens: Iterable[str], found: Iterable[Row[str | None, JobSignal | N
 
 
 def release(session: Session, attempt: Attempt, reason: str) -> None:
-    """Gives a job back unfinished; spends no attempt. Raises `LeaseLost`.
+    """Gives a job back unfinished; spends no attempt. Raises `LeaseLostError`.
 
     It becomes what its tenant has asked for, cancelled or paused; without such a wish it is queued again.
     """
@@ -166,7 +163,7 @@ def _attempt(session: Session, job: Job) -> Attempt:
         ),
         trained_tokens=job.trained_tokens or 0,
         from_adapter_id=job.from_adapter_id,
-        start=start.find(session, job),
+        start=begun_with.find(session, job),
         plan=cast("Plan | None", job.plan),
     )
 

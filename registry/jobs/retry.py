@@ -2,8 +2,8 @@
 
 from sqlalchemy.orm import Session
 
-from registry.jobs.spec import JobError
 from registry.jobs.state import append_event, end, requeue
+from registry.jobs.types import JobError
 from registry.models import Job
 
 # A store or a broker that is down should not eat all attempts within a second. Doubles with each one spent.

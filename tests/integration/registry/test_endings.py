@@ -8,7 +8,7 @@ from sqlalchemy import select
 from registry import adapters, files, jobs
 from registry.context import Registry
 from registry.db import now
-from registry.jobs import Attempt, JobError, LeaseLost, NewResultFile
+from registry.jobs import Attempt, JobError, LeaseLostError, NewResultFile
 from registry.models import Adapter, OutboxMessage
 from registry.tenants import Principal
 from tests.support.jobs import claim, expire_lease, messages, new_adapter, read, submit
@@ -184,5 +184,5 @@ def test_nobody_completes_a_finished_job_of_another(registry: Registry, principa
     first = claim(registry, job)
     expire_lease(registry, job)
     complete(registry, claim(registry, job, "worker-2"))
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         complete(registry, first)

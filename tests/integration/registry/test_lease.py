@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.context import Registry
-from registry.jobs import Attempt, CheckpointRef, LeaseLost
+from registry.jobs import Attempt, CheckpointRef, LeaseLostError
 from registry.models import Base, Job, OutboxMessage
 from registry.tenants import Principal
 from tests.support.jobs import claim, expire_lease, messages, new_adapter, read, record_checkpoint, submit, upload
@@ -187,7 +187,7 @@ def test_a_zombie_changes_nothing(registry: Registry, principal: Principal, writ
         with registry.transaction() as session:
             WRITES[write](session, zombie)
 
-    with pytest.raises(LeaseLost, match=job.id):
+    with pytest.raises(LeaseLostError, match=job.id):
         rise()
     assert snapshot(registry) == before
 

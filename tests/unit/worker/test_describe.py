@@ -1,7 +1,7 @@
 """Errors as the job keeps them: whose fault, where, and what to do."""
 
 from osora_core.errors import CorruptArtifact, DataError, UserError
-from worker.errors import describe
+from worker.describe import describe
 
 
 def test_a_row_that_cannot_be_used_names_its_line() -> None:

@@ -12,8 +12,8 @@ from osora_core.errors import OutOfSlots
 from osora_core.training import JobSpec, TrainingJob
 from registry.jobs import Attempt
 from tests.unit.worker.test_spec import AUTO
+from worker.hyperparameters import plan_of, sweep_specs
 from worker.remarks import plan
-from worker.spec import plan_of, sweep_specs
 from worker.sweeps import Decision, Rows, decide
 
 DEFAULT = JobSpec(rank=8)

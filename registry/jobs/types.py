@@ -9,7 +9,7 @@ HeartbeatSignal = Literal["continue", "cancel", "pause", "lost"]
 Fault = Literal["user", "platform", "unknown"]
 
 
-class LeaseLost(Exception):
+class LeaseLostError(Exception):
     """The attempt no longer owns its job: stop at once, and write nothing more."""
 
 
