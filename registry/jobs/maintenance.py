@@ -14,7 +14,7 @@ _IS_LOST = and_(Job.status == "running", Job.lease_expires_at < now())
 
 
 def any_lost(session: Session) -> bool:
-    """Whether any running job's lease has run out, so that `reap` has something to do. A read-only session is enough."""
+    """Whether a running job's lease has run out, so that `reap` has something to do; it only reads."""
     return session.scalars(select(exists().where(_IS_LOST))).one()
 
 

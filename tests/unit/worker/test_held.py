@@ -8,7 +8,7 @@ import pytest
 
 from registry.jobs import Attempt
 from worker.held import HeldAttempts
-from worker.reports import Interrupted, Reports
+from worker.reports import Interruption, Reports
 
 
 def attempt(job_id: str, token: str) -> Attempt:
@@ -30,7 +30,7 @@ def test_of_two_attempts_at_a_job_the_first_is_lost_and_takes_nothing_of_the_sec
         lost = held.hold(before, first)
         lost.__enter__()
         with held.hold(after, second):
-            with pytest.raises(Interrupted) as told:
+            with pytest.raises(Interruption) as told:
                 first.pause(0)
             assert told.value.signal == "lost"
             for reports in (second, other):
