@@ -75,18 +75,18 @@ def complete(
 def fail(session: Session, attempt: Attempt, error: JobError) -> JobStatus:
     """Ends the attempt with an error, and says what became of the job.
 
-    A platform fault puts the job back in the queue while attempts are left; any other fault fails it.
+    A user's fault fails the job; any other puts it back in the queue while attempts are left.
     """
     job = lock_fenced(session, attempt)
     outcome = obey_signal(session, job)
     if outcome is not None:
         close_attempt(session, job, outcome, error=error)
-    elif error["fault"] == "platform":
-        retry_or_fail(session, job, error, backoff=True)
-        close_attempt(session, job, "failed", error=error)
-    else:
+    elif error["fault"] == "user":
         end(session, job, "failed", f"The job failed: {error['message']}", error=error)
         close_attempt(session, job, "failed", error=error)
+    else:
+        said = retry_or_fail(session, job, error, backoff=True)
+        close_attempt(session, job, "failed", error=said)
     return job.status
 
 

@@ -151,7 +151,6 @@ def _attempt(session: Session, job: Job) -> Attempt:
         number=job.attempt,
         token=job.lease_token,
         base=job.base,
-        suffix=job.suffix,
         seed=job.seed,
         method=job.method,
         hyperparameters=job.hyperparameters,
@@ -170,6 +169,5 @@ def _attempt(session: Session, job: Job) -> Attempt:
 
 def _file(session: Session, file_id: str) -> FileRef:
     file = session.get_one(File, file_id)
-    assert file.rows is not None  # a training file's rows were counted at the upload
-    assert file.format is not None
-    return FileRef(file.id, file.object_key, file.sha256, file.rows, file.format)
+    assert file.format is not None  # a training file's was found at the upload
+    return FileRef(file.id, file.object_key, file.sha256, file.format)

@@ -36,7 +36,7 @@ def reap(session: Session, limit: int = 100) -> int:
     for job in jobs:
         error = _worker_lost(job)
         if obey_signal(session, job) is None:
-            retry_or_fail(session, job, error, backoff=False)
+            error = retry_or_fail(session, job, error, backoff=False)
         close_attempt(session, job, "lost", error=error)
     return len(jobs)
 
