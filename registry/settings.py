@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     object_store: str = _in_data_dir("file://{data_dir}/objects")
     """`file:///path`, `s3://bucket/prefix`, `gs://`, `az://`, `memory://`, or `db:` (a table of blobs).
 
-    For this installation alone: what its database does not name is swept away after `orphan_grace_hours`.
+    For this installation alone: what its database does not name is deleted after `orphan_grace_hours`.
     """
 
     object_store_options: dict[str, SecretStr] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ from osora_core.data import Row
 from osora_core.errors import DataError, OutOfSlots, UserError
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
-from osora_core.training.errors import DeviceLostError, NonFiniteLoss
+from osora_core.training.errors import DeviceLostError, DuplicateJob, NonFiniteLoss
 from osora_core.training.evaluation import evaluate, probe
 from osora_core.training.job import Outcome, TrainingJob
 from osora_core.training.memory import Memory
@@ -66,7 +66,10 @@ class TrainingEngine:
 
     def add(self, job: TrainingJob) -> None:
         """Let a job join at the next step. Raises OutOfSlots when full, NotEnoughMemory where it has to wait for others
-        to end, UserError for a spec this base cannot train, a checkpoint of another job, or one that never fits."""
+        to end, UserError for a spec this base cannot train, a checkpoint of another job, or one that never fits,
+        DuplicateJob where one of its id is there already."""
+        if job.id in self.jobs:
+            raise DuplicateJob(f"a job of the id {job.id} is in the engine already", next_action="take it out first")
         runtime, spec = self.runtime, job.spec
         basis = runtime.basis
         if spec.rank > basis.rank:
@@ -114,22 +117,29 @@ class TrainingEngine:
             job.checkpointed = (state.step, time.monotonic())
         self.jobs[job.id] = job
 
-    def remove(self, job_id: str) -> Checkpoint:
+    def remove(self, job: TrainingJob) -> Checkpoint:
         """Take a job out at a step boundary and return the state it can continue from."""
-        checkpoint = self.checkpoint(job_id)
-        self.discard(job_id)
+        checkpoint = self.checkpoint(job)
+        self.discard(job)
         return checkpoint
 
-    def checkpoint(self, job_id: str) -> Checkpoint:
-        """The state of a job at a step boundary."""
-        return self._checkpoint(self.jobs[job_id])
+    def holds(self, job: TrainingJob) -> bool:
+        """Whether this very job is in the engine; another of its id does not count."""
+        return self.jobs.get(job.id) is job
 
-    def discard(self, job_id: str) -> None:
-        """Take a job out and forget it; one that is not there is no error."""
-        job = self.jobs.pop(job_id, None)
-        if job is not None:
-            self.bank.release(job.slot)
-            job.let_go_reference(self.bank)
+    def checkpoint(self, job: TrainingJob) -> Checkpoint:
+        """The state of a job at a step boundary. Raises KeyError if it is not in the engine."""
+        if not self.holds(job):
+            raise KeyError(job.id)
+        return self._checkpoint(job)
+
+    def discard(self, job: TrainingJob) -> None:
+        """Take a job out and forget it; one that is not there is no error, and another of its id stays."""
+        if not self.holds(job):
+            return
+        del self.jobs[job.id]
+        self.bank.release(job.slot)
+        job.let_go_reference(self.bank)
 
     def step(self) -> bool:
         """One optimizer step of every active job whose turn it is (see `Rounds`); False if there is none."""
@@ -154,7 +164,7 @@ class TrainingEngine:
             self._drop(job, error)
 
     def _drop(self, job: TrainingJob, error: Exception) -> None:
-        self.discard(job.id)
+        self.discard(job)
         job.observer.failed(error)
 
     def _train(self, jobs: Sequence[TrainingJob]) -> None:
@@ -235,7 +245,7 @@ class TrainingEngine:
         if job.done:
             row, step = self._kept(job)
             outcome = Outcome(job.adapter(row, self.runtime), step, job.step, job.trained_tokens, job.curve)
-            self.discard(job.id)
+            self.discard(job)
             job.observer.finished(outcome)
 
     def _kept(self, job: TrainingJob) -> tuple[Tensor, int]:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.context import Registry
-from registry.jobs import Attempt, CheckpointRef, LeaseLost
+from registry.jobs import Attempt, CheckpointRef, LeaseLostError
 from registry.models import Base, Job, OutboxMessage
 from registry.tenants import Principal
 from tests.support.jobs import claim, expire_lease, messages, new_adapter, read, record_checkpoint, submit, upload
@@ -106,7 +106,7 @@ def test_heartbeats_renew_and_carry_signals(registry: Registry, principal: Princ
                 request(session, principal, held[signal].id)
         before = {signal: session.get_one(Job, job.id).lease_expires_at for signal, job in held.items()}
         assert jobs.heartbeat(session, attempts.values(), lease_seconds=600) == {
-            job.id: signal for signal, job in held.items()
+            attempts[signal].token: signal for signal in held
         }
         session.expire_all()
         for signal, job in held.items():
@@ -122,7 +122,7 @@ def test_a_heartbeat_saves_a_lease_that_ran_out_unnoticed(registry: Registry, pr
     attempt = claim(registry, job)
     expire_lease(registry, job)
     with registry.transaction() as session:
-        assert jobs.heartbeat(session, [attempt], 60) == {job.id: "continue"}
+        assert jobs.heartbeat(session, [attempt], 60) == {attempt.token: "continue"}
         assert jobs.reap(session) == 0
 
 
@@ -187,7 +187,7 @@ def test_a_zombie_changes_nothing(registry: Registry, principal: Principal, writ
         with registry.transaction() as session:
             WRITES[write](session, zombie)
 
-    with pytest.raises(LeaseLost, match=job.id):
+    with pytest.raises(LeaseLostError, match=job.id):
         rise()
     assert snapshot(registry) == before
 
@@ -240,10 +240,24 @@ def test_signals_are_seen_between_heartbeats(registry: Registry, principal: Prin
         jobs.release(session, lost, "draining")
     with registry.reading() as session:
         assert jobs.signals(session, [plain, unwanted, lost]) == {
-            plain.job_id: "continue",
-            unwanted.job_id: "cancel",
-            lost.job_id: "lost",
+            plain.token: "continue",
+            unwanted.token: "cancel",
+            lost.token: "lost",
         }
+
+
+def test_two_attempts_at_one_job_are_told_apart(registry: Registry, principal: Principal) -> None:
+    """As a process holds that was asleep while its lease ran out, and that has claimed the job once more."""
+    job = submit(registry, principal)
+    lost = claim(registry, job)
+    expire_lease(registry, job)
+    held = claim(registry, job)
+    expected = {lost.token: "lost", held.token: "continue"}
+    with registry.transaction() as session:
+        assert jobs.heartbeat(session, [lost, held], 600) == expected
+        assert jobs.heartbeat(session, [held, lost], 600) == expected
+    with registry.reading() as session:
+        assert jobs.signals(session, [lost, held]) == expected
 
 
 def test_a_job_on_its_last_attempt_goes_to_a_worker_without_others(registry: Registry, principal: Principal) -> None:

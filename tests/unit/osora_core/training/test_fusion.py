@@ -64,7 +64,7 @@ def test_a_job_learns_what_it_learns_alone(
             if round_ == joins:
                 engine.add(TrainingJob(name, spec, data, recorders[index]))
             elif resumes is not None and round_ == joins + resumes and name in engine.jobs:
-                state = engine.remove(name).to_bytes()
+                state = engine.remove(engine.jobs[name]).to_bytes()
                 resume = Checkpoint.from_bytes(state, hashlib.sha256(state).hexdigest())
                 engine.add(TrainingJob(name, spec, data, recorders[index], resume=resume))
         if not engine.step() and round_ > max(joins for _, joins, _, _ in mix):

@@ -108,8 +108,8 @@ def test_on_the_engines_thread_nobody_reads_all_rows(runtime: Runtime) -> None:
         with pytest.raises(NotEnoughMemory):
             engine.add(jobs["job"])
     engine.step()
-    engine.checkpoint("neighbour")
-    engine.discard("neighbour")
+    engine.checkpoint(jobs["neighbour"])
+    engine.discard(jobs["neighbour"])
     engine.memory.limit *= 4
     sweep.join(engine)
     while engine.step():

@@ -191,7 +191,7 @@ def test_a_sweep_that_begins_with_an_adapter_needs_a_slot_more_than_members(
     compared_with_the_base = sweep(pairs, SweepRecorder())
     compared_with_the_base.join(engine)
     compared_with_the_base.discard(engine)
-    engine.discard("neighbour")
+    engine.discard(engine.jobs["neighbour"])
     with pytest.raises(UserError, match="rank 17"):
         sweep(pairs, SweepRecorder(), rates=(0.1, 0.2), rank=17).join(engine)
 

@@ -107,7 +107,7 @@ def test_where_no_state_is_better_the_start_is_kept(
         engine = TrainingEngine(runtime, max_jobs=1)
         engine.add(TrainingJob("a", chosen, taught, recorder, held_out, start=begun))
         engine.step()
-        data = engine.remove("a").to_bytes()
+        data = engine.remove(engine.jobs["a"]).to_bytes()
         resume = Checkpoint.from_bytes(data, hashlib.sha256(data).hexdigest())
         engine.add(TrainingJob("a", chosen, taught, recorder, held_out, resume, start=begun))
         while engine.step():
