@@ -70,8 +70,34 @@ class TrainingEngine:
         DuplicateJob where one of its id is there already."""
         if job.id in self.jobs:
             raise DuplicateJob(f"a job of the id {job.id} is in the engine already", next_action="take it out first")
-        runtime, spec = self.runtime, job.spec
-        basis = runtime.basis
+        self._require_trainable(job)
+        basis, spec = self.runtime.basis, job.spec
+        state = job.resume
+        if state is not None and state.identity != job.identity(basis):
+            raise UserError("the checkpoint belongs to another spec, dataset or basis", param="checkpoint")
+        start = job.start_row(basis)  # which raises before anything is taken
+        if job.slots_beside and self.bank.free <= job.slots_beside:
+            raise OutOfSlots(
+                f"a job by the method {spec.method} that begins with an adapter takes {1 + job.slots_beside} slots of "
+                f"the bank, and {self.bank.free} are free"
+            )
+        self.memory.admit([job], list(self.jobs.values()))
+        job.slot = self.bank.acquire()
+        self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
+        job.hold_reference(self.bank)
+        scale = row_scale(spec, basis)
+        if state is None:
+            self.optimizer.begin(job.slot, scale)
+        else:
+            self.optimizer.begin(job.slot, scale, state.first, state.second)
+            job.step, job.trained_tokens, job.curve = state.step, state.trained_tokens, state.curve.copy()
+            job.best, job.sampled_at = state.best, state.step or -1
+            job.checkpointed = (state.step, time.monotonic())
+        self.jobs[job.id] = job
+
+    def _require_trainable(self, job: TrainingJob) -> None:
+        """Raises UserError for a spec or rows that this base cannot train."""
+        runtime, spec, basis = self.runtime, job.spec, self.runtime.basis
         if spec.rank > basis.rank:
             raise UserError(f"rank {spec.rank} is above this base's basis rank {basis.rank}", param="osora.rank")
         unknown = set() if spec.target_modules == "all-linear" else set(spec.target_modules) - set(basis.target_modules)
@@ -94,28 +120,6 @@ class TrainingEngine:
                 param="osora.sample_prompts",
                 next_action="submit the job without them",
             )
-        state = job.resume
-        if state is not None and state.identity != job.identity(basis):
-            raise UserError("the checkpoint belongs to another spec, dataset or basis", param="checkpoint")
-        start = job.start_row(basis)
-        if job.slots_beside and self.bank.free <= job.slots_beside:
-            raise OutOfSlots(
-                f"a job by the method {spec.method} that begins with an adapter takes {1 + job.slots_beside} slots of "
-                f"the bank, and {self.bank.free} are free"
-            )
-        self.memory.admit([job], list(self.jobs.values()))
-        job.slot = self.bank.acquire()
-        self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
-        job.hold_reference(self.bank)
-        scale = row_scale(spec, basis)
-        if state is None:
-            self.optimizer.begin(job.slot, scale)
-        else:
-            self.optimizer.begin(job.slot, scale, state.first, state.second)
-            job.step, job.trained_tokens, job.curve = state.step, state.trained_tokens, state.curve.copy()
-            job.best, job.sampled_at = state.best, state.step or -1
-            job.checkpointed = (state.step, time.monotonic())
-        self.jobs[job.id] = job
 
     def remove(self, job: TrainingJob) -> Checkpoint:
         """Take a job out at a step boundary and return the state it can continue from."""
