@@ -79,7 +79,7 @@ def test_what_is_advised_can_be_done(runtime: Runtime) -> None:
     """There is no option that shortens rows."""
     with pytest.raises(JobTooLarge) as refused:
         TrainingEngine(runtime, memory_limit=1000).add(job("a", 60))
-    assert refused.value.next_action == "shorten or split the longest rows"
+    assert refused.value.next_action == "shorten, split or remove the longest rows"
 
 
 class Watched(list[Example]):
