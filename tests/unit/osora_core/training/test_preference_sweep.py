@@ -18,7 +18,7 @@ from osora_core.training import JobSpec, Sweep, SweepCheckpoint, TrainingEngine,
 from osora_core.training.errors import DeviceLostError, JobTooLarge
 from osora_core.training.passes import Item, Passes
 from tests.unit.osora_core.conftest import Recorder
-from tests.unit.osora_core.training.test_losses import line, start
+from tests.unit.osora_core.training.methods.test_dpo import line, start
 from tests.unit.osora_core.training.test_sweep import SweepRecorder, family, outcome, run
 
 # Eight pairs in batches of 4: two steps an epoch, six in all, halvings after 2 and 4 for three members.
