@@ -1,5 +1,6 @@
 """What the engine trains on: token sequences with a loss mask, and pairs of them."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,9 +35,9 @@ class Example:
         return list(zip(edges[::2], edges[1::2], strict=True))
 
     @property
-    def content(self) -> tuple[object, ...]:
-        """All that decides what is learned from it."""
-        return self.tokens, self.mask
+    def content(self) -> bytes:
+        """All that decides what is learned from it, its length first: to be hashed, one after another."""
+        return len(self).to_bytes(4, "little") + array("q", self.tokens).tobytes() + bytes(self.mask)
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Preference:
         return self.chosen.loss_tokens + self.rejected.loss_tokens
 
     @property
-    def content(self) -> tuple[object, ...]:
-        return self.chosen.content, self.rejected.content
+    def content(self) -> bytes:
+        return self.chosen.content + self.rejected.content
 
 
 class Row(Protocol):
@@ -82,7 +83,7 @@ class Row(Protocol):
         """Predictions that count, of all its sequences."""
 
     @property
-    def content(self) -> tuple[object, ...]:
+    def content(self) -> bytes:
         """All that decides what is learned from it."""
 
 

@@ -97,7 +97,7 @@ class Sweep:
         digest = hashlib.sha256(self.job.identity(basis).encode())
         digest.update(json.dumps([spec.to_dict() for spec in self._specs], sort_keys=True).encode())
         for example in self.choice:
-            digest.update(repr(example.content).encode())
+            digest.update(example.content)
         return digest.hexdigest()
 
     def join(self, engine: TrainingEngine) -> None:
