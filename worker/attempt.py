@@ -115,7 +115,7 @@ class _Runner:
         """Hand the engine all that it needs: rendered rows, spec, and the newest checkpoint that is whole."""
         attempt, runtime = self.attempt, self.engine.engine.runtime
         limit = min(attempt.osora.get("max_length") or runtime.max_length, runtime.max_length)
-        renderer = Renderer(runtime.tokenizer, limit)
+        renderer = Renderer(runtime.tokenizer, limit, base_length=runtime.max_length)
         train = self._rows(attempt.training_file, renderer)
         valid = self._rows(attempt.validation_file, renderer) if attempt.validation_file else []
 

@@ -131,7 +131,17 @@ class Knobs(RequestModel):
         Field(description="Which vectors learn: s, o, or both."),
     ] = None
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_length: Annotated[int, Field(ge=2, description="Tokens kept of an example.")] | None = None
+    max_length: (
+        Annotated[
+            int,
+            Field(
+                ge=2,
+                description="The most tokens that a row may have; a longer one is refused, not cut. It can only lower "
+                "the base's own limit.",
+            ),
+        ]
+        | None
+    ) = None
     checkpoint_steps: Annotated[_Steps | None, Field(description="Steps between two checkpoints, at most.")] = None
     checkpoint_seconds: Annotated[float | None, Field(gt=0, description="Seconds between them, at most.")] = None
     evaluate: Annotated[

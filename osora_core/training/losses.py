@@ -84,7 +84,7 @@ def _margins(stepping: Sequence[tuple[TrainingJob, Sequence[Row]]], passes: Pass
     asked = [(job, [ask(slot, sequences(batch)) for slot in (job.slot, job.reference.slot)]) for job, batch in stepping]
     if not places:
         return []
-    losses, _ = passes.scores([(row, index) for (_, row), index in places.items()], [slot for slot, _ in places])
+    losses = passes.scores([(row, index) for (_, row), index in places.items()], [slot for slot, _ in places]).losses
     return [gain(job, losses[policy], losses[reference]) for job, (policy, reference) in asked]
 
 
@@ -99,10 +99,10 @@ def mean_losses(job: TrainingJob, rows: Sequence[Row], slots: Sequence[int], pas
     reference, a pair."""
     read = sequences(rows)
     if job.spec.method == "supervised":
-        losses, _ = passes.scores([(row, index) for index in range(len(slots)) for row in read], slots)
+        losses = passes.scores([(row, index) for index in range(len(slots)) for row in read], slots).losses
         return (losses / sum(row.loss_tokens for row in rows)).tolist()
     items = [(row, index) for index, row in enumerate(read * len(slots))]
-    losses, _ = passes.scores(items, [slot for slot in slots for _ in read])
+    losses = passes.scores(items, [slot for slot in slots for _ in read]).losses
     reference = job.reference.losses(rows, passes)
     return [preference_figures(gain(job, policy, reference)).loss for policy in losses.view(len(slots), -1)]
 

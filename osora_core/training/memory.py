@@ -107,7 +107,7 @@ class Memory:
                 f"the job needs {_gib(alone)} of memory and {_gib(self.limit)} are there: "
                 f"its longest row has {_longest(first)} tokens",
                 param="training_file",
-                next_action="shorten the longest rows, or set osora.max_length",
+                next_action="shorten, split or remove the longest rows",
             )
         if alone > self.limit:
             raise JobTooLarge(
