@@ -1,10 +1,11 @@
-"""What an evaluation measures of a job on its validation rows."""
+"""What is measured of a job on rows that it is not trained on."""
 
-from osora_core.data import sequences
+from collections.abc import Sequence
+
+from osora_core.data import Row, sequences
 from osora_core.training.curve import Evaluation
 from osora_core.training.exact_match import exact_matches
 from osora_core.training.job import TrainingJob
-from osora_core.training.losses import gain, preference_figures
 from osora_core.training.passes import Passes
 
 
@@ -16,11 +17,21 @@ def evaluate(job: TrainingJob, passes: Passes) -> Evaluation:
     """
     rows = sequences(job.valid)
     scores = passes.scores([(row, index) for index, row in enumerate(rows)], [job.slot] * len(rows))
+    found = job.method.figures(job, job.valid, scores.losses, scores.hits, passes)
     right = exact_matches(rows[: len(job.valid)], scores, job.slot, passes)
     exact = sum(right) / len(right)
-    if job.spec.method == "dpo":
-        found = preference_figures(gain(job, scores.losses, job.reference.losses(job.valid, passes)))
-        return Evaluation(job.step, job.total_steps, found.loss, found.accuracy, exact, found.reward_margin)
-    counted = sum(row.loss_tokens for row in rows)
-    loss, accuracy = scores.losses.sum().item() / counted, scores.hits.sum().item() / counted
-    return Evaluation(job.step, job.total_steps, loss, accuracy, exact)
+    return Evaluation(job.step, job.total_steps, found.loss, found.accuracy, exact, found.reward_margin)
+
+
+def mean_losses(job: TrainingJob, rows: Sequence[Row], slots: Sequence[int], passes: Passes) -> list[float]:
+    """The method's loss of each slot on the same rows, in common passes."""
+    read = sequences(rows)
+    items = [(row, index) for index, row in enumerate(read * len(slots))]
+    scores = passes.scores(items, [slot for slot in slots for _ in read])
+    by_slot = zip(scores.losses.view(len(slots), -1), scores.hits.view(len(slots), -1), strict=True)
+    return [job.method.figures(job, rows, of_slot, right, passes).loss for of_slot, right in by_slot]
+
+
+def probe(job: TrainingJob, passes: Passes) -> float:
+    """The summed loss, in nats, of one of its sequences: whether the model still computes numbers with it."""
+    return passes.scores([(job.train[0].sequences[0], 0)], [job.slot]).losses.item()
