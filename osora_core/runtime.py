@@ -16,6 +16,7 @@ from transformers import (
 
 from osora_core import attention, base_models
 from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
+from osora_core.data.conversation import conversations_of
 from osora_core.errors import UserError
 from osora_core.linear import OsoraLinear
 
@@ -149,11 +150,12 @@ def install(model: nn.Module, basis: Basis) -> None:
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Every token that ends a generation: the model's own list and the tokenizer's."""
+    """Every token that ends a generation: the model's own, the tokenizer's, and the chat template's end of turn, which
+    is what training teaches an answer to end with."""
     config = model.generation_config
     ids = config.eos_token_id if config is not None else None
     listed = {ids} if isinstance(ids, int) else set(ids or ())
-    return frozenset(listed | ({tokenizer.eos_token_id} - {None}))
+    return frozenset(listed | ({tokenizer.eos_token_id, conversations_of(tokenizer).end_of_turn} - {None}))
 
 
 def set_threads(count: int | None = None) -> None:

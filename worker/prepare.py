@@ -34,7 +34,7 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
     """
     attempt, runtime = records.attempt, engine.engine.runtime
     limit = min(attempt.osora.get("max_length") or runtime.max_length, runtime.max_length)
-    renderer = Renderer(runtime.tokenizer, limit)
+    renderer = Renderer(runtime.tokenizer, limit, base_length=runtime.max_length)
     train = _rows(records, attempt.training_file, renderer, reports)
     valid = _rows(records, attempt.validation_file, renderer, reports) if attempt.validation_file else []
     prompts = sample_prompts(attempt, renderer)

@@ -42,7 +42,7 @@ from osora_core.runtime import Runtime
 from osora_core.training.devices import available_bytes
 from osora_core.training.errors import DeviceLostError
 from osora_core.training.memory import Memory
-from osora_core.training.passes import NOBODY, Item, Passes
+from osora_core.training.passes import NOBODY, Item, Passes, Scores
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class SharedPasses(Passes):
             return _gather(self.bank, slots, sums)
 
     @torch.no_grad()
-    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> Scores:
         """As for one device, which the leader's is here."""
         with self._to_the_end():
             return super().scores(items, slots)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from osora_core.adapter import Adapter
 from osora_core.data import Example, Preference, Renderer, read_preferences
@@ -16,7 +15,7 @@ from osora_core.errors import OutOfSlots, UserError
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepCheckpoint, TrainingEngine, TrainingJob
 from osora_core.training.errors import DeviceLostError, JobTooLarge
-from osora_core.training.passes import Item, Passes
+from osora_core.training.passes import Item, Passes, Scores
 from tests.unit.osora_core.conftest import Recorder
 from tests.unit.osora_core.training.methods.test_dpo import line, start
 from tests.unit.osora_core.training.test_sweep import SweepRecorder, family, outcome, run
@@ -147,7 +146,7 @@ def test_a_resumed_sweep_ends_bit_for_bit_like_an_undisturbed_one(
 class Counting(Passes):
     """Keeps how often each slot's rows were scored."""
 
-    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> Scores:
         self.__dict__.setdefault("seen", Counter()).update(slots[owner] for _, owner in items)
         return super().scores(items, slots)
 
