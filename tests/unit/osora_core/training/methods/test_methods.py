@@ -32,9 +32,9 @@ class RowMeans:
 
     def _of(self, job: Learner, batch: Sequence[Row], passes: Passes) -> Contribution:
         rows = [(row, index) for index, row in enumerate(sequences(batch))]
-        losses, hits = passes.scores(rows, [job.slot] * len(rows))
+        scores = passes.scores(rows, [job.slot] * len(rows))
         shares = [1 / (row.loss_tokens * len(batch)) for row in batch]
-        return Contribution(rows, shares, self.figures(job, batch, losses, hits, passes))
+        return Contribution(rows, shares, self.figures(job, batch, scores.losses, scores.hits, passes))
 
     def figures(self, job: Learner, rows: Sequence[Row], losses: Tensor, hits: Tensor, passes: Passes) -> Figures:
         counted = torch.tensor([row.loss_tokens for row in rows])
