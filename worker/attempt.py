@@ -116,8 +116,8 @@ class _Runner:
             case Rung():
                 self.records.say(rung_message(report), data=asdict(report))
             case Outcome():
-                for remark in remarks(work.job, report):
-                    self.records.say(remark)
+                for remark, level in remarks(work.job, report):
+                    self.records.say(remark, level)
                 publish_outcome(self.records, self.engine, report, self.metrics)
                 return False
             case Exception():

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from osora_core.data import Renderer, Row, read_examples, read_preferences
+from osora_core.data import Renderer, Row
 from osora_core.errors import CorruptArtifact, DataError, UserError
-from osora_core.training import Checkpoint, JobSpec, Sweep, SweepCheckpoint, TrainingJob
+from osora_core.training import Checkpoint, JobSpec, Sweep, SweepCheckpoint, TrainingJob, methods
 from registry import jobs
 from registry.dataset import split_lines
 from registry.errors import NotFound
@@ -84,7 +84,7 @@ def _rows(records: Records, file: FileRef, renderer: Renderer, reports: Reports)
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
     try:
-        read = read_preferences if records.attempt.method == "dpo" else read_examples
+        read = methods.named(records.attempt.method).read
         return list(read(_interruptible(split_lines(data), reports), renderer))
     except DataError as error:
         error.message = f"file {file.id}, {error}"

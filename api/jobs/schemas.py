@@ -123,6 +123,7 @@ class ListedJobOut(BaseModel):
     seed: int
     trained_tokens: int | None
     metadata: dict[str, str] | None
+    user_provided_suffix: str | None
     error: dict[str, Any] | None
     osora: JobDetails
 
@@ -164,6 +165,7 @@ def _fields(principal: Principal, view: JobView) -> dict[str, Any]:
         "seed": job.seed,
         "trained_tokens": job.trained_tokens,
         "metadata": job.metadata_ or None,
+        "user_provided_suffix": job.suffix,
         "error": job.error,
     }
 
