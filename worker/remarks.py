@@ -12,9 +12,10 @@ def announcement(job: TrainingJob, decision: Decision, rows: Rows) -> str:
     """What is going to be trained, and why at these rates if they were left to us."""
     spec, specs = job.spec, decision.specs
     because = f" ({decision.why})" if decision.why else ""
+    plural = "" if spec.epochs == 1 else "s"
     words = (
-        f"Training {job.total_steps} steps: {len(job.train)} rows, {spec.epochs} epochs, batch size {spec.batch_size}, "
-        f"rank {spec.rank}, " + ("from an adapter, " if job.start else "")
+        f"Training {job.total_steps} steps: {len(job.train)} rows, {spec.epochs} epoch{plural}, "
+        f"batch size {spec.batch_size}, rank {spec.rank}, " + ("from an adapter, " if job.start else "")
     )
     if len(specs) == 1:
         return f"{words}learning rate {spec.learning_rate:g}{because}"
