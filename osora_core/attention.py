@@ -54,8 +54,6 @@ def _attend_causally(query: Tensor, key: Tensor, value: Tensor, scaling: float |
 def _attend_flat(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scaling: float | None) -> Tensor:
     """query [N, H, 1, D], key and value [N, G, 1, D] of all sequences -> [N, 1, H, D]."""
     # [H, N, D] and then one sequence's [1, H, T, D]
-    split = (
-        [part.unsqueeze(0) for part in x.squeeze(2).transpose(0, 1).split(lengths, 1)] for x in (query, key, value)
-    )
+    split = ([part.unsqueeze(0) for part in x.squeeze(2).transpose(0, 1).split(lengths, 1)] for x in (query, key, value))
     seen = [_attend_causally(*sequence, scaling) for sequence in zip(*split, strict=True)]
     return torch.cat(seen, dim=2).permute(2, 0, 1, 3)
