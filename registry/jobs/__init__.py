@@ -14,7 +14,7 @@ from registry.jobs.forecast import Forecast, foresee
 from registry.jobs.lease import began_at, claim, claim_next, heartbeat, release, signals, wants_to_be_alone
 from registry.jobs.maintenance import any_lost, reap, reconcile
 from registry.jobs.progress import add_event, record_checkpoint, record_plan, record_progress
-from registry.jobs.queries import attempts, attempts_of, checkpoints, events, get, queue_position, queue_positions
+from registry.jobs.queries import attempts, checkpoints, events, get, queue_position, queue_positions
 from registry.jobs.queries import list_jobs as list
 from registry.jobs.requests import cancel, pause, resume, submit
 from registry.jobs.types import (
@@ -30,6 +30,7 @@ from registry.jobs.types import (
     Plan,
     StartRef,
 )
+from registry.jobs.views import JobView, view, views
 
 __all__ = [
     "Attempt",
@@ -39,6 +40,7 @@ __all__ = [
     "HeartbeatSignal",
     "JobError",
     "JobRequest",
+    "JobView",
     "LeaseLostError",
     "NewAdapter",
     "NewResultFile",
@@ -47,7 +49,6 @@ __all__ = [
     "add_event",
     "any_lost",
     "attempts",
-    "attempts_of",
     "began_at",
     "cancel",
     "checkpoints",
@@ -72,5 +73,7 @@ __all__ = [
     "resume",
     "signals",
     "submit",
+    "view",
+    "views",
     "wants_to_be_alone",
 ]

@@ -39,7 +39,6 @@ def test_an_attempt_has_all_that_a_worker_needs(registry: Registry, principal: P
         principal,
         training_file=training.id,
         validation_file=validation.id,
-        suffix="bot",
         seed=7,
         hyperparameters={"n_epochs": "auto"},
         osora={"rank": 8},
@@ -47,9 +46,9 @@ def test_an_attempt_has_all_that_a_worker_needs(registry: Registry, principal: P
     attempt = claim(registry, job)
     assert (attempt.job_id, attempt.number, attempt.base) == (job.id, 1, "osora-tiny")
     assert (attempt.tenant_id, attempt.tenant_name) == (principal.tenant_id, "default")
-    assert (attempt.suffix, attempt.seed, attempt.checkpoints, attempt.trained_tokens) == ("bot", 7, (), 0)
+    assert (attempt.seed, attempt.checkpoints, attempt.trained_tokens) == (7, (), 0)
     assert (attempt.hyperparameters, attempt.osora) == ({"n_epochs": "auto"}, {"rank": 8})
-    assert attempt.training_file == jobs.FileRef(training.id, training.object_key, training.sha256, 1, "chat")
+    assert attempt.training_file == jobs.FileRef(training.id, training.object_key, training.sha256, "chat")
     assert attempt.validation_file is not None
     assert attempt.validation_file.id == validation.id
     assert attempt.token not in repr(attempt)

@@ -126,6 +126,12 @@ def test_else_it_is_the_default_and_the_job_says_why(engine: FakeEngine, request
     assert decision.data["sweep"] is False
 
 
+def test_a_single_epoch_is_said_to_be_one() -> None:
+    for epochs, words in ((1, "400 rows, 1 epoch, batch"), (2, "400 rows, 2 epochs, batch")):
+        _, said = decided(learning_rate=0.1, hyperparameters={"n_epochs": epochs})
+        assert words in said
+
+
 @pytest.mark.parametrize(
     "asked",
     [{"learning_rate": 0.1}, {"hyperparameters": {"learning_rate_multiplier": 2}}],
