@@ -136,11 +136,11 @@ class Conversations:
         if len(unsure) > _CHECKED:
             raise AmbiguousAnswerError(unsure[0], "the chat template hides where so many answers begin")
         found = {index: known[index] for index in wanted if index in known}
-        for index in {*_some(wanted), *unsure}:
-            found[index] = self._checked(messages, text, hidden, cuts, index) if index else self._opening(known)
         for index, cut in found.items():
             if cut.end is None and index < len(messages) - 1:
                 raise AmbiguousAnswerError(index, "the chat template marks no end of an answer that others follow")
+        for index in {*_some(wanted), *unsure}:
+            found[index] = self._checked(messages, text, hidden, cuts, index) if index else self._opening(known)
         return found
 
     @staticmethod
@@ -159,8 +159,8 @@ class Conversations:
         cut = next((cut for cut in cuts if cut.begin == begin), None)
         if index == len(messages) - 1:
             return cut or Cut(begin, self._end(text, begin, len(text)))
-        if cut is None:
-            raise AmbiguousAnswerError(index, "the chat template hides where it begins")
+        if cut is None or cut.end is None:
+            raise AmbiguousAnswerError(index, "the chat template hides where it begins or ends")
         if not self.render(messages[: index + 1], hidden, generate=False).startswith(text[: cut.end]):
             raise AmbiguousAnswerError(index, "the chat template renders it differently where it is the last message")
         return cut
