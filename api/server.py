@@ -1,18 +1,18 @@
-"""The uvicorn server, taught to say when it serves and to end streams when it stops."""
+"""The API's server: it ends event streams when it stops."""
 
 import socket
-import sys
 
 import uvicorn
 from fastapi import FastAPI
 
 from api.services import Services
+from osora_common.http_server import ReadyServer
 from registry.settings import Settings
 
 _GRACE_SECONDS = 10
 
 
-class Server(uvicorn.Server):
+class Server(ReadyServer):
     """Serves one app."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
@@ -25,12 +25,6 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._app = app
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Says "ready" once connections are accepted."""
-        await super().startup(sockets)
-        if self.started:
-            print("ready", file=sys.stderr, flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends the event streams first: uvicorn waits for every answer to end, and these would not."""

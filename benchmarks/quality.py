@@ -33,7 +33,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.learners import TOKEN_BUDGET, Diverged, Learned, Learner, Osora, Peer, lora, vera
 from benchmarks.report import Report, parser
-from osora_core import attention, bases
+from osora_core import attention, base_models
 from osora_core.basis import BasisCache
 from osora_core.data import Example, Renderer, pad, split_by_tokens
 from osora_core.errors import DataError
@@ -301,7 +301,7 @@ def train(report: Report, options: Any) -> None:
         "quality", BasisCache.default(), path=options.base, device=options.device, dtype=torch.float32, rank=BASIS_RANK
     )
     plain: Any = AutoModelForCausalLM.from_pretrained(
-        bases.resolve(options.base), dtype=torch.float32, attn_implementation=attention.NAME
+        base_models.resolve(options.base), dtype=torch.float32, attn_implementation=attention.NAME
     )
     plain = plain.to(runtime.device).eval()
     renderer = Renderer(runtime.tokenizer, runtime.max_length)

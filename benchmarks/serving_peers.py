@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from benchmarks.serving_workload import RANDOM, Question
 from benchmarks.training import make_base
-from osora_core import bases
+from osora_core import base_models
 from osora_core.basis import ALL_LINEAR
 
 LORA_RANK = 16
@@ -22,7 +22,7 @@ def load_model(base: str, device: str, layers: int) -> PreTrainedModel:
         return make_base(device, layers).eval().requires_grad_(False)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        bases.resolve(base), dtype=dtype, trust_remote_code=False, use_safetensors=True
+        base_models.resolve(base), dtype=dtype, trust_remote_code=False, use_safetensors=True
     )
     model = model.to(device).eval()  # type: ignore[arg-type]
     model.requires_grad_(False)

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from osora_core import bases
+from osora_core import base_models
 from osora_core.adapter import Adapter
 from registry import files, jobs
 from registry.context import Registry
@@ -74,7 +74,7 @@ class Result:
 
 def make_base(folder: Path) -> Path:
     """A random Llama of a few hundred thousand parameters in `folder`, with the tokenizer of osora-tiny."""
-    tokenizer = AutoTokenizer.from_pretrained(bases.resolve("osora-tiny"))
+    tokenizer = AutoTokenizer.from_pretrained(base_models.resolve("osora-tiny"))
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

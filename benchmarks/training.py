@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.report import Report, parser
-from osora_core import OsoraConfig, bases
+from osora_core import OsoraConfig, base_models
 from osora_core.basis import ALL_LINEAR, Basis, BasisCache, Factors, find_targets
 
 CONFIGS: dict[str, Callable[[], Any]] = {
@@ -40,7 +40,9 @@ _WARM_UP = 2
 def make_base(device: str, layers: int) -> PreTrainedModel:
     """The base on its device."""
     if device == "cpu":
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(bases.resolve("osora-tiny"), dtype=torch.float32)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            base_models.resolve("osora-tiny"), dtype=torch.float32
+        )
         return model
     config = LlamaConfig(
         vocab_size=128256,

@@ -1,10 +1,7 @@
 """`python -m inference`: loads the bases, serves until SIGTERM or SIGINT, then exits with 0."""
 
 import logging
-import signal
-import socket
 import sys
-from types import FrameType
 
 import uvicorn
 from transformers.utils import logging as transformers_logging
@@ -12,7 +9,10 @@ from transformers.utils import logging as transformers_logging
 from inference.app import create_app
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
+from osora_common.http_server import ReadyServer, exit_on_signals
+from osora_common.refusal import refusing
 from osora_core.basis import BasisCache
+from osora_core.errors import UserError
 from osora_core.runtime import Runtime, set_threads
 
 logger = logging.getLogger("inference")
@@ -20,15 +20,10 @@ logger = logging.getLogger("inference")
 _GRACE_SECONDS = 3
 
 
-class Server(uvicorn.Server):
-    """Says "ready" once connections are accepted."""
+class Server(ReadyServer):
+    """A server that can end with an error."""
 
     failed = False
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            print("ready", file=sys.stderr, flush=True)
 
     def fail(self) -> None:
         """End the process with an error, so that whoever supervises it starts another."""
@@ -38,9 +33,12 @@ class Server(uvicorn.Server):
 
 def main() -> None:
     """The command."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _exit)
-    settings = InferenceSettings()
+    exit_on_signals()
+    with refusing(UserError):
+        _serve(InferenceSettings())
+
+
+def _serve(settings: InferenceSettings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -64,10 +62,6 @@ def main() -> None:
     server = Server(config)
     server.run()
     sys.exit(1 if server.failed or not server.started else 0)
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,18 @@
 
 import json
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import anyio
 from fastapi import Depends, FastAPI, Header, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.sse import format_sse_event
 from starlette.background import BackgroundTask
 
-from inference import errors
+from inference import errors, inputs
 from inference.adapters import AdapterLoader, judged
 from inference.errors import ServerError
 from inference.exports import Exporter
@@ -22,16 +22,14 @@ from inference.loop import EngineLoop
 from inference.schemas import ExportRequest, GenerateRequest
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
+from inference.turns import Turns
+from osora_common.disconnect import CLIENT_GONE, unless_gone
 from osora_core import canary
 from osora_core.adapter import Adapter
 from osora_core.data import Renderer
 from osora_core.inference import AdapterRow, InferenceEngine
 from osora_core.inference.grammar import GrammarCompiler
 from osora_core.runtime import Runtime
-
-Result = TypeVar("Result")
-
-_CLIENT_GONE = 499
 
 
 def create_app(
@@ -98,12 +96,12 @@ def create_app(
         if body.stream:
             pieces = generation.pieces()
             # The first piece is awaited here so that a refusal still has its own status.
-            first = await _unless_gone(request, lambda: anext(pieces, {}))
+            first = await unless_gone(request, lambda: anext(pieces, {}))
             if first is None:
-                return Response(status_code=_CLIENT_GONE)
+                return Response(status_code=CLIENT_GONE)
             return StreamingResponse(_events(generation, first, pieces), media_type="text/event-stream")
-        answer = await _unless_gone(request, lambda: _whole(generation))
-        return Response(status_code=_CLIENT_GONE) if answer is None else JSONResponse(answer)
+        answer = await unless_gone(request, lambda: _whole(generation))
+        return Response(status_code=CLIENT_GONE) if answer is None else JSONResponse(answer)
 
     return app
 
@@ -128,6 +126,8 @@ def _serve(runtime: Runtime, settings: InferenceSettings, store: ArtifactStore, 
         AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes, check),
         Renderer(runtime.tokenizer, runtime.max_length),
         GrammarCompiler(runtime.tokenizer, engine.vocabulary, runtime.eos_ids),
+        Turns(),
+        inputs.characters_of_tokens(runtime.tokenizer, engine.max_length),
     )
 
 
@@ -138,31 +138,9 @@ async def _whole(generation: Generation) -> dict[str, Any]:
     return generation.answer()
 
 
-async def _unless_gone(request: Request, work: Callable[[], Awaitable[Result]]) -> Result | None:
-    """The work's result; None, with the work cancelled, if the client disconnects first."""
-    result: Result | None = None
-    failure: Exception | None = None
-    async with anyio.create_task_group() as group:
-
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
-
-        group.start_soon(watch)
-        try:
-            result = await work()
-        except Exception as error:  # raised below, so that the group does not wrap it
-            failure = error
-        group.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return result
-
-
 async def _events(
     generation: Generation, first: dict[str, Any], pieces: AsyncGenerator[dict[str, Any], None]
-) -> AsyncIterator[str]:
+) -> AsyncIterator[bytes]:
     async with aclosing(pieces):
         try:
             if first:
@@ -174,5 +152,5 @@ async def _events(
             yield _event("error", errors.describe(error)[1])
 
 
-def _event(name: str, data: Mapping[str, Any]) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+def _event(name: str, data: Mapping[str, Any]) -> bytes:
+    return format_sse_event(event=name, data_str=json.dumps(data))

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from osora_common.base_list import parse_bases
+
 
 class InferenceSettings(BaseSettings):
     """Names that `registry.settings.Settings` has too mean the same there."""
@@ -44,8 +46,7 @@ class InferenceSettings(BaseSettings):
     @property
     def base_paths(self) -> dict[str, str]:
         """Base name to the path (or hub name) that it is loaded from."""
-        pairs = (entry.strip().partition("=") for entry in self.bases.split(",") if entry.strip())
-        return {name.strip(): path.strip() or name.strip() for name, _, path in pairs}
+        return dict(parse_bases(self.bases))
 
     @property
     def store_url(self) -> str:

@@ -1,18 +1,16 @@
 """Adapters and bases from the object store, read-only but for bases that are not there yet."""
 
-import os
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, NotFoundError
-from obstore.store import from_url
 
 from inference.errors import ServerError
 from inference.settings import InferenceSettings
+from osora_common.files import write_whole
+from osora_common.object_store import open_http_store, open_object_store
 
-_CLIENT_OPTIONS = frozenset({"allow_http", "connect_timeout", "proxy_url", "timeout"})
+_PIECE_BYTES = 1024 * 1024
 
 
 class ArtifactStore:
@@ -21,19 +19,11 @@ class ArtifactStore:
     def __init__(self, settings: InferenceSettings) -> None:
         url = settings.store_url
         self._writable = not url.startswith("http")
-        arguments: dict[str, Any] = {}
-        if url.startswith("file:"):
-            arguments = {"mkdir": True}
-        elif url.startswith("http"):
-            headers = {"authorization": f"Bearer {settings.token()}"}
-            arguments = {"client_options": {"allow_http": True, "default_headers": headers}}
-        elif not url.startswith("memory:"):
-            values = {name.lower(): value.get_secret_value() for name, value in settings.object_store_options.items()}
-            client = {name: values.pop(name) for name in list(values) if name in _CLIENT_OPTIONS}
-            if values.get("endpoint", "").startswith("http://"):
-                client.setdefault("allow_http", "true")
-            arguments = {"config": values, "client_options": client}
-        self._store = from_url(url, **arguments)
+        if self._writable:
+            options = {name: value.get_secret_value() for name, value in settings.object_store_options.items()}
+            self._store = open_object_store(url, options)
+        else:
+            self._store = open_http_store(url, settings.token() or "")
 
     def get(self, key: str) -> memoryview:
         """An object's bytes. Raises ServerError (503) if it is not there: the database said that it was."""
@@ -51,13 +41,10 @@ class ArtifactStore:
     def fetch(self, key: str, path: Path) -> bool:
         """See `osora_core.basis.RemoteBasis.fetch`."""
         try:
-            data = obstore.get(self._store, key).bytes()
+            found = obstore.get(self._store, key)
         except (NotFoundError, FileNotFoundError):
             return False
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
+        write_whole(path, (memoryview(piece) for piece in found.stream(min_chunk_size=_PIECE_BYTES)))
         return True
 
     def publish(self, key: str, path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from osora_core import bases
+from osora_core import base_models
 from osora_core.adapter import CONFIG_NAME, KEY_PREFIX, WEIGHTS_NAME, Adapter
 from osora_core.basis import Basis, Factors, dense_weight, fingerprint_base
 from osora_core.errors import IdentityMismatch, UserError
@@ -73,7 +73,7 @@ def merge(adapter: Adapter, basis: Basis, directory: Path, *, base: str | None =
     IdentityMismatch if base or basis are not the adapter's.
     """
     adapter.check(basis)
-    source = bases.resolve(base or adapter.base)
+    source = base_models.resolve(base or adapter.base)
     model: Any = AutoModelForCausalLM.from_pretrained(
         source, dtype=dtype, trust_remote_code=False, use_safetensors=True
     )
@@ -87,7 +87,7 @@ def merge(adapter: Adapter, basis: Basis, directory: Path, *, base: str | None =
         module = model.get_submodule(name)
         stored = basis.factors[name]
         factors = Factors(stored.U.cpu(), stored.S.cpu(), stored.Vt.cpu())
-        merged = merged_weight(dense_weight(module), factors, sigma, adapter.delta[name], len(sigma))
+        merged = merged_weight(dense_weight(module), factors, sigma, adapter.delta[name])
         weight = cast(Tensor, module.weight)
         weight.data = merged.T.contiguous() if isinstance(module, Conv1D) else merged
     model.save_pretrained(directory)

@@ -6,9 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from osora_core import attention, bases
+from osora_core import attention, base_models
 from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
 from osora_core.errors import UserError
 from osora_core.linear import OsoraLinear
@@ -16,7 +22,10 @@ from osora_core.linear import OsoraLinear
 
 @dataclass(frozen=True)
 class Runtime:
-    """A base ready for both engines. `model`'s targeted linears are OsoraLinear; without slots it is the bare base."""
+    """A base ready for both engines. `model`'s targeted linears are OsoraLinear; without slots it is the bare base.
+
+    max_length: tokens of the longest text that it is trained on or asked with, see `usable_length`.
+    """
 
     name: str
     model: PreTrainedModel
@@ -40,15 +49,23 @@ class Runtime:
             "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
         )
         dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
-        source = bases.resolve(path or name)
+        source = base_models.resolve(path or name)
         attention.register()
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype,
-            attn_implementation=attention.NAME,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        try:
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=dtype,
+                attn_implementation=attention.NAME,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError) as error:  # no such name on the hub, no safetensors, no causal language model
+            reason = " ".join(str(error).split()).partition(". ")[0]
+            raise UserError(
+                f"the base model {source!r} cannot be loaded: {reason}",
+                param="model",
+                next_action="name a bundled base, a directory or a hub id with a causal language model as safetensors",
+            ) from error
         model = model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         basis = cache.get(model, ALL_LINEAR, rank, place)
@@ -59,7 +76,7 @@ class Runtime:
             tokenizer=tokenizer,
             basis=basis,
             device=place,
-            max_length=int(model.config.max_position_embeddings),
+            max_length=usable_length(model.config),
             eos_ids=_eos_ids(model, tokenizer),
         )
         runtime._check_architecture()
@@ -108,6 +125,19 @@ class Runtime:
                 param="model",
                 next_action="use a Llama, Qwen2, Qwen3 or Mistral family base",
             )
+
+
+def usable_length(config: PreTrainedConfig) -> int:
+    """Tokens of the longest text that our attention reads as the model does.
+
+    It reaches back to the beginning in every layer: where a layer of the model looks back through a window that slides,
+    no text may be longer than that.
+    """
+    longest = int(config.max_position_embeddings)
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    return min(longest, int(window)) if window and slides else longest
 
 
 def install(model: nn.Module, basis: Basis) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from osora_common.base_list import parse_bases
+
 
 def _in_data_dir(template: str) -> Any:
     def default(data: dict[str, Any]) -> str:
@@ -122,7 +124,7 @@ class Settings(BaseSettings):
     @field_validator("bases")
     @classmethod
     def _bases_are_named_once(cls, value: str) -> str:
-        names = [name for name, _ in _parse_bases(value)]
+        names = [name for name, _ in parse_bases(value)]
         if not names or "" in names:
             raise ValueError(f"{value!r} must list at least one base, as `name` or `name=path`, comma-separated")
         if len(set(names)) != len(names):
@@ -151,7 +153,7 @@ class Settings(BaseSettings):
     @property
     def base_paths(self) -> dict[str, str]:
         """Base name to the path (or Hugging Face name) that it is loaded from, in the order given."""
-        return dict(_parse_bases(self.bases))
+        return dict(parse_bases(self.bases))
 
     @property
     def inference_url_list(self) -> list[str]:
@@ -172,11 +174,6 @@ class Settings(BaseSettings):
     def local_key_path(self) -> Path:
         """The file with the local API key, which the command line finds by itself."""
         return self.data_dir / "local.key"
-
-
-def _parse_bases(value: str) -> list[tuple[str, str]]:
-    pairs = (entry.strip().partition("=") for entry in value.split(",") if entry.strip())
-    return [(name.strip(), path.strip() or name.strip()) for name, _, path in pairs]
 
 
 def _secret_or_file(configured: SecretStr | None, path: Path) -> str:

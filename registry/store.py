@@ -4,14 +4,15 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, NotFoundError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
+from osora_common.object_store import open_object_store
 from registry.blobs import DatabaseStore
 from registry.object_keys import StoredObject, checked, missing
 
@@ -19,11 +20,6 @@ _CHUNK_BYTES = 1024 * 1024
 
 # obstore writes a file beside its place, under its name and a number, and then renames it. No key looks like that.
 _UNFINISHED = re.compile(r"#[0-9]+$")
-
-# obstore takes these apart from a store's own configuration.
-_CLIENT_OPTIONS = frozenset(
-    {"allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout", "user_agent"}
-)
 
 
 class ObjectStore(Protocol):
@@ -73,20 +69,7 @@ class ObstoreStore:
 
     def __init__(self, url: str, options: dict[str, SecretStr]) -> None:
         self._url = url
-        # Any, because obstore's stubs have one overload per cloud and ours is only known at run time.
-        arguments: dict[str, Any]
-        if url.startswith("file:"):
-            # Not automatic_cleanup: removing an empty folder can fail a put that is just about to use it.
-            arguments = {"mkdir": True}
-        elif url.startswith("memory:"):
-            arguments = {}
-        else:
-            values = {name.lower(): value.get_secret_value() for name, value in options.items()}
-            client = {name: values.pop(name) for name in list(values) if name in _CLIENT_OPTIONS}
-            if any(name.endswith("endpoint") and value.startswith("http://") for name, value in values.items()):
-                client.setdefault("allow_http", "true")
-            arguments = {"config": values, "client_options": client}
-        self._store = from_url(url, **arguments)
+        self._store = open_object_store(url, {name: value.get_secret_value() for name, value in options.items()})
 
     @property
     def url(self) -> str:

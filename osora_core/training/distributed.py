@@ -39,10 +39,10 @@ from osora_core.bank import Bank
 from osora_core.data import Example
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
-from osora_core.training.batches import Item
 from osora_core.training.devices import available_bytes
+from osora_core.training.errors import DeviceLostError
 from osora_core.training.memory import Memory
-from osora_core.training.passes import NOBODY, Lost, Passes
+from osora_core.training.passes import NOBODY, Item, Passes
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class SharedPasses(Passes):
         try:
             with self._to_the_end():
                 return _part(self, items, step)
-        except _Dropped as dropped:
+        except _StepDropped as dropped:
             if dropped.ran_out:
                 raise torch.OutOfMemoryError("one of the devices has run out of memory") from None
             raise dropped.cause or RuntimeError("a step has failed on another device, whose log says why") from None
@@ -159,12 +159,12 @@ class SharedPasses(Passes):
     def _to_the_end(self) -> Iterator[None]:
         try:
             yield
-        except _Dropped:
+        except _StepDropped:
             raise
         except Exception as error:
             if self.runtime.is_whole:
                 raise
-            raise Lost("a sharded pass cannot be left halfway") from error
+            raise DeviceLostError("a sharded pass cannot be left halfway") from error
 
     @cached_property
     def _costs(self) -> Memory:
@@ -193,7 +193,7 @@ def follow(runtime: Runtime, messages: IO[str]) -> None:
             passes.bank.write(slot, row, rank)
         try:
             sums = _part(passes, [_from_json(row) for row in message["rows"]], step)
-        except _Dropped as dropped:
+        except _StepDropped as dropped:
             if dropped.cause is not None:
                 logger.warning("a step is dropped: %s: %s", type(dropped.cause).__name__, dropped.cause)
             passes.bank.take_grads()
@@ -221,7 +221,7 @@ class _Step:
     needed: int
 
 
-class _Dropped(Exception):
+class _StepDropped(Exception):
     """Nobody has a result of this step: memory has run out on a device, or else something has gone wrong on one, of
     which that one knows the `cause`."""
 
@@ -232,7 +232,7 @@ class _Dropped(Exception):
 
 
 def _part(passes: Passes, items: Sequence[Item], step: _Step) -> Tensor:
-    """One process's part of a step. Raises _Dropped on all if it cannot be made on one."""
+    """One process's part of a step. Raises _StepDropped on all if it cannot be made on one."""
     device = passes.runtime.device
     if passes.runtime.is_whole:
         return _agreed(lambda: _run(passes, items, step), device)
@@ -247,7 +247,7 @@ def _require(size: int, device: torch.device) -> None:
 
 
 def _agreed(action: Callable[[], T], device: torch.device) -> T:
-    """What `action` returns, if it returns on all devices. Raises _Dropped on all if it does not."""
+    """What `action` returns, if it returns on all devices. Raises _StepDropped on all if it does not."""
     failure: Exception | None = None
     try:
         result = action()
@@ -259,7 +259,7 @@ def _agreed(action: Callable[[], T], device: torch.device) -> T:
         dist.all_reduce(told, dist.ReduceOp.MAX)
     anybody_ran_out, anybody_failed = told.tolist()
     if anybody_ran_out or anybody_failed:
-        raise _Dropped(not anybody_failed, failure)
+        raise _StepDropped(not anybody_failed, failure)
     return result
 
 
@@ -274,11 +274,11 @@ def _run(passes: Passes, items: Sequence[Item], step: _Step) -> Tensor:
 
 @contextmanager
 def _in_touch() -> Iterator[None]:
-    """Meanwhile the processes talk. Raises Lost if one does not."""
+    """Meanwhile the processes talk. Raises DeviceLostError if one does not."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        raise Lost(f"the devices of this worker have lost touch: {error}") from error
+        raise DeviceLostError(f"the devices of this worker have lost touch: {error}") from error
 
 
 def _fewest_available(device: torch.device) -> float:

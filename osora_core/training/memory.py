@@ -12,13 +12,12 @@ from torch import Tensor, UntypedStorage
 from torch.distributed.tensor import DTensor
 
 from osora_core.bank import Bank
-from osora_core.errors import OsoraCoreError, UserError
 from osora_core.linear import use_slots
 from osora_core.operator import runs
 from osora_core.runtime import Runtime, threads
-from osora_core.training.batches import Item
+from osora_core.training.errors import JobTooLarge, NotEnoughMemory
 from osora_core.training.job import TrainingJob
-from osora_core.training.passes import Passes
+from osora_core.training.passes import Item, Passes
 
 SHARE = 0.8
 """Of the memory that is free when the engine begins: the rest is for fragments and for what is not foreseen."""
@@ -37,18 +36,6 @@ MOST_JOBS = 64
 # What "auto" batches of small datasets are, of rows that are as long as a question with its answer.
 _TYPICAL_ROWS, _TYPICAL_TOKENS = 4, 256
 _FEW_JOBS = 8
-
-
-class NotEnoughMemory(OsoraCoreError):
-    """A job does not fit beside those that are here; it will when some have ended."""
-
-    code = "not_enough_memory"
-
-
-class TooLarge(UserError):
-    """A job does not fit the device, though nobody else is there."""
-
-    code = "job_too_large"
 
 
 def free_bytes(passes: Passes) -> float:
@@ -77,10 +64,10 @@ class Memory:
 
     def needed(self, jobs: Sequence[TrainingJob]) -> int:
         """Bytes for these jobs together."""
-        longest = max(map(_longest, jobs))
-        batches = sum(job.spec.batch_size * max(map(len, job.train)) for job in jobs)
+        longest = max(job.facts.sequence_tokens for job in jobs)
+        batches = sum(job.spec.batch_size * job.facts.row_tokens for job in jobs)
         tokens = max(longest, min(self._budget, batches))
-        counted = sum(job.spec.batch_size * max(row.loss_tokens for row in job.train) for job in jobs)
+        counted = sum(job.spec.batch_size * job.facts.counted_tokens for job in jobs)
         return self._needed(tokens, counted, len(jobs))
 
     def of_pass(self, group: Sequence[Item]) -> int:
@@ -112,18 +99,18 @@ class Memory:
         return next((jobs for jobs in range(most, 1, -1) if fits(jobs)), 1)
 
     def admit(self, joining: Sequence[TrainingJob], others: Sequence[TrainingJob]) -> None:
-        """For a job, or all members of a sweep: raises NotEnoughMemory if it has to wait for others to end, TooLarge if
-        that would not help."""
+        """For a job, or all members of a sweep: raises NotEnoughMemory if it has to wait for others to end, JobTooLarge
+        if that would not help."""
         first, alone = joining[0], self.needed(joining)
         if self.needed([first]) > self.limit:
-            raise TooLarge(
+            raise JobTooLarge(
                 f"the job needs {_gib(alone)} of memory and {_gib(self.limit)} are there: "
-                f"its longest row has {_longest(first)} tokens",
+                f"its longest row has {first.facts.sequence_tokens} tokens",
                 param="training_file",
-                next_action="shorten the longest rows, or set osora.max_length",
+                next_action="shorten or split the longest rows",
             )
         if alone > self.limit:
-            raise TooLarge(
+            raise JobTooLarge(
                 f"a sweep of {len(joining)} needs {_gib(alone)} of memory and {_gib(self.limit)} are there",
                 param="osora.learning_rate",
                 next_action="list fewer rates, or one",
@@ -131,11 +118,6 @@ class Memory:
         together = self.needed([*others, *joining])
         if together > self.limit:
             raise NotEnoughMemory(f"together with it the jobs need {_gib(together)}, and {_gib(self.limit)} are there")
-
-
-def _longest(job: TrainingJob) -> int:
-    """Tokens that it never puts through the model in less than one go: the two answers of a preference go apart."""
-    return max(len(sequence) for row in job.train for sequence in row.sequences)
 
 
 def _gib(count: float) -> str:

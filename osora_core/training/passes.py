@@ -1,7 +1,7 @@
 """What a training step does with the model: forward, loss and backward of rows that belong to different jobs."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -9,11 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from osora_core.bank import Bank
-from osora_core.data import pad, split_by_tokens
+from osora_core.data import Example, FlatBatch, PaddedBatch, flatten, pad, split_by_tokens
 from osora_core.linear import use_slots
 from osora_core.operator import runs
 from osora_core.runtime import Runtime
-from osora_core.training.batches import Item, pass_tokens, plan
 from osora_core.training.devices import available_bytes
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
@@ -21,9 +20,41 @@ TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
 
 NOBODY: Mapping[int, int] = MappingProxyType({})
 
+Item = tuple[Example, int]
+"""A row, and whose it is: an index into the slots that come with it."""
 
-class Lost(Exception):
-    """Of the devices that make a pass together, one has gone or is out of step: no pass can be made again."""
+# On one H200 a pass of 256 tokens through a Llama-8B (218 million weights a layer) takes half as long as one of 4096.
+# What is left is launches, which a smaller layer has as many of, up to where its other operations count.
+_GPU_PRODUCTS = 2048 * 218_000_000
+_GPU_MOST = 32768
+_CPU_TOKENS = 128
+
+
+def pass_tokens(runtime: Runtime) -> int:
+    """Tokens that take about as long as it takes to run the model at all: padding up to so many is cheaper than a pass
+    of its own."""
+    if runtime.device.type == "cpu":
+        return _CPU_TOKENS
+    layer = runtime.parameters / runtime.model.config.num_hidden_layers
+    return min(_GPU_MOST, int(_GPU_PRODUCTS / layer))
+
+
+def split_into_passes(
+    items: Iterable[Item], slots: Sequence[int], token_budget: int, pass_tokens: int, own: Mapping[int, int]
+) -> list[list[Item]]:
+    """The passes of a step: groups of rows of similar length within the budget, shared by all slots.
+
+    `pass_tokens`: padding that is as cheap as another pass. A slot in `own` shares none: its rows go by themselves, in
+    groups within the budget that is named there.
+    """
+    shared: list[Item] = []
+    apart: dict[int, list[Item]] = defaultdict(list)
+    for item in items:
+        (apart[slot] if (slot := slots[item[1]]) in own else shared).append(item)
+    groups = split_by_tokens(shared, token_budget, pass_tokens)
+    for slot, rows in apart.items():
+        groups += split_by_tokens(rows, own[slot], pass_tokens)
+    return groups
 
 
 class Passes:
@@ -40,8 +71,8 @@ class Passes:
         return available_bytes(self.runtime.device)
 
     def groups(self, items: Sequence[Item], slots: Sequence[int], own: Mapping[int, int] = NOBODY) -> list[list[Item]]:
-        """The rows of each run of the model; see `plan`."""
-        return plan(items, slots, self.token_budget, self.pass_tokens, own)
+        """The rows of each run of the model; see `split_into_passes`."""
+        return split_into_passes(items, slots, self.token_budget, self.pass_tokens, own)
 
     def forward(self, group: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss (nats) and correctness of every counted token of a group, and which job (index into slots) owns it."""
@@ -49,14 +80,28 @@ class Passes:
         counts = Counter(slots[owner] for _, owner in group)
         # Slots with equally many rows side by side can share a product.
         group = sorted(group, key=lambda item: (counts[slots[item[1]]], item[1]))
-        batch = pad([example for example, _ in group], device)
-        row_slots = [slots[owner] for _, owner in group]
+        examples, row_slots = [example for example, _ in group], [slots[owner] for _, owner in group]
         owners = torch.tensor([owner for _, owner in group], device=device)
-        with use_slots(self.bank, torch.tensor(row_slots, device=device), runs(row_slots)):
-            hidden = self.runtime.hidden_states(batch.inputs)
-        logits = self.runtime.logits(hidden[batch.positions[:, 0], batch.positions[:, 1]]).float()
+        # On a CPU every token of padding costs as much as any other; on a GPU equally long rows cost less than it does.
+        batch: FlatBatch | PaddedBatch
+        if device.type == "cpu":
+            batch = flatten(examples, device)
+            hidden = self._flat_hidden_states(batch, row_slots)[batch.counted]
+        else:
+            batch = pad(examples, device)
+            with use_slots(self.bank, torch.tensor(row_slots, device=device), runs(row_slots)):
+                hidden = self.runtime.hidden_states(batch.inputs)[batch.positions[:, 0], batch.positions[:, 1]]
+        logits = self.runtime.logits(hidden).float()
         nll = F.cross_entropy(logits, batch.targets, reduction="none")
         return nll, logits.detach().argmax(dim=-1) == batch.targets, owners[batch.rows]
+
+    def _flat_hidden_states(self, batch: FlatBatch, row_slots: Sequence[int]) -> Tensor:
+        """[N, d], through the model as so many rows of one token: only attention has to know whose they are."""
+        slots = [slot for slot, length in zip(row_slots, batch.lengths, strict=True) for _ in range(length)]
+        with use_slots(self.bank, torch.tensor(slots, device=batch.inputs.device), runs(slots)):
+            return self.runtime.hidden_states(
+                batch.inputs.unsqueeze(1), position_ids=batch.places.unsqueeze(1), lengths=batch.lengths
+            ).squeeze(1)
 
     @torch.no_grad()
     def scores(self, items: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -76,7 +121,8 @@ class Passes:
 
         A slot may be there several times, with another share each. One in `own` has its rows go through the model by
         themselves, in groups of at most so many tokens. Returns [2, len(slots)]: each one's summed loss,
-        and how many of its tokens were the likeliest. Raises OutOfMemoryError, Lost, and what a job's rows lead to.
+        and how many of its tokens were the likeliest. Raises OutOfMemoryError, DeviceLostError, and what a job's rows
+        lead to.
         """
         sums = torch.zeros(2, len(slots), device=self.runtime.device)
         weights = torch.tensor(shares, device=self.runtime.device)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from osora_core.data import Row
-from osora_core.training.batches import Item
+from osora_core.training.errors import DeviceLostError
 from osora_core.training.job import TrainingJob
-from osora_core.training.losses import Contribution, contributions
-from osora_core.training.passes import Lost, Passes
+from osora_core.training.methods import Contribution, contributions
+from osora_core.training.passes import Item, Passes
 
 Part = tuple[TrainingJob, Contribution]
 
@@ -20,13 +20,13 @@ def contribute(
     """What each job brings with its batch, and by its id the error of each that cannot step.
 
     After an error each job goes by itself, to find the one whose it is; so does every job always with `apart`. Raises
-    Lost as the passes do.
+    DeviceLostError as the passes do.
     """
     jobs = [job for job, _ in stepping]
     if not apart:
         try:
             return list(zip(jobs, contributions(stepping, passes), strict=True)), {}
-        except Lost:
+        except DeviceLostError:
             raise
         except Exception:
             pass
@@ -38,7 +38,7 @@ def contribute(
         try:
             (part,) = contributions([one], passes)
             parts.append((one[0], part))
-        except Lost:
+        except DeviceLostError:
             raise
         except Exception as error:
             errors[one[0].id] = _without_frames(error)
@@ -50,12 +50,13 @@ def backward(passes: Passes, parts: Sequence[Part], *, apart: bool) -> tuple[Ten
 
     Where memory runs out, the largest job from then on goes through the model by itself and in smaller groups, down to
     a row at a time, and the step is tried again: its gradients are sums over the same rows. After any other error each
-    job goes by itself, to find the one whose it is. With `apart` every job always does. Raises Lost as the passes do.
+    job goes by itself, to find the one whose it is. With `apart` every job always does. Raises
+    DeviceLostError as the passes do.
     """
     while True:
         try:
             return backward_once(passes, parts, parts, apart), {}
-        except Lost:
+        except DeviceLostError:
             raise
         except torch.OutOfMemoryError:
             again = _step_down(parts, passes.token_budget)
@@ -104,7 +105,7 @@ def _one_by_one(passes: Passes, parts: Sequence[Part]) -> tuple[Tensor, dict[str
     for part in parts:
         try:
             sums += backward_once(passes, parts, [part], apart=True)
-        except Lost:
+        except DeviceLostError:
             raise
         except Exception as error:
             errors[part[0].id] = _without_frames(error)

@@ -1,16 +1,13 @@
-"""What preferences are compared with: the base, or the adapter that a job begins with."""
+"""What a job is compared with, if its method compares: the base, or the adapter that it begins with."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from osora_core.adapter import Adapter
 from osora_core.bank import Bank
 from osora_core.data import Row, sequences
-
-if TYPE_CHECKING:
-    from osora_core.training.passes import Passes
+from osora_core.training.passes import Passes
 
 
 class Reference:
@@ -42,7 +39,7 @@ class Reference:
             bank.release(self.slot)
             self.slot = 0
 
-    def losses(self, rows: Sequence[Row], passes: "Passes") -> Tensor:
+    def losses(self, rows: Sequence[Row], passes: Passes) -> Tensor:
         """The summed loss of each of `sequences(rows)`, float64 on the CPU, computed once for this very list of rows.
 
         In passes of its own: the numbers are the same whoever asks for them, and after a restart.

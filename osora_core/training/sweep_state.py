@@ -25,6 +25,14 @@ Fate = Literal["chosen", "discarded", "diverged"]
 _SWEEP = "sweep"
 
 
+def halvings(members: int, total_steps: int) -> list[int]:
+    """The steps after which the worse half goes: as often as it takes to leave one member, evenly over the schedule,
+    because early losses say little of where a rate that falls to zero ends. A short schedule has fewer."""
+    rounds = math.ceil(math.log2(members))
+    steps = {round(total_steps * number / (rounds + 1)) for number in range(1, rounds + 1)}
+    return sorted(step for step in steps if 0 < step < total_steps)
+
+
 @dataclass(eq=False)
 class Member:
     """One spec of a sweep. `measured`: its loss (an Evaluation's) on the rows to choose by, by step; `fate`: what

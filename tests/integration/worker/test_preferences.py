@@ -11,7 +11,8 @@ import pytest
 
 from api.app import create_app
 from api.server import Server
-from osora_core.training import TrainingEngine, throughput
+from osora_core.bank import Bank
+from osora_core.training import throughput
 from registry import files, jobs
 from registry.context import Registry
 from registry.errors import InvalidRequest
@@ -129,8 +130,8 @@ def test_auto_goes_by_what_a_sweep_on_preferences_costs(
     The passes that are timed are run all the same."""
     timed = throughput._seconds
 
-    def given(engine: TrainingEngine, copies: int, work: Callable[[Sequence[int]], None]) -> float:
-        assert timed(engine, copies, work) > 0
+    def given(bank: Bank, copies: int, work: Callable[[Sequence[int]], None]) -> float:
+        assert timed(bank, copies, work) > 0
         return 1 + a_copy_more * (copies - 1)
 
     monkeypatch.setattr(throughput, "_seconds", given)

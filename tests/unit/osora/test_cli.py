@@ -377,10 +377,13 @@ def test_key_create_and_adapter_download_and_delete(service: FakeService, tmp_pa
     assert "osk-secret" in osora("key", "create", "ci", "--scope", "read", "--scope", "write").output
     assert service.requests[-1].json == {"name": "ci", "scopes": ["read", "write"]}
     assert osora("key", "revoke", "key-1").exit_code == 0
+    service.on("GET", "/keys", Answer(body={"data": [{"id": "key-2", "name": "ci", "tenant": "acme"}]}))
+    assert "acme" in osora("key", "list", "--tenant", "acme").output
+    assert service.requests[-1].query == "tenant=acme"
     target = tmp_path / "a.zip"
     assert json.loads(osora("adapters", "download", "adp-1", "-o", str(target), "--json").stdout)["bytes"] == 4
     assert target.read_bytes() == b"zip!"
-    assert json.loads(osora("adapters", "delete", "adp-1", "--json").stdout)["deleted"]
+    assert json.loads(osora("adapters", "delete", "adp-1", "--yes", "--json").stdout)["deleted"]
 
 
 def test_adapter_export_unpacks_into_a_folder_or_leaves_none(service: FakeService, tmp_path: Path) -> None:
@@ -405,8 +408,9 @@ def test_ctrl_c_while_watching_leaves_the_job_and_says_how_to_come_back(service:
     service.on("GET", "/jobs/ftjob-1/events", Answer(events=[sse("metrics", STEP, 2)]))
     command = [
         sys.executable,
-        "-c",
-        "from osora.cli import app; app()",
+        "-P",
+        "-m",
+        "osora",
         "jobs",
         "watch",
         "ftjob-1",

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from osora_core.training.passes import Lost
+from osora_core.training.errors import DeviceLostError
 from worker.threads import EngineThread
 
 
@@ -27,8 +27,8 @@ def test_what_goes_wrong_in_a_function_is_its_callers_unless_the_devices_have_pa
             thread.call(raises(KeyError()))
         assert thread.call(lambda engine: engine.jobs) == {}
         assert not failed.is_set()
-        with pytest.raises(Lost):
-            thread.call(raises(Lost()))
+        with pytest.raises(DeviceLostError):
+            thread.call(raises(DeviceLostError()))
         assert failed.wait(5)
     finally:
         thread.stop(5)

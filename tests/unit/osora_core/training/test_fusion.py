@@ -15,8 +15,8 @@ from torch import Tensor
 from osora_core.data import Example, split_by_tokens
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob
-from osora_core.training.batches import Item, Rounds, pass_tokens
-from osora_core.training.passes import Passes
+from osora_core.training.passes import Item, Passes, pass_tokens
+from osora_core.training.rounds import Rounds
 from tests.unit.osora_core.conftest import Recorder, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

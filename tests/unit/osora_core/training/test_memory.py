@@ -9,7 +9,8 @@ from torch import Tensor
 from osora_core.data import Example
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
-from osora_core.training.memory import Memory, NotEnoughMemory, TooLarge
+from osora_core.training.errors import JobTooLarge, NotEnoughMemory
+from osora_core.training.memory import Memory
 from osora_core.training.passes import Passes
 from tests.unit.osora_core.conftest import Recorder
 
@@ -67,7 +68,7 @@ def test_a_job_that_does_not_fit_beside_the_others_joins_when_they_have_ended(ru
 
 def test_a_job_that_would_fit_nowhere_is_its_users_to_mend(runtime: Runtime) -> None:
     engine = TrainingEngine(runtime, memory_limit=1000)
-    with pytest.raises(TooLarge, match="longest row has 60 tokens"):
+    with pytest.raises(JobTooLarge, match="longest row has 60 tokens"):
         engine.add(job("a", 60))
     assert engine.bank.free == engine.bank.capacity
 

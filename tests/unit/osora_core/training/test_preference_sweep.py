@@ -15,9 +15,8 @@ from osora_core.data import Example, Preference, Renderer, read_preferences
 from osora_core.errors import OutOfSlots, UserError
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepCheckpoint, TrainingEngine, TrainingJob
-from osora_core.training.batches import Item
-from osora_core.training.memory import TooLarge
-from osora_core.training.passes import Lost, Passes
+from osora_core.training.errors import DeviceLostError, JobTooLarge
+from osora_core.training.passes import Item, Passes
 from tests.unit.osora_core.conftest import Recorder
 from tests.unit.osora_core.training.test_losses import line, start
 from tests.unit.osora_core.training.test_sweep import SweepRecorder, family, outcome, run
@@ -205,7 +204,7 @@ def test_a_pair_takes_the_memory_of_one_answer_at_once_and_of_both_in_a_batch(ru
     for budget in (30, 8192):
         memory = TrainingEngine(runtime, token_budget=budget).memory
         assert memory.needed([pairs]) == memory.needed([answers])
-    with pytest.raises(TooLarge, match="longest row has 40 tokens"):
+    with pytest.raises(JobTooLarge, match="longest row has 40 tokens"):
         TrainingEngine(runtime, memory_limit=1000).add(pairs)
 
 
@@ -246,7 +245,7 @@ def test_where_others_take_part_in_a_pass_one_that_failed_is_not_made_again(
     """Nobody knows how far they have come: the engine fails as a whole."""
 
     def lost(*_: object) -> None:
-        raise Lost("a test")
+        raise DeviceLostError("a test")
 
     for action in ("scores", "backward"):
         engine = TrainingEngine(runtime, max_jobs=4)
@@ -254,6 +253,6 @@ def test_where_others_take_part_in_a_pass_one_that_failed_is_not_made_again(
             engine.add(TrainingJob(name, SPEC, pairs, Recorder(), pairs[:2]))
         with monkeypatch.context() as patch:
             patch.setattr(Passes, action, lost)
-            with pytest.raises(Lost):
+            with pytest.raises(DeviceLostError):
                 engine.step()
         assert list(engine.jobs) == ["one", "two"]

@@ -24,10 +24,9 @@ from osora_core.training import (
     TrainingEngine,
     TrainingJob,
 )
-from osora_core.training.engine import NonFiniteLoss
-from osora_core.training.memory import NotEnoughMemory, TooLarge
+from osora_core.training.errors import JobTooLarge, NonFiniteLoss, NotEnoughMemory
 from osora_core.training.sweep import MAX_CHOICE_ROWS, choice_of, hold_back
-from osora_core.training.throughput import halvings
+from osora_core.training.sweep_state import halvings
 from tests.unit.osora_core.conftest import Recorder, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -334,7 +333,7 @@ def test_a_sweep_waits_for_others_memory_and_never_for_its_own(
     with pytest.raises(NotEnoughMemory):
         waiting.join(engine)
     assert list(engine.jobs) == ["neighbour"]
-    with pytest.raises(TooLarge, match="a sweep of 4 needs") as refused:
+    with pytest.raises(JobTooLarge, match="a sweep of 4 needs") as refused:
         sweep(examples, specs(0.03, 0.01, 0.1, 0.2), SweepRecorder()).join(engine)
     assert refused.value.param == "osora.learning_rate"
     engine.discard("neighbour")

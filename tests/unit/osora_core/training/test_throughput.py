@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from osora_core.bank import Bank
 from osora_core.data import Example, Preference, Renderer, Row, read_preferences
 from osora_core.errors import OutOfSlots
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob, throughput
-from osora_core.training.batches import Item
+from osora_core.training.passes import Item
 from osora_core.training.throughput import CHEAP, Throughput, relative_cost
 from tests.unit.osora_core.conftest import Recorder
 from tests.unit.osora_core.training.test_losses import line
@@ -55,7 +56,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A device on which each further copy takes a tenth of the first; keeps how many copies were timed."""
     seen: list[int] = []
 
-    def seconds(engine: TrainingEngine, copies: int, work: Any) -> float:
+    def seconds(bank: Bank, copies: int, work: Any) -> float:
         seen.append(copies)
         return 1.0 + 0.1 * (copies - 1)
 
@@ -65,12 +66,12 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_shape_is_measured_once(runtime: Runtime, examples: list[Example], timed: list[int]) -> None:
     engine = TrainingEngine(runtime)
-    cost = engine.throughput.cost_of_sweep(engine, job(examples[:4]), 6, [])
+    cost = engine.throughput.cost_of_sweep(job(examples[:4]), 6, [])
     assert cost == pytest.approx(1 + (0.5 + 0.2 + 0.1) / 4)
     assert timed == [1, 2, 6]
-    engine.throughput.cost_of_sweep(engine, job(examples[1:4]), 6, [])  # of about the same shape
+    engine.throughput.cost_of_sweep(job(examples[1:4]), 6, [])  # of about the same shape
     assert timed == [1, 2, 6]
-    engine.throughput.cost_of_sweep(engine, job(examples[:9]), 6, [])
+    engine.throughput.cost_of_sweep(job(examples[:9]), 6, [])
     assert timed == [1, 2, 6] * 2
 
 
@@ -80,7 +81,7 @@ def test_what_is_too_dear_already_is_not_measured_further(
     seen: list[int] = []
     monkeypatch.setattr(throughput, "_seconds", lambda _, copies, work: seen.append(copies) or float(copies))
     engine = TrainingEngine(runtime)
-    assert Throughput().cost_of_sweep(engine, job(examples[:4]), 6, []) > CHEAP
+    assert Throughput(engine.passes, engine.memory, apart=False).cost_of_sweep(job(examples[:4]), 6, []) > CHEAP
     assert seen == [1, 2]
 
 
@@ -102,10 +103,10 @@ def test_a_step_on_pairs_is_timed_with_all_of_its_passes(
         job(pairs, method="dpo"),
         job([answer for pair in pairs for answer in pair.sequences]),
     )
-    copies = {count: engine.throughput._measured(engine, preferences, pairs, count) for count in (1, 2, 6)}
+    copies = {count: engine.throughput._measured(preferences, pairs, count) for count in (1, 2, 6)}
     assert copies == {1: len(pairs) * 6, 2: len(pairs) * 10, 6: len(pairs) * 26}
-    assert engine.throughput._measured(engine, answers, answers.next_batch(), 1) == len(pairs) * 2
-    assert engine.throughput.cost_of_sweep(engine, preferences, 6, []) == relative_cost(6, 100, {1: 6, 2: 10})
+    assert engine.throughput._measured(answers, answers.next_batch(), 1) == len(pairs) * 2
+    assert engine.throughput.cost_of_sweep(preferences, 6, []) == relative_cost(6, 100, {1: 6, 2: 10})
     assert (engine.bank.free, engine.bank.take_grads().any().item()) == (6, False)
 
 
@@ -123,17 +124,17 @@ def test_rows_to_choose_by_are_timed_in_full_passes_and_once(
 
     monkeypatch.setattr(engine.passes, "forward", slow)
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock.now)
-    without = engine.throughput.cost_of_sweep(engine, job(examples[:4]), 2, [])
-    cost = engine.throughput.cost_of_sweep(engine, job(examples[:4]), 2, examples[:12])
+    without = engine.throughput.cost_of_sweep(job(examples[:4]), 2, [])
+    cost = engine.throughput.cost_of_sweep(job(examples[:4]), 2, examples[:12])
     # Two members, 12 rows, halved once; a hundred steps of four rows.
     assert cost == pytest.approx(without + 2 * 12 / 400)
     groups.clear()
-    cost = engine.throughput.cost_of_sweep(engine, job(examples[:4]), 2, examples[:8])
+    cost = engine.throughput.cost_of_sweep(job(examples[:4]), 2, examples[:8])
     assert cost == pytest.approx(without + 2 * 8 / 400)
     assert groups == []
     preferences = job(pairs, method="dpo")
-    without = engine.throughput.cost_of_sweep(engine, preferences, 2, [])
-    cost = engine.throughput.cost_of_sweep(engine, preferences, 2, pairs)
+    without = engine.throughput.cost_of_sweep(preferences, 2, [])
+    cost = engine.throughput.cost_of_sweep(preferences, 2, pairs)
     assert cost == pytest.approx(without + 2 * 2 * len(pairs) / (100 * 6 * len(pairs)))
 
 
@@ -145,7 +146,7 @@ def test_measuring_leaves_no_trace(runtime: Runtime, examples: list[Example]) ->
         engine.add(TrainingJob("job", JobSpec(rank=16, epochs=1, batch_size=8), examples, recorder))
         engine.step()
         if measures:
-            assert engine.throughput.cost_of_sweep(engine, job(examples[:4]), 3, examples[:8]) > 0
+            assert engine.throughput.cost_of_sweep(job(examples[:4]), 3, examples[:8]) > 0
             assert engine.bank.free == 3
         while engine.step():
             pass
@@ -168,7 +169,7 @@ def test_a_sweep_that_does_not_fit_is_refused_and_leaves_no_trace(
 
     monkeypatch.setattr(engine.passes, "backward", small)
     with pytest.raises(OutOfSlots, match="3 copies of a batch do not fit"):
-        engine.throughput._measured(engine, job(examples), examples[:4], 3)
+        engine.throughput._measured(job(examples), examples[:4], 3)
     assert engine.bank.free == engine.bank.capacity
     assert not engine.bank.take_grads().any()
 
@@ -176,13 +177,13 @@ def test_a_sweep_that_does_not_fit_is_refused_and_leaves_no_trace(
 def test_a_sweep_that_would_not_be_admitted_is_not_measured(runtime: Runtime, examples: list[Example]) -> None:
     one, memory = job(examples), TrainingEngine(runtime).memory
     engine = TrainingEngine(runtime, memory_limit=memory.needed([one] * 2))
-    assert engine.throughput.cost_of_sweep(engine, one, 2, []) > 0
+    assert engine.throughput.cost_of_sweep(one, 2, []) > 0
     with pytest.raises(OutOfSlots, match="a sweep of 3 does not fit"):
-        engine.throughput.cost_of_sweep(engine, one, 3, [])
+        engine.throughput.cost_of_sweep(one, 3, [])
 
 
 def test_without_free_slots_nothing_is_measured(runtime: Runtime, examples: list[Example]) -> None:
     engine = TrainingEngine(runtime, max_jobs=1)
     with pytest.raises(OutOfSlots):
-        engine.throughput.cost_of_sweep(engine, job(examples), 2, [])
+        engine.throughput.cost_of_sweep(job(examples), 2, [])
     assert engine.bank.free == 1

@@ -12,7 +12,7 @@ from osora_core.data import Example, Renderer, batch_order, read_examples
 from osora_core.errors import DataError, UserError
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob, optimizer
-from osora_core.training.engine import NonFiniteLoss
+from osora_core.training.errors import NonFiniteLoss
 from tests.unit.osora_core.conftest import Recorder, train
 
 SPECS = [

@@ -1,13 +1,12 @@
-"""Bases for the worker: loaded once, their bases (the singular triplets) shared through the object store."""
+"""The stored bases of base models, shared through the object store: a basis is computed by one worker only."""
 
-import os
-import tempfile
 from pathlib import Path
 
+from osora_common.files import write_whole
 from registry.store import ObjectStore
 
 
-class StoredBases:
+class StoredBasis:
     """An `osora_core.basis.RemoteBasis` over the registry's object store."""
 
     def __init__(self, store: ObjectStore) -> None:
@@ -16,10 +15,7 @@ class StoredBases:
     def fetch(self, key: str, path: Path) -> bool:
         if self._store.size(key) is None:
             return False
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(descriptor, "wb") as file:
-            file.writelines(self._store.stream(key))
-        os.replace(temporary, path)
+        write_whole(path, self._store.stream(key))
         return True
 
     def publish(self, key: str, path: Path) -> None:

@@ -1,0 +1,30 @@
+"""What goes wrong with a training job, or with the devices that train it."""
+
+from osora_core.errors import OsoraCoreError, UserError
+
+
+class DeviceLostError(Exception):
+    """Of the devices that make a pass together, one has gone or is out of step: no pass can be made again."""
+
+
+class NonFiniteLoss(UserError):
+    """A job's loss, gradient or vectors are no longer numbers."""
+
+    code = "non_finite_loss"
+
+    @classmethod
+    def at(cls, message: str) -> "NonFiniteLoss":
+        """Of training that has run away, which a lower rate mends."""
+        return cls(message, param="osora.learning_rate", next_action="submit the job again with a lower learning rate")
+
+
+class NotEnoughMemory(OsoraCoreError):
+    """A job does not fit beside those that are here; it will when some have ended."""
+
+    code = "not_enough_memory"
+
+
+class JobTooLarge(UserError):
+    """A job does not fit the device, though nobody else is there."""
+
+    code = "job_too_large"
