@@ -1,14 +1,16 @@
 """One attention function for both engines, plugged into unmodified transformers models.
 
-Shapes: B rows, H query heads, G key/value heads, T query positions, D head size.
+Shapes: B rows, H query heads, G key/value heads, T query positions, S key positions, D head size, Dv value size.
 """
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PretrainedConfig
 
 if TYPE_CHECKING:
     from osora_core.inference.cache import CacheView
@@ -21,6 +23,18 @@ def register() -> None:
     AttentionInterface.register(NAME, attend)
 
 
+@dataclass(frozen=True)
+class Attending:
+    """How a layer attends, beside causally. scaling: of scores, None for 1 / sqrt(D). window: a query sees its own and
+    the `window - 1` positions before. softcap: scores become softcap * tanh(scores / softcap). sinks [H]: a score a
+    head that takes part in the softmax and has no value."""
+
+    scaling: float | None = None
+    window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+
 def attend(
     module: torch.nn.Module,
     query: Tensor,
@@ -29,15 +43,72 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     cache: "CacheView | None" = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention of query [B, H, T, D] over key, value [B, G, T, D]; returns [B, T, H, D].
+    """Causal attention of query [B, H, T, D] over key [B, G, T, D] and value [B, G, T, Dv]; returns [B, T, H, Dv].
 
     Without a cache, rows are padded on the right only, so that causality alone keeps padding out of every real token.
     With one, keys and values go into its rows and the queries attend to all that these rows hold so far.
+
+    What else a model asks of its attention (masks and biases of its own) is ignored here: `osora_core.base_check` finds
+    that out and refuses the model.
     """
-    if cache is None:
-        grouped = query.shape[1] != key.shape[1]
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
-        return out.transpose(1, 2), None
-    return cache.attend(cast(int, module.layer_idx), query, key, value, scaling), None
+    how = Attending(scaling, sliding_window, softcap, s_aux)
+    if cache is not None:
+        return cache.attend(cast(int, module.layer_idx), query, key, value, how), None
+    steps = query.shape[2]
+    if how.window is not None and how.window >= steps:
+        how = Attending(scaling, None, softcap, s_aux)
+    mask = None
+    if how.window is not None or how.softcap is not None or how.sinks is not None:
+        mask = _causal(steps, how.window, query.device)
+    return weigh(query, key, value, mask, how).transpose(1, 2), None
+
+
+def weigh(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: Attending) -> Tensor:
+    """Values [B, H, T, Dv] weighed for query [B, H, T, D] by key [B, G, S, D]; value [B, G, S, Dv].
+
+    mask: bool, broadcastable to [B, 1, T, S], true where a query sees a key; None is causal. The window is the mask's.
+    """
+    heads, groups = query.shape[1], key.shape[1]
+    if how.softcap is None and how.sinks is None:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=how.scaling, enable_gqa=heads != groups
+        )
+    assert mask is not None
+    rows, _, steps, size = query.shape
+    scaling = size**-0.5 if how.scaling is None else how.scaling
+    folded = query.reshape(rows, groups, heads // groups, steps, size)
+    scores = (folded @ key.unsqueeze(2).transpose(-1, -2)).float() * scaling
+    if how.softcap is not None:
+        scores = (scores / how.softcap).tanh() * how.softcap
+    scores = scores.masked_fill(~mask.unsqueeze(1), -torch.inf)
+    if how.sinks is not None:
+        sinks = how.sinks.float().view(1, groups, heads // groups, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat((scores, sinks), dim=-1)
+    weights = scores.softmax(dim=-1)[..., : key.shape[2]].to(value.dtype)
+    return (weights @ value.unsqueeze(2)).reshape(rows, heads, steps, value.shape[-1])
+
+
+@lru_cache(maxsize=8)
+def _causal(steps: int, window: int | None, device: torch.device) -> Tensor:
+    """The mask [1, 1, T, T] of as many positions in a row."""
+    places = torch.arange(steps, device=device)
+    ago = places.unsqueeze(1) - places
+    seen = ago >= 0
+    if window is not None:
+        seen &= ago < window
+    return seen.unsqueeze(0).unsqueeze(0)
+
+
+def shortest_window(config: PretrainedConfig) -> int | None:
+    """The sliding window of whichever layers of a model have one; None where all see everything before them."""
+    config = config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if not isinstance(window, int) or not getattr(config, "use_sliding_window", True):
+        return None
+    return window if kinds is None or any("sliding" in str(kind) for kind in kinds) else None

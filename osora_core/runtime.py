@@ -6,11 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from osora_core import attention, base_models
+from osora_core import attention, base_check, base_models
 from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
-from osora_core.errors import UserError
+from osora_core.errors import UnsupportedBase
 from osora_core.linear import OsoraLinear
 
 
@@ -42,13 +49,16 @@ class Runtime:
         dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
         source = base_models.resolve(path or name)
         attention.register()
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype,
-            attn_implementation=attention.NAME,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        with base_check.refusing(name, config, "loading"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attention.NAME,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
         model = model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         basis = cache.get(model, ALL_LINEAR, rank, place)
@@ -59,10 +69,10 @@ class Runtime:
             tokenizer=tokenizer,
             basis=basis,
             device=place,
-            max_length=int(model.config.max_position_embeddings),
+            max_length=_longest(name, model.config),
             eos_ids=_eos_ids(model, tokenizer),
         )
-        runtime._check_architecture()
+        base_check.remembered(runtime, cache.directory, "training", lambda: base_check.check_training(runtime))
         return runtime
 
     def hidden_states(self, input_ids: Tensor, **kwargs: Any) -> Tensor:
@@ -75,6 +85,11 @@ class Runtime:
         """Logits [..., vocabulary] of hidden states [..., d]."""
         head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         logits: Tensor = head(hidden)
+        config = self.model.config.get_text_config()
+        if (factor := _logit_factor(config)) != 1:
+            logits = logits * factor
+        if softcap := getattr(config, "final_logit_softcapping", None):
+            logits = (logits / softcap).tanh() * softcap
         return logits
 
     @property
@@ -96,18 +111,26 @@ class Runtime:
         """Bytes of the weights as they lie in memory."""
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
 
-    def _check_architecture(self) -> None:
-        """Refuse a model whose logits are more than its head applied to its decoder, or that ignores our attention."""
-        tokens = torch.arange(4, device=self.device).unsqueeze(0)
-        with torch.inference_mode():
-            expected = self.model(input_ids=tokens, use_cache=False).logits.float()
-            actual = self.logits(self.hidden_states(tokens)).float()
-        if not torch.allclose(expected, actual, rtol=1e-3, atol=1e-3):
-            raise UserError(
-                f"the architecture {self.model.config.model_type!r} transforms its logits and is not supported",
-                param="model",
-                next_action="use a Llama, Qwen2, Qwen3 or Mistral family base",
-            )
+
+def _longest(name: str, config: PretrainedConfig) -> int:
+    """How many tokens a base reads. Raises UnsupportedBase if it does not say."""
+    config = config.get_text_config()
+    for word in ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx"):
+        if isinstance(length := getattr(config, word, None), int) and length > 0:
+            return length
+    raise UnsupportedBase(
+        f"the base {name!r} cannot be used: its family {config.model_type!r} does not say how many tokens it reads",
+        param="model",
+        next_action="give max_position_embeddings in its config.json",
+    )
+
+
+def _logit_factor(config: PretrainedConfig) -> float:
+    """What a family multiplies its logits by: under one of these names, divided by the first."""
+    divisor = getattr(config, "logits_scaling", None) or 1.0
+    return (
+        float(getattr(config, "logit_scale", None) or 1.0) * float(getattr(config, "lm_head_multiplier", 1.0)) / divisor
+    )
 
 
 def install(model: nn.Module, basis: Basis) -> None:

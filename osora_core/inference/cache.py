@@ -8,8 +8,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import PretrainedConfig
+
+from osora_core.attention import Attending, weigh
 
 
 class KVPool:
@@ -57,8 +58,9 @@ class CacheView:
         reach = torch.arange(read_length, device=positions.device)
         return cls(pool, start, positions, (reach <= positions.unsqueeze(-1)).unsqueeze(1))
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """Store key and value [B, G, T, D] at the positions; attend query [B, H, T, D]; return [B, T, H, D]."""
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attending) -> Tensor:
+        """Store key [B, G, T, D] and value [B, G, T, Dv] at the positions; attend query [B, H, T, D], as `how` says;
+        return [B, T, H, Dv]."""
         rows, heads, steps, size = query.shape
         index = torch.arange(rows, device=query.device).unsqueeze(1)
         window = slice(self.start, self.start + rows)
@@ -67,18 +69,24 @@ class CacheView:
         keys[index, :, self.positions] = key.transpose(1, 2)
         values[index, :, self.positions] = value.transpose(1, 2)
         groups = key.shape[1]
-        if steps == 1:
+        mask = self.mask if how.window is None else self._mask_within(how.window)
+        if steps == 1 and how.sinks is None:
             # One query a row: fold the heads that share a key/value head into the query length.
             query = query.view(rows, groups, heads // groups, size)
-        out = F.scaled_dot_product_attention(
-            query,
-            keys[:, :, :read],
-            values[:, :, :read],
-            attn_mask=self.mask,
-            scale=scaling,
-            enable_gqa=steps > 1 and heads != groups,
-        )
-        return out.reshape(rows, heads, steps, size).transpose(1, 2)
+        out = weigh(query, keys[:, :, :read], values[:, :, :read], mask, how)
+        return out.reshape(rows, heads, steps, -1).transpose(1, 2)
+
+    def _mask_within(self, window: int) -> Tensor:
+        """The mask [B, 1, T, read] of layers that look back only so far."""
+        if window not in self._windowed:
+            reach = torch.arange(self.mask.shape[-1], device=self.mask.device)
+            near = reach > (self.positions - window).unsqueeze(-1)
+            self._windowed[window] = self.mask & near.unsqueeze(1)
+        return self._windowed[window]
+
+    @cached_property
+    def _windowed(self) -> dict[int, Tensor]:
+        return {}
 
     def attend_one(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """The same for one position a row, as batched products: query [B, H, D], key, value [B, G, D] -> [B, H * D]."""

@@ -75,7 +75,7 @@ class InferenceEngine:
         prefill_tokens: int = 2048, brief: bool = False,
     ) -> None:  # fmt: skip
         self.runtime = runtime
-        self.max_length = min(max_length or runtime.max_length, runtime.max_length, _window(runtime))
+        self.max_length = min(max_length or runtime.max_length, runtime.max_length)
         bank = Bank(runtime.basis, max(adapters, rows), device=runtime.device, dtype=runtime.basis.dtype)
         self.slots = AdapterSlots(bank)
         self.pool = KVPool(
@@ -371,10 +371,3 @@ class InferenceEngine:
             moved = self._live[source]
             self._execution.move(source, target, moved.cached)
             self._live[target] = moved
-
-
-def _window(runtime: Runtime) -> int:
-    """How far back every layer of the model looks: our attention reaches to the beginning, so no text may be longer."""
-    config = runtime.model.config
-    slides = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return int(config.sliding_window) if slides else runtime.max_length
