@@ -106,7 +106,6 @@ def _causal(steps: int, window: int | None, device: torch.device) -> Tensor:
 
 def shortest_window(config: PretrainedConfig) -> int | None:
     """The sliding window of whichever layers of a model have one; None where all see everything before them."""
-    config = config.get_text_config()
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if not isinstance(window, int) or not getattr(config, "use_sliding_window", True):

@@ -161,7 +161,7 @@ def _texts(runtime: "Runtime", at_most: int | None = None) -> list[Tensor]:
     """Two random texts [T] of different lengths, always the same ones."""
     longest = min(TEXT_TOKENS, runtime.max_length, at_most or TEXT_TOKENS)
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(int(runtime.model.config.get_text_config().vocab_size), (2, longest), generator=generator)
+    tokens = torch.randint(int(runtime.config.vocab_size), (2, longest), generator=generator)
     return [tokens[0].to(runtime.device), tokens[1, : max(longest // 2, _DECODED + 2)].to(runtime.device)]
 
 

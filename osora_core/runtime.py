@@ -85,12 +85,17 @@ class Runtime:
         """Logits [..., vocabulary] of hidden states [..., d]."""
         head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         logits: Tensor = head(hidden)
-        config = self.model.config.get_text_config()
-        if (factor := _logit_factor(config)) != 1:
+        if (factor := _logit_factor(self.config)) != 1:
             logits = logits * factor
-        if softcap := getattr(config, "final_logit_softcapping", None):
+        if softcap := getattr(self.config, "final_logit_softcapping", None):
             logits = (logits / softcap).tanh() * softcap
         return logits
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The text model's configuration: of a model that also reads images, the part that is about text."""
+        config: PretrainedConfig = self.model.config.get_text_config()
+        return config
 
     @property
     def is_whole(self) -> bool:

@@ -55,7 +55,7 @@ class Execution(Protocol):
 
 def choose(runtime: Runtime, pool: KVPool, bank: Bank, *, brief: bool) -> Execution:
     """The fastest execution that computes this model on its device; a brief one compiles and captures nothing."""
-    window = shortest_window(runtime.model.config)
+    window = shortest_window(runtime.config)
     if window is not None and window < pool.length:
         # Our own wiring looks back to the beginning.
         return Padded(runtime, pool, bank)

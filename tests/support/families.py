@@ -6,36 +6,50 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-MOST_PARAMETERS = 4_000_000
+MOST_PARAMETERS = 7_000_000
 LAYERS = 2
 
 # Sizes under the names that configurations give them. A family takes those that it has.
-_SIZES: dict[str, Any] = {
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "embedding_dim", "word_embed_proj_dim"), 32),
-    **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim", "d_ff", "ffn_hidden_size", "encoder_ffn_dim", "decoder_ffn_dim"), 48),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "decoder_layers", "encoder_layers", "n_layers", "num_encoder_layers", "num_decoder_layers"), LAYERS),
-    **dict.fromkeys(("num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads", "encoder_attention_heads", "num_encoder_attention_heads", "num_decoder_attention_heads"), 4),
-    **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), 2),
-    **dict.fromkeys(("head_dim", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "d_kv"), 8),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx", "seq_length", "max_seq_len"), 128),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "q_lora_rank", "kv_lora_rank"), 16),
-    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
-    **dict.fromkeys(("num_experts_per_tok", "moe_k", "moe_top_k"), 2),
-    "n_shared_experts": 1, "sliding_window": 24, "attention_window": 24,
+_NAMES: dict[int, str] = {
+    32: "hidden_size n_embd d_model dim embed_dim embedding_dim word_embed_proj_dim projection_dim",
+    48: "intermediate_size n_inner ffn_dim d_ff ffn_hidden_size encoder_ffn_dim decoder_ffn_dim",
+    LAYERS: "num_hidden_layers n_layer num_layers n_layers decoder_layers encoder_layers num_encoder_layers"
+    " num_decoder_layers num_experts_per_tok moe_k moe_top_k num_key_value_heads num_kv_heads",
+    4: "num_attention_heads n_head num_heads n_heads decoder_attention_heads encoder_attention_heads"
+    " num_encoder_attention_heads num_decoder_attention_heads num_experts num_local_experts n_routed_experts"
+    " moe_num_experts",
+    8: "head_dim qk_rope_head_dim qk_nope_head_dim v_head_dim d_kv rotary_dim",
+    16: "moe_intermediate_size shared_expert_intermediate_size q_lora_rank kv_lora_rank mamba_chunk_size chunk_size"
+    " patch_size",
+    128: "max_position_embeddings n_positions max_sequence_length n_ctx seq_length max_seq_len",
+    24: "sliding_window attention_window",
+    1: "n_shared_experts",
+    64: "image_size",
+}
+_SIZES: dict[str, Any] = {name: size for size, names in _NAMES.items() for name in names.split()} | {
     "is_decoder": True, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
+
+
+# Attempts, one after the other: what is left as the family has it ("kinds" are those of layers), and other sizes. Some
+# sizes of a family hang together in ways of its own.
+_ATTEMPTS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    ((), {}), (("head_dim",), {}), (("subs",), {}), ((), {"num_key_value_heads": 4}), (("kinds",), {}), (("kinds", "head_dim"), {}),
+    (("kinds", "num_hidden_layers"), {}), (("sliding_window",), {}), ((), {"num_experts_per_tok": 1}),
+    (("kinds", "num_hidden_layers", "n_layer", "num_layers", "hidden_size", "num_attention_heads", "head_dim"), {}),
+)  # fmt: skip
 
 
 class CannotShrink(Exception):
     """transformers has no small model of this family that could be made without knowing it."""
 
 
-def tiny_config(family: str, vocabulary: int) -> PreTrainedModel:
+def tiny_model(family: str, vocabulary: int) -> PreTrainedModel:
     """A model of up to MOST_PARAMETERS random values. Raises CannotShrink."""
     reasons = []
-    for without in ((), ("head_dim",), ("head_dim", "v_head_dim"), ("num_hidden_layers",), ("sliding_window",)):
+    for without, instead in _ATTEMPTS:
         try:
-            config = _config(CONFIG_MAPPING[family], vocabulary, set(without))
+            config = _config(CONFIG_MAPPING[family], vocabulary, set(without), instead)
             with torch.device("meta"):
                 size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
             if size > MOST_PARAMETERS:
@@ -51,17 +65,20 @@ def tiny_config(family: str, vocabulary: int) -> PreTrainedModel:
     raise CannotShrink(reasons[0])
 
 
-def _config(kind: type[PretrainedConfig], vocabulary: int, without: set[str]) -> PretrainedConfig:
+def _config(
+    kind: type[PretrainedConfig], vocabulary: int, without: set[str], instead: dict[str, Any]
+) -> PretrainedConfig:
     standard = kind()
     own: dict[str, Any] = {
-        name: size for name, size in _SIZES.items() if name not in without and _has(kind, standard, name)
+        name: size for name, size in (_SIZES | instead).items() if name not in without and _has(kind, standard, name)
     }
-    own["vocab_size"] = vocabulary
-    for name, sub in getattr(kind, "sub_configs", {}).items():
-        if isinstance(sub, type) and name.endswith("text_config") or name in ("text_config", "decoder"):
-            own[name] = _config(type(getattr(standard, name)), vocabulary, without)
+    if _has(kind, standard, "vocab_size"):
+        own["vocab_size"] = vocabulary
+    for name in getattr(kind, "sub_configs", {}):
+        if isinstance(sub := getattr(standard, name, None), PretrainedConfig) and "subs" not in without:
+            own[name] = _config(type(sub), vocabulary, without, instead)
     for name in ("layer_types", "mlp_layer_types", "layers_block_type", "block_types"):
-        kinds = getattr(standard, name, None)
+        kinds = None if "kinds" in without else getattr(standard, name, None)
         if isinstance(kinds, list | tuple) and kinds:
             # One layer of each kind, so that none is left out.
             chosen = list(dict.fromkeys(kinds))
