@@ -4,6 +4,7 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c 'import sy
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INSTALLED_FOR_TESTS := $(VENV)/.installed-for-tests
 PACKAGES := osora_common osora_core registry api inference worker osora
 
 .DEFAULT_GOAL := help
@@ -12,13 +13,19 @@ PACKAGES := osora_common osora_core registry api inference worker osora
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
-install: $(INSTALLED) ## Create .venv and install everything into it (again only if the dependencies changed)
+install: $(INSTALLED_FOR_TESTS) ## Create .venv and install everything into it (again only if the dependencies changed)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Osora needs Python 3.11 or newer, and '$(PYTHON)' is not that. Try: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing into $(VENV) (the first time takes a few minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+# Serving and the demo need none of this.
+$(INSTALLED_FOR_TESTS): $(INSTALLED)
+	@echo "Installing what the tests need ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
@@ -31,10 +38,10 @@ serve: $(INSTALLED) ## Run the service here until Ctrl-C
 test: lint ## Linters, types and tests: everything that must pass but the fault suite
 	@$(BIN)/python -m pytest
 
-faults: $(INSTALLED) ## Kill, stop and starve workers, brokers, databases and disks, and see that no job is lost
+faults: $(INSTALLED_FOR_TESTS) ## Kill, stop and starve workers, brokers, databases and disks, and see that no job is lost
 	@$(BIN)/python -m pytest tests/faults
 
-lint: $(INSTALLED)
+lint: $(INSTALLED_FOR_TESTS)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict $(PACKAGES)
@@ -42,7 +49,7 @@ lint: $(INSTALLED)
 check: ## What CI runs
 	@.ci/run
 
-format: $(INSTALLED) ## Rewrite the code as the linters want it
+format: $(INSTALLED_FOR_TESTS) ## Rewrite the code as the linters want it
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 

@@ -5,13 +5,15 @@ import sys
 from api.app import create_app
 from api.server import Server
 from osora_common.http_server import exit_on_signals
+from osora_common.refusal import refusing
 from registry.settings import get_settings
 
 
 def main() -> None:
     """The command."""
     exit_on_signals()
-    settings = get_settings()
+    with refusing():
+        settings = get_settings()
     server = Server(create_app(settings), settings)
     server.run()
     if not server.started:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import errors
+from api import docs, errors
 from api.adapters.endpoints import router as adapters
 from api.bases.endpoints import router as bases
 from api.files.endpoints import router as files
@@ -18,6 +18,7 @@ from api.jobs.endpoints import router as jobs
 from api.jobs.events import router as job_events
 from api.keys.endpoints import router as keys
 from api.middleware.body_limit import BodyLimitMiddleware
+from api.middleware.head import HeadMiddleware
 from api.middleware.request_id import RequestIdMiddleware
 from api.schemas import ErrorBody
 from api.services import Services
@@ -53,10 +54,15 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("osora"),
         lifespan=lifespan,
         responses=_ANY_ERROR,
+        docs_url=None,
+        redoc_url=None,
     )
+    docs.install(app)
     errors.install(app)
     app.add_middleware(BodyLimitMiddleware, upload_bytes=settings.max_upload_bytes)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(RequestIdMiddleware)  # added last, so it is the outer one
-    for router in (files, jobs, job_events, adapters, generate, bases, keys, health, internal):
+    app.state.routers = (files, jobs, job_events, adapters, generate, bases, keys, health, internal)
+    for router in app.state.routers:
         app.include_router(router)
     return app

@@ -6,11 +6,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from api.schemas import ErrorBody, ErrorDetail
-from api.validation import explain
-from registry.errors import InvalidFile, InvalidRequest, OsoraError, Unavailable
-from registry.outages import DATABASE_OUTAGES, STORE_OUTAGES
+from api.validation import cut, explain, printable
+from registry.errors import InvalidFile, InvalidRequest, OsoraError, StorageFull, Unavailable
+from registry.outages import DATABASE_OUTAGES, STORE_OUTAGES, is_disk_full
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,7 @@ _HEADERS = {
     409: {"x-should-retry": "false"},
     503: {"retry-after": "1"},
 }
+_LONGEST_TEXT = 2000
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -32,17 +34,19 @@ def install(app: FastAPI) -> None:
         app.exception_handler(of_database)(_on_database_down)
     for of_store in STORE_OUTAGES:
         app.exception_handler(of_store)(_on_store_down)
+    app.exception_handler(OSError)(_on_os_error)
     app.exception_handler(Exception)(_on_unexpected)
 
 
 def body_of(error: OsoraError) -> ErrorBody:
     """The error as the API says it."""
+    # What a client sent may be quoted in it, at any length and with what UTF-8 cannot carry.
     detail = ErrorDetail(
-        message=error.message,
+        message=_readable(error.message),
         type=error.type,
         param=error.param,
         code=error.code,
-        next_action=error.next_action,
+        next_action=error.next_action and _readable(error.next_action),
     )
     if isinstance(error, InvalidFile):
         detail.line, detail.field = error.line, error.field
@@ -65,34 +69,61 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+    if isinstance(error.__cause__, OsoraError):  # FastAPI wraps what reading a body raises
+        return await _on_osora_error(request, error.__cause__)
+    headers = error.headers
     message = str(error.detail)
-    if error.status_code in (404, 405):
+    if error.status_code == 404:
         message = f"{request.method} {request.url.path} is not a route of this API"
+    if error.status_code == 405:
+        allowed = _allowed_methods(request)
+        message = f"{request.method} is not possible on {request.url.path}, only {allowed}"
+        headers = {"allow": allowed}
     detail = ErrorDetail(
-        message=message,
+        message=_readable(message),
         type=InvalidRequest.type,
         code=_HTTP_CODES.get(error.status_code, InvalidRequest.code),
         next_action="GET /docs lists the routes" if error.status_code in (404, 405) else None,
     )
-    return respond(error.status_code, ErrorBody(error=detail), dict(error.headers or {}))
+    return respond(error.status_code, ErrorBody(error=detail), dict(headers or {}))
+
+
+def _allowed_methods(request: Request) -> str:
+    """All of the path: a route that has the path and not the method knows only its own."""
+    routers = (request.app.router, *request.app.state.routers)
+    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+    found: set[str] = set()
+    for route in routes:
+        if route.path_regex.match(request.url.path):
+            found |= route.methods or set()
+    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 async def _on_database_down(request: Request, error: Exception) -> JSONResponse:
-    logger.error("request %s: the database failed", request.state.request_id, exc_info=error)
-    unavailable = Unavailable(
-        "the database does not answer", code="database_unavailable", next_action="try again in a moment"
-    )
-    return respond(unavailable.status, body_of(unavailable))
+    return _on_outage(request, error, "database", "the database does not answer")
 
 
 async def _on_store_down(request: Request, error: Exception) -> JSONResponse:
-    logger.error("request %s: the object store failed", request.state.request_id, exc_info=error)
-    unavailable = Unavailable(
-        "the object store does not take or give this now",
-        code="object_store_unavailable",
-        next_action="try again in a moment",
-    )
-    return respond(unavailable.status, body_of(unavailable))
+    return _on_outage(request, error, "object_store", "the object store does not take or give this now")
+
+
+async def _on_os_error(request: Request, error: OSError) -> JSONResponse:
+    if not is_disk_full(error):
+        raise error
+    return _on_outage(request, error, "temporary_files", "")
+
+
+def _on_outage(request: Request, error: Exception, what: str, message: str) -> JSONResponse:
+    logger.error("request %s: %s failed", request.state.request_id, what, exc_info=error)
+    answer: OsoraError
+    if is_disk_full(error):
+        answer = StorageFull(
+            "a disk of the service is full: nothing was changed",
+            next_action="tell whoever runs the service; deleting files and adapters makes room",
+        )
+    else:
+        answer = Unavailable(message, code=f"{what}_unavailable", next_action="try again in a moment")
+    return respond(answer.status, body_of(answer))
 
 
 async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -105,5 +136,10 @@ async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
         code="internal_error",
         next_action=f"report it with the request id {request_id}",
     )
-    # This handler runs outside of our middleware, which would have added the header.
-    return respond(500, ErrorBody(error=detail), {"x-request-id": request_id})
+    # This handler runs outside of our middleware, which would have added the id. The server closes the connection after
+    # it, and a client that is not told would send its next request there.
+    return respond(500, ErrorBody(error=detail), {"x-request-id": request_id, "connection": "close"})
+
+
+def _readable(text: str) -> str:
+    return printable(cut(text, _LONGEST_TEXT))

@@ -4,8 +4,10 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
+import anyio
 import httpx
 
 from registry.errors import Unavailable
@@ -13,6 +15,12 @@ from registry.errors import Unavailable
 _PROBE_TIMEOUT = httpx.Timeout(2)
 _BASES_SECONDS = 2
 _BUSY = (429, 503)
+
+
+async def close(response: httpx.Response) -> None:
+    """Gives a response's connection back, also while the task is being cancelled."""
+    with anyio.CancelScope(shield=True):
+        await response.aclose()
 
 
 class InferenceGateway:
@@ -39,33 +47,39 @@ class InferenceGateway:
         Raises:
             Unavailable: no server answered.
         """
-        refusal: httpx.Response | None = None
-        for url in self.ranked(key):
-            request = self._http.build_request(
-                "POST", f"{url}{path}", json=payload, headers={**self._headers, "x-request-id": request_id}
-            )
-            try:
-                response = await self._http.send(request, stream=True)
-            except httpx.ReadTimeout:
-                raise Unavailable(
-                    "the inference server took too long",
-                    code="inference_timeout",
-                    next_action="ask for less at once, such as fewer tokens",
-                ) from None
-            except httpx.TransportError:
-                continue
+        async with AsyncExitStack() as kept:
+            refusal: httpx.Response | None = None
+            for url in self.ranked(key):
+                response = await self._send(f"{url}{path}", payload, request_id)
+                if response is None:
+                    continue
+                if response.status_code not in _BUSY:
+                    return response
+                await kept.aclose()  # of the one before
+                kept.push_async_callback(close, response)
+                refusal = response
             if refusal is not None:
-                await refusal.aclose()
-            if response.status_code not in _BUSY:
-                return response
-            refusal = response
-        if refusal is not None:
-            return refusal
+                kept.pop_all()
+                return refusal
         raise Unavailable(
             "no inference server answers",
             code="inference_unavailable",
             next_action="try again in a moment; GET /ready says what is down",
         )
+
+    async def _send(self, url: str, payload: Mapping[str, Any], request_id: str) -> httpx.Response | None:
+        headers = {**self._headers, "x-request-id": request_id}
+        request = self._http.build_request("POST", url, json=payload, headers=headers)
+        try:
+            return await self._http.send(request, stream=True)
+        except httpx.ReadTimeout:
+            raise Unavailable(
+                "the inference server took too long",
+                code="inference_timeout",
+                next_action="ask for less at once, such as fewer tokens",
+            ) from None
+        except httpx.TransportError:
+            return None
 
     async def bases(self) -> list[dict[str, Any]]:
         """The bases that the servers hold, each once, two seconds old at most; silent servers left out."""

@@ -1,12 +1,65 @@
 """What the resources' schemas share: strict requests, pages, and the one shape of an error."""
 
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 Item = TypeVar("Item")
+
+_LONGEST_NAME = 512
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul", "should not have a NUL character")
+    return text
+
+
+Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
+"""An id or a name: of a base, an adapter, a file, a module."""
+
+StoredText = Annotated[str, AfterValidator(_without_nul)]
+"""Text that goes into a column of JSON, where PostgreSQL could not look for one with a NUL in it."""
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """So many items of a list or an object, counted before the first is looked at.
+
+    Pydantic's own `max_length` counts those that are good, and describes each one that is not: a list of a million
+    wrong items takes it minutes.
+    """
+
+    length: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._counted, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler(schema)
+        described["maxProperties" if described["type"] == "object" else "maxItems"] = self.length
+        return described
+
+    def _counted(self, value: Any) -> Any:
+        if isinstance(value, (list, dict)) and len(value) > self.length:
+            raise PydanticCustomError(
+                "too_many",
+                "should have at most {most} items, not {found}",
+                {"most": self.length, "found": len(value)},
+            )
+        return value
 
 
 class _KnownFieldsOnly(BaseModel):
@@ -26,15 +79,26 @@ class _KnownFieldsOnly(BaseModel):
 
     @classmethod
     def _hint(cls, name: str) -> str:
-        close = get_close_matches(name, cls.model_fields, n=1)
+        close = get_close_matches(name[:_LONGEST_NAME], cls.model_fields, n=1)
         known = ", ".join(cls.model_fields)
         return f"did you mean {close[0]!r}?" if close else f"known here are {known}"
 
 
 class RequestModel(_KnownFieldsOnly):
-    """A JSON body or a part of one: unknown fields are errors, and a number is not a string."""
+    """A JSON body or a part of one: unknown fields are errors, and a number is not a string.
+
+    A null is what leaving the field out is, where that may be done: some clients write all fields that they know.
+    """
 
     model_config = ConfigDict(strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_left_out(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {name: value for name, value in data.items() if value is not None or name not in optional}
 
 
 class QueryModel(_KnownFieldsOnly):
@@ -44,7 +108,7 @@ class QueryModel(_KnownFieldsOnly):
 class PageQuery(QueryModel):
     """Which part of a list."""
 
-    after: Annotated[str | None, Field(description="Id of the last item of the page before.")] = None
+    after: Annotated[Name | None, Field(description="Id of the last item of the page before.")] = None
     limit: Annotated[int, Field(ge=1, le=100, description="Items on a page.")] = 20
     order: Annotated[Literal["asc", "desc"], Field(description="By time of creation.")] = "desc"
 
@@ -104,5 +168,6 @@ _MEANINGS = {
     409: "Not possible in the present state.",
     413: "The body is too large.",
     429: "Too much is waiting already; `retry-after` says when to try again.",
+    507: "A disk of the service is full; nothing was changed.",
     503: "Something that is needed for this is down.",
 }

@@ -8,14 +8,13 @@ from fastapi.exceptions import RequestValidationError
 
 from registry.errors import InvalidRequest
 
+_SHOWN = 60
+_PATH_LENGTH = 200
+
 
 def explain(error: RequestValidationError) -> InvalidRequest:
     """The error to answer with: the first problem, and how many more fields have one."""
     findings = error.errors()
-    first = findings[0]
-    if first["type"] == "json_invalid":
-        message = f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
-        return InvalidRequest(message, code="invalid_json", next_action="send one JSON object")
     if isinstance(error.body, bytes):
         return InvalidRequest(
             "the body was not sent as JSON", next_action="send the header `content-type: application/json`"
@@ -28,6 +27,8 @@ def explain(error: RequestValidationError) -> InvalidRequest:
     more = f" (and {others} more field{'s' * (others > 1)} with a problem)" if others else ""
     name = path or "the body"
     match first["type"]:
+        case "missing" if path is None:
+            return InvalidRequest("the body is empty", code="missing_field", next_action="send one JSON object")
         case "missing":
             return InvalidRequest(f"{name} is required{more}", param=path, code="missing_field")
         case "model_attributes_type" | "model_type":
@@ -43,8 +44,39 @@ def explain(error: RequestValidationError) -> InvalidRequest:
         case _:
             # A field of several types ("a number, or auto") has one finding for each.
             reasons = list(dict.fromkeys(_sentence(finding["msg"]) for finding in same))
-            wrong = f"{name} is {_shown(first['input'])}: " if path else ""
+            wrong = f"{name} is {shown(first['input'])}: " if path else ""
             return InvalidRequest(wrong + ", or ".join(reasons) + more, param=path, code="invalid_value")
+
+
+def path_of(parts: Sequence[str | int]) -> str | None:
+    """A field's path as a client would write it, such as `messages[0].role`; None for the whole body.
+
+    A client chooses the names in it, and their length: what is too long to read is cut.
+    """
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part)}" for part in parts)
+    return cut(path.removeprefix("."), _PATH_LENGTH) or None
+
+
+def shown(value: Any) -> str:
+    """A value as JSON, no more of it than a reader needs."""
+    if isinstance(value, str):
+        value = value[: _SHOWN + 1]
+    text = ""
+    for piece in json.JSONEncoder(ensure_ascii=True, default=repr).iterencode(value):
+        text += piece[: _SHOWN + 1]
+        if len(text) > _SHOWN:  # the rest of a large value is not even encoded
+            break
+    return cut(text, _SHOWN)
+
+
+def printable(text: str) -> str:
+    """The text without what UTF-8 cannot carry: half a surrogate pair is written as its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def cut(text: str, length: int) -> str:
+    """The text, its end left out if it is longer than this."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _deepest(paths: list[str | None]) -> str | None:
@@ -56,7 +88,6 @@ def _deepest(paths: list[str | None]) -> str | None:
 
 
 def _path(finding: dict[str, Any], body: Any) -> str | None:
-    """The field's path as a client would write it, such as `messages[0].role`; None for the whole body."""
     source, *location = finding["loc"]
     if source != "body":
         parts: Sequence[str | int] = location[:1]
@@ -64,8 +95,7 @@ def _path(finding: dict[str, Any], body: Any) -> str | None:
         parts = _parts_in(body, location, includes_last=finding["type"] == "missing")
     if finding["type"] == "unknown_field":
         parts = [*parts, finding["ctx"]["field"]]
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    return path.removeprefix(".") or None
+    return path_of(parts)
 
 
 def _parts_in(body: Any, location: Sequence[str | int], *, includes_last: bool) -> list[str | int]:
@@ -85,8 +115,3 @@ def _parts_in(body: Any, location: Sequence[str | int], *, includes_last: bool) 
 def _sentence(text: str) -> str:
     text = text.removeprefix("Input ").removeprefix("Value error, ")
     return text[:1].lower() + text[1:]
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=True, default=repr)
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -49,7 +49,7 @@ class Waits:
 def serving(data_dir: Path) -> Iterator[tuple[str, str]]:
     """A running service; its address and its key."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("OSORA_")}
-    command = [sys.executable, "-m", "osora.cli", "serve", "--json"]
+    command = [sys.executable, "-P", "-m", "osora", "serve", "--json"]
     env = {**own, "OSORA_DATA_DIR": str(data_dir)}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         try:

@@ -24,7 +24,7 @@ from benchmarks.serving_workload import load_runtime, random_runtime
 from osora_core.data import Example, Preference, Renderer, Row, read_examples, read_preferences
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepOutcome, TrainingEngine, TrainingJob
-from osora_core.training.losses import mean_losses
+from osora_core.training.evaluation import mean_losses
 from osora_core.training.throughput import CHEAP
 from worker.spec import sweep_specs
 from worker.sweeps import ENOUGH_TO_CHOOSE

@@ -7,6 +7,7 @@ support-tickets/: a customer's message in, a JSON triage {"queue", "priority", "
 import json
 import os
 import platform
+import random
 import shutil
 import signal
 import subprocess
@@ -36,12 +37,14 @@ KNOBS = {"rank": 128, "learning_rate": 0.03}
 REQUESTS_IN_FLIGHT = 32
 MAX_TOKENS = 48
 TARGET = 0.7
+SHOWN = 4
+SAMPLE_SEED = 0
 
 Rows = list[dict[str, Any]]
 console = Console(highlight=False)
 
 
-class DemoFailed(Exception):
+class DemoFailedError(Exception):
     """A stage did not do what it should; the message says which."""
 
 
@@ -63,12 +66,12 @@ class Stages:
 def service(stage: Stages) -> Iterator[Osora]:
     """`osora serve` on a fresh data directory; yields a client of it, and leaves no process behind."""
     if is_served(DATA_DIR):
-        raise DemoFailed(f"an `osora serve` runs on {DATA_DIR}; stop that one first")
+        raise DemoFailedError(f"an `osora serve` runs on {DATA_DIR}; stop that one first")
     shutil.rmtree(DATA_DIR, ignore_errors=True)
     DATA_DIR.mkdir(parents=True)
     own = {name: value for name, value in os.environ.items() if not name.startswith("OSORA_")}
     env = {**own, "OSORA_BASES": BASE, "OSORA_DATA_DIR": str(DATA_DIR)}
-    command = [sys.executable, "-m", "osora.cli", "serve", "--json"]
+    command = [sys.executable, "-P", "-m", "osora", "serve", "--json"]
     # Should this program be killed outright, the kernel tells the service to stop.
     server = spawn(command, env=env, stdout=subprocess.PIPE, death_signal=signal.SIGTERM)
     try:
@@ -92,7 +95,7 @@ def wait_until_ready(server: subprocess.Popen[bytes]) -> str:
         if notice["event"] == "ready":
             return str(notice["url"])
         console.print(f"  {notice['message']}", markup=False, soft_wrap=True)
-    raise DemoFailed("the service did not start")
+    raise DemoFailedError("the service did not start")
 
 
 def train(osora: Osora) -> tuple[str, list[float]]:
@@ -110,10 +113,10 @@ def train(osora: Osora) -> tuple[str, list[float]]:
     )
     job, events = watch(osora, job["id"], console)
     if job["status"] != "succeeded":
-        raise DemoFailed(f"the job {job['status']}: {(job.get('error') or {}).get('message')}")
+        raise DemoFailedError(f"the job {job['status']}: {(job.get('error') or {}).get('message')}")
     losses = valid_losses(events)
     if len(losses) < 2:
-        raise DemoFailed("the job reported no validation loss before and after")
+        raise DemoFailedError("the job reported no validation loss before and after")
     adapter_id = job["osora"]["adapter_id"]
     assert adapter_id is not None
     return adapter_id, losses
@@ -133,10 +136,23 @@ def answers(osora: Osora, rows: Rows, adapter: str | None) -> list[str]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def is_right(row: dict[str, Any], text: str) -> bool:
+    """Whether an answer is the expected JSON object."""
+    return parsed(text) == parsed(expected(row))
+
+
 def exact_match(rows: Rows, texts: list[str]) -> float:
-    """The share of answers that are the expected JSON object."""
-    pairs = zip(rows, texts, strict=True)
-    return sum(parsed(text) == parsed(expected(row)) for row, text in pairs) / len(rows)
+    """The share of answers that are right."""
+    return sum(map(is_right, rows, texts)) / len(rows)
+
+
+def fair_sample(right: list[bool], count: int) -> list[int]:
+    """`count` places, drawn by chance (always the same), with as many right ones among them as there are in all."""
+    chance = random.Random(SAMPLE_SEED)
+    places = {kind: [place for place, is_right in enumerate(right) if is_right == kind] for kind in (True, False)}
+    right_ones = round(count * len(places[True]) / len(right))
+    drawn = chance.sample(places[True], right_ones) + chance.sample(places[False], count - right_ones)
+    return sorted(drawn)
 
 
 def expected(row: dict[str, Any]) -> str:
@@ -151,13 +167,18 @@ def parsed(text: str) -> object:
 
 
 def show_side_by_side(rows: Rows, before: list[str], after: list[str]) -> None:
-    """Four rows, taken evenly from the file."""
-    table = Table(show_lines=True)
+    """A few rows, the adapter's right and wrong answers in proportion."""
+    right = list(map(is_right, rows, after))
+    shown = fair_sample(right, SHOWN)
+    title = f"{SHOWN} of {len(rows)} rows, drawn by chance; of all, the adapter has {sum(right)} right"
+    table = Table(show_lines=True, title=title, title_justify="left")
     for column in ("message", "bare base", "adapter", "expected"):
         table.add_column(column, overflow="fold", ratio=1)
-    for i in range(0, len(rows), max(1, len(rows) // 4))[:4]:
+    table.add_column("")
+    for i in shown:
         cells = (rows[i]["messages"][0]["content"], before[i], after[i], expected(rows[i]))
-        table.add_row(*(cell.replace("[", "\\[") for cell in cells))
+        verdict = "right" if right[i] else "[red]wrong[/red]"
+        table.add_row(*(cell.replace("[", "\\[") for cell in cells), verdict)
     console.print(table)
 
 
@@ -220,7 +241,7 @@ def log_tail() -> str:
 def main() -> int:
     try:
         report = run()
-    except (DemoFailed, OsoraError) as error:
+    except (DemoFailedError, OsoraError) as error:
         console.print(f"\n{log_tail()}\n\nThe demo failed: {error}", markup=False, soft_wrap=True)
         return 1
     (DEMO / "report.json").write_text(json.dumps(report, indent=2) + "\n")

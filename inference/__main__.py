@@ -10,7 +10,9 @@ from inference.app import create_app
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_common.http_server import ReadyServer, exit_on_signals
+from osora_common.refusal import refusing
 from osora_core.basis import BasisCache
+from osora_core.errors import UserError
 from osora_core.runtime import Runtime, set_threads
 
 logger = logging.getLogger("inference")
@@ -32,7 +34,11 @@ class Server(ReadyServer):
 def main() -> None:
     """The command."""
     exit_on_signals()
-    settings = InferenceSettings()
+    with refusing(UserError):
+        _serve(InferenceSettings())
+
+
+def _serve(settings: InferenceSettings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -28,7 +28,7 @@ class EngineLoop:
     def __init__(self, engine: InferenceEngine, *, queue_limit: int, on_death: Callable[[], None]) -> None:
         self.engine = engine
         self.alive = True
-        self._places = engine.pool.rows + queue_limit
+        self._places = engine.rows + queue_limit
         self._taken: Counter[str] = Counter()
         self._on_death = on_death
         self._listeners: dict[str, Outputs] = {}

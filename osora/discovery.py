@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
+
+from osora.errors import OsoraUsageError
+
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -37,13 +41,38 @@ def serve_file(directory: Path) -> Path:
 
 
 def discover(base_url: str | None = None, api_key: str | None = None) -> Target:
-    """The service to talk to, from the arguments, the environment and the data directory, in this order."""
-    url = (base_url or os.environ.get("OSORA_URL") or _served_url() or DEFAULT_URL).rstrip("/")
-    key = api_key or os.environ.get("OSORA_API_KEY")
+    """The service to talk to, from the arguments, the environment and the data directory, in this order.
+
+    Raises OsoraUsageError for a URL that is none or a key that no request can carry.
+    """
+    given_url = base_url or os.environ.get("OSORA_URL")
+    url = (given_url or _served_url() or DEFAULT_URL).strip().rstrip("/")
+    _check_url(url, "OSORA_URL" if given_url and not base_url else "The URL")
+    key = (api_key or os.environ.get("OSORA_API_KEY") or "").strip() or None
+    if key is not None:
+        _check_key(key, "The API key" if api_key else "OSORA_API_KEY")
     # The local key is an administrator's: it must never travel to another machine because a URL was set.
     if key is None and _is_loopback(url):
         key = _read(data_dir() / "local.key")
     return Target(url, key)
+
+
+def _check_url(url: str, name: str) -> None:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise OsoraUsageError(f"{name} is {url!r}, which is no URL: {error}", f"set it like {DEFAULT_URL}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        suggested = f"http://{url}" if "//" not in url else DEFAULT_URL
+        raise OsoraUsageError(f"{name} is {url!r}, which has no http:// before it", f"set it like {suggested}")
+
+
+def _check_key(key: str, name: str) -> None:
+    # Only where the fault is, never what the key is.
+    wrong = next((place for place, letter in enumerate(key, 1) if not "!" <= letter <= "~"), None)
+    if wrong is not None:
+        message = f"{name} cannot be a key of Osora: its character {wrong} is not one of plain ASCII"
+        raise OsoraUsageError(message, "copy the key again, without quotes or blanks")
 
 
 def _served_url() -> str | None:
@@ -58,7 +87,7 @@ def _served_url() -> str | None:
 def _read(path: Path) -> str | None:
     try:
         return path.read_text().strip() or None
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
 
 

@@ -1,17 +1,30 @@
-"""What the SDK raises. Every error is one of the three below, and all are an `OsoraError`."""
+"""What the SDK raises. Every error is one of those below, and all are an `OsoraError`."""
 
 
 class OsoraError(Exception):
     """Base of everything the SDK raises on its own behalf."""
 
 
-class OsoraConnectionError(OsoraError):
-    """The service could not be reached, or went silent in the middle of an answer."""
+class OsoraUsageError(OsoraError):
+    """The SDK was given what it cannot use: an address that is none, a key or a text that cannot be sent.
 
-    def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"Cannot reach Osora at {url}: {reason}")
+    Nothing was sent. `next_action` says what would be right.
+    """
+
+    def __init__(self, message: str, next_action: str) -> None:
+        super().__init__(message)
+        self.next_action = next_action
+
+
+class OsoraConnectionError(OsoraError):
+    """The service could not be reached, or went silent in the middle of an answer (then `interrupted` is True)."""
+
+    def __init__(self, url: str, reason: str, *, interrupted: bool = False) -> None:
+        what = "The connection to Osora at {} broke off" if interrupted else "Cannot reach Osora at {}"
+        super().__init__(f"{what.format(url)}: {reason}")
         self.url = url
         self.reason = reason
+        self.interrupted = interrupted
 
 
 class OsoraAPIError(OsoraError):
@@ -19,7 +32,7 @@ class OsoraAPIError(OsoraError):
 
     `status` is the HTTP status; `code`, `message`, `param`, `line` and `next_action` are the fields of the
     service's error object (`line` names a line of an uploaded file); `request_id` finds the request in the
-    service's logs.
+    service's logs. `code` is "not_osora" where something else than Osora answered.
     """
 
     def __init__(

@@ -3,13 +3,23 @@
 `total=False` everywhere: a newer service may add keys and an older one may lack some.
 """
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Generic, Literal, TypedDict, TypeVar
+
+Item = TypeVar("Item")
 
 JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 
 AdapterFormat = Literal["osora", "lora", "merged"]
+
+
+class Page(list[Item], Generic[Item]):
+    """The objects of one page. With `has_more`, the next begins `after` the id of the last one."""
+
+    def __init__(self, items: list[Item], has_more: bool = False) -> None:
+        super().__init__(items)
+        self.has_more = has_more
 
 
 class Message(TypedDict):
@@ -77,6 +87,8 @@ class Job(TypedDict, total=False):
     training_file: str
     validation_file: str | None
     result_files: list[str]
+    user_provided_suffix: str | None
+    method: dict[str, Any]
     hyperparameters: dict[str, Any]
     trained_tokens: int | None
     estimated_finish: int | None

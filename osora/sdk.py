@@ -11,7 +11,7 @@
     print(osora.generate("My parcel is late.", adapter=adapter_id)["text"])
 
 Objects are dictionaries as the service sends them (types: `osora.schemas`). Failures raise `OsoraAPIError`
-(the service said no) or `OsoraConnectionError` (there was no service). The client is thread-safe.
+(the service said no) or `OsoraConnectionError` (there was no service, or no whole answer). The client is thread-safe.
 """
 
 import os
@@ -20,7 +20,20 @@ from pathlib import Path
 from typing import Any, Self
 
 from osora.discovery import discover
-from osora.schemas import Adapter, AdapterFormat, Base, Checkpoint, Event, File, Generation, Job, Key, Message
+from osora.errors import OsoraError
+from osora.schemas import (
+    Adapter,
+    AdapterFormat,
+    Base,
+    Checkpoint,
+    Event,
+    File,
+    Generation,
+    Job,
+    Key,
+    Message,
+    Page,
+)
 from osora.streams import GenerationStream, follow
 from osora.transport import Transport, segment
 
@@ -74,7 +87,7 @@ class Osora:
         """
         return GenerationStream(self._transport, _generation_body(prompt, adapter, options))
 
-    def bases(self) -> list[Base]:
+    def bases(self) -> Page[Base]:
         """The bases that the service offers."""
         return _data(self._transport.request("GET", "/bases"))
 
@@ -97,16 +110,21 @@ class Files(_Resource):
         source = Path(path)
         with source.open("rb") as stream:
             file: File = self._transport.request(
-                "POST", "/files", data={"purpose": purpose}, files={"file": (source.name, stream)}
+                "POST", "/files", data={"purpose": purpose}, files={"file": (_sendable(source.name), stream)}
             )
         return file
 
-    def list(self, limit: int | None = None, after: str | None = None) -> list[File]:
+    def list(self, limit: int | None = None, after: str | None = None) -> Page[File]:
         return _data(self._transport.request("GET", "/files", params=_page(limit, after)))
 
     def get(self, file_id: str) -> File:
         file: File = self._transport.request("GET", f"/files/{segment(file_id)}")
         return file
+
+    def content(self, file_id: str) -> bytes:
+        """A file's bytes: an uploaded dataset, or a CSV that a job names in `result_files`."""
+        with self._transport.stream("GET", f"/files/{segment(file_id)}/content") as response:
+            return response.read()
 
     def delete(self, file_id: str) -> None:
         self._transport.request("DELETE", f"/files/{segment(file_id)}")
@@ -145,17 +163,17 @@ class Jobs(_Resource):
         """
         return follow(self._transport, f"/jobs/{segment(job_id)}/events", after, patience_seconds)
 
-    def list_events(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[Event]:
+    def list_events(self, job_id: str, limit: int | None = None, after: str | None = None) -> Page[Event]:
         """The events so far, newest first, without waiting."""
         path = f"/jobs/{segment(job_id)}/events"
         return _data(self._transport.request("GET", path, params=_page(limit, after)))
 
-    def checkpoints(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[Checkpoint]:
+    def checkpoints(self, job_id: str, limit: int | None = None, after: str | None = None) -> Page[Checkpoint]:
         """Newest first. Each can be called: `generate(..., adapter=checkpoint["fine_tuned_model_checkpoint"])`."""
         path = f"/jobs/{segment(job_id)}/checkpoints"
         return _data(self._transport.request("GET", path, params=_page(limit, after)))
 
-    def list(self, limit: int | None = None, after: str | None = None) -> list[Job]:
+    def list(self, limit: int | None = None, after: str | None = None) -> Page[Job]:
         """Newest first."""
         return _data(self._transport.request("GET", "/jobs", params=_page(limit, after)))
 
@@ -167,7 +185,7 @@ class Jobs(_Resource):
 class Adapters(_Resource):
     """What jobs made. An adapter is named by its id or by its model name (`ft:…`)."""
 
-    def list(self, limit: int | None = None, after: str | None = None) -> list[Adapter]:
+    def list(self, limit: int | None = None, after: str | None = None) -> Page[Adapter]:
         """Newest first."""
         return _data(self._transport.request("GET", "/adapters", params=_page(limit, after)))
 
@@ -207,7 +225,7 @@ class Keys(_Resource):
         key: Key = self._transport.request("POST", "/keys", json={k: v for k, v in body.items() if v is not None})
         return key
 
-    def list(self) -> list[Key]:
+    def list(self) -> Page[Key]:
         return _data(self._transport.request("GET", "/keys"))
 
     def revoke(self, key_id: str) -> None:
@@ -225,6 +243,12 @@ def _page(limit: int | None, after: str | None) -> dict[str, str | int]:
     return {key: value for key, value in page.items() if value is not None}
 
 
-def _data(answer: dict[str, Any]) -> list[Any]:
-    data: list[Any] = answer["data"]
-    return data
+def _data(answer: Any) -> Page[Any]:
+    if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
+        raise OsoraError("What answers is not Osora: a list of objects was asked for, and it sent something else")
+    return Page(answer["data"], bool(answer.get("has_more")))
+
+
+def _sendable(file_name: str) -> str:
+    # A name on a disk need not be UTF-8; it is only shown.
+    return os.fsencode(file_name).decode(errors="replace")

@@ -42,7 +42,7 @@ def follow(transport: Transport, path: str, after: str | None, patience_seconds:
                         continue
                     last_id = sse.id or last_id
                     yield json.loads(sse.data)
-            lost: Exception = OsoraConnectionError(transport.target.url, "the event stream broke off")
+            lost: Exception = OsoraConnectionError(transport.target.url, "the event stream ended", interrupted=True)
         except OsoraConnectionError as error:
             lost = error
         except OsoraAPIError as error:
@@ -75,4 +75,4 @@ class GenerationStream:
                 elif sse.event == "done":
                     self.result = data
                     return
-        raise OsoraConnectionError(self._transport.target.url, "the generation broke off")
+        raise OsoraConnectionError(self._transport.target.url, "the generation has no end", interrupted=True)

@@ -13,7 +13,7 @@ stored in $OSORA_CACHE, or ~/.cache/osora.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from osora_core.config import OsoraConfig
+    from osora_core.tuner.config import OsoraConfig
 
 __all__ = ["OsoraConfig"]
 

@@ -143,7 +143,10 @@ class Adapter:
         self._order(basis)
 
     def to_row(self, basis: Basis) -> Tensor:
-        """The adapter as a bank row [P] float32; what it does not adapt is zero. Checks identity and shapes first."""
+        """The adapter as one row [P] float32, which is what a slot of a bank holds; modules it does not adapt are zero.
+
+        Raises what `check` does.
+        """
         order = self._order(basis)
         tensors = [*self.sigma.values(), *(self.delta[name] for name in self.sigma)]
         zeros = tensors[0].new_zeros(max(span.rank + span.d_out for span in basis.spans))
@@ -153,7 +156,7 @@ class Adapter:
         return row.float().cpu()
 
     def _order(self, basis: Basis) -> tuple[int, ...]:
-        """How this adapter's vectors lie in a bank row: see the function of this name. Raises what `check` does."""
+        """How this adapter's vectors lie in its row: see the function of this name. Raises what `check` does."""
         for what, mine, theirs in (
             ("base", self.base_fingerprint, basis.base_fingerprint),
             ("basis", self.basis_fingerprint, basis.fingerprint),
@@ -169,7 +172,7 @@ class Adapter:
 
     @classmethod
     def from_row(cls, row: Tensor, basis: Basis, *, rank: int, modules: set[str], base: str) -> "Adapter":
-        """The adapter that a bank row [P] holds, of the modules whose last name component is in `modules`."""
+        """The adapter that a row [P] holds, of the modules whose last name component is in `modules`."""
         spans = [span for span in basis.spans if span.name.rpartition(".")[2] in modules]
         return cls(
             {span.name: row[span.start : span.start + min(rank, span.rank)].clone() for span in spans},
@@ -295,7 +298,7 @@ def _layout(header: bytes) -> _Layout:
 def _order(
     spans: tuple[Span, ...], names: tuple[str, ...], sigma: tuple[int, ...], delta: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """A bank row as pieces, one behind the other: the i-th of the n modules' sigma as i, its delta as n + i, and m
+    """An adapter row as pieces, one behind the other: the i-th of the n modules' sigma as i, its delta as n + i, and m
     zeros as -m. sigma, delta: their sizes. Raises CorruptArtifact for those that do not fit the spans."""
     left = dict(zip(names, range(len(names)), strict=True))
     order = []

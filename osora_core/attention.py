@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AttentionInterface, PretrainedConfig
+from transformers import AttentionInterface, PreTrainedConfig
 
 if TYPE_CHECKING:
     from osora_core.inference.cache import CacheView
@@ -104,7 +104,7 @@ def _causal(steps: int, window: int | None, device: torch.device) -> Tensor:
     return seen.unsqueeze(0).unsqueeze(0)
 
 
-def shortest_window(config: PretrainedConfig) -> int | None:
+def shortest_window(config: PreTrainedConfig) -> int | None:
     """The sliding window of whichever layers of a model have one; None where all see everything before them."""
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)

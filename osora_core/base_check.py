@@ -7,32 +7,46 @@ that the text reaches far beyond them whatever they are. A base that comes out o
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from osora_core import attention
-from osora_core.errors import UnsupportedBase
-
-if TYPE_CHECKING:
-    from osora_core.inference import InferenceEngine
-    from osora_core.runtime import Runtime
+from osora_core.basis import Basis
+from osora_core.errors import UnsupportedBase, UserError
 
 # A verdict of other rules than these is not believed.
 RULES = 1
 TEXT_TOKENS = 72
 WINDOW = 20
-_CHUNK = 17
-_DECODED = 6
-_LIKELIEST = 5
 # Nats of log-probability. float32 sums in another order; in bfloat16 transformers' own attentions differ by this much.
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.35, torch.float16: 0.1}
+
+
+class Loaded(Protocol):
+    """What is checked of an `osora_core.runtime.Runtime`, which has itself checked when it is loaded."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> PreTrainedModel: ...
+    @property
+    def basis(self) -> Basis: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def config(self) -> PreTrainedConfig: ...
+    def hidden_states(self, input_ids: Tensor) -> Tensor: ...
+    def logits(self, hidden: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -51,11 +65,11 @@ class Verdict:
         return self.worst <= self.tolerance  # what is not a number does not
 
 
-def check_training(runtime: "Runtime") -> Verdict:
+def check_training(runtime: Loaded) -> Verdict:
     """Compare the training path of a loaded base. Raises UnsupportedBase where it differs, or cannot run."""
     with refusing(runtime.name, runtime.model.config, "training"), short_windows(runtime.model):
-        texts = _texts(runtime)
-        expected = [_eager(runtime, text) for text in texts]
+        texts = random_texts(runtime)
+        expected = [eager(runtime, text) for text in texts]
         longest = max(map(len, texts))
         padded = torch.zeros(len(texts), longest, dtype=torch.long, device=runtime.device)
         for row, text in enumerate(texts):
@@ -63,49 +77,19 @@ def check_training(runtime: "Runtime") -> Verdict:
         with torch.inference_mode():
             actual = runtime.logits(runtime.hidden_states(padded)).float().log_softmax(dim=-1)
         differences = [(actual[row, : len(text)] - expected[row]).abs().amax(-1) for row, text in enumerate(texts)]
-        return _judge(runtime, "training", torch.cat(differences))
+        return judge(runtime, "training", torch.cat(differences))
 
 
-def check_generation(engine: "InferenceEngine") -> Verdict:
-    """Compare an idle engine that nobody else uses yet. Raises UnsupportedBase where it differs, or cannot run."""
-    from osora_core.inference import Request, SamplingParams
+def remembered(runtime: Loaded, directory: Path, path: str, check: Callable[[], Verdict]) -> Verdict:
+    """The verdict of `check()` on one of our paths, kept in `directory`.
 
-    runtime, chunk = engine.runtime, engine.prefill_tokens
-    with refusing(runtime.name, runtime.model.config, "generation"), short_windows(runtime.model):
-        engine.prefill_tokens = _CHUNK
-        try:
-            scores: dict[str, list[Any]] = {}
-            texts = _texts(runtime, at_most=engine.max_length)
-            params = SamplingParams(max_tokens=_DECODED, logprobs=True, top_logprobs=_LIKELIEST, prompt_logprobs=True)
-            for index, text in enumerate(texts):
-                prompt = tuple(text[: len(text) - _DECODED].tolist())
-                engine.add(Request(str(index), prompt, params))
-            while engine.busy:
-                for output in engine.step():
-                    if output.error is not None:
-                        raise output.error
-                    scores.setdefault(output.request_id, []).extend(output.scores)
-        finally:
-            engine.prefill_tokens = chunk
-        differences = []
-        for own in scores.values():
-            tokens = torch.tensor([score.token for score in own], device=runtime.device)
-            expected = _eager(runtime, tokens)
-            for place, score in enumerate(own[1:]):
-                ids = torch.tensor([score.token, *(token for token, _ in score.top)])
-                found = torch.tensor([score.logprob, *(logprob for _, logprob in score.top)])
-                differences.append((expected[place, ids.to(runtime.device)].cpu() - found).abs().max())
-        return _judge(runtime, "generation", torch.stack(differences))
-
-
-def remembered(runtime: "Runtime", directory: Path, path: str, check: Any) -> Verdict:
-    """The verdict of `check()`, kept in `directory`: asked again where weights, transformers, torch, device or dtype are
-    others. Raises what `check` raises, then and later."""
+    It is asked again where weights, transformers, torch, device or dtype are others, and where it has refused: a
+    refusal must not outlive what it was for. Raises what `check` raises.
+    """
     device = runtime.device.type + (torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "")
-    identity = [
-        RULES, runtime.basis.base_fingerprint, str(runtime.model.dtype), device, transformers.__version__, torch.__version__,
-    ]  # fmt: skip
-    name = hashlib.sha256(json.dumps([*identity, path]).encode()).hexdigest()[:32]
+    versions = [RULES, transformers.__version__, torch.__version__]
+    identity = [runtime.basis.base_fingerprint, str(runtime.model.dtype), device, path, *versions]
+    name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     file = directory / "checks" / f"{name}.json"
     if file.exists():
         return Verdict(**json.loads(file.read_text()))
@@ -118,11 +102,13 @@ def remembered(runtime: "Runtime", directory: Path, path: str, check: Any) -> Ve
 
 
 @contextmanager
-def refusing(name: str, config: Any, path: str) -> Iterator[None]:
-    """What goes wrong inside is the base's: raised as UnsupportedBase, in one sentence."""
+def refusing(
+    name: str, config: Any, path: str, others: tuple[type[Exception], ...] = (UserError, torch.OutOfMemoryError)
+) -> Iterator[None]:
+    """What goes wrong inside, other than `others`, is the base's: raised as UnsupportedBase, in one sentence."""
     try:
         yield
-    except (UnsupportedBase, torch.OutOfMemoryError):
+    except others:
         raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
@@ -157,15 +143,15 @@ def short_windows(model: nn.Module, window: int = WINDOW) -> Iterator[None]:
             owner.sliding_window = length
 
 
-def _texts(runtime: "Runtime", at_most: int | None = None) -> list[Tensor]:
-    """Two random texts [T] of different lengths, always the same ones."""
-    longest = min(TEXT_TOKENS, runtime.max_length, at_most or TEXT_TOKENS)
+def random_texts(runtime: Loaded, at_most: int = TEXT_TOKENS) -> list[Tensor]:
+    """Two texts [T] of different lengths, always the same ones."""
+    longest = min(TEXT_TOKENS, runtime.max_length, at_most)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(int(runtime.config.vocab_size), (2, longest), generator=generator)
-    return [tokens[0].to(runtime.device), tokens[1, : max(longest // 2, _DECODED + 2)].to(runtime.device)]
+    return [tokens[0].to(runtime.device), tokens[1, : longest // 2].to(runtime.device)]
 
 
-def _eager(runtime: "Runtime", text: Tensor) -> Tensor:
+def eager(runtime: Loaded, text: Tensor) -> Tensor:
     """Log-probabilities [T, V] after each token of text [T], as transformers computes them."""
     model = runtime.model
     model.set_attn_implementation("eager")
@@ -177,7 +163,7 @@ def _eager(runtime: "Runtime", text: Tensor) -> Tensor:
     return logits.float().log_softmax(dim=-1)
 
 
-def _judge(runtime: "Runtime", path: str, differences: Tensor) -> Verdict:
+def judge(runtime: Loaded, path: str, differences: Tensor) -> Verdict:
     """The verdict over differences [positions]. Raises UnsupportedBase if it does not hold."""
     finite = differences.nan_to_num(torch.inf)
     position = int(finite.argmax())
@@ -193,7 +179,7 @@ def _judge(runtime: "Runtime", path: str, differences: Tensor) -> Verdict:
     return verdict
 
 
-def _missing(runtime: "Runtime") -> str:
+def _missing(runtime: Loaded) -> str:
     """What would be needed, as far as the model's modules tell."""
     names = {type(module).__name__.lower() for module in runtime.model.modules()}
     known: Sequence[tuple[str, str]] = (

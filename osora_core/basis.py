@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Protocol, cast
 
 import torch
 from filelock import FileLock
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -30,6 +32,8 @@ ALL_LINEAR = "all-linear"
 PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # The schemes of transformers whose weights we can read; any other would hide weights from the base's fingerprint.
 READABLE_QUANTISATION = ("bitsandbytes", "torchao")
+# Tensors that are hashed at once, each in memory as its values: enough threads to keep up with a disk.
+_HASHED_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Factors:
 
 @dataclass(frozen=True)
 class Span:
-    """Where one module's vectors lie in a bank row: sigma [start, start + rank), delta right behind it."""
+    """Where one module's vectors lie in an adapter row: sigma [start, start + rank), delta right behind it."""
 
     name: str
     rank: int
@@ -93,7 +97,7 @@ class Basis:
 
     @property
     def row_length(self) -> int:
-        """Values in one bank row: the sum of R + d_out over the modules."""
+        """P, the values of an adapter row: the sum of R + d_out over the modules."""
         return self.spans[-1].start + self.spans[-1].rank + self.spans[-1].d_out
 
     @property
@@ -141,12 +145,11 @@ class Basis:
                     name: Factors(*(file.get_tensor(f"{name}.{part}") for part in ("U", "S", "Vt")))
                     for name in json.loads(metadata["modules"])
                 }
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise CorruptArtifact(f"the basis file {path} cannot be read: {error}") from error
-        except Exception as error:
-            if type(error).__name__ == "SafetensorError":
-                raise CorruptArtifact(f"the basis file {path} is damaged: {error}") from error
-            raise
+        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+            raise CorruptArtifact(
+                f"the basis file {path} cannot be read: {error}",
+                next_action="delete the file; it is fetched or computed again at the next start",
+            ) from error
         basis = cls(factors, metadata["base_fingerprint"], int(metadata["rank"]))
         if basis.fingerprint != metadata["fingerprint"]:
             raise CorruptArtifact(
@@ -239,7 +242,8 @@ def compute_dtype(model: nn.Module) -> torch.dtype:
 def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> str:
     """sha256 (hex) over (name, dtype, shape, bytes) of each tensor, sorted by name; as `dtype` where one is given.
 
-    Each is brought to the CPU and converted only when its turn comes: a base need not fit into memory twice.
+    `tensors` is read as the hashing goes on, a few ahead of it, and only those few are brought to the CPU and
+    converted: a base need not fit into memory twice, and one that is quantised need not fit without that.
     """
 
     def digest(item: tuple[str, Tensor]) -> str:
@@ -248,9 +252,17 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtyp
         content = hashlib.sha256(data.view(-1).view(torch.uint8).numpy().data).hexdigest()
         return f"{name} {str(data.dtype).removeprefix('torch.')} {tuple(data.shape)} {content}\n"
 
-    with ThreadPoolExecutor() as pool:
-        lines = sorted(pool.map(digest, tensors))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    lines: list[str] = []
+    # Not `map`, which reads all that it is given at once.
+    pending: deque[Future[str]] = deque()
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
+        for item in tensors:
+            pending.append(pool.submit(digest, item))
+            del item
+            if len(pending) == _HASHED_AT_ONCE:
+                lines.append(pending.popleft().result())
+        lines += [future.result() for future in pending]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def fingerprint_base(model: nn.Module) -> str:
@@ -285,10 +297,10 @@ def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 class RemoteBasis(Protocol):
-    """Where processes on different machines share bases; keys are paths, a first write wins."""
+    """Where processes on different machines share stored bases; keys are paths, a first write wins."""
 
     def fetch(self, key: str, path: Path) -> bool:
-        """Download `key` to `path`; False if there is none."""
+        """Download `key` to `path`, whole or not at all; False if there is none."""
 
     def publish(self, key: str, path: Path) -> None:
         """Upload unless the key exists already."""
@@ -314,10 +326,8 @@ class BasisCache:
         """
         base = fingerprint_base(model)
         key = _key(base, targets, rank, compute_dtype(model))
-        path = self.directory / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists() and not (self.remote is not None and self.remote.fetch(key, path)):
+        with self._locked(key) as path:
+            if not self._bring(key, path):
                 compute_basis(model, targets, rank, base).save(path)
                 if self.remote is not None:
                     self.remote.publish(key, path)
@@ -331,18 +341,49 @@ class BasisCache:
         """
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             key = _key(base_fingerprint, ALL_LINEAR, rank, dtype)
-            path = self.directory / key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() or (self.remote is not None and self.remote.fetch(key, path)):
-                basis = Basis.load(path, torch.device("cpu"))
-                if basis.fingerprint == basis_fingerprint:
-                    return basis
+            with self._locked(key) as path:
+                if self._bring(key, path):
+                    basis = Basis.load(path, torch.device("cpu"))
+                    if basis.fingerprint == basis_fingerprint:
+                        return basis
         raise UserError(
             f"the basis {basis_fingerprint} of base {base_fingerprint} is not stored in {self.directory}",
             next_action="load the base once with this cache, or copy the basis from where the adapter was trained",
         )
 
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[Path]:
+        """The path of a key, while no other process writes there; what killed ones left beside it is removed."""
+        path = self.directory / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            for unfinished in path.parent.glob(f"{path.name}*.tmp"):
+                unfinished.unlink()
+            yield path
+
+    def _bring(self, key: str, path: Path) -> bool:
+        """Have `key` at `path`, from wherever it is stored; False if it is stored nowhere."""
+        if path.exists():
+            return True
+        former = _FORMER_FOLDER + key.removeprefix(_FOLDER)
+        if (self.directory / former).exists():
+            os.replace(self.directory / former, path)
+            return True
+        if self.remote is None:
+            return False
+        if self.remote.fetch(key, path):
+            return True
+        if not self.remote.fetch(former, path):
+            return False
+        self.remote.publish(key, path)
+        return True
+
+
+_FOLDER = "basis/"
+_FORMER_FOLDER = "bases/"
+"""Where version 0.1.0 and those before it stored them. Adapters are tied to these very files: none is made again."""
+
 
 def _key(base_fingerprint: str, targets: str | Sequence[str], rank: int, dtype: torch.dtype) -> str:
     names = targets if isinstance(targets, str) else "-".join(sorted(targets))
-    return f"bases/{base_fingerprint}/{names}-r{rank}-{str(dtype).removeprefix('torch.')}.safetensors"
+    return f"{_FOLDER}{base_fingerprint}/{names}-r{rank}-{str(dtype).removeprefix('torch.')}.safetensors"

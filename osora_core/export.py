@@ -87,7 +87,7 @@ def merge(adapter: Adapter, basis: Basis, directory: Path, *, base: str | None =
         module = model.get_submodule(name)
         stored = basis.factors[name]
         factors = Factors(stored.U.cpu(), stored.S.cpu(), stored.Vt.cpu())
-        merged = merged_weight(dense_weight(module), factors, sigma, adapter.delta[name], len(sigma))
+        merged = merged_weight(dense_weight(module), factors, sigma, adapter.delta[name])
         weight = cast(Tensor, module.weight)
         weight.data = merged.T.contiguous() if isinstance(module, Conv1D) else merged
     model.save_pretrained(directory)

@@ -10,20 +10,23 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    PretrainedConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from osora_core import attention, base_check, base_models
 from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
-from osora_core.errors import UnsupportedBase
+from osora_core.errors import UnsupportedBase, UserError
 from osora_core.linear import OsoraLinear
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """A base ready for both engines. `model`'s targeted linears are OsoraLinear; without slots it is the bare base."""
+    """A base ready for both engines. `model`'s targeted linears are OsoraLinear; without slots it is the bare base.
+
+    max_length: tokens of the longest text that it is trained on or asked with, see `usable_length`.
+    """
 
     name: str
     model: PreTrainedModel
@@ -49,16 +52,24 @@ class Runtime:
         dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
         source = base_models.resolve(path or name)
         attention.register()
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        with base_check.refusing(name, config, "loading"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                source,
-                config=config,
-                dtype=dtype,
-                attn_implementation=attention.NAME,
-                trust_remote_code=False,
-                use_safetensors=True,
-            )
+        try:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            with base_check.refusing(name, config, "loading", (OSError, ValueError)):
+                model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                    source,
+                    config=config,
+                    dtype=dtype,
+                    attn_implementation=attention.NAME,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                )
+        except (OSError, ValueError) as error:  # no such name on the hub, no safetensors, no causal language model
+            reason = " ".join(str(error).split()).partition(". ")[0]
+            raise UserError(
+                f"the base model {source!r} cannot be loaded: {reason}",
+                param="model",
+                next_action="name a bundled base, a directory or a hub id with a causal language model as safetensors",
+            ) from error
         model = model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         basis = cache.get(model, ALL_LINEAR, rank, place)
@@ -69,7 +80,7 @@ class Runtime:
             tokenizer=tokenizer,
             basis=basis,
             device=place,
-            max_length=_longest(name, model.config),
+            max_length=usable_length(model.config),
             eos_ids=_eos_ids(model, tokenizer),
         )
         base_check.remembered(runtime, cache.directory, "training", lambda: base_check.check_training(runtime))
@@ -92,9 +103,9 @@ class Runtime:
         return logits
 
     @property
-    def config(self) -> PretrainedConfig:
+    def config(self) -> PreTrainedConfig:
         """The text model's configuration: of a model that also reads images, the part that is about text."""
-        config: PretrainedConfig = self.model.config.get_text_config()
+        config: PreTrainedConfig = self.model.config.get_text_config()
         return config
 
     @property
@@ -117,25 +128,34 @@ class Runtime:
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
 
 
-def _longest(name: str, config: PretrainedConfig) -> int:
-    """How many tokens a base reads. Raises UnsupportedBase if it does not say."""
-    config = config.get_text_config()
-    for word in ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx"):
-        if isinstance(length := getattr(config, word, None), int) and length > 0:
-            return length
-    raise UnsupportedBase(
-        f"the base {name!r} cannot be used: its family {config.model_type!r} does not say how many tokens it reads",
-        param="model",
-        next_action="give max_position_embeddings in its config.json",
-    )
-
-
-def _logit_factor(config: PretrainedConfig) -> float:
+def _logit_factor(config: PreTrainedConfig) -> float:
     """What a family multiplies its logits by: under one of these names, divided by the first."""
     divisor = getattr(config, "logits_scaling", None) or 1.0
     return (
         float(getattr(config, "logit_scale", None) or 1.0) * float(getattr(config, "lm_head_multiplier", 1.0)) / divisor
     )
+
+
+def usable_length(config: PreTrainedConfig) -> int:
+    """Tokens of the longest text that a base reads. Raises UnsupportedBase if it does not say.
+
+    Where rotary embeddings change with a text's length (dynamic, longrope), a cache would hold keys of a shorter text:
+    such a base reads as far as they stay the same.
+    """
+    config = config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
+    lengths = (getattr(config, name, None) for name in names)
+    longest = next((length for length in lengths if isinstance(length, int) and length > 0), None)
+    if longest is None:
+        raise UnsupportedBase(
+            f"a base of the family {config.model_type!r} does not say how many tokens it reads",
+            param="model",
+            next_action="give max_position_embeddings in its config.json",
+        )
+    rotary = getattr(config, "rope_parameters", None) or {}
+    if rotary.get("rope_type") in ("dynamic", "longrope"):
+        return min(longest, int(rotary.get("original_max_position_embeddings") or longest))
+    return longest
 
 
 def install(model: nn.Module, basis: Basis) -> None:

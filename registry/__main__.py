@@ -2,19 +2,23 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from filelock import FileLock
+from sqlalchemy.engine import make_url
 
+from osora_common.refusal import refusing
 from registry import migrate, tenants
 from registry.context import Registry
 from registry.errors import Unauthorized
+from registry.outages import DATABASE_OUTAGES
 from registry.settings import Settings, get_settings
 
 
 def init(settings: Settings) -> None:
-    """Migrates the database, makes the default tenant, leaves a full key of it in `{data_dir}/local.key`."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    """Migrates the database, makes the default tenant, leaves an operator's key of it in `{data_dir}/local.key`."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with FileLock(settings.data_dir / "init.lock"):
         migrate.upgrade(settings.database_url)
         with Registry.open(settings) as registry, registry.transaction() as session:
@@ -43,7 +47,13 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("init", help="migrate the database, create the default tenant and the local key")
     parser.parse_args()
-    init(get_settings())
+    with refusing():
+        settings = get_settings()
+    try:
+        init(settings)
+    except DATABASE_OUTAGES as error:
+        url = make_url(settings.database_url).render_as_string(hide_password=True)
+        sys.exit(f"The database {url} does not answer: {' '.join(str(getattr(error, 'orig', error)).split())}")
 
 
 if __name__ == "__main__":

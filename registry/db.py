@@ -10,6 +10,8 @@ Queues use `.with_for_update(skip_locked=True)`. PostgreSQL honours it; SQLAlche
 where the write lock already makes the transaction the only one. `take_turns` gives PostgreSQL such a lock by name.
 """
 
+import contextlib
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -95,7 +97,13 @@ def read_only(engine: Engine) -> Engine:
 def _make_sqlite_engine(url: URL) -> Engine:
     if url.database is None or url.database in ("", ":memory:"):
         raise ValueError(f"OSORA_DATABASE_URL: {url} is in memory, but several processes share it; name a file")
-    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    path = Path(url.database)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # SQLite will say so where it matters
+        # It holds training data's names and tenants' prompts: its owner's alone, as are the files beside it, which
+        # SQLite gives its permissions. One made before this line was open to all who could see the folder.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        path.chmod(0o600)
     engine = create_engine(url, connect_args={"timeout": _SQLITE_BUSY_SECONDS}, pool_size=10, max_overflow=30)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

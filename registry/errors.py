@@ -118,3 +118,11 @@ class Unavailable(OsoraError):
     status = 503
     type = "service_unavailable_error"
     code = "unavailable"
+
+
+class StorageFull(OsoraError):
+    """A disk that we write to has no room left: nothing was stored."""
+
+    status = 507
+    type = "server_error"
+    code = "storage_full"

@@ -1,5 +1,6 @@
 """What a client may call besides a base: an adapter, or a checkpoint of a job, by id or name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,7 +17,7 @@ from registry.tenants import Principal
 
 @dataclass(frozen=True)
 class AdapterRef:
-    """All that an inference server needs to fetch an adapter and to know it for what it is."""
+    """All that an inference server needs to fetch an adapter and to know it for what it is, and what a client sees."""
 
     id: str
     name: str
@@ -31,6 +32,10 @@ class AdapterRef:
     base: str
     base_fingerprint: str
     basis_fingerprint: str
+    created_at: int
+    parameters: int | None = None
+    target_modules: Sequence[str] | None = None
+    """Like `parameters`, known of a published adapter; a checkpoint's row has neither."""
 
     @classmethod
     def of(cls, adapter: Adapter) -> Self:
@@ -48,6 +53,9 @@ class AdapterRef:
             base=adapter.base,
             base_fingerprint=adapter.base_fingerprint,
             basis_fingerprint=adapter.basis_fingerprint,
+            created_at=adapter.created_at,
+            parameters=adapter.parameters,
+            target_modules=adapter.target_modules,
         )
 
     @classmethod
@@ -66,6 +74,7 @@ class AdapterRef:
             base=job.base,
             base_fingerprint=checkpoint.base_fingerprint,
             basis_fingerprint=checkpoint.basis_fingerprint,
+            created_at=checkpoint.created_at,
         )
 
 

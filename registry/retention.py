@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 200
 
-# Never `bases/`: those have no rows, and every process makes them anew when they are gone.
+# Never `basis/`, nor `bases/` as version 0.1.0 called it: those have no rows, and adapters are tied to them.
 _FILES = "files"
 _OF_JOBS = ("adapters", "checkpoints", "results")
 """The second part of these keys is the id of the job whose attempts put them there."""

@@ -1,14 +1,18 @@
-"""Tenants and their API keys."""
+"""Tenants and their API keys.
+
+A key has scopes: `read` and `write` for its tenant's data, `admin` for its tenant's keys as well, and `operator` for
+the whole installation: other tenants and their keys.
+"""
 
 import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -17,8 +21,14 @@ from registry.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
 from registry.ids import new_id
 from registry.models import ApiKey, Tenant
 
-Scope = Literal["read", "write", "admin"]
+Scope = Literal["read", "write", "admin", "operator"]
 ALL_SCOPES: tuple[Scope, ...] = get_args(Scope)
+_INCLUDED_IN: dict[Scope, frozenset[Scope]] = {
+    "read": frozenset({"read", "admin", "operator"}),
+    "write": frozenset({"write", "admin", "operator"}),
+    "admin": frozenset({"admin", "operator"}),
+    "operator": frozenset({"operator"}),
+}
 DEFAULT_TENANT = "default"
 
 # A tenant's name is a part of its models' names, between colons.
@@ -34,9 +44,13 @@ class Principal:
     key_id: str
     scopes: frozenset[str]
 
+    def has(self, scope: Scope) -> bool:
+        """Whether the key has the scope, or one that includes it."""
+        return not _INCLUDED_IN[scope].isdisjoint(self.scopes)
+
     def require(self, scope: Scope) -> None:
-        """Raises `Forbidden` unless the key has the scope; `admin` includes the others."""
-        if scope not in self.scopes and "admin" not in self.scopes:
+        """Raises `Forbidden` unless the key has the scope: `operator` includes `admin`, and that `read` and `write`."""
+        if not self.has(scope):
             raise Forbidden(
                 f"this key has the scopes {sorted(self.scopes)}, and this takes {scope!r}",
                 next_action=f"use a key that was created with the scope {scope!r}",
@@ -58,7 +72,10 @@ def ensure_tenant(session: Session, name: str = DEFAULT_TENANT) -> Tenant:
 
 
 def create_key(session: Session, tenant_name: str, name: str, scopes: Iterable[str]) -> tuple[ApiKey, str]:
-    """A new key of a tenant (created if need be): its row, and the plaintext, which only exists here."""
+    """A new key of a tenant (created if need be): its row, and the plaintext, which only exists here.
+
+    Asks nobody's leave: what a client wants goes through `grant_key`.
+    """
     wanted = sorted(set(scopes))
     if not wanted or not set(wanted) <= set(ALL_SCOPES):
         raise InvalidRequest(
@@ -81,6 +98,20 @@ def create_key(session: Session, tenant_name: str, name: str, scopes: Iterable[s
     return key, plaintext
 
 
+def grant_key(
+    session: Session, principal: Principal, name: str, scopes: Collection[str], tenant_name: str | None = None
+) -> tuple[ApiKey, str]:
+    """`create_key` on behalf of a principal, for its own tenant unless another is named.
+
+    Raises:
+        Forbidden: only an operator makes keys for other tenants, and keys that are an operator's.
+    """
+    principal.require("admin")
+    if tenant_name not in (None, principal.tenant_name) or "operator" in scopes:
+        principal.require("operator")
+    return create_key(session, tenant_name or principal.tenant_name, name, scopes)
+
+
 def authenticate(session: Session, plaintext: str) -> Principal:
     """The principal whose key this is. Raises `Unauthorized`, without the key in the message."""
     found = session.execute(
@@ -97,23 +128,44 @@ def authenticate(session: Session, plaintext: str) -> Principal:
     return Principal(key.tenant_id, tenant_name, key.id, frozenset(key.scopes))
 
 
-def list_keys(session: Session, principal: Principal) -> Sequence[ApiKey]:
-    """The keys of the principal's tenant, revoked ones too, newest first."""
-    of_tenant = select(ApiKey).where(ApiKey.tenant_id == principal.tenant_id)
-    return session.scalars(of_tenant.order_by(ApiKey.created_at.desc(), ApiKey.id.desc())).all()
+def list_keys(session: Session, principal: Principal, tenant_name: str | None = None) -> Sequence[tuple[ApiKey, str]]:
+    """Keys and the names of their tenants, revoked ones too, newest first.
+
+    An operator sees those of every tenant, or of the one that is named; anybody else those of its own.
+
+    Raises:
+        Forbidden: another tenant was named by somebody who is no operator.
+    """
+    if tenant_name not in (None, principal.tenant_name):
+        principal.require("operator")
+    statement = _manageable(principal).order_by(ApiKey.created_at.desc(), ApiKey.id.desc())
+    if tenant_name is not None:
+        statement = statement.where(Tenant.name == tenant_name)
+    return [(row[0], row[1]) for row in session.execute(statement)]
 
 
 def revoke_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
-    """Ends a key of the principal's tenant at once; revoking twice is fine. Raises `NotFound`."""
-    key = session.scalars(
-        select(ApiKey).where(ApiKey.tenant_id == principal.tenant_id, ApiKey.id == key_id).with_for_update()
-    ).one_or_none()
-    if key is None:
+    """Ends a key at once: an operator's choice of any, else one of the principal's tenant. Revoking twice is fine.
+
+    Raises:
+        NotFound: there is no such key, or it is another tenant's.
+        Forbidden: it is an operator's key, and the principal is none.
+    """
+    found = session.execute(_manageable(principal).where(ApiKey.id == key_id).with_for_update(of=ApiKey)).one_or_none()
+    if found is None:
         raise NotFound(f"no API key {key_id!r}", param="key_id", next_action="list the keys for their ids")
+    key, _ = found
+    if "operator" in key.scopes:
+        principal.require("operator")
     if key.revoked_at is None:
         key.revoked_at = now_seconds()
         session.flush()
     return key
+
+
+def _manageable(principal: Principal) -> Select[ApiKey, str]:
+    keys = select(ApiKey, Tenant.name).join(Tenant, Tenant.id == ApiKey.tenant_id)
+    return keys if principal.has("operator") else keys.where(ApiKey.tenant_id == principal.tenant_id)
 
 
 def _digest(session: Session, plaintext: str) -> str:

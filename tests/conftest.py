@@ -120,9 +120,9 @@ def principal(registry: Registry, api_key: str) -> Principal:
 
 @pytest.fixture
 def stranger(registry: Registry) -> Principal:
-    """A principal of another tenant."""
+    """The admin of another tenant."""
     with registry.transaction() as session:
-        _, plaintext = tenants.create_key(session, "stranger", "test", tenants.ALL_SCOPES)
+        _, plaintext = tenants.create_key(session, "stranger", "test", ["admin"])
         return tenants.authenticate(session, plaintext)
 
 

@@ -10,14 +10,16 @@ from typing import Any
 from celery import signals
 from transformers.utils import logging as transformers_logging
 
+from osora_common.refusal import refusing
 from osora_core.basis import BasisCache
+from osora_core.errors import UserError
 from osora_core.runtime import Runtime, set_threads
 from osora_core.training.distributed import SharedPasses
 from osora_core.training.passes import MakePasses, Passes
 from registry.context import Registry
 from registry.outbox import train_queue
 from registry.publisher import Publisher
-from registry.settings import get_settings
+from registry.settings import Settings, get_settings
 from worker.app import add_tasks, create_app
 from worker.basis_store import StoredBasis
 from worker.followers import FollowerProcesses, spread
@@ -29,7 +31,11 @@ logger = logging.getLogger("worker")
 
 def main() -> None:
     """The command."""
-    settings = get_settings()
+    with refusing(UserError):
+        _work(get_settings())
+
+
+def _work(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     set_threads(1)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, assert_never
 from sqlalchemy.orm import Session
 
 from osora_core import canary
-from osora_core.data import Renderer, Row, read_examples, read_preferences
+from osora_core.data import Renderer, Row
 from osora_core.errors import CorruptArtifact, DataError, OsoraCoreError, OutOfSlots, UserError
 from osora_core.training import (
     Checkpoint,
@@ -25,6 +25,7 @@ from osora_core.training import (
     SweepOutcome,
     TrainingEngine,
     TrainingJob,
+    methods,
 )
 from osora_core.training.errors import NotEnoughMemory
 from registry import jobs
@@ -203,8 +204,7 @@ class _Runner:
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
         try:
-            read = read_preferences if self.attempt.method == "dpo" else read_examples
-            return list(read(self._interruptible(data.splitlines()), renderer))
+            return list(methods.named(self.attempt.method).read(self._interruptible(data.splitlines()), renderer))
         except DataError as error:
             error.message = f"file {file.id}, {error}"
             raise
@@ -393,8 +393,8 @@ class _Runner:
     def _finished(self, outcome: Outcome) -> None:
         """Upload adapter and curve, read the adapter back, then publish both and end the job in one transaction."""
         job_id = self.attempt.job_id
-        for remark in remarks(self.job, outcome):
-            self._say(remark)
+        for remark, level in remarks(self.job, outcome):
+            self._say(remark, level)
         adapter = self.engine.call(
             lambda e: replace(outcome.adapter, canary=canary.compute(e.runtime, outcome.adapter))
         )

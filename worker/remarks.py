@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from osora_core.training import JobSpec, Outcome, Rung, SweepOutcome, TrainingJob
+from registry.models import EventLevel
 from worker.sweeps import Decision, Rows
 
 
@@ -33,22 +34,40 @@ def rung(rung: Rung) -> str:
     return f"{words}, first learning rate {rates} (loss {best['loss']:.4f})"
 
 
-def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[str]:
-    """Which rates a sweep chose; when it ended, if that was early; which state was kept, if that was chosen."""
+def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLevel]]:
+    """Which rates a sweep chose; when it ended, if that was early; which state was kept, if that was chosen; and a
+    warning where training has made nothing better."""
     if isinstance(outcome, SweepOutcome):
         yield (
             f"The sweep chose learning rate {_rates(outcome.spec)}. Its own {outcome.trained_tokens} tokens are "
-            "counted; sweep.csv has the curves of all"
+            "counted; sweep.csv has the curves of all",
+            "info",
         )
     if outcome.step < job.total_steps:
         patience = job.spec.early_stopping_patience
         epochs = "an epoch" if patience == 1 else f"{patience} epochs"
         yield (
-            f"Stopped after step {outcome.step} of {job.total_steps}: the validation loss has not fallen for {epochs}"
+            f"Stopped after step {outcome.step} of {job.total_steps}: the validation loss has not fallen for {epochs}",
+            "info",
         )
-    best = outcome.curve.best
-    if best is not None and job.spec.keep == "best":
-        yield f"Keeping the state of step {best.step}: its validation loss, {best.loss:.4f}, is the lowest"
+    start, kept = outcome.curve.start, outcome.curve.at(outcome.adapter_step)
+    if start is None or kept is None:
+        return
+    if kept is start:
+        begun = "the adapter that it began with" if job.start else "the bare base"
+        yield (
+            f"No state was better than the start: its validation loss, {start.loss:.4f}, is the lowest, so the adapter "
+            f"answers as {begun} does. Try a lower learning rate, or rows more like those of the validation file",
+            "warn",
+        )
+    elif job.spec.keep == "best":
+        yield f"Keeping the state of step {kept.step}: its validation loss, {kept.loss:.4f}, is the lowest", "info"
+    elif outcome.worse_than_start:
+        yield (
+            f"The last state is worse than the start: validation loss {kept.loss:.4f}, and {start.loss:.4f} before. "
+            'Try a lower learning rate, or keep: "best"',
+            "warn",
+        )
 
 
 def _rates(spec: JobSpec) -> str:

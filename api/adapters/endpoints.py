@@ -32,7 +32,7 @@ def list_adapters(
 ) -> ListPage[AdapterOut]:
     """The tenant's adapters, newest first unless asked otherwise."""
     page = adapters.list(session, principal, **query.model_dump())
-    return ListPage[AdapterOut].of([AdapterOut.of(adapter) for adapter in page.data], page.has_more)
+    return ListPage[AdapterOut].of([AdapterOut.of(AdapterRef.of(adapter)) for adapter in page.data], page.has_more)
 
 
 @router.get(
@@ -73,8 +73,8 @@ async def download_adapter(
 
 @router.get("/{adapter:path}", summary="Get an adapter", responses=errors(401, 403, 404))
 def get_adapter(adapter: IdOrName, session: ReadSessionDep, principal: ReaderDep) -> AdapterOut:
-    """What is known of an adapter, by id or name."""
-    return AdapterOut.of(adapters.get(session, principal, adapter))
+    """What is known of an adapter or of a job's checkpoint, by id or name."""
+    return AdapterOut.of(refer(session, principal, adapter))
 
 
 @router.delete("/{adapter:path}", summary="Delete an adapter", responses=errors(401, 403, 404, 409))

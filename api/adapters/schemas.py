@@ -1,12 +1,13 @@
 """Adapters, as clients see them."""
 
+from dataclasses import asdict
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.schemas import PageQuery, QueryModel
-from registry.models import Adapter
+from api.schemas import Name, PageQuery, QueryModel
+from registry.references import AdapterRef
 
 ADAPTER_EXAMPLE: JsonDict = {
     "id": "adp-01k9v4c7rqsabcdefghjkmnpqrs",
@@ -30,7 +31,7 @@ ADAPTER_EXAMPLE: JsonDict = {
 class AdaptersQuery(PageQuery):
     """Which adapters."""
 
-    base: Annotated[str | None, Field(description="Only adapters of this base.")] = None
+    base: Annotated[Name | None, Field(description="Only adapters of this base.")] = None
 
 
 class DownloadQuery(QueryModel):
@@ -46,7 +47,7 @@ class DownloadQuery(QueryModel):
 
 
 class AdapterOut(BaseModel):
-    """A trained adapter: call it by its id or its name."""
+    """A trained adapter, or a checkpoint: call it by its id or its name."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [ADAPTER_EXAMPLE]})
 
@@ -58,8 +59,8 @@ class AdapterOut(BaseModel):
     job_id: str
     step: Annotated[int | None, Field(description="The step of its job whose state it is.")]
     rank: int
-    parameters: int
-    target_modules: list[str]
+    parameters: Annotated[int | None, Field(description="Null for a checkpoint.")]
+    target_modules: Annotated[list[str] | None, Field(description="Null for a checkpoint.")]
     bytes: int
     sha256: str
     base_fingerprint: str
@@ -67,21 +68,6 @@ class AdapterOut(BaseModel):
     created_at: int
 
     @classmethod
-    def of(cls, adapter: Adapter) -> Self:
-        """The adapter's row as a client sees it."""
-        return cls(
-            id=adapter.id,
-            name=adapter.name,
-            version=adapter.version,
-            base=adapter.base,
-            job_id=adapter.job_id,
-            step=adapter.step,
-            rank=adapter.rank,
-            parameters=adapter.parameters,
-            target_modules=adapter.target_modules,
-            bytes=adapter.bytes,
-            sha256=adapter.sha256,
-            base_fingerprint=adapter.base_fingerprint,
-            basis_fingerprint=adapter.basis_fingerprint,
-            created_at=adapter.created_at,
-        )
+    def of(cls, ref: AdapterRef) -> Self:
+        """What is referred to, as a client sees it: without where its bytes are."""
+        return cls(**{name: value for name, value in asdict(ref).items() if name in cls.model_fields})

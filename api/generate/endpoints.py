@@ -11,9 +11,10 @@ from api.deps import ReaderDep, ServicesDep
 from api.generate.proxy import pass_on
 from api.generate.schemas import STREAM_EXAMPLE, GenerateRequest, Generation
 from api.generate.target import resolve
+from api.json_body import JsonRoute
 from api.schemas import errors
 
-router = APIRouter(prefix="/generate", tags=["generate"])
+router = APIRouter(prefix="/generate", tags=["generate"], route_class=JsonRoute)
 
 
 @router.post(

@@ -7,9 +7,10 @@ import httpx
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from api.errors import body_of
+from api.gateway import close
 from osora_common.disconnect import CLIENT_GONE, unless_gone
 from registry.errors import OsoraError, Unavailable
 
@@ -23,7 +24,7 @@ async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]
     if upstream is None:
         return Response(status_code=CLIENT_GONE)
     if upstream.status_code in _REFUSED:
-        await upstream.aclose()
+        await close(upstream)
         raise Unavailable(
             "the inference server refuses our internal token",
             code="inference_refused",
@@ -32,31 +33,41 @@ async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]
     headers = {name: upstream.headers[name] for name in _PASSED if name in upstream.headers}
     media_type = upstream.headers.get("content-type", "application/json")
     if media_type.startswith("text/event-stream"):
-        return StreamingResponse(
-            _stream(upstream),
-            status_code=upstream.status_code,
-            media_type=media_type,
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers},
-            # Not in the generator: one that was never begun would not close anything.
-            background=BackgroundTask(upstream.aclose),
-        )
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **headers}
+        return _PassedOn(upstream, _stream(upstream), media_type, headers)
     if media_type == "application/zip":
         # With the length, so that a client notices what is cut off.
-        return StreamingResponse(
-            upstream.aiter_raw(),
-            media_type=media_type,
-            headers={"content-length": upstream.headers["content-length"], **headers},
-            background=BackgroundTask(upstream.aclose),
-        )
+        headers = {"content-length": upstream.headers["content-length"], **headers}
+        return _PassedOn(upstream, upstream.aiter_raw(), media_type, headers)
     try:
         content = await unless_gone(request, upstream.aread)
     except httpx.TransportError as error:
         raise _broken_off() from error
     finally:
-        await upstream.aclose()
+        await close(upstream)
     if content is None:
         return Response(status_code=CLIENT_GONE)
     return Response(content, upstream.status_code, headers, media_type)
+
+
+class _PassedOn(StreamingResponse):
+    """An answer that is passed on as it comes, and given up however the passing ends.
+
+    Not at the end of its generator, which may never be begun, nor in a background task, which an error leaves out.
+    """
+
+    def __init__(
+        self, upstream: httpx.Response, pieces: AsyncIterator[bytes], media_type: str, headers: dict[str, str]
+    ) -> None:
+        super().__init__(pieces, upstream.status_code, headers, media_type)
+        self._upstream = upstream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI call."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await close(self._upstream)
 
 
 async def _stream(upstream: httpx.Response) -> AsyncIterator[bytes]:

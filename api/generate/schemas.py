@@ -1,12 +1,13 @@
 """What a generation takes and gives."""
 
+import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 
-from api.schemas import RequestModel
+from api.schemas import AtMost, Name, RequestModel
 
 REQUEST_EXAMPLES: list[JsonValue] = [
     {
@@ -75,6 +76,27 @@ data: {"id": "gen-…", "object": "generation", "text": "category: billing", "fi
 """
 
 
+_LARGEST_INTEGER = 2**31 - 1
+_MESSAGES = 2048
+_STOPS = 64
+_TOKENS = 1024
+_SCHEMA_BYTES = 64 * 1024
+_REGEX_LENGTH = 16 * 1024
+
+
+def _of_bearable_size(schema: dict[str, Any]) -> dict[str, Any]:
+    size = len(json.dumps(schema, ensure_ascii=False).encode())
+    if size > _SCHEMA_BYTES:
+        raise PydanticCustomError(
+            "too_long", "should be at most {most} bytes of JSON, not {size}", {"most": _SCHEMA_BYTES, "size": size}
+        )
+    return schema
+
+
+_Count = Annotated[int, Field(ge=0, le=_LARGEST_INTEGER)]
+_Stop = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
 class Message(RequestModel):
     """One message of a conversation."""
 
@@ -88,20 +110,20 @@ class GenerateRequest(RequestModel):
     model_config = ConfigDict(json_schema_extra={"examples": REQUEST_EXAMPLES})
 
     adapter_id: Annotated[
-        str | None,
+        Name | None,
         Field(
             description="An adapter, `adp-…` or `ft:…`, or a job's checkpoint, `ftckpt_…` or `ft:…:ckpt-step-<n>`. "
             "Without one, the base answers."
         ),
     ] = None
-    base: Annotated[str | None, Field(description="Without one: the adapter's, else the first that is configured.")] = (
-        None
-    )
+    base: Annotated[
+        Name | None, Field(description="Without one: the adapter's, else the first that is configured.")
+    ] = None
     prompt: Annotated[str | None, Field(description="Text to continue as it is. Or give `messages`.")] = None
-    messages: Annotated[list[Message] | None, Field(min_length=1)] = None
-    max_tokens: Annotated[int, Field(ge=1)] = 128
+    messages: Annotated[list[Message], Field(min_length=1), AtMost(_MESSAGES)] | None = None
+    max_tokens: Annotated[_Count, Field(ge=1)] = 128
     temperature: Annotated[float, Field(ge=0, description="0 is greedy.")] = 0.0
-    top_k: Annotated[int, Field(ge=0, description="0 leaves all tokens in.")] = 0
+    top_k: Annotated[_Count, Field(description="0 leaves all tokens in.")] = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[
@@ -114,13 +136,17 @@ class GenerateRequest(RequestModel):
         float, Field(ge=-2, le=2, description="Taken from a token's logit for every time that the answer has it.")
     ] = 0.0
     logit_bias: Annotated[
-        dict[Annotated[str, Field(pattern="^[0-9]+$")], Annotated[float, Field(ge=-100, le=100)]] | None,
+        Annotated[
+            dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
+            AtMost(_TOKENS),
+        ]
+        | None,
         Field(description="Token id to what is added to its logit; -100 forbids it.", examples=[{"42": -100}]),
     ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] | None = None
+    stop: _Stop | Annotated[list[_Stop], AtMost(_STOPS)] | None = None
     stop_tokens: Annotated[
-        list[Annotated[int, Field(ge=0)]] | None, Field(description="Token ids that end the text.")
+        Annotated[list[_Count], AtMost(_TOKENS)] | None, Field(description="Token ids that end the text.")
     ] = None
     n: Annotated[
         int, Field(ge=1, le=128, description="So many answers, in `choices`; the i-th has the seed `seed + i`.")
@@ -134,13 +160,14 @@ class GenerateRequest(RequestModel):
         bool, Field(description="The prompt comes before the text, with its log-probabilities if those are asked for.")
     ] = False
     json_schema: Annotated[
-        dict[str, Any] | None, Field(description="The answer is a JSON document that this schema allows.")
+        Annotated[dict[str, Any], AfterValidator(_of_bearable_size)] | None,
+        Field(description=f"The answer is a JSON document that this schema allows; at most {_SCHEMA_BYTES} bytes."),
     ] = None
     regex: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
+        Annotated[str, Field(min_length=1, max_length=_REGEX_LENGTH)] | None,
         Field(description="The answer matches this regular expression from end to end."),
     ] = None
-    strength: Annotated[float, Field(description="Scales the adapter; 0 is the bare base.")] = 1.0
+    strength: Annotated[float, Field(ge=-100, le=100, description="Scales the adapter; 0 is the bare base.")] = 1.0
     stream: Annotated[bool, Field(description="Server-sent events: tokens, then the whole.")] = False
 
     @field_validator("top_logprobs", "echo", "regex")

@@ -1,42 +1,19 @@
 """Is it alive, and is it of use?"""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
 
 import anyio
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from api.deps import ServicesDep
+from api.health.schemas import Check, Health, Readiness
 from api.services import Services
 from registry.models import Tenant
 
 router = APIRouter(tags=["health"])
 
 _PATIENCE_SECONDS = 3
-
-
-class Health(BaseModel):
-    """The process answers."""
-
-    status: str = "ok"
-
-
-class Check(BaseModel):
-    """One thing that the service stands on."""
-
-    ok: bool
-    needed: bool
-    """Whether the service is of no use without it. Without a broker, jobs are accepted and start later."""
-    detail: str
-
-
-class Readiness(BaseModel):
-    """Everything that the service stands on."""
-
-    ready: bool
-    checks: Annotated[dict[str, Check], Field(description="database, store, inference, broker")]
 
 
 @router.get("/health", summary="Is the process alive?")
@@ -72,7 +49,7 @@ async def ready(services: ServicesDep, response: Response) -> Readiness:
     return Readiness(ready=is_ready, checks=dict(sorted(checks.items())))
 
 
-class NoServerReady(Exception):
+class NoReadyServerError(Exception):
     """Not one inference server says that it is ready."""
 
 
@@ -94,7 +71,7 @@ async def _store(services: Services) -> str:
 async def _inference(services: Services) -> str:
     number, known = await services.gateway.ready(), len(services.settings.inference_url_list)
     if number == 0:
-        raise NoServerReady
+        raise NoReadyServerError
     return f"{number} of {known} ready"
 
 

@@ -8,10 +8,11 @@ from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, WriterD
 from api.jobs.queries import CheckpointsQuery, JobId, JobsQuery
 from api.jobs.requests import CreateJob
 from api.jobs.schemas import CheckpointOut, JobOut, ListedJobOut
+from api.json_body import JsonRoute
 from api.schemas import ListPage, errors
 from registry import jobs
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=JsonRoute)
 
 
 @router.post("", summary="Start a fine-tuning job", responses=errors(400, 401, 403, 404))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import Field, model_validator
 
-from api.schemas import PageQuery, QueryModel
+from api.schemas import AtMost, PageQuery, QueryModel, StoredText
 from registry.models import JobStatus
 
 JobId = Annotated[str, Path(examples=["ftjob-01k9v3x2b8mabcdefghjkmnpqrs"])]
@@ -19,9 +19,10 @@ class JobsQuery(PageQuery):
     """Which jobs."""
 
     status: Annotated[JobStatus | None, Field(description="Only jobs in this state.")] = None
-    metadata: Annotated[dict[str, str] | None, Field(description="Only jobs with this: `metadata[team]=support`.")] = (
-        None
-    )
+    metadata: Annotated[
+        Annotated[dict[StoredText, StoredText], AtMost(16)] | None,
+        Field(description="Only jobs with this: `metadata[team]=support`."),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod

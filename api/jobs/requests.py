@@ -7,7 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonValue
 from pydantic_core import PydanticCustomError
 
-from api.schemas import RequestModel
+from api.schemas import AtMost, Name, RequestModel, StoredText
 from registry.errors import InvalidRequest
 from registry.jobs import JobRequest
 from registry.models import JobPriority
@@ -15,16 +15,18 @@ from registry.settings import Settings
 
 
 def _each_once(values: list[float]) -> list[float]:
-    twice = next((value for value in values if values.count(value) > 1), None)
-    if twice is not None:
-        raise ValueError(f"lists {twice:g} twice")
+    seen: set[float] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"lists {value:g} twice")
+        seen.add(value)
     return values
 
 
 Auto = Literal["auto"]
 _Steps = Annotated[int, Field(ge=1, le=1_000_000)]
 _Rate = Annotated[float, Field(gt=0)]
-_Rates = Annotated[list[_Rate], Field(min_length=1), AfterValidator(_each_once)]
+_Rates = Annotated[list[_Rate], Field(min_length=1), AtMost(1000), AfterValidator(_each_once)]
 
 JOB_REQUEST_EXAMPLES: list[JsonValue] = [
     {
@@ -125,13 +127,21 @@ class Knobs(RequestModel):
         _Rate | _Rates | None,
         Field(description="How many times faster than o, the other vector, s learns; several values are a sweep."),
     ] = None
-    target_modules: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] | None = None
+    target_modules: Annotated[list[Name], Field(min_length=1), AtMost(1000)] | Literal["all-linear"] | None = None
     train: Annotated[
         Literal["both", "s", "o"] | None,
         Field(description="Which vectors learn: s, o, or both."),
     ] = None
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_length: Annotated[int, Field(ge=2, description="Tokens kept of an example.")] | None = None
+    max_length: Annotated[
+        int | None,
+        Field(
+            ge=2,
+            le=2**20,
+            description="Most tokens of a training row, the base's own limit unless this is lower: a longer row fails "
+            "the job.",
+        ),
+    ] = None
     checkpoint_steps: Annotated[_Steps | None, Field(description="Steps between two checkpoints, at most.")] = None
     checkpoint_seconds: Annotated[float | None, Field(gt=0, description="Seconds between them, at most.")] = None
     evaluate: Annotated[
@@ -156,17 +166,15 @@ class Knobs(RequestModel):
         ),
     ] = None
     from_adapter: Annotated[
-        str | None,
+        Name | None,
         Field(
             description="An adapter or a checkpoint to go on from, by id or name: its vectors, a fresh optimizer. The "
             "rank is its own."
         ),
     ] = None
     sample_prompts: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=2000)]] | None,
+        Annotated[list[Annotated[str, Field(min_length=1, max_length=2000)]], Field(min_length=1), AtMost(4)] | None,
         Field(
-            min_length=1,
-            max_length=4,
             description="Answered greedily before the first step and after every epoch, as events of the job. User "
             "turns, or for a file of prompts and completions text to be continued.",
         ),
@@ -180,11 +188,11 @@ class CreateJob(RequestModel):
     model_config = ConfigDict(json_schema_extra={"examples": JOB_REQUEST_EXAMPLES})
 
     model: Annotated[
-        str,
+        Name,
         Field(description="Name of a base; GET /bases lists them. Or of what to go on from: `ft:…`."),
     ]
-    training_file: Annotated[str, Field(description="Id of an uploaded file.")]
-    validation_file: str | None = None
+    training_file: Annotated[Name, Field(description="Id of an uploaded file.")]
+    validation_file: Name | None = None
     suffix: Annotated[
         str | None,
         Field(
@@ -195,10 +203,12 @@ class CreateJob(RequestModel):
         ),
     ] = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    metadata: Annotated[
-        dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None,
-        Field(max_length=16),
-    ] = None
+    metadata: (
+        Annotated[
+            dict[Annotated[StoredText, Field(max_length=64)], Annotated[StoredText, Field(max_length=512)]], AtMost(16)
+        ]
+        | None
+    ) = None
     method: Method | None = None
     hyperparameters: Annotated[
         Hyperparameters | None, Field(description="The older place for `method.supervised.hyperparameters`.")

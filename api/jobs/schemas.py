@@ -119,6 +119,7 @@ class ListedJobOut(BaseModel):
     seed: int
     trained_tokens: int | None
     metadata: dict[str, str] | None
+    user_provided_suffix: str | None
     error: dict[str, Any] | None
     osora: JobDetails
 
@@ -154,6 +155,7 @@ class ListedJobOut(BaseModel):
             seed=job.seed,
             trained_tokens=job.trained_tokens,
             metadata=job.metadata_ or None,
+            user_provided_suffix=job.suffix,
             error=job.error,
             osora=details,
         )

@@ -4,9 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas import RequestModel
+from api.schemas import AtMost, Name, QueryModel, RequestModel
 from registry.models import ApiKey
-from registry.tenants import Scope
+from registry.tenants import ALL_SCOPES, Scope
 
 
 class CreateKey(RequestModel):
@@ -17,8 +17,28 @@ class CreateKey(RequestModel):
     )
 
     name: Annotated[str, Field(min_length=1, max_length=200, description="What it is for.")]
-    tenant: Annotated[str | None, Field(description="Whose it is; created if need be. Default: your own.")] = None
-    scopes: Annotated[tuple[Scope, ...], Field(min_length=1, strict=False)] = ("read", "write")
+    tenant: Annotated[
+        Name | None,
+        Field(description="Whose it is; created if need be. Another than your own takes the scope `operator`."),
+    ] = None
+    scopes: Annotated[
+        tuple[Scope, ...],
+        AtMost(len(ALL_SCOPES)),
+        Field(
+            min_length=1,
+            strict=False,
+            description="`read` and `write` the tenant's data; `admin`: that, and manage the tenant's keys; "
+            "`operator`: all that, for every tenant of the installation.",
+        ),
+    ] = ("read", "write")
+
+
+class KeysQuery(QueryModel):
+    """Whose keys."""
+
+    tenant: Annotated[
+        Name | None, Field(description="Only this tenant's. Another than your own takes the scope `operator`.")
+    ] = None
 
 
 class KeyOut(BaseModel):
@@ -52,3 +72,8 @@ class NewKeyOut(KeyOut):
     """A key with its secret, shown this once."""
 
     key: str
+
+    @classmethod
+    def of_new(cls, key: ApiKey, tenant: str, plaintext: str) -> Self:
+        """The key's row as its maker sees it."""
+        return cls(**KeyOut.of(key, tenant).model_dump(), key=plaintext)

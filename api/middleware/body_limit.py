@@ -45,5 +45,6 @@ class BodyLimitMiddleware:
 
 
 def _too_large(limit: int) -> HTTPException:
-    # What is left of the body is not read, so the connection is of no more use.
-    return HTTPException(413, f"the body is over {limit} bytes", {"connection": "close"})
+    # The connection stays open, and the server throws away what is still coming: a client that sends before it reads
+    # would find a closed one reset, and the answer lost with it.
+    return HTTPException(413, f"the body is over {limit} bytes")

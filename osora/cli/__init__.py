@@ -1,13 +1,16 @@
 """The command line: `osora`."""
 
-from typing import Any
+import importlib.metadata
+import os
+import sys
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from osora.cli import adapters, jobs, keys
 from osora.cli.generate import generate
-from osora.cli.output import EXIT_CODES, print_error, report
+from osora.cli.output import EXIT_CODES, ExitCode, print_error, report
 from osora.cli.serve import serve
 from osora.cli.train import train
 from osora.errors import OsoraError
@@ -23,13 +26,14 @@ class _Group(TyperGroup):
             raise typer.Exit(report(error, ctx.obj == "json")) from None
         except KeyboardInterrupt:
             print_error("Interrupted", None, ctx.obj == "json", code="interrupted")
-            raise typer.Exit(130) from None
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Osora: fine-tune small adapters of a base and call them a second later. Begin with `osora serve`.",
     epilog=EXIT_CODES,
 )
@@ -39,3 +43,58 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(adapters.app, name="adapters")
 app.command()(generate)
 app.add_typer(keys.app, name="key")
+
+
+def _print_version(asked: bool) -> None:
+    if not asked:
+        return
+    try:
+        version = importlib.metadata.version("osora")
+    except importlib.metadata.PackageNotFoundError:
+        version = "(not installed: run from its source)"
+    typer.echo(f"osora {version}")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of `osora` itself."""
+
+
+def main() -> None:
+    """The command `osora`: whatever happens, a sentence and an exit code, and a traceback only with OSORA_DEBUG=1."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets a `?`, and not a crash.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    as_json = "--json" in sys.argv
+    code: Any = ExitCode.FAILED
+    try:
+        try:
+            app()
+        except SystemExit as ended:
+            code = ended.code
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our words has left: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print_error("Interrupted", None, as_json, code="interrupted")
+        code = ExitCode.INTERRUPTED
+    except Exception as error:
+        if os.environ.get("OSORA_DEBUG") == "1":
+            raise
+        print_error(*_explain(error), as_json, code="internal_error")
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """What happened and what to do, of an error that no command foresaw."""
+    if isinstance(error, OSError) and error.strerror:
+        place = os.fsdecode(error.filename) if error.filename else "The system"
+        return f"{place}: {error.strerror}", "see whether that place exists and is yours to use"
+    words = " ".join(str(error).split())
+    what = type(error).__name__ + (f": {words}" if words else "")
+    return f"The command line failed ({what})", "run it again with OSORA_DEBUG=1 and report what it prints"

@@ -1,5 +1,6 @@
 """`osora adapters`."""
 
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from osora.cli.output import Json, human_bytes, print_fields, print_json, print_table, say, when
+from osora.errors import OsoraError
 from osora.schemas import AdapterFormat
 from osora.sdk import Osora
 
@@ -54,7 +56,7 @@ def download(
     as_json: Json = False,
 ) -> None:
     """Save an adapter: a ZIP of a PEFT directory."""
-    path = output or Path(f"{_file_name(adapter)}.zip")
+    path = _new(output or Path(f"{_file_name(adapter)}.zip"))
     with Osora() as osora:
         size = osora.adapters.download(adapter, path)
     if as_json:
@@ -71,15 +73,16 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Save an adapter as a folder: a LoRA for vLLM and PEFT, or a whole checkpoint for transformers."""
-    folder = output or Path(f"{_file_name(adapter)}-{format}")
-    if folder.exists():
-        raise typer.BadParameter(f"{folder} exists already; name another with --output")
+    folder = _new(output or Path(f"{_file_name(adapter)}-{format}"))
     with Osora() as osora, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as draft:
         archive = Path(draft, "download.zip")
         osora.adapters.download(adapter, archive, format)
         unpacked = Path(draft, "unpacked")
-        with zipfile.ZipFile(archive) as opened:
-            opened.extractall(unpacked)
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                opened.extractall(unpacked)
+        except zipfile.BadZipFile as error:
+            raise OsoraError(f"What the service sent is no ZIP archive: {error}") from error
         unpacked.rename(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
     if as_json:
@@ -89,14 +92,31 @@ def export(
 
 
 @app.command()
-def delete(adapter: AdapterId, as_json: Json = False) -> None:
+def delete(
+    adapter: AdapterId,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
     """Delete an adapter for good."""
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise typer.BadParameter("nobody can be asked here; say it with --yes", param_hint="--yes")
+        typer.confirm(f"Delete {adapter} for good?", abort=True)
     with Osora() as osora:
         osora.adapters.delete(adapter)
     if as_json:
         print_json({"id": adapter, "deleted": True})
     else:
         say(f"Deleted {adapter}.")
+
+
+def _new(path: Path) -> Path:
+    """The path, if something can be made there. Raises `typer.BadParameter`."""
+    if path.exists():
+        raise typer.BadParameter(f"{path} exists already; name another", param_hint="--output")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent}; make it first", param_hint="--output")
+    return path
 
 
 def _file_name(adapter: str) -> str:

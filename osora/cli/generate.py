@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from osora.cli.output import Json, print_json, print_json_line, say
-from osora.schemas import Message
+from osora.cli.output import Json, print_json, print_json_line, print_note, say
+from osora.schemas import Generation, Message
 from osora.sdk import Osora
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text; - reads it from standard input.")],
     adapter: Annotated[
         str | None, typer.Option(help="An adapter or a checkpoint, by id or name; without one, the bare base answers.")
     ] = None,
@@ -39,6 +39,7 @@ def generate(
     """
     if raw and system:
         raise typer.BadParameter("a raw prompt has none; put it into the text", param_hint="--system")
+    prompt = _read_prompt() if prompt == "-" else prompt
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
     asked = prompt if raw else messages
@@ -55,7 +56,11 @@ def generate(
     with Osora() as osora:
         if not stream:
             answer = osora.generate(asked, adapter=adapter, **options)
-            print_json(answer) if as_json else say(answer["text"])
+            if as_json:
+                print_json(answer)
+                return
+            say(answer["text"])
+            _note_cut(answer)
             return
         pieces = osora.stream(asked, adapter=adapter, **options)
         for piece in pieces:
@@ -64,7 +69,25 @@ def generate(
             else:
                 sys.stdout.write(piece)
                 sys.stdout.flush()
-        print_json_line(pieces.result) if as_json else say("")
+        if as_json:
+            print_json_line(pieces.result)
+            return
+        say("")
+        _note_cut(pieces.result)
+
+
+def _note_cut(answer: Generation | None) -> None:
+    """Say that an answer was not at its end: half a JSON looks like a whole one that is wrong."""
+    if answer and answer.get("finish_reason") == "length":
+        count = answer.get("usage", {}).get("completion_tokens")
+        print_note(f"Note: the answer was cut after {count} tokens. A higher --max-tokens lets it go on.")
+
+
+def _read_prompt() -> str:
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"standard input is not UTF-8: {error}", param_hint="PROMPT") from error
 
 
 def _read_schema(path: Path | None) -> Any:

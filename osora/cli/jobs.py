@@ -1,11 +1,15 @@
 """`osora jobs`."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from osora.cli.flags import in_flags
 from osora.cli.output import Json, duration, print_fields, print_json, print_json_line, print_table, say, when
 from osora.cli.train import watch_to_exit
+from osora.cli.watch import sample
 from osora.schemas import Attempt, Checkpoint, Job
 from osora.sdk import Osora
 
@@ -36,7 +40,34 @@ def list_jobs(limit: Limit = 20, as_json: Json = False) -> None:
 def show(job_id: JobId, as_json: Json = False) -> None:
     """One job."""
     with Osora() as osora:
-        _show(osora.jobs.get(job_id), as_json)
+        job = osora.jobs.get(job_id)
+        evaluated = osora.jobs.checkpoints(job_id, limit=100) if job.get("validation_file") and not as_json else []
+    _show(job, as_json, _published(job, evaluated))
+
+
+@app.command()
+def results(
+    job_id: JobId,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", exists=True, file_okay=False, help="The folder to put them in.")
+    ] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Save a job's result files: its figures step by step, as CSV."""
+    saved = []
+    with Osora() as osora:
+        for file_id in osora.jobs.get(job_id).get("result_files", []):
+            path = output / Path(osora.files.get(file_id)["filename"]).name
+            if path.exists():
+                raise typer.BadParameter(f"{path} exists already; name another folder", param_hint="--output")
+            path.write_bytes(osora.files.content(file_id))
+            saved.append(str(path))
+            if not as_json:
+                say(str(path))
+    if as_json:
+        print_json(saved)
+    elif not saved:
+        say("No result files yet.")
 
 
 @app.command()
@@ -48,7 +79,9 @@ def events(job_id: JobId, limit: Limit = 100, as_json: Json = False) -> None:
         if as_json:
             print_json_line(event)
         else:
-            say(f"{when(event['created_at'])}  {event['message']}")
+            data = event.get("data") or {}
+            answered = f": {sample(data)}" if {"prompt", "text"} <= data.keys() else ""
+            say(f"{when(event['created_at'])}  {event['message']}{answered}")
 
 
 @app.command()
@@ -110,12 +143,23 @@ def _steps(job: Job) -> str:
     return f"{step or 0}/{total}" if total else ""
 
 
-def _show(job: Job, as_json: bool) -> None:
+def _published(job: Job, checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The evaluation that the job's adapter goes by: the lowest loss so far, or the last where that is kept."""
+    evaluated = [checkpoint for checkpoint in checkpoints if "valid_loss" in checkpoint["metrics"]]
+    if not evaluated:
+        return None
+    if ((job.get("osora") or {}).get("settings") or {}).get("keep") == "last":
+        return max(evaluated, key=lambda checkpoint: checkpoint["step_number"])
+    return min(evaluated, key=lambda checkpoint: (checkpoint["metrics"]["valid_loss"], checkpoint["step_number"]))
+
+
+def _show(job: Job, as_json: bool, evaluated: Checkpoint | None = None) -> None:
     if as_json:
         print_json(job)
         return
     details, error = job.get("osora") or {}, job.get("error")
     compute = details.get("compute_seconds")
+    at = f" at step {evaluated['step_number']}" if evaluated else ""
     print_fields(
         {
             "job": job["id"],
@@ -124,10 +168,16 @@ def _show(job: Job, as_json: bool) -> None:
             "waiting for": details.get("waiting_for"),
             "jobs ahead": details.get("queue_position"),
             "base": job["model"],
+            "suffix": job.get("user_provided_suffix"),
+            "method": (job.get("method") or {}).get("type"),
+            "priority": (details.get("settings") or {}).get("priority"),
+            "epochs": (job.get("hyperparameters") or {}).get("n_epochs"),
             "training file": job["training_file"],
             "validation": job.get("validation_file"),
             "step": _steps(job),
             "learning rate": (details.get("resolved") or {}).get("learning_rate"),
+            "valid. loss": f"{_figure(evaluated, 'valid_loss', '.4f')}{at}" if evaluated else None,
+            "exact match": _figure(evaluated, "valid_exact_match", ".0%") if evaluated else None,
             "tokens": job.get("trained_tokens"),
             "compute": duration(compute) if compute else None,
             "created": when(job["created_at"]),
@@ -138,8 +188,8 @@ def _show(job: Job, as_json: bool) -> None:
             "adapter": job.get("fine_tuned_model"),
             "adapter id": details.get("adapter_id"),
             "result file": ", ".join(job.get("result_files", [])),
-            "error": error["message"] if error else None,
-            "next": error.get("next_action") if error else None,
+            "error": in_flags(error["message"], error.get("param")) if error else None,
+            "next": in_flags(error.get("next_action") or "") if error else None,
         }
     )
     for attempt in details.get("attempts", []):

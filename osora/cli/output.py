@@ -9,17 +9,19 @@ from enum import IntEnum
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 
-from osora.errors import OsoraAPIError, OsoraConnectionError, OsoraError
+from osora.cli.flags import in_flags
+from osora.errors import OsoraAPIError, OsoraConnectionError, OsoraError, OsoraUsageError
 
 
 class ExitCode(IntEnum):
-    """What the exit status says. 2, a wrong command line, is given by typer."""
+    """What the exit status says."""
 
     OK = 0
     FAILED = 1
+    USAGE = 2
     UNREACHABLE = 3
     UNAUTHORISED = 4
     NOT_FOUND = 5
@@ -64,16 +66,18 @@ def print_json_line(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """A table, or the sentence `empty` when there are no rows."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell).replace("[", "\\[") for cell in row))
-    if table.row_count:
-        console().print(table)
-    else:
+    """A table, or the sentence `empty` when there are no rows.
+
+    A line is as long as its cells: folded over two lines, an id could not be copied.
+    """
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not cells:
         say(empty)
+        return
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in (columns, *cells):
+        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True))
+        say("  ".join(padded).rstrip())
 
 
 def print_fields(fields: dict[str, object]) -> None:
@@ -83,28 +87,42 @@ def print_fields(fields: dict[str, object]) -> None:
             say(f"{name:<14} {value}")
 
 
+def sentences(message: str, next_step: str | None) -> str:
+    """What happened, and what to do about it, each closed by a full stop."""
+    return f"{message.rstrip('.')}." + (f" Next: {next_step.rstrip('.')}." if next_step else "")
+
+
 def print_error(message: str, next_step: str | None, as_json: bool, *, code: str = "error", **fields: object) -> None:
     """One line on stderr (with --json: one JSON line), with what to do about it."""
     if as_json:
         error = {"message": message, "code": code, "next_action": next_step, **fields}
         print(json.dumps({"error": error}, ensure_ascii=False), file=sys.stderr)
         return
-    text = f"{message.rstrip('.')}." + (f" Next: {next_step.rstrip('.')}." if next_step else "")
-    Console(stderr=True, highlight=False).print(f"Error: {text}", markup=False, soft_wrap=True)
+    print_note(f"Error: {sentences(message, next_step)}")
+
+
+def print_note(text: str) -> None:
+    """A line on stderr, beside what was asked for."""
+    Console(stderr=True, highlight=False, emoji=False).print(text, markup=False, soft_wrap=True)
 
 
 def report(error: OsoraError, as_json: bool) -> ExitCode:
     """Print an error of the SDK; returns the exit code that goes with it."""
     if isinstance(error, OsoraConnectionError):
         next_step = "start the service with `osora serve`, or set OSORA_URL to where it runs"
+        if error.interrupted:
+            next_step = "run it again; if that does not help, read the service's logs"
         print_error(str(error), next_step, as_json, code="unreachable")
         return ExitCode.UNREACHABLE
+    if isinstance(error, OsoraUsageError):
+        print_error(str(error), error.next_action, as_json, code="usage")
+        return ExitCode.USAGE
     if not isinstance(error, OsoraAPIError):
         print_error(str(error), None, as_json)
         return ExitCode.FAILED
     place = f" (line {error.line})" if error.line and f"line {error.line}" not in error.message.lower() else ""
-    advice = error.next_action
-    if error.status == 401:  # the service's own advice is about HTTP headers
+    advice = in_flags(error.next_action) if error.next_action else None
+    if error.status == 401 and error.code != "not_osora":  # the service's own advice is about HTTP headers
         advice = "set OSORA_API_KEY to a key of this service (`osora key create` makes one)"
     details = {
         "status": error.status,
@@ -113,8 +131,12 @@ def report(error: OsoraError, as_json: bool) -> ExitCode:
         "request_id": error.request_id,
     }
     code = error.code or "error"
-    message = f"{error.message.rstrip('.')}{place}" if place else error.message
+    message = in_flags(error.message, error.param)
+    if place:
+        message = f"{message.rstrip('.')}{place}"
     print_error(message, advice, as_json, code=code, **details)
+    if code == "not_osora":
+        return ExitCode.UNREACHABLE
     by_status = {401: ExitCode.UNAUTHORISED, 403: ExitCode.UNAUTHORISED, 404: ExitCode.NOT_FOUND}
     return by_status.get(error.status, ExitCode.FAILED)
 

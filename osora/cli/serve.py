@@ -11,10 +11,10 @@ import typer
 from osora.cli.output import ExitCode, Json, print_error, print_json_line, say
 from osora.discovery import data_dir as default_data_dir
 from osora.serve.broker import NoRedisError
-from osora.serve.ports import PortTaken
-from osora.serve.run import AlreadyServed
+from osora.serve.ports import PortTakenError
+from osora.serve.run import AlreadyServedError
 from osora.serve.run import serve as run
-from osora.serve.supervisor import Notice, StartFailed
+from osora.serve.supervisor import Notice, RefusedError, StartFailedError
 
 
 def serve(
@@ -47,22 +47,24 @@ def serve(
 
     try:
         run(directory, host, port, notify)
-    except AlreadyServed as error:
+    except AlreadyServedError as error:
         message = f"Another `osora serve` runs on {directory} ({error})"
         next_step = "use that one, stop it, or give this one a --data-dir of its own"
         _fail(message, next_step, as_json, "already_served")
-    except PortTaken as error:
+    except PortTakenError as error:
         _fail(f"Port {error} is taken", "choose another --port, or leave it out", as_json, "port_taken")
     except NoRedisError:
         next_step = "install one (apt install redis-server; brew install redis), or set OSORA_BROKER_URL"
         _fail("No redis-server or valkey-server was found", next_step, as_json, "no_redis")
-    except StartFailed as error:
+    except RefusedError as error:
+        _fail(str(error), None, as_json, "refused")
+    except StartFailedError as error:
         print(error.log_tail, file=sys.stderr)
         _fail(str(error), f"read the end of {error.log} above", as_json, "start_failed")
     except OSError as error:
         _fail(f"Cannot use {directory}: {error}", "give a --data-dir that you can write", as_json, "data_dir")
 
 
-def _fail(message: str, next_step: str, as_json: bool, code: str) -> None:
+def _fail(message: str, next_step: str | None, as_json: bool, code: str) -> None:
     print_error(message, next_step, as_json, code=code)
     raise typer.Exit(ExitCode.FAILED)

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from osora.cli.output import ExitCode, Json, console, print_error, print_json, print_json_line, say
+from osora.cli.flags import in_flags
+from osora.cli.output import ExitCode, Json, console, print_error, print_json, print_json_line, say, sentences
 from osora.cli.watch import watch
 from osora.schemas import Job
 from osora.sdk import Osora
@@ -122,7 +123,8 @@ def _ending(job: Job) -> str:
     if not error:
         return f"Job {job['id']} is {job['status']}."
     next_step = error.get("next_action")
-    return f"Job {job['id']} {job['status']}: {error['message']}" + (f" Next: {next_step}" if next_step else "")
+    message = in_flags(error["message"], error.get("param"))
+    return sentences(f"Job {job['id']} {job['status']}: {message}", in_flags(next_step) if next_step else None)
 
 
 def _only_base(osora: Osora) -> str:

@@ -22,6 +22,7 @@ class JobProgress:
             console=console,
         )
         self._task: TaskID | None = None
+        self._done: list[str] = []
 
     def __enter__(self) -> "JobProgress":
         self._progress.start()
@@ -29,6 +30,9 @@ class JobProgress:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        assert self._task is not None
+        # What is left standing is what was done; the time that was left is no longer true.
+        self._progress.update(self._task, detail=" · ".join(self._done), visible=bool(self._done))
         self._progress.stop()
 
     def show(self, event: Event) -> None:
@@ -48,7 +52,7 @@ class JobProgress:
         self._progress.console.print(line, markup=False, highlight=False)
 
     def _show_sample(self, data: dict[str, Any]) -> None:
-        line = f"  sample ({_when(data['step'])}): {data['prompt']!r} -> {data['text']!r}"
+        line = f"  sample ({_when(data['step'])}): {sample(data)}"
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _show_step(self, data: dict[str, float]) -> None:
@@ -58,6 +62,7 @@ class JobProgress:
         ]
         if data.get("tokens_per_second"):
             parts.append(f"{data['tokens_per_second']:,.0f} tokens/s")
+        self._done = list(parts)
         if data.get("remaining_seconds") is not None:
             parts.append(f"{duration(data['remaining_seconds'])} left")
         assert self._task is not None
@@ -68,6 +73,11 @@ class JobProgress:
             total=data["total_steps"],
             detail=" · ".join(parts),
         )
+
+
+def sample(data: dict[str, Any]) -> str:
+    """A prompt and its answer, of an event that carries both."""
+    return f"{data['prompt']!r} -> {data['text']!r}"
 
 
 def _when(step: int) -> str:

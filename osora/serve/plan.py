@@ -45,6 +45,12 @@ class Place:
         return self.data_dir / "logs" / f"{name}.log"
 
 
+def module(*words: str) -> tuple[str, ...]:
+    """The command line of one of our programs."""
+    # -P: a folder named `api` or `worker` where the user happens to stand is not ours.
+    return (sys.executable, "-P", "-m", *words)
+
+
 def plan(place: Place, broker_url: str, broker: Broker | None) -> list[Spec]:
     """What to run, in the order of starting; stopping goes the other way round.
 
@@ -64,10 +70,6 @@ def plan(place: Place, broker_url: str, broker: Broker | None) -> list[Spec]:
         # two operations, which slows the other, and whatever else runs here, several times over.
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
     }
-
-    def module(*words: str) -> tuple[str, ...]:
-        # -P: a folder named `api` or `worker` where the user happens to stand is not ours.
-        return (sys.executable, "-P", "-m", *words)
 
     queue = ("redis",) if broker else ()
     redis = [Spec("redis", broker.command, place.log("redis"), broker.answers, env, stop_seconds=2)] if broker else []

@@ -6,7 +6,7 @@ import sys
 SEARCHED = 100
 
 
-class PortTaken(Exception):
+class PortTakenError(Exception):
     """The port is in use."""
 
 
@@ -21,17 +21,17 @@ class Ports:
             holder.close()
 
     def take(self, host: str, port: int) -> int:
-        """Reserve this very port. Raises `PortTaken`."""
+        """Reserve this very port. Raises `PortTakenError`."""
         if not (_is_free(host, port) and self._hold(port)):
-            raise PortTaken(port)
+            raise PortTakenError(port)
         return port
 
     def take_near(self, host: str, port: int) -> int:
-        """Reserve the first free port from this one upwards. Raises `PortTaken` if a hundred are in use."""
+        """Reserve the first free port from this one upwards. Raises `PortTakenError` if a hundred are in use."""
         for candidate in range(port, min(port + SEARCHED, 65536)):
             if _is_free(host, candidate) and self._hold(candidate):
                 return candidate
-        raise PortTaken(port)
+        raise PortTakenError(port)
 
     def _hold(self, port: int) -> bool:
         # Two `osora serve` that start together would both find the same port free, seconds before either

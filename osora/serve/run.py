@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,17 +14,18 @@ from urllib.parse import urlsplit
 
 from osora.discovery import serve_file
 from osora.serve.broker import prepare
-from osora.serve.plan import LOGS, Place, plan
+from osora.serve.plan import LOGS, Place, module, plan
 from osora.serve.ports import Ports
+from osora.serve.spawn import spawn
 from osora.serve.stopping import StopSignals
-from osora.serve.supervisor import Notice, Supervisor
+from osora.serve.supervisor import Notice, RefusedError, Supervisor
 
 DEFAULT_PORT = 8000
 DEFAULT_INFERENCE_PORT = 8100
 LOCK = Path("run", "serve.lock")
 
 
-class AlreadyServed(Exception):
+class AlreadyServedError(Exception):
     """Another `osora serve` runs on this data directory. The argument says where, if it is known."""
 
 
@@ -30,13 +33,16 @@ def serve(data_dir: Path, host: str, port: int | None, notify: Callable[[Notice]
     """Run until SIGINT or SIGTERM. `port` None means 8000 or the next free one.
 
     Raises:
-        AlreadyServed: another one runs on this data directory.
-        PortTaken: the port asked for is in use.
+        AlreadyServedError: another one runs on this data directory.
+        PortTakenError: the port asked for is in use.
         NoRedisError: there is no Redis to start.
-        StartFailed: a program does not come up.
+        RefusedError: a setting is wrong, or a base is not there.
+        StartFailedError: a program does not come up.
     """
     started = time.monotonic()
-    with StopSignals() as stop, _only_one(data_dir), contextlib.closing(Ports()) as ports:
+    os.umask(0o077)  # for all that the programs write: training data, adapters, logs
+    with StopSignals() as stop, _only_one(data_dir, notify), contextlib.closing(Ports()) as ports:
+        _check_bases()
         place = _choose_ports(ports, data_dir, host, port, notify)
         _rotate_logs(place)
         given_url = os.environ.get("OSORA_BROKER_URL")
@@ -74,10 +80,14 @@ def is_served(data_dir: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _only_one(data_dir: Path) -> Iterator[None]:
-    for directory in (data_dir, data_dir / "run", data_dir / "logs"):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (data_dir / "run").chmod(0o700)
+def _only_one(data_dir: Path, notify: Callable[[Notice], None]) -> Iterator[None]:
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _make_private(data_dir):
+        message = f"Other users of this machine can look into {data_dir}: chmod 700 it, or give another --data-dir."
+        notify(Notice("open_to_others", message))
+    for name in ("run", "logs"):
+        (data_dir / name).mkdir(mode=0o700, exist_ok=True)
+        (data_dir / name).chmod(0o700)
     lock: IO[bytes]
     with (data_dir / LOCK).open("ab") as lock:
         try:
@@ -85,10 +95,31 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             with contextlib.suppress(OSError, ValueError, KeyError):
                 running = json.loads(serve_file(data_dir).read_text())
-                raise AlreadyServed(f"{running['url']}, process {running['pid']}") from None
-            raise AlreadyServed("still starting") from None
+                raise AlreadyServedError(f"{running['url']}, process {running['pid']}") from None
+            raise AlreadyServedError("still starting") from None
         serve_file(data_dir).unlink(missing_ok=True)  # left by one that was killed
         yield
+
+
+def _make_private(data_dir: Path) -> bool:
+    """Whether the directory is its owner's alone from here on; one that holds what is not ours is left as it is."""
+    if not data_dir.stat().st_mode & 0o077:
+        return True
+    if any(data_dir.iterdir()) and not (data_dir / LOCK).exists():
+        return False
+    try:
+        data_dir.chmod(0o700)
+    except OSError:
+        return False
+    return True
+
+
+def _check_bases() -> None:
+    """Raises `RefusedError` for a base that is not there: a server that loads it would find out seconds later."""
+    with spawn(module("inference.check"), env=os.environ, stderr=subprocess.PIPE) as check:
+        _, said = check.communicate()
+    if check.returncode == os.EX_CONFIG:
+        raise RefusedError(said.decode(errors="replace").strip().rpartition("\n")[2])
 
 
 def _choose_ports(ports: Ports, data_dir: Path, host: str, port: int | None, notify: Callable[[Notice], None]) -> Place:
@@ -125,6 +156,7 @@ def _ready_notice(place: Place, broker_kind: str, seconds: float) -> Notice:
         f"  data    {place.data_dir}",
         f"  broker  {broker_kind}",
         *(f"  log     {place.log(name)}: {what}" for name, what in LOGS.items() if place.log(name).exists()),
+        f"  curl    export {_exports(place)}",
         f"  next    {_next_step(place.data_dir)}   (Ctrl-C here stops everything)",
     ]
     data = {
@@ -137,10 +169,15 @@ def _ready_notice(place: Place, broker_kind: str, seconds: float) -> Notice:
     return Notice("ready", "\n".join(lines), data)
 
 
+def _exports(place: Place) -> str:
+    """What a shell must know to reach this very installation, its address and its key."""
+    return f"OSORA_URL={place.url} OSORA_DATA_DIR={shlex.quote(str(place.data_dir))}"
+
+
 def _next_step(data_dir: Path) -> str:
     elsewhere = os.environ.get("OSORA_DATA_DIR") is None and data_dir != Path.home() / ".osora"
     command = "osora train FILE.jsonl"
-    return f"OSORA_DATA_DIR={data_dir} {command}" if elsewhere else command
+    return f"OSORA_DATA_DIR={shlex.quote(str(data_dir))} {command}" if elsewhere else command
 
 
 def _without_password(url: str) -> str:

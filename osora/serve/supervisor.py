@@ -1,5 +1,6 @@
 """Starts services in the order of their needs, keeps them running, stops them in the reverse order given."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,13 +24,17 @@ class Notice:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-class StartFailed(Exception):
+class StartFailedError(Exception):
     """A service cannot be brought up. Carries the end of its log."""
 
     def __init__(self, service: Service, code: int) -> None:
         super().__init__(f"{service.spec.name} ended with exit code {code}")
         self.log = service.spec.log
         self.log_tail = service.log_tail()
+
+
+class RefusedError(Exception):
+    """A program was told to do what cannot be done; the message is its own sentence. Trying again would not help."""
 
 
 class Supervisor:
@@ -42,7 +47,7 @@ class Supervisor:
     def run(self, stop: StopSignals, on_ready: Callable[[], None]) -> None:
         """Bring everything up, call `on_ready` once, and keep it up until a stop is asked for.
 
-        However this ends, no child is left. Raises `StartFailed`.
+        However this ends, no child is left. Raises `StartFailedError` and `RefusedError`.
         """
         announced = False
         patience_ends = time.monotonic() + PATIENCE_SECONDS
@@ -81,8 +86,10 @@ class Supervisor:
     def _handle_exit(self, service: Service, code: int) -> None:
         delay = service.crashed()
         runs_once = service.spec.probe is None
+        if code == os.EX_CONFIG and not service.ever_ready:  # how our programs end then, with the reason as last line
+            raise RefusedError(service.log_tail(lines=1))
         if not service.ever_ready and (runs_once or service.crashes >= MAX_FIRST_CRASHES):
-            raise StartFailed(service, code)
+            raise StartFailedError(service, code)
         name, log = service.spec.name, service.spec.log
         message = f"  {name} ended with exit code {code}; trying again in {delay:.1f} s (see {log})"
         self.notify(Notice("restart", message, {"name": name, "exit_code": code, "seconds": delay}))

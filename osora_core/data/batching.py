@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from osora_core.data.rendering import Example
+from osora_core.data.examples import Example
 
 T = TypeVar("T")
 

@@ -1,82 +1,30 @@
-"""Training rows to tokens: the base's own chat template, and a loss mask over what the assistant says."""
+"""Training rows and requests to tokens: the base's own chat template, and a loss mask over what the assistant says."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
+from osora_core.data.conversation import AmbiguousAnswerError, conversations_of
+from osora_core.data.examples import Example, Preference
 from osora_core.errors import DataError, UserError
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Example:
-    """One training sequence: token ids, and for each whether the loss counts its prediction. `line` is 1-based."""
-
-    tokens: tuple[int, ...]
-    mask: tuple[bool, ...]
-    line: int
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def sequences(self) -> tuple["Example"]:
-        """What goes through the model of it."""
-        return (self,)
-
-    @property
-    def loss_tokens(self) -> int:
-        """Predictions that count: the first token has none."""
-        return sum(self.mask[1:])
-
-    @property
-    def content(self) -> tuple[object, ...]:
-        """All that decides what is learned from it."""
-        return self.tokens, self.mask
-
-
-@dataclass(frozen=True)
-class Preference:
-    """Two answers to one conversation, of which the model is to prefer `chosen`. Tokens are those of both."""
-
-    chosen: Example
-    rejected: Example
-    line: int
-
-    def __len__(self) -> int:
-        return len(self.chosen) + len(self.rejected)
-
-    @property
-    def sequences(self) -> tuple[Example, Example]:
-        return self.chosen, self.rejected
-
-    @property
-    def loss_tokens(self) -> int:
-        return self.chosen.loss_tokens + self.rejected.loss_tokens
-
-    @property
-    def content(self) -> tuple[object, ...]:
-        return self.chosen.content, self.rejected.content
-
-
-Row = Example | Preference
-
-
-def sequences(rows: Sequence[Row]) -> list[Example]:
-    """What goes through the model of rows of one kind: of preferences all preferred answers, then all others."""
-    return [sequence for side in zip(*(row.sequences for row in rows), strict=True) for sequence in side]
-
-
 class Renderer:
-    """Turns rows into examples of at most `max_length` tokens with the tokenizer's chat template."""
+    """Turns rows into examples of at most `max_length` tokens, and requests into the prompts that go before answers.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        self.tokenizer = tokenizer
+    The tokens before an answer in an example are those of the request that asks for it. `base_length` is what the base
+    can read, where a job has lowered that limit.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, base_length: int | None = None) -> None:
         self.max_length = max_length
+        self._base_length = base_length or max_length
+        self._conversations = conversations_of(tokenizer)
+        self._encoding = self._conversations.encoding
 
     def render(self, row: Mapping[str, Any], line: int) -> Example:
         """A `messages` row or a `prompt`/`completion` row as an example.
@@ -84,23 +32,15 @@ class Renderer:
         Raises DataError naming the line if the row has neither shape, is too long, or has nothing to train on.
         """
         if "messages" in row:
-            text, spans = self._chat(row["messages"], line)
+            tokens, mask = self._chat(row["messages"], line)
         elif "prompt" in row and "completion" in row:
-            text, spans = self._completion(str(row["prompt"]), str(row["completion"]))
+            tokens, mask = self._completion(str(row["prompt"]), str(row["completion"]), line)
         else:
             raise DataError(
                 "a row needs 'messages', or 'prompt' and 'completion'; found " + ", ".join(map(repr, row)),
                 line=line,
             )
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        tokens: list[int] = encoded["input_ids"]
-        mask = _mask(encoded["offset_mapping"], spans)
-        if len(tokens) > self.max_length:
-            raise DataError(
-                f"the row is {len(tokens)} tokens long, the limit is {self.max_length}",
-                line=line,
-                next_action="shorten or split the row, or raise max_length if the base allows it",
-            )
+        self._check_length(len(tokens), line)
         example = Example(tuple(tokens), tuple(mask), line)
         if example.loss_tokens == 0:
             raise DataError("nothing to train on: no assistant text with weight 1", line=line, param="messages")
@@ -127,56 +67,87 @@ class Renderer:
         return Preference(chosen, rejected, line)
 
     def prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Tokens of a conversation that ends where the assistant is to speak."""
-        return self.encode(self._template(messages, generate=True))
+        """Tokens of a conversation that ends where the assistant is to speak. Raises UserError as its template does."""
+        conversations = self._conversations
+        hidden = conversations.hide(messages)
+        text = conversations.render(messages, hidden, generate=True)
+        return [id_ for _, ids in conversations.encode(text, hidden, conversations.cuts(text)) for id_ in ids]
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of plain text, continued as it is."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        """Tokens of plain text from its beginning, to be continued; of an empty one, those that begin any text here."""
+        return self._encoding.prompt(text)
 
-    def _template(self, messages: Sequence[Mapping[str, Any]], *, generate: bool) -> str:
-        if self.tokenizer.chat_template is None:
-            raise UserError(
-                "this base has no chat template",
-                param="messages",
-                next_action="use prompt/completion rows and prompts, or add a chat template to the base's tokenizer",
-            )
+    def continuation(self, text: str) -> list[int]:
+        """Tokens of plain text that goes on after other tokens."""
+        return self._encoding.continuation(text)
+
+    def _chat(self, messages: Sequence[Mapping[str, Any]], line: int) -> tuple[list[int], list[bool]]:
+        wanted = [
+            index
+            for index, message in enumerate(messages)
+            if message["role"] == "assistant" and message.get("weight", 1) != 0
+        ]
+        if not wanted:
+            return [], []
+        conversations = self._conversations
         try:
-            text = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=generate
+            hidden = conversations.hide(messages)
+            text = conversations.render(messages, hidden, generate=False)
+            cuts = conversations.cuts(text)
+            pieces = conversations.encode(text, hidden, cuts)
+            # Before its answers are looked for, which takes longer.
+            self._check_length(sum(len(ids) for _, ids in pieces), line)
+            answers = conversations.locate(messages, text, hidden, cuts, wanted)
+        except UserError as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(error.message, line=line, param=error.param, next_action=error.next_action) from error
+        except AmbiguousAnswerError as error:
+            raise DataError(
+                f"it is not known where the answer in message {error.index} lies: {error}",
+                line=line,
+                param=f"messages.{error.index}",
+                next_action="split the conversation so that this answer is its last message, or give it the weight 0",
+            ) from error
+        last = answers.get(len(messages) - 1)
+        if last is not None and (last not in cuts or last.end is None):
+            text = conversations.without_tail(text) if last.end is None else text
+            cuts = [*(cut for cut in cuts if cut.begin < last.begin), last]
+            pieces = conversations.encode(text, hidden, cuts)
+        begins = {answer.begin for answer in answers.values()}
+        tokens: list[int] = []
+        mask: list[bool] = []
+        for place, (position, ids) in enumerate(pieces):
+            # An answer that begins where the text does comes after an empty piece.
+            tokens += ids
+            mask += [position in begins and place > 0] * len(ids)
+        return self._ended(tokens, mask) if last is not None and last.end is None else (tokens, mask)
+
+    def _completion(self, prompt: str, completion: str, line: int) -> tuple[list[int], list[bool]]:
+        before, answer = self.encode(prompt), self.continuation(completion)
+        if not before:
+            raise DataError(
+                "the prompt is empty, and this base has no token that begins a text, so it could not be asked for",
+                line=line,
+                param="prompt",
+                next_action="give it a prompt, or remove the line",
             )
-        except Exception as error:  # templates raise whatever their author chose
-            raise UserError(f"the base's chat template refuses these messages: {error}", param="messages") from error
-        return str(text)
+        return self._ended([*before, *answer], [False] * len(before) + [True] * len(answer))
 
-    def _chat(self, messages: Sequence[Mapping[str, Any]], line: int) -> tuple[str, list[tuple[int, int]]]:
-        """The rendered conversation and the character spans of trained assistant turns, end-of-turn mark included.
+    def _ended(self, tokens: list[int], mask: list[bool]) -> tuple[list[int], list[bool]]:
+        """With the end of text, which is learned."""
+        end = self._encoding.end
+        return (tokens, mask) if end is None else ([*tokens, end], [*mask, True])
 
-        A turn's span is what rendering it adds to the generation prompt before it. That holds for every template
-        whose rendering of a conversation begins with its rendering of the conversation's beginning.
-        """
-        text = self._template(messages, generate=False)
-        spans = []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant" or message.get("weight", 1) == 0:
-                continue
-            before = self._template(messages[:index], generate=True) if index else ""
-            through = self._template(messages[: index + 1], generate=False)
-            if not (text.startswith(through) and through.startswith(before)):
-                raise DataError(
-                    f"the chat template renders message {index} differently inside the whole conversation, so its "
-                    "loss mask is unknown",
-                    line=line,
-                    param=f"messages.{index}",
-                    next_action="split the conversation so that this answer is its last message",
-                )
-            spans.append((len(before), len(through.rstrip())))
-        return text, spans
-
-    def _completion(self, prompt: str, completion: str) -> tuple[str, list[tuple[int, int]]]:
-        text = prompt + completion + str(self.tokenizer.eos_token or "")
-        return text, [(len(prompt), len(text))]
+    def _check_length(self, length: int, line: int) -> None:
+        if length <= self.max_length:
+            return
+        action = "shorten the row, split it or remove it"
+        if self.max_length < self._base_length:
+            action += f", or raise osora.max_length: this base reads up to {self._base_length} tokens"
+        raise DataError(
+            f"the row is {length} tokens long, the limit is {self.max_length}", line=line, next_action=action
+        )
 
 
 def read_examples(lines: Iterable[bytes | str], renderer: Renderer) -> list[Example]:
@@ -202,15 +173,3 @@ def _read(lines: Iterable[bytes | str], render: Callable[[Mapping[str, Any], int
             raise DataError(f"a row is a JSON object, not {type(row).__name__}", line=number)
         rows.append(render(row, number))
     return rows
-
-
-def _mask(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
-    """Whether each token begins inside a span. Both sequences ascend, so one pass is enough."""
-    mask = []
-    remaining = iter(spans)
-    span = next(remaining, None)
-    for begin, end in offsets:
-        while span is not None and begin >= span[1]:
-            span = next(remaining, None)
-        mask.append(span is not None and end > begin >= span[0])
-    return mask

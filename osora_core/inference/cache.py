@@ -1,6 +1,7 @@
 """The key/value pool, and the attention over it.
 
-Shapes: L layers, C pool rows, G key/value heads, H query heads, D head size, B rows and T positions of one forward.
+Shapes: L layers, C lines of the pool, G key/value heads, H query heads, D head size, B rows and T positions of one
+forward.
 """
 
 from dataclasses import dataclass
@@ -8,44 +9,47 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
+from transformers import PreTrainedConfig
 
 from osora_core.attention import Attending, weigh
 
 
 class KVPool:
-    """keys and values [L, C, G, length + 1, D]. Live sequences fill rows 0, 1, 2 ... without a gap, so every forward
-    reads a slice of the pool and copies nothing. The last position of a row takes what padding writes.
+    """Keys and values [L, C, G, length + 1, D]: a line for each sequence.
 
-    Beyond what a live row holds there is nothing but zeros: attention multiplies what it masks by zero, and a number
-    that is not finite, left behind by a broken adapter, would survive that and reach the row's next owner."""
+    Live sequences fill lines 0, 1, 2 ... without a gap, so that a forward reads a slice of the pool and copies nothing.
+    The last position of a line takes what padding writes.
+
+    Beyond what a live sequence holds there are only zeros. Attention multiplies what it masks by zero, which a number
+    that is not finite survives: left behind by a broken adapter, it would reach the line's next owner.
+    """
 
     def __init__(
-        self, config: PretrainedConfig, rows: int, length: int, *, dtype: torch.dtype, device: torch.device
+        self, config: PreTrainedConfig, lines: int, length: int, *, dtype: torch.dtype, device: torch.device
     ) -> None:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (config.num_hidden_layers, rows, heads, length + 1, size)
+        shape = (config.num_hidden_layers, lines, heads, length + 1, size)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.rows = rows
+        self.lines = lines
         self.length = length
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Bring the first `length` positions of one row to another, an empty one."""
+        """Bring the first `length` positions of one line to another, which is empty."""
         for pool in (self.keys, self.values):
             pool[:, target, :, :length] = pool[:, source, :, :length]
         self.clear(source, length)
 
-    def clear(self, row: int, length: int) -> None:
-        """Make the first `length` positions of a row zero again."""
+    def clear(self, line: int, length: int) -> None:
+        """Make the first `length` positions of a line zero again."""
         for pool in (self.keys, self.values):
-            pool[:, row, :, :length] = 0
+            pool[:, line, :, :length] = 0
 
 
 @dataclass(frozen=True)
 class CacheView:
-    """One forward's window: rows [start, start + B), each query's position [B, T], and how many positions to read."""
+    """What one forward uses of the pool: lines [start, start + B), each query's position [B, T], what it may read."""
 
     pool: KVPool
     start: int
@@ -63,9 +67,9 @@ class CacheView:
         return [B, T, H, Dv]."""
         rows, heads, steps, size = query.shape
         index = torch.arange(rows, device=query.device).unsqueeze(1)
-        window = slice(self.start, self.start + rows)
+        own = slice(self.start, self.start + rows)
         read = self.mask.shape[-1]
-        keys, values = self.pool.keys[layer, window], self.pool.values[layer, window]
+        keys, values = self.pool.keys[layer, own], self.pool.values[layer, own]
         keys[index, :, self.positions] = key.transpose(1, 2)
         values[index, :, self.positions] = value.transpose(1, 2)
         groups = key.shape[1]
@@ -91,12 +95,12 @@ class CacheView:
     def attend_one(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """The same for one position a row, as batched products: query [B, H, D], key, value [B, G, D] -> [B, H * D]."""
         rows, heads, size = query.shape
-        groups, read = key.shape[1], self.mask.shape[-1]
-        window = slice(self.start, self.start + rows)
-        keys, values = (pool[layer, window].flatten(0, 1) for pool in (self.pool.keys, self.pool.values))
-        keys[self._lines, self._places] = key.reshape(-1, size)
-        values[self._lines, self._places] = value.reshape(-1, size)
-        folded = query.reshape(rows * groups, heads // groups, size)
+        pairs, read = key.shape[1], self.mask.shape[-1]
+        own = slice(self.start, self.start + rows)
+        keys, values = (pool[layer, own].flatten(0, 1) for pool in (self.pool.keys, self.pool.values))
+        keys[self._entries, self._places] = key.reshape(-1, size)
+        values[self._entries, self._places] = value.reshape(-1, size)
+        folded = query.reshape(rows * pairs, heads // pairs, size)
         scores = torch.baddbmm(self._bias, folded, keys[:, :read].transpose(1, 2), alpha=scaling)
         return torch.bmm(scores.softmax(dim=-1), values[:, :read]).view(rows, -1)
 
@@ -108,9 +112,11 @@ class CacheView:
         return hidden.repeat_interleave(self.pool.keys.shape[2], dim=0)
 
     @cached_property
-    def _lines(self) -> Tensor:
+    def _entries(self) -> Tensor:
+        """The index of each line and key/value head, both taken as one dimension, [B * G]."""
         return torch.arange(self.positions.shape[0] * self.pool.keys.shape[2], device=self.positions.device)
 
     @cached_property
     def _places(self) -> Tensor:
+        """The position that each of these writes, [B * G]."""
         return self.positions[:, 0].repeat_interleave(self.pool.keys.shape[2])

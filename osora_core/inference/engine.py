@@ -65,7 +65,7 @@ class InferenceEngine:
     """A plain object: not thread-safe, does nothing between calls of `step()`.
 
     `rows` requests run at once; further ones wait, tenants sharing the rows fairly. `adapters` lie in the bank at
-    once, at least one for each row, so that no request ever waits for a slot. Sequences that decode fill pool rows
+    once, at least one for each row, so that no request ever waits for a slot. Sequences that decode fill rows
     [0, decoding), those still reading their prompt the rows behind. A `brief` engine is for a few texts: it leaves the
     model's weights where they are and prepares nothing.
     """
@@ -79,6 +79,7 @@ class InferenceEngine:
         bank = Bank(runtime.basis, max(adapters, rows), device=runtime.device, dtype=runtime.basis.dtype)
         self.slots = AdapterSlots(bank)
         self.pool = KVPool(runtime.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device)
+        self.rows = rows
         self._execution = execution.choose(runtime, self.pool, bank, brief=brief)
         self._ahead = self._execution.ahead
         self._launched: _Launched | None = None
@@ -167,13 +168,13 @@ class InferenceEngine:
     def _admit(self) -> list[Output]:
         """Give rows to requests that wait. One that cannot start fails alone."""
         failures = []
-        while self._examinations and len(self._live) < self.pool.rows:
+        while self._examinations and len(self._live) < self.rows:
             request, examination = self._examinations.popleft()
             try:
                 self._start(request, 0.0, examination)
             except Exception as error:
                 examination.answer.set_exception(error)
-        admitted = [self._waiting.pop() for _ in range(min(len(self._since), self.pool.rows - len(self._live)))]
+        admitted = [self._waiting.pop() for _ in range(min(len(self._since), self.rows - len(self._live)))]
         # Neighbours of about the same length are read with little padding.
         for request in sorted(admitted, key=lambda request: len(request.prompt)):
             queued = time.perf_counter() - self._since.pop(request.id)

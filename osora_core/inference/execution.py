@@ -13,9 +13,9 @@ from osora_core.attention import shortest_window
 from osora_core.bank import Bank
 from osora_core.inference.cache import CacheView, KVPool
 from osora_core.inference.decoder import Decoder
-from osora_core.inference.lanes import Lanes
 from osora_core.inference.packed import Packed, PackedDecoder
-from osora_core.inference.segments import Segment, runs_of
+from osora_core.inference.row_adapters import RowAdapters
+from osora_core.inference.segments import Segment, segments_of
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
 
@@ -73,17 +73,17 @@ class _Direct:
         self._runtime = runtime
         self._pool = pool
         self._bank = bank
-        self._lanes = Lanes(runtime.basis, pool.rows, runtime.device)
+        self._adapters = RowAdapters(runtime.basis, pool.lines, runtime.device)
 
     def warm_up(self) -> None:
         """Nothing: there is nothing to compile."""
 
     def join(self, row: int, slot: int, rank: int) -> None:
-        self._lanes.fill(row, self._bank, slot, rank)
+        self._adapters.fill(row, self._bank, slot, rank)
 
     def move(self, source: int, target: int, length: int) -> None:
         self._pool.move(source, target, length)
-        self._lanes.move(source, target)
+        self._adapters.move(source, target)
 
     def leave(self, row: int, length: int) -> None:
         self._pool.clear(row, length)
@@ -104,14 +104,16 @@ class Flat(_Direct):
         self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
         parts = [(0, *_padded([(token,) for token in tokens], positions, self._pool.length))] if tokens else []
-        runs = runs_of([len(chunk) for chunk in chunks])
-        parts += [(len(tokens) + run.start, *_padded(chunks[run], cached[run], self._pool.length)) for run in runs]
+        parts += [
+            (len(tokens) + own.start, *_padded(chunks[own], cached[own], self._pool.length))
+            for own in segments_of([len(chunk) for chunk in chunks])
+        ]
         ids, where, segments, first = [], [], [], 0
         for row, own_ids, places in parts:
             cache = _view(self._pool, row, places, self._runtime.device)
             rows, steps = cache.positions.shape
-            window = self._lanes.window(row, rows, single=steps == 1)
-            segments.append(Segment(first, rows, steps, cache, window, whole=len(parts) == 1))
+            adapters = self._adapters.view(row, rows, single=steps == 1)
+            segments.append(Segment(first, rows, steps, cache, adapters, whole=len(parts) == 1))
             ids += own_ids
             where.append(cache.positions.flatten())
             first += rows * steps
@@ -140,12 +142,12 @@ class Padded(_Direct):
         return self._forward(0, *_padded([(token,) for token in tokens], positions, self._pool.length))[:, 0]
 
     def _forward(self, start: int, ids: list[list[int]], positions: list[list[int]]) -> Tensor:
-        """Hidden states [B, T, d] of the tokens `ids` at `positions`, rows starting at pool row `start`."""
+        """Hidden states [B, T, d] of the tokens `ids` at `positions`, from row `start` on."""
         device = self._runtime.device
         tokens, cache = torch.tensor(ids, device=device), _view(self._pool, start, positions, device)
-        if self._lanes.rank(start, len(ids)) == 0:
+        if self._adapters.rank(start, len(ids)) == 0:
             return self._runtime.hidden_states(tokens, position_ids=cache.positions, cache=cache)
-        with use_slots(self._lanes.bank, torch.arange(start + 1, start + 1 + len(ids), device=device)):
+        with use_slots(self._adapters.bank, torch.arange(start + 1, start + 1 + len(ids), device=device)):
             return self._runtime.hidden_states(tokens, position_ids=cache.positions, cache=cache)
 
 

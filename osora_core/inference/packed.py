@@ -1,8 +1,8 @@
 """Execution on a GPU: tokens packed without padding, groups of linears as one product, adapters inside the kernels.
 
-Prompts and decoding share one forward: N tokens, each with its slot, position and pool row. Decoding is captured in
-CUDA graphs by batch size, once without and once with adapters; loads, evictions, joins and leaves change only what the
-graphs read. Shapes: N tokens, d hidden size, D head size.
+Prompts and decoding share one forward: N tokens, each with its slot, position and line of the pool. Decoding is
+captured in CUDA graphs by batch size, once without and once with adapters; loads, evictions, joins and leaves change
+only what the graphs read. Shapes: N tokens, d hidden size, D head size.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,8 @@ from osora_core.runtime import Runtime
 
 if kernels.available():
     from osora_core.kernels.attention import Blocks, attend, block_size
-    from osora_core.kernels.expand import Heads, Tokens, Vectors, embed, fits, gate, heads, residual
+    from osora_core.kernels.expand import Heads, Tokens, Vectors, embed, gate, heads, residual
+    from osora_core.kernels.tiles import fits
 
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 # Rotary embeddings whose angles depend on how long the text is: no table can hold them.
@@ -118,10 +119,10 @@ class PackedDecoder:
         norms = iter(self._norms)
         norm = next(norms)
         stream = embed(ids, self._table, norm.weight, self._layers[0].o.U.shape[1])
-        for index, (layer, plan) in enumerate(zip(self._layers, self._heads, strict=True)):
+        for index, (layer, layout) in enumerate(zip(self._layers, self._heads, strict=True)):
             keys, values = pool.keys[index], pool.values[index]
             y = layer.qkv.apply(stream.h, adapted)
-            query = heads(y, layer.qkv, tokens, vectors, stream, norm.variance_epsilon, plan, keys, values)
+            query = heads(y, layer.qkv, tokens, vectors, stream, norm.variance_epsilon, layout, keys, values)
             y = layer.o.apply(attend(query, keys, values, tokens, blocks, self._scaling), adapted)
             norm = next(norms)
             residual(y, layer.o, tokens, vectors, stream, norm.weight)
@@ -148,11 +149,11 @@ class Packed:
         self._pool = pool
         self._decoder = PackedDecoder(runtime, pool.length)
         self._vectors = Vectors(bank.values, bank.ranks)
-        # Of every batch row: its bank slot, and the pool row that holds its keys and values.
-        self._slots = [0] * pool.rows
-        self._lines = list(range(pool.rows))
+        # Of every batch row: its bank slot, and the line that holds its keys and values.
+        self._slots = [0] * pool.lines
+        self._lines = list(range(pool.lines))
         self._capturing = self.ahead = runtime.device.type == "cuda"
-        self._sizes = _sizes(pool.rows)
+        self._sizes = _sizes(pool.lines)
         self._decodes: dict[tuple[int, bool], _Captured] = {}
         self._reads: dict[tuple[int, bool], _Captured] = {}
         if self._capturing:
@@ -210,7 +211,7 @@ class Packed:
         return decoded, read
 
     def _read(self, columns: list[list[int]], blocks: list[list[int]], adapted: bool) -> Tensor:
-        """Hidden states [N, d]. columns: ids, slots, positions, pool rows; blocks: first tokens and counts."""
+        """Hidden states [N, d]. columns: ids, slots, positions, lines; blocks: first tokens and counts."""
         count = len(columns[0])
         if not self._capturing or count > _READ_SIZES[-1]:
             flat = torch.tensor([*chain(*columns, *blocks)], dtype=torch.int32).to(self._runtime.device)
@@ -246,7 +247,7 @@ class Packed:
 
     def _blocks(self, size: int) -> int:
         """The most blocks that `size` tokens can make: every row may end with one that is not full."""
-        return size // block_size(self._decoder.folded) + min(size, self._pool.rows)
+        return size // block_size(self._decoder.folded) + min(size, self._pool.lines)
 
     def _lay_out(self, host: Tensor, size: int, columns: list[list[int]], blocks: list[list[int]]) -> None:
         """Write columns and blocks where `_read_forward` expects those of `size` tokens."""
@@ -254,7 +255,7 @@ class Packed:
         host[4 * size :].view(2, -1)[:, : len(blocks[0])] = torch.tensor(blocks, dtype=torch.int32)
 
     def _read_forward(self, flat: Tensor, count: int, adapted: bool) -> Tensor:
-        """Hidden states [N, d] of prompts: ids, slots, positions, pool rows [N] each, then first tokens and counts of
+        """Hidden states [N, d] of prompts: ids, slots, positions, lines [N] each, then first tokens and counts of
         blocks, int32, one behind the other."""
         ids, slots, positions, lines = flat[: 4 * count].view(4, count)
         firsts, counts = flat[4 * count :].view(2, -1)
@@ -265,7 +266,7 @@ class Packed:
         )  # fmt: skip
 
     def _decode_forward(self, columns: Tensor, adapted: bool) -> Tensor:
-        """Logits [N, vocabulary] of one token a row: columns [4, N] int32 are ids, slots, positions, pool rows."""
+        """Logits [N, vocabulary] of one token a row: columns [4, N] int32 are ids, slots, positions, lines."""
         ids, slots, positions, lines = columns
         firsts = torch.arange(ids.shape[0], dtype=torch.int32, device=ids.device)
         splits = min(_MOST_SPLITS, _power(_PROGRAMS // (ids.shape[0] * self._decoder.pairs)))

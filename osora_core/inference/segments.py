@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from osora_core.attention import Attending
 from osora_core.inference.cache import CacheView
-from osora_core.inference.lanes import Window
+from osora_core.inference.row_adapters import AdapterView
 from osora_core.linear import OsoraLinear
 
 # A segment of its own costs about as much as so many tokens of padding.
@@ -22,13 +22,13 @@ _PADDING = 8
 
 @dataclass(frozen=True)
 class Segment:
-    """Tokens [first, first + B T) of a pass: those of the B rows that `cache` and `window` are about."""
+    """Tokens [first, first + B T) of a pass: those of the B rows that `cache` and `adapters` are about."""
 
     first: int
     rows: int
     steps: int
     cache: CacheView
-    window: Window
+    adapters: AdapterView
     whole: bool
     """Whether these are all tokens of the pass."""
 
@@ -43,7 +43,7 @@ class Segment:
 
     def scale(self, z: Tensor, module: int, into: Tensor) -> None:
         """sigma z above (s0 + sigma) z of a module, this segment's part of `into` [2, N, R], from z [N, R]."""
-        torch.mul(self.of(z), self.window.scales[module][..., : z.shape[-1]], out=self.of(into))
+        torch.mul(self.of(z), self.adapters.scales[module][..., : z.shape[-1]], out=self.of(into))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """What this segment's tokens see: query [N, H, D], key and value [N, G, D] -> [B T, H D]."""
@@ -61,7 +61,7 @@ def linear(layer: OsoraLinear, x: Tensor, segments: Sequence[Segment]) -> Tensor
     The update of `osora_core.operator`, its two products with U as one: both have the same right-hand side.
     """
     y: Tensor = layer.base(x)
-    rank = min(max(segment.window.rank for segment in segments), layer.S.shape[0])
+    rank = min(max(segment.adapters.rank for segment in segments), layer.S.shape[0])
     if rank == 0:
         return y
     z = F.linear(x, layer.Vt[:rank])
@@ -71,18 +71,18 @@ def linear(layer: OsoraLinear, x: Tensor, segments: Sequence[Segment]) -> Tensor
     inner, outer = F.linear(scaled, layer.U[:, :rank])
     y = y + inner
     for segment in segments:
-        delta = segment.window.deltas[layer.index].to(x.dtype)
+        delta = segment.adapters.deltas[layer.index].to(x.dtype)
         segment.of(y).addcmul_(delta, segment.of(outer))
     return y
 
 
-def runs_of(lengths: Sequence[int]) -> list[slice]:
-    """Neighbours to be padded to one length, so that little is padding."""
-    runs: list[slice] = []
+def segments_of(lengths: Sequence[int]) -> list[slice]:
+    """Which neighbouring rows, with chunks of these lengths, to pad to one length as a segment: little is padding."""
+    found: list[slice] = []
     begin = 0
     for end in range(1, len(lengths) + 1):
         own = lengths[begin : end + 1]
         if end == len(lengths) or max(own) * len(own) - sum(own) > _PADDING:
-            runs.append(slice(begin, end))
+            found.append(slice(begin, end))
             begin = end
-    return runs
+    return found

@@ -1,7 +1,8 @@
-"""Causal attention of packed tokens over the slots of a key/value pool, for prompts and for decoding alike.
+"""Causal attention of packed tokens over the lines of a key/value pool, for prompts and for decoding alike.
 
-Tokens that follow each other in one pool row form a block; a program takes a block's queries and one key/value head,
-folding the query heads that share it into the rows of its tile. A long row can be split among programs.
+Tokens that follow each other in one line of the pool form a block. A program takes the queries of one block and one
+key/value head, and folds the query heads that share it into the rows of its tile. The keys of a long line can be split
+among programs.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_wait
 
-from osora_core.kernels.expand import Tokens, early
+from osora_core.kernels.expand import Tokens
+from osora_core.kernels.tiles import early
 
 # Rows of a tile: queries of a block times query heads a key/value head.
 _TILE = 64
@@ -115,7 +117,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, tokens: Tokens, blocks: 
     # exp2 is the cheaper one: the scale carries log2(e).
     scale = scaling * 1.4426950408889634
     _attend_kernel[(blocks.firsts.shape[0], G, splits)](
-        query, keys, values, blocks.firsts, blocks.counts, tokens.positions, tokens.rows, out, partial, limits,
+        query, keys, values, blocks.firsts, blocks.counts, tokens.positions, tokens.lines, out, partial, limits,
         keys.stride(0), keys.stride(1), scale, H=H, FOLDED=H // G, SIZE=size, M=blocks.tile, B=_KEYS, SPLITS=splits,
         WAIT=early(query.device), num_warps=4, num_stages=2, launch_pdl=early(query.device),
     )  # fmt: skip

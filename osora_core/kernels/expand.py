@@ -10,11 +10,10 @@ launches of their own. Slot 0 adds zero, exactly. RMS norm is divided among its 
 stream x also writes h = x * weight and sums of squares of x by block of columns; whoever reads y = W h scales it by
 1 / rms(x), which commutes with the product.
 
-Shapes: N tokens, M tokens a block, D columns of a group, H query and G key/value heads of SIZE, P values a bank row.
+Shapes: N tokens, M tokens a program, D columns of a group, H query and G key/value heads of SIZE, P values a slot.
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 import triton
@@ -23,18 +22,19 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_wait
 
 from osora_core.kernels.group import Group
+from osora_core.kernels.tiles import early, gate_tile, heads_tile, padded_rank, residual_tile
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the kernels need to know of N tokens, int32 [N] each: their bank slots, positions and pool rows.
+    """What the kernels need to know of N tokens, int32 [N] each: their slots, positions and lines of the pool.
 
     A token at position -1 is padding: it is computed, and written to no cache.
     """
 
     slots: Tensor
     positions: Tensor
-    rows: Tensor
+    lines: Tensor
 
     @property
     def count(self) -> int:
@@ -276,84 +276,6 @@ def _heads_kernel(
             tl.store(place + HALF, right.to(key_pool.dtype.element_ty), mask=written[:, None])
 
 
-@cache
-def early(device: torch.device) -> bool:
-    """Whether a kernel may start before the one that it follows has ended (programmatic dependent launch)."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Tokens and columns of a program, its warps; how many blocks of columns it takes one after another, and in how
-    many stages they are loaded."""
-
-    rows: int
-    columns: int
-    warps: int
-    steps: int = 1
-    stages: int = 1
-
-
-# The fastest first, by the number of tokens up to which they are: measured on one H100 or H200 at 8, 64 and 256 tokens
-# and Llama-8B shapes. The next ones are for higher ranks and for GPUs with less shared memory. A head's columns are its
-# own.
-_RESIDUAL = {16: (Tile(16, 32, 4),), 64: (Tile(16, 64, 4), Tile(16, 32, 4)), 0: (Tile(64, 64, 8), Tile(16, 32, 4))}
-_GATE = {
-    16: (Tile(16, 32, 4),),
-    64: (Tile(64, 128, 8), Tile(64, 64, 8), Tile(32, 64, 4), Tile(16, 32, 4)),
-    0: (Tile(64, 64, 8, 7, 2), Tile(64, 64, 4), Tile(32, 64, 4), Tile(16, 32, 4)),
-}
-_HEADS = {16: (Tile(16, 0, 4),), 64: (Tile(16, 0, 8),), 0: (Tile(64, 0, 4), Tile(32, 0, 4), Tile(16, 0, 4))}
-
-
-def _padded(K: int) -> int:
-    return max(16, triton.next_power_of_2(K))
-
-
-@cache
-def _shared_memory(device: torch.device) -> int:
-    """Bytes of it that a program may have."""
-    if device.type != "cuda":
-        return 2**40
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return triton.runtime.driver.active.utils.get_device_properties(index)["max_shared_mem"]
-
-
-def _gate_bytes(tile: Tile, K: int) -> int:
-    """The shared memory that Triton gives the gate's kernel: scaled z and U of both linears, the rest by stages."""
-    rows, columns, stages = tile.rows, tile.columns, tile.stages
-    return 8 * rows * K + 4 * columns * K * stages + 2 * rows * columns + 8 * rows * columns * (stages - 1)
-
-
-def _one_bytes(rows: int, columns: int, K: int) -> int:
-    """That of a kernel for one linear."""
-    return 4 * rows * K + 2 * columns * K
-
-
-def _class(count: int) -> int:
-    return 16 if count <= 16 else 64 if count <= 64 else 0
-
-
-def residual_tile(count: int, K: int, device: torch.device) -> Tile:
-    limit = _shared_memory(device)
-    return next(t for t in _RESIDUAL[_class(count)] if _one_bytes(t.rows, t.columns, _padded(K)) <= limit)
-
-
-def gate_tile(count: int, K: int, device: torch.device) -> Tile:
-    return next(t for t in _GATE[_class(count)] if _gate_bytes(t, _padded(K)) <= _shared_memory(device))
-
-
-def heads_tile(count: int, size: int, K: int, device: torch.device) -> Tile:
-    limit = _shared_memory(device)
-    return next(t for t in _HEADS[_class(count)] if _one_bytes(t.rows, size, _padded(K)) <= limit)
-
-
-def fits(K: int, size: int, device: torch.device) -> bool:
-    """Whether the kernels' smallest tiles fit the device at rank K and heads of this size."""
-    limit, K = _shared_memory(device), _padded(K)
-    return max(_gate_bytes(Tile(16, 32, 4), K), _one_bytes(16, size, K)) <= limit
-
-
 def _bank(vectors: Vectors, group: Group) -> tuple[Tensor, int, Tensor]:
     """A bank as the kernels address it: from the group's first column on."""
     return vectors.values[:, group.columns[0] :], vectors.values.stride(0), vectors.ranks
@@ -386,7 +308,7 @@ def residual(y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, s
     values, stride, ranks = _bank(vectors, group) if vectors else (y, 0, y)
     _residual_kernel[(parts, triton.cdiv(count, tile.rows))](
         y, tokens.slots, values, stride, ranks, group.U, group.S, stream.x, stream.h, stream.squares, weight, count,
-        y.stride(0), group.ranks[0], K=group.U.shape[1], K2=_padded(group.U.shape[1]), WIDTH=width, PARTS=parts,
+        y.stride(0), group.ranks[0], K=group.U.shape[1], K2=padded_rank(group.U.shape[1]), WIDTH=width, PARTS=parts,
         ADAPTED=vectors is not None, M=tile.rows, B=block, WAIT=early(y.device), num_warps=tile.warps,
         launch_pdl=early(y.device),
     )  # fmt: skip
@@ -401,7 +323,7 @@ def gate(y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, strea
     values, stride, ranks = _bank(vectors, group) if vectors else (y, 0, y)
     _gate_kernel[(triton.cdiv(width, tile.columns * tile.steps), triton.cdiv(count, tile.rows))](
         y, tokens.slots, values, stride, ranks, group.U, group.S, stream.squares, out, count, eps, y.stride(0),
-        group.columns[1] - group.columns[0], group.ranks[0], K=group.U.shape[1], K2=_padded(group.U.shape[1]),
+        group.columns[1] - group.columns[0], group.ranks[0], K=group.U.shape[1], K2=padded_rank(group.U.shape[1]),
         WIDTH=width, D_IN=stream.x.shape[1], PARTS=parts, PARTS2=triton.next_power_of_2(parts),
         ADAPTED=vectors is not None, M=tile.rows, B=tile.columns, STEPS=tile.steps, STAGES=tile.stages,
         WAIT=early(y.device), num_warps=tile.warps, launch_pdl=early(y.device),
@@ -423,22 +345,22 @@ class Heads:
 
 
 def heads(
-    y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, stream: Stream, eps: float, plan: Heads,
+    y: Tensor, group: Group, tokens: Tokens, vectors: Vectors | None, stream: Stream, eps: float, layout: Heads,
     keys: Tensor, values: Tensor,
 ) -> Tensor:  # fmt: skip
     """The queries [N, H, SIZE] of y = W h for a group of q, k, v; keys and values go into the pools [C, G, L, SIZE]."""
     count, parts = tokens.count, stream.squares.shape[1]
-    query = torch.empty(count, plan.queries, plan.size, dtype=y.dtype, device=y.device)
-    tile = heads_tile(count, plan.size, group.U.shape[1], y.device)
+    query = torch.empty(count, layout.queries, layout.size, dtype=y.dtype, device=y.device)
+    tile = heads_tile(count, layout.size, group.U.shape[1], y.device)
     bank, stride, ranks = _bank(vectors, group) if vectors else (y, 0, y)
-    q_norm, k_norm, norm_eps = plan.norms or (y, y, 0.0)
+    q_norm, k_norm, norm_eps = layout.norms or (y, y, 0.0)
     first = group.columns[0]
-    _heads_kernel[(plan.queries + 2 * plan.pairs, triton.cdiv(count, tile.rows))](
-        y, tokens.slots, bank, stride, ranks, group.U, group.S, stream.squares, group.bias, plan.cos, plan.sin, q_norm,
-        k_norm, tokens.positions, tokens.rows, query, keys, values, keys.stride(0), keys.stride(1), count, eps,
+    _heads_kernel[(layout.queries + 2 * layout.pairs, triton.cdiv(count, tile.rows))](
+        y, tokens.slots, bank, stride, ranks, group.U, group.S, stream.squares, group.bias, layout.cos, layout.sin,
+        q_norm, k_norm, tokens.positions, tokens.lines, query, keys, values, keys.stride(0), keys.stride(1), count, eps,
         norm_eps, y.stride(0), group.columns[1] - first, group.columns[2] - first, *group.ranks, K=group.U.shape[1],
-        K2=_padded(group.U.shape[1]), H=plan.queries, G=plan.pairs, SIZE=plan.size, D_IN=stream.x.shape[1],
-        PARTS=parts, PARTS2=triton.next_power_of_2(parts), BIAS=group.bias is not None, NORM=plan.norms is not None,
+        K2=padded_rank(group.U.shape[1]), H=layout.queries, G=layout.pairs, SIZE=layout.size, D_IN=stream.x.shape[1],
+        PARTS=parts, PARTS2=triton.next_power_of_2(parts), BIAS=group.bias is not None, NORM=layout.norms is not None,
         ADAPTED=vectors is not None, M=tile.rows, WAIT=early(y.device), num_warps=tile.warps,
         launch_pdl=early(y.device),
     )  # fmt: skip

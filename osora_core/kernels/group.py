@@ -20,7 +20,7 @@ class Group:
     """n linears with D outputs in all.
 
     weight [D + n K, d_in]: their weights, then the V^T of each, padded to K rows; U [D, K]; S [n, K] float32; bias [D]
-    if they have one. ranks: how many of the K are real. columns: where in a bank row the sigma of each begins.
+    if they have one. ranks: how many of the K are real. columns: where in a slot's vectors the sigma of each begins.
     """
 
     weight: Tensor

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The validation set after `step` steps (0: the bare base).
+    """The validation set after `step` steps (0: what the job begins with, the bare base or an adapter).
 
     Loss in nats a token; accuracy: share of tokens that are the likeliest at their place; exact_match: share of rows
     of which every token is. Of preferences: the loss a pair, the share of pairs whose preferred answer has gained more
@@ -40,9 +40,17 @@ class Curve:
 
     @property
     def best(self) -> Evaluation | None:
-        """The evaluation with the lowest loss, the first of equals; the bare base's does not count."""
-        trained = [evaluation for evaluation in self.evaluations if evaluation.step > 0]
-        return min(trained, key=lambda e: e.loss if math.isfinite(e.loss) else math.inf, default=None)
+        """The evaluation with the lowest loss, the first of equals; the start's counts, one that is no number never."""
+        return min((e for e in self.evaluations if math.isfinite(e.loss)), key=lambda e: e.loss, default=None)
+
+    @property
+    def start(self) -> Evaluation | None:
+        """The evaluation before the first step, where there is one."""
+        return self.at(0)
+
+    def at(self, step: int) -> Evaluation | None:
+        """The evaluation after so many steps, where there is one."""
+        return next((evaluation for evaluation in self.evaluations if evaluation.step == step), None)
 
     @property
     def since_best(self) -> int:
@@ -62,7 +70,7 @@ class Curve:
         return cls(list(losses), list(accuracies), [Evaluation(*row) for row in rows])
 
     def to_csv(self) -> str:
-        """OpenAI's result file: a line a step; step 0, where there is one, is the evaluation of the bare base.
+        """OpenAI's result file: a line a step; step 0, where there is one, is the evaluation before the first.
 
         Numbers are written so that they read back as the same floats.
         """

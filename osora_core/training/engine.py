@@ -5,18 +5,18 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-import torch
+from torch import Tensor
 
 from osora_core.bank import Bank
 from osora_core.data import Row
-from osora_core.errors import OutOfSlots, UserError
+from osora_core.errors import DataError, OutOfSlots, UserError
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.errors import DeviceLostError, NonFiniteLoss
-from osora_core.training.evaluation import evaluate
-from osora_core.training.job import Outcome, Progress, TrainingJob
-from osora_core.training.losses import Figures
+from osora_core.training.evaluation import evaluate, probe
+from osora_core.training.job import Outcome, TrainingJob
 from osora_core.training.memory import Memory
+from osora_core.training.methods import Figures
 from osora_core.training.optimizer import RowAdam, RowStep, row_scale
 from osora_core.training.passes import MakePasses, Passes
 from osora_core.training.recovery import Part, backward, contribute
@@ -78,6 +78,13 @@ class TrainingEngine:
                 param="osora.target_modules",
                 next_action=f"choose from {', '.join(basis.target_modules)}",
             )
+        line, tokens = job.facts.longest
+        if tokens > runtime.max_length:
+            raise DataError(
+                f"the row is {tokens} tokens long, and this base reads at most {runtime.max_length}",
+                line=line,
+                next_action="shorten or split the row",
+            )
         if job.prompts and not runtime.is_whole:
             raise UserError(
                 "samples need a base that lies on one device, and this worker's is sharded",
@@ -87,15 +94,16 @@ class TrainingEngine:
         state = job.resume
         if state is not None and state.identity != job.identity(basis):
             raise UserError("the checkpoint belongs to another spec, dataset or basis", param="checkpoint")
-        start = torch.zeros(basis.row_length) if job.start is None else job.start.to_row(basis)
-        compared = spec.method == "dpo"
-        if compared and job.start is not None and not job.reference.slot and self.bank.free < 2:
-            raise OutOfSlots("preferences that begin with an adapter take two slots of the bank, and one is free")
+        start = job.start_row(basis)
+        if job.slots_beside and self.bank.free <= job.slots_beside:
+            raise OutOfSlots(
+                f"a job by the method {spec.method} that begins with an adapter takes {1 + job.slots_beside} slots of "
+                f"the bank, and {self.bank.free} are free"
+            )
         self.memory.admit([job], list(self.jobs.values()))
         job.slot = self.bank.acquire()
         self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
-        if compared:
-            job.reference.hold(self.bank, job.start)
+        job.hold_reference(self.bank)
         scale = row_scale(spec, basis)
         if state is None:
             self.optimizer.begin(job.slot, scale)
@@ -121,25 +129,20 @@ class TrainingEngine:
         job = self.jobs.pop(job_id, None)
         if job is not None:
             self.bank.release(job.slot)
-            if job.spec.method == "dpo":
-                job.reference.let_go(self.bank)
+            job.let_go_reference(self.bank)
 
     def step(self) -> bool:
         """One optimizer step of every active job whose turn it is (see `Rounds`); False if there is none."""
-        for job in self._active():
-            self._guard(job, self._evaluate)
-        # One may have been resumed where it ends.
-        jobs = [job for job in self._active() if not job.done]
-        if jobs:
-            self._train(jobs)
-        for job in self._active():
-            self._guard(job, self._after_step)
+        self._each(self._measure)  # those that have just joined, before their first step
+        self._train([job for job in self.jobs.values() if not job.done])  # one may have been resumed where it ends
+        self._each(self._settle)
         for action in list(self.after_step.values()):
             action(self)
         return bool(self.jobs)
 
-    def _active(self) -> list[TrainingJob]:
-        return list(self.jobs.values())
+    def _each(self, action: Callable[[TrainingJob], None]) -> None:
+        for job in list(self.jobs.values()):
+            self._guard(job, action)
 
     def _guard(self, job: TrainingJob, action: Callable[[TrainingJob], None]) -> None:
         """Run a job's own part; what goes wrong there ends that job alone. Raises DeviceLostError as the passes do."""
@@ -155,73 +158,67 @@ class TrainingEngine:
         job.observer.failed(error)
 
     def _train(self, jobs: Sequence[TrainingJob]) -> None:
+        """Passes and optimizer step of the jobs whose turn it is. One that has no finite result ends, and alone."""
         started = time.monotonic()
-        parts = self._parts(jobs)
-        sums, errors = backward(self.passes, parts, apart=self.apart)
-        losses, hits = map(iter, sums.tolist())
-        done: list[tuple[TrainingJob, Figures, int]] = []
-        for job, part in parts:
-            count = len(part.shares)
-            figures = part.figures(list(islice(losses, count)), list(islice(hits, count)))
-            if job.id in errors:
-                self._drop(job, errors[job.id])
-            elif self._is_finite(job, figures):
-                done.append((job, figures, part.tokens))
-        rates = {job.id: job.spec.learning_rate_at(job.step, job.total_steps) for job, _, _ in done}
-        self.optimizer.step([RowStep(j.slot, rates[j.id], j.step, j.spec.max_grad_norm) for j, _, _ in done])
+        parts = self._contributions(self._whose_turn(jobs))
+        if not parts:
+            return
+        passed = self._backward(parts)
+        rates = {job.id: job.learning_rate for job, _, _ in passed}
+        finite = self.optimizer.step([RowStep(j.slot, rates[j.id], j.step, j.spec.max_grad_norm) for j, _, _ in passed])
         seconds, tokens = time.monotonic() - started, sum(part.tokens for _, part in parts)
-        for job, figures, count in done:
-            job.step += 1
-            job.trained_tokens += count
-            job.compute_seconds += seconds * count / tokens
-            job.curve.losses.append(figures.loss)
-            job.curve.accuracies.append(figures.accuracy)
-            job.observer.progress(
-                Progress(
-                    step=job.step,
-                    total_steps=job.total_steps,
-                    epoch=job.step / job.steps_per_epoch,
-                    loss=figures.loss,
-                    accuracy=figures.accuracy,
-                    learning_rate=rates[job.id],
-                    trained_tokens=job.trained_tokens,
-                    step_tokens=count,
-                    step_seconds=seconds,
-                    compute_seconds=job.compute_seconds,
-                    reward_margin=figures.reward_margin,
-                )
-            )
+        for (job, figures, count), is_finite in zip(passed, finite.tolist(), strict=True):
+            if is_finite:
+                job.observer.progress(job.advance(figures, count, rates[job.id], seconds, share=count / tokens))
+            else:
+                message = f"the gradient or the adapter became infinite or nan at step {job.step + 1}"
+                self._drop(job, NonFiniteLoss.at(message))
 
-    def _parts(self, jobs: Sequence[TrainingJob]) -> list[Part]:
-        """What each job whose turn it is brings. One that has gone wrong already brings nothing, and has ended."""
+    def _whose_turn(self, jobs: Sequence[TrainingJob]) -> list[tuple[TrainingJob, list[Row]]]:
+        """The jobs that step, with their batches."""
         batches: dict[str, list[Row]] = {}
         for job in jobs:
             self._guard(job, lambda job: batches.update({job.id: job.next_batch()}))
         jobs = [job for job in jobs if job.id in batches]
         chosen = self.rounds.choose(jobs, [sum(map(len, batches[job.id])) for job in jobs])
-        stepping = [(jobs[index], batches[jobs[index].id]) for index in chosen]
+        return [(jobs[index], batches[jobs[index].id]) for index in chosen]
+
+    def _contributions(self, stepping: Sequence[tuple[TrainingJob, Sequence[Row]]]) -> list[Part]:
+        """What each job brings. One that has gone wrong already brings nothing, and has ended."""
         parts, errors = contribute(self.passes, stepping, apart=self.apart)
         for job, _ in stepping:
             if job.id in errors:
                 self._drop(job, errors[job.id])
         return [(job, part) for job, part in parts if part.known is None or self._is_finite(job, part.known)]
 
+    def _backward(self, parts: Sequence[Part]) -> list[tuple[TrainingJob, Figures, int]]:
+        """Leave all gradients in the bank. Returns the jobs that can go on, with the figures and tokens of the step."""
+        sums, errors = backward(self.passes, parts, apart=self.apart)
+        losses, hits = map(iter, sums.tolist())
+        passed: list[tuple[TrainingJob, Figures, int]] = []
+        for job, part in parts:
+            count = len(part.shares)
+            figures = part.figures(list(islice(losses, count)), list(islice(hits, count)))
+            if job.id in errors:
+                self._drop(job, errors[job.id])
+            elif self._is_finite(job, figures):
+                passed.append((job, figures, part.tokens))
+        return passed
+
     def _is_finite(self, job: TrainingJob, figures: Figures) -> bool:
         """Whether the job can go on; else it has been dropped."""
         if math.isfinite(figures.loss):
             return True
-        message = f"the loss became {figures.loss} at step {job.step + 1}"
-        action = "submit the job again with a lower learning rate"
-        self._drop(job, NonFiniteLoss(message, param="osora.learning_rate", next_action=action))
+        self._drop(job, NonFiniteLoss.at(f"the loss became {figures.loss} at step {job.step + 1}"))
         return False
 
-    def _evaluate(self, job: TrainingJob) -> None:
-        """Whatever is due of it."""
+    def _measure(self, job: TrainingJob) -> None:
+        """Whatever is due of it at this boundary between steps."""
         started = time.monotonic()
         if job.wants_evaluation():
             evaluation = evaluate(job, self.passes)
-            job.curve.evaluations.append(evaluation)
-            if job.spec.keep == "best" and job.curve.best is evaluation:
+            job.evaluated(evaluation)
+            if job.spec.keep == "best" and job.curve.best is evaluation and job.step > 0:
                 job.best = self.bank.read(job.slot)
             job.observer.evaluated(evaluation)
         if job.wants_samples():
@@ -229,20 +226,32 @@ class TrainingEngine:
             job.observer.sampled(sample(job, self.runtime, self.bank.read(job.slot)))
         job.compute_seconds += time.monotonic() - started
 
-    def _after_step(self, job: TrainingJob) -> None:
+    def _settle(self, job: TrainingJob) -> None:
         """Measure first: what was measured is part of the checkpoint, and may end the job."""
-        self._evaluate(job)
+        self._measure(job)
         if job.wants_checkpoint():
             job.checkpointed = (job.step, time.monotonic())
             job.observer.checkpoint(self._checkpoint(job))
         if job.done:
-            best = job.curve.best
-            row, step = (
-                (self.bank.read(job.slot), job.step) if job.best is None or best is None else (job.best, best.step)
-            )
+            row, step = self._kept(job)
             outcome = Outcome(job.adapter(row, self.runtime), step, job.step, job.trained_tokens, job.curve)
             self.discard(job.id)
             job.observer.finished(outcome)
+
+    def _kept(self, job: TrainingJob) -> tuple[Tensor, int]:
+        """The row [P] that becomes the adapter, and the step after which it was the job's. Raises NonFiniteLoss for a
+        last state with which the model computes no numbers."""
+        best = job.curve.best
+        if job.spec.keep == "last" or best is None:
+            if job.curve.evaluated_at != job.step:
+                loss = probe(job, self.passes)
+                if not math.isfinite(loss):
+                    raise NonFiniteLoss.at(f"the loss became {loss} after the last step")
+            return self.bank.read(job.slot), job.step
+        if best.step == 0:
+            return job.start_row(self.runtime.basis), 0
+        assert job.best is not None
+        return job.best, best.step
 
     def _checkpoint(self, job: TrainingJob) -> Checkpoint:
         return Checkpoint(

@@ -12,6 +12,11 @@ class NonFiniteLoss(UserError):
 
     code = "non_finite_loss"
 
+    @classmethod
+    def at(cls, message: str) -> "NonFiniteLoss":
+        """Of training that has run away, which a lower rate mends."""
+        return cls(message, param="osora.learning_rate", next_action="submit the job again with a lower learning rate")
+
 
 class NotEnoughMemory(OsoraCoreError):
     """A job does not fit beside those that are here; it will when some have ended."""

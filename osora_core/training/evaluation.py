@@ -1,13 +1,12 @@
-"""What an evaluation measures of a job on its validation rows."""
+"""What is measured of a job on rows that it is not trained on."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from osora_core.data import Example, sequences
+from osora_core.data import Example, Row, sequences
 from osora_core.training.curve import Evaluation
 from osora_core.training.job import TrainingJob
-from osora_core.training.losses import gain, preference_figures
 from osora_core.training.passes import Passes
 
 
@@ -19,13 +18,24 @@ def evaluate(job: TrainingJob, passes: Passes) -> Evaluation:
     """
     rows = sequences(job.valid)
     losses, hits = passes.scores([(row, index) for index, row in enumerate(rows)], [job.slot] * len(rows))
+    found = job.method.figures(job, job.valid, losses, hits, passes)
     exact = _exact(rows[: len(job.valid)], hits)
-    if job.spec.method == "dpo":
-        found = preference_figures(gain(job, losses, job.reference.losses(job.valid, passes)))
-        return Evaluation(job.step, job.total_steps, found.loss, found.accuracy, exact, found.reward_margin)
-    counted = sum(row.loss_tokens for row in rows)
-    loss, accuracy = losses.sum().item() / counted, hits.sum().item() / counted
-    return Evaluation(job.step, job.total_steps, loss, accuracy, exact)
+    return Evaluation(job.step, job.total_steps, found.loss, found.accuracy, exact, found.reward_margin)
+
+
+def mean_losses(job: TrainingJob, rows: Sequence[Row], slots: Sequence[int], passes: Passes) -> list[float]:
+    """The method's loss of each slot on the same rows, in common passes."""
+    read = sequences(rows)
+    items = [(row, index) for index, row in enumerate(read * len(slots))]
+    losses, hits = passes.scores(items, [slot for slot in slots for _ in read])
+    by_slot = zip(losses.view(len(slots), -1), hits.view(len(slots), -1), strict=True)
+    return [job.method.figures(job, rows, of_slot, right, passes).loss for of_slot, right in by_slot]
+
+
+def probe(job: TrainingJob, passes: Passes) -> float:
+    """The summed loss, in nats, of one of its sequences: whether the model still computes numbers with it."""
+    losses, _ = passes.scores([(job.train[0].sequences[0], 0)], [job.slot])
+    return losses.item()
 
 
 def _exact(rows: Sequence[Example], hits: Tensor) -> float:

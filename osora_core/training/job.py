@@ -5,20 +5,25 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from osora_core.adapter import Adapter
+from osora_core.bank import Bank
 from osora_core.basis import Basis
-from osora_core.data import Example, Preference, Row, batch_order
+from osora_core.data import Row, batch_order
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Curve, Evaluation
+from osora_core.training.errors import NonFiniteLoss
+from osora_core.training.methods import Figures, Method, named
 from osora_core.training.reference import Reference
+from osora_core.training.rows import RowFacts
 from osora_core.training.spec import JobSpec
 
 
@@ -54,13 +59,20 @@ class Samples:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job leaves that ended after `step` steps; its adapter is what it was after `adapter_step`."""
+    """What a job leaves that ended after `step` steps; its adapter is what it was after `adapter_step`, 0 where no
+    state was better than what it began with."""
 
     adapter: Adapter
     adapter_step: int
     step: int
     trained_tokens: int
     curve: Curve
+
+    @property
+    def worse_than_start(self) -> bool:
+        """Whether the adapter's validation loss is above that of what the job began with."""
+        start, end = self.curve.start, self.curve.at(self.adapter_step)
+        return start is not None and end is not None and end.loss > start.loss
 
 
 class Observer(Protocol):
@@ -100,8 +112,11 @@ class TrainingJob:
     tenant: str = ""
     weight: float = 1.0
     party: str = ""
+    same_rows_as: InitVar["TrainingJob | None"] = None
+    """Another job with the very same rows, which so need not be read again."""
+    facts: RowFacts = field(init=False)
     reference: Reference = field(default_factory=Reference)
-    """What preferences are compared with: the bare base, or `start`."""
+    """What it is compared with, if its method compares: the bare base, or `start`."""
     pass_tokens: int | None = field(default=None, init=False)
     """Where its rows have run out of memory: how many tokens of it go through the model at once, by themselves."""
     slot: int = field(default=0, init=False)
@@ -112,20 +127,11 @@ class TrainingJob:
     sampled_at: int = field(default=-1, init=False)
     _identity: str | None = field(default=None, init=False)
     best: Tensor | None = field(default=None, init=False)
-    """The row [P] at the lowest validation loss so far, where the spec keeps the best."""
+    """The row [P] at the lowest validation loss so far, where the spec keeps the best and that is not the start's."""
     checkpointed: tuple[int, float] = field(default=(0, 0.0), init=False)
 
-    def __post_init__(self) -> None:
-        if not self.train:
-            raise UserError("the training file has no rows", param="training_file")
-        kind = Preference if self.spec.method == "dpo" else Example
-        stray = next((row for row in (*self.train, *self.valid) if not isinstance(row, kind)), None)
-        if stray is not None:
-            raise UserError(
-                f"the method {self.spec.method} learns from rows of the type {kind.__name__}, and line {stray.line} is "
-                f"of the type {type(stray).__name__}",
-                param="method",
-            )
+    def __post_init__(self, same_rows_as: "TrainingJob | None") -> None:
+        self.facts = self._read_rows() if same_rows_as is None else same_rows_as.facts
         if self.spec.early_stopping_patience is not None and not (self.valid and self.spec.evaluate == "epoch"):
             raise UserError(
                 "early stopping goes by the validation loss, and nothing is validated",
@@ -139,6 +145,38 @@ class TrainingJob:
                 next_action=f"train with rank {self.start.rank}: in another it would be another adapter",
             )
         self.checkpointed = (0, time.monotonic())
+
+    def _read_rows(self) -> RowFacts:
+        if not self.train:
+            raise UserError("the training file has no rows", param="training_file")
+        kind = self.method.row_type
+        stray = next((row for row in (*self.train, *self.valid) if not isinstance(row, kind)), None)
+        if stray is not None:
+            raise UserError(
+                f"the method {self.spec.method} learns from rows of the type {kind.__name__}, and line {stray.line} is "
+                f"of the type {type(stray).__name__}",
+                param="method",
+            )
+        return RowFacts.of(self.train, self.valid)
+
+    @property
+    def method(self) -> Method:
+        return named(self.spec.method)
+
+    @property
+    def slots_beside(self) -> int:
+        """How many slots of the bank it takes beside its own: one for a reference that is an adapter and not held."""
+        return int(self.method.needs_reference and self.start is not None and not self.reference.slot)
+
+    def hold_reference(self, bank: Bank) -> None:
+        """Have what it is compared with in the bank, if its method compares. Raises OutOfSlots if no slot is free."""
+        if self.method.needs_reference:
+            self.reference.hold(bank, self.start)
+
+    def let_go_reference(self, bank: Bank) -> None:
+        """Undo one `hold_reference`."""
+        if self.method.needs_reference:
+            self.reference.let_go(bank)
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -164,12 +202,49 @@ class TrainingJob:
             return self._identity
         digest = hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True).encode())
         digest.update(basis.fingerprint.encode())
-        for example in (*self.train, *self.valid):
-            digest.update(repr(example.content).encode())
+        digest.update(self.facts.digest.encode())
         if self.start is not None:
             digest.update(self.start.to_zip())
         self._identity = digest.hexdigest()
         return self._identity
+
+    @property
+    def learning_rate(self) -> float:
+        """That of its next step."""
+        return self.spec.learning_rate_at(self.step, self.total_steps)
+
+    def advance(self, figures: Figures, tokens: int, rate: float, seconds: float, share: float) -> Progress:
+        """Count a step that has been made, of so many tokens at this rate; `share` of its `seconds` was the job's."""
+        self.step += 1
+        self.trained_tokens += tokens
+        self.compute_seconds += seconds * share
+        self.curve.losses.append(figures.loss)
+        self.curve.accuracies.append(figures.accuracy)
+        return Progress(
+            step=self.step,
+            total_steps=self.total_steps,
+            epoch=self.step / self.steps_per_epoch,
+            loss=figures.loss,
+            accuracy=figures.accuracy,
+            learning_rate=rate,
+            trained_tokens=self.trained_tokens,
+            step_tokens=tokens,
+            step_seconds=seconds,
+            compute_seconds=self.compute_seconds,
+            reward_margin=figures.reward_margin,
+        )
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Keep an evaluation. Raises NonFiniteLoss for one that is no number: nothing can be chosen by it."""
+        if not math.isfinite(evaluation.loss):
+            if self.step > 0:
+                raise NonFiniteLoss.at(f"the validation loss became {evaluation.loss} after step {self.step}")
+            raise NonFiniteLoss(
+                f"the validation loss is {evaluation.loss} before the first step",
+                param="model" if self.start is None else "osora.from_adapter",
+                next_action=f"begin with another {'base' if self.start is None else 'adapter'}",
+            )
+        self.curve.evaluations.append(evaluation)
 
     def next_batch(self) -> list[Row]:
         """The rows of the next step: a function of seed and step alone."""
@@ -177,6 +252,10 @@ class TrainingJob:
         if index == 0 or not hasattr(self, "_order"):
             self._order = batch_order(len(self.train), self.spec.batch_size, self.spec.seed, epoch)
         return [self.train[row] for row in self._order[index]]
+
+    def start_row(self, basis: Basis) -> Tensor:
+        """The row [P] that it begins with: zero for the bare base."""
+        return torch.zeros(basis.row_length) if self.start is None else self.start.to_row(basis)
 
     def adapter(self, row: Tensor, runtime: Runtime) -> Adapter:
         """The adapter that the job's row [P] is: of the modules that it trains, and of those that it began with."""

@@ -64,10 +64,10 @@ class Memory:
 
     def needed(self, jobs: Sequence[TrainingJob]) -> int:
         """Bytes for these jobs together."""
-        longest = max(map(_longest, jobs))
-        batches = sum(job.spec.batch_size * max(map(len, job.train)) for job in jobs)
+        longest = max(job.facts.sequence_tokens for job in jobs)
+        batches = sum(job.spec.batch_size * job.facts.row_tokens for job in jobs)
         tokens = max(longest, min(self._budget, batches))
-        counted = sum(job.spec.batch_size * max(row.loss_tokens for row in job.train) for job in jobs)
+        counted = sum(job.spec.batch_size * job.facts.counted_tokens for job in jobs)
         return self._needed(tokens, counted, len(jobs))
 
     def of_pass(self, group: Sequence[Item]) -> int:
@@ -105,9 +105,9 @@ class Memory:
         if self.needed([first]) > self.limit:
             raise JobTooLarge(
                 f"the job needs {_gib(alone)} of memory and {_gib(self.limit)} are there: "
-                f"its longest row has {_longest(first)} tokens",
+                f"its longest row has {first.facts.sequence_tokens} tokens",
                 param="training_file",
-                next_action="shorten the longest rows, or set osora.max_length",
+                next_action="shorten or split the longest rows",
             )
         if alone > self.limit:
             raise JobTooLarge(
@@ -118,11 +118,6 @@ class Memory:
         together = self.needed([*others, *joining])
         if together > self.limit:
             raise NotEnoughMemory(f"together with it the jobs need {_gib(together)}, and {_gib(self.limit)} are there")
-
-
-def _longest(job: TrainingJob) -> int:
-    """Tokens that it never puts through the model in less than one go: the two answers of a preference go apart."""
-    return max(len(sequence) for row in job.train for sequence in row.sequences)
 
 
 def _gib(count: float) -> str:

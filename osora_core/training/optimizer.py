@@ -44,11 +44,14 @@ class RowAdam:
             moments[slot] = 0 if given is None else given.to(moments)
 
     def step(self, rows: Sequence[RowStep]) -> Tensor:
-        """Take the bank's gradients, clip each row's, update its values. Returns the norms before clipping [rows]."""
+        """Take the bank's gradients, clip each row's, update its values.
+
+        Returns for each row [rows] whether its gradient and its new values are all numbers, on the bank's device.
+        """
         device = self.bank.values.device
         all_grads = self.bank.take_grads()
         if not rows:
-            return torch.zeros(0, device=device)
+            return torch.ones(0, dtype=torch.bool, device=device)
         index = torch.tensor([r.slot for r in rows], dtype=torch.long, device=device)
 
         def column(values: list[float]) -> Tensor:
@@ -66,9 +69,10 @@ class RowAdam:
         root = column([(1 - BETA2 ** (r.step + 1)) ** 0.5 for r in rows])
         update = first / (second.sqrt() / root + EPSILON)
         with torch.no_grad():
-            self.bank.values[index] -= rate * scale * update
-        flat: Tensor = norms.squeeze(1)
-        return flat
+            values = self.bank.values[index] - rate * scale * update
+            self.bank.values[index] = values
+        finite: Tensor = norms.squeeze(1).isfinite() & torch.linalg.vector_norm(values, torch.inf, dim=1).isfinite()
+        return finite
 
 
 def row_scale(spec: JobSpec, basis: Basis) -> Tensor:

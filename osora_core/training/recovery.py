@@ -8,7 +8,7 @@ from torch import Tensor
 from osora_core.data import Row
 from osora_core.training.errors import DeviceLostError
 from osora_core.training.job import TrainingJob
-from osora_core.training.losses import Contribution, contributions
+from osora_core.training.methods import Contribution, contributions
 from osora_core.training.passes import Item, Passes
 
 Part = tuple[TrainingJob, Contribution]

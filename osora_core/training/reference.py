@@ -1,4 +1,4 @@
-"""What preferences are compared with: the base, or the adapter that a job begins with."""
+"""What a job is compared with, if its method compares: the base, or the adapter that it begins with."""
 
 from collections.abc import Sequence
 

@@ -34,7 +34,8 @@ class Rounds:
         self._waiting: set[str] = set()
 
     def choose(self, jobs: Sequence[TrainingJob], tokens: Sequence[int]) -> list[int]:
-        """Indices, in order, of the jobs that step; `tokens` is what the next step of each reads."""
+        """Indices, in order, of the jobs that step, none if there are none; `tokens` is what the next step of each
+        reads."""
         parties: dict[str, list[int]] = defaultdict(list)
         for index, job in enumerate(jobs):
             parties[job.party or job.id].append(index)
@@ -66,6 +67,6 @@ class Rounds:
         for party, job in first.items():
             demand[job.tenant] += sizes[party]
             weights[job.tenant] = max(weights.get(job.tenant, 0.0), job.weight)
-        if len(weights) == 1:
+        if len(weights) <= 1:
             return math.inf
         return max(self._cheap, min(demand[t] / weights[t] for t in weights) * sum(weights.values()))

@@ -17,8 +17,7 @@ class JobSpec:
     keep: which state becomes the adapter, the one with the lowest validation loss or the last; without validation rows
     it is the last. early_stopping_patience: the job ends after so many epochs without a lower validation loss.
 
-    method: what the rows are, answers to learn or preferences between two; beta is of the latter's loss
-    (`osora_core.training.losses`).
+    method: how it learns from its rows, one of `osora_core.training.methods`; beta is of the loss of preferences there.
     """
 
     seed: int = 0
@@ -35,7 +34,7 @@ class JobSpec:
     evaluate: Literal["epoch", "never"] = "epoch"
     keep: Literal["best", "last"] = "best"
     early_stopping_patience: int | None = None
-    method: Literal["supervised", "dpo"] = "supervised"
+    method: str = "supervised"
     beta: float = 0.1
 
     def __post_init__(self) -> None:
@@ -50,7 +49,6 @@ class JobSpec:
             "max_grad_norm": self.max_grad_norm > 0,
             "evaluate": self.evaluate in ("epoch", "never"),
             "keep": self.keep in ("best", "last"),
-            "method": self.method in ("supervised", "dpo"),
             "beta": 0 < self.beta < float("inf"),
             "early_stopping_patience": self.early_stopping_patience is None or self.early_stopping_patience >= 1,
         }

@@ -22,8 +22,8 @@ from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Evaluation
 from osora_core.training.engine import TrainingEngine
 from osora_core.training.errors import JobTooLarge, NonFiniteLoss
+from osora_core.training.evaluation import mean_losses
 from osora_core.training.job import Observer, Outcome, Progress, Samples, TrainingJob
-from osora_core.training.losses import mean_losses
 from osora_core.training.spec import JobSpec
 from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv, halvings
 
@@ -109,8 +109,7 @@ class Sweep:
         if self.resume is not None and self.resume.identity != self.identity(engine.runtime.basis):
             raise UserError("the checkpoint belongs to another sweep, dataset or basis", param="checkpoint")
         self._runs = [_Run(self, index) for index, member in enumerate(self.members) if member.fate is None]
-        compared = self.job.spec.method == "dpo"
-        slots = len(self._runs) + (compared and self.job.start is not None)
+        slots = len(self._runs) + self.job.slots_beside
         if engine.bank.capacity < slots:
             raise JobTooLarge(
                 f"a sweep of {len(self._runs)} needs {slots} slots, and there are {engine.bank.capacity} here",
@@ -120,10 +119,9 @@ class Sweep:
         if engine.bank.free < slots:
             raise OutOfSlots(f"a sweep of {len(self._runs)} needs {slots} slots, and {engine.bank.free} are free")
         engine.memory.admit([run.job for run in self._runs], list(engine.jobs.values()))
-        if compared:
-            # Beside its members, of whom all may have ended when it compares what they leave.
-            self.job.reference.hold(engine.bank, self.job.start)
-            self._holds_reference = True
+        # Beside its members, of whom all may have ended when it compares what they leave.
+        self.job.hold_reference(engine.bank)
+        self._holds_reference = True
         self._let_speak(self._leader)
         try:
             for run in self._runs:
@@ -145,7 +143,7 @@ class Sweep:
         for run in self._runs:
             engine.discard(run.job.id)
         if self._holds_reference:
-            self.job.reference.let_go(engine.bank)
+            self.job.let_go_reference(engine.bank)
             self._holds_reference = False
 
     def fail(self, error: Exception) -> None:
@@ -233,6 +231,9 @@ class Sweep:
             bank.release(slot)
         for run, loss in zip(runs, losses, strict=True):
             run.member.measured[run.job.step] = loss
+        self._end([run for run in runs if not math.isfinite(run.member.measured[run.job.step])], "diverged", engine)
+        if not self._contest:
+            raise self._nobody_left()
         self._measuring_seconds += time.monotonic() - started
 
     def _report(self) -> None:
@@ -293,6 +294,7 @@ class _Run:
             observer=self,
             party=sweep.job.id,
             resume=self.member.state,
+            same_rows_as=sweep.job,
         )
         self.said: list[Progress | Evaluation | Samples] = []
         self.outcome: Outcome | None = None

@@ -12,8 +12,8 @@ from osora_core.bank import Bank
 from osora_core.data import Row, sequences
 from osora_core.errors import OutOfSlots
 from osora_core.training.job import TrainingJob
-from osora_core.training.losses import contributions
 from osora_core.training.memory import Memory
+from osora_core.training.methods import contributions
 from osora_core.training.passes import Passes
 from osora_core.training.recovery import backward_once
 from osora_core.training.sweep_state import halvings

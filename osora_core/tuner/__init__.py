@@ -2,7 +2,7 @@
 
 from peft.utils import register_peft_method
 
-from osora_core.config import NAME, OsoraConfig
+from osora_core.tuner.config import NAME, OsoraConfig
 from osora_core.tuner.layer import OsoraTunerLinear
 from osora_core.tuner.model import OsoraModel
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from osora_core.basis import Factors, is_plain
-from osora_core.config import OsoraConfig
 from osora_core.errors import UserError
 from osora_core.operator import dense_update, osora_add, osora_update
+from osora_core.tuner.config import OsoraConfig
 from osora_core.tuner.vectors import AdapterVectors
 
 BASE_ROW = "__base__"

@@ -44,7 +44,7 @@ def serving(data_dir: Path) -> Iterator[Service]:
         "OSORA_HEARTBEAT_SECONDS": "1",
         "OSORA_CHECKPOINT_SECONDS": "0.5",
     }
-    command = [sys.executable, "-m", "osora.cli", "serve", "--json", "--port", str(free_port())]
+    command = [sys.executable, "-P", "-m", "osora", "serve", "--json", "--port", str(free_port())]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as server:
         family: list[psutil.Process] = []
         try:

@@ -160,7 +160,7 @@ def test_a_job_survives_its_worker_being_killed(service: Service, tmp_path: Path
 def test_a_sweep_from_the_command_line(service: Service, tmp_path: Path) -> None:
     """A rate that learns nothing, one that learns, one that is absurd: the job tells all three and keeps the second."""
     path = dataset(tmp_path / "bern.jsonl", "Bern")
-    command = [sys.executable, "-m", "osora.cli", "train", str(path), "--learning-rate", "1e-6,0.05,1e6"]
+    command = [sys.executable, "-P", "-m", "osora", "train", str(path), "--learning-rate", "1e-6,0.05,1e6"]
     env = {**os.environ, "OSORA_URL": service.url, "OSORA_API_KEY": service.key}
     options = ["--epochs", "8", "--batch-size", "8", "--json"]
     done = subprocess.run([*command, *options], env=env, capture_output=True, text=True, check=False)

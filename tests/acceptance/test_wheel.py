@@ -37,6 +37,6 @@ def test_the_bundled_base_is_found_by_its_name(installed: Path) -> None:
 
 @pytest.mark.timeout(180)
 def test_every_program_is_there(installed: Path) -> None:
-    modules = ("api", "worker", "inference", "registry", "osora.cli", "migrations.versions")
+    modules = ("api", "worker", "inference", "registry", "osora", "migrations.versions")
     program = f"import importlib.util as u; print([u.find_spec(m).submodule_search_locations[0] for m in {modules}])"
     assert run(installed, program) == str([str(installed / module.replace(".", "/")) for module in modules])

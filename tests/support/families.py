@@ -34,18 +34,19 @@ _SIZES: dict[str, Any] = {name: size for size, names in _NAMES.items() for name 
 # Attempts, one after the other: what is left as the family has it ("kinds" are those of layers), and other sizes. Some
 # sizes of a family hang together in ways of its own.
 _ATTEMPTS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    ((), {}), (("head_dim",), {}), (("subs",), {}), ((), {"num_key_value_heads": 4}), (("kinds",), {}), (("kinds", "head_dim"), {}),
+    ((), {}), (("head_dim",), {}), (("subs",), {}),
+    ((), {"num_key_value_heads": 4}), (("kinds",), {}), (("kinds", "head_dim"), {}),
     (("kinds", "num_hidden_layers"), {}), (("sliding_window",), {}), ((), {"num_experts_per_tok": 1}),
     (("kinds", "num_hidden_layers", "n_layer", "num_layers", "hidden_size", "num_attention_heads", "head_dim"), {}),
 )  # fmt: skip
 
 
-class CannotShrink(Exception):
+class CannotShrinkError(Exception):
     """transformers has no small model of this family that could be made without knowing it."""
 
 
 def tiny_model(family: str, vocabulary: int) -> PreTrainedModel:
-    """A model of up to MOST_PARAMETERS random values. Raises CannotShrink."""
+    """A model of up to MOST_PARAMETERS random values. Raises CannotShrinkError."""
     reasons = []
     for without, instead in _ATTEMPTS:
         try:
@@ -53,7 +54,7 @@ def tiny_model(family: str, vocabulary: int) -> PreTrainedModel:
             with torch.device("meta"):
                 size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
             if size > MOST_PARAMETERS:
-                raise CannotShrink(f"{size} parameters")
+                raise CannotShrinkError(f"{size} parameters")
             torch.manual_seed(0)
             model = AutoModelForCausalLM.from_config(config)
             model = _shaken(model.float().eval())
@@ -62,7 +63,7 @@ def tiny_model(family: str, vocabulary: int) -> PreTrainedModel:
             return model
         except Exception as error:
             reasons.append(f"{type(error).__name__}: {error}")
-    raise CannotShrink(reasons[0])
+    raise CannotShrinkError(reasons[0])
 
 
 def _config(

@@ -60,6 +60,7 @@ def test_the_images_own_command_exists() -> None:
     python, flag, module = json.loads(command)
     assert (python, flag) == ("python", "-m")
     assert importlib.util.find_spec(f"{module}.__main__")
+    assert any("PYTHONSAFEPATH=1" in line for line in instructions("ENV"))
 
 
 @pytest.mark.parametrize("path", [COMPOSE, GPU, ROOT / "docker" / "Dockerfile"], ids=lambda path: path.name)

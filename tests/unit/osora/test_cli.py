@@ -380,7 +380,7 @@ def test_key_create_and_adapter_download_and_delete(service: FakeService, tmp_pa
     target = tmp_path / "a.zip"
     assert json.loads(osora("adapters", "download", "adp-1", "-o", str(target), "--json").stdout)["bytes"] == 4
     assert target.read_bytes() == b"zip!"
-    assert json.loads(osora("adapters", "delete", "adp-1", "--json").stdout)["deleted"]
+    assert json.loads(osora("adapters", "delete", "adp-1", "--yes", "--json").stdout)["deleted"]
 
 
 def test_adapter_export_unpacks_into_a_folder_or_leaves_none(service: FakeService, tmp_path: Path) -> None:
@@ -405,8 +405,9 @@ def test_ctrl_c_while_watching_leaves_the_job_and_says_how_to_come_back(service:
     service.on("GET", "/jobs/ftjob-1/events", Answer(events=[sse("metrics", STEP, 2)]))
     command = [
         sys.executable,
-        "-c",
-        "from osora.cli import app; app()",
+        "-P",
+        "-m",
+        "osora",
         "jobs",
         "watch",
         "ftjob-1",

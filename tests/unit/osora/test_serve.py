@@ -20,7 +20,7 @@ from osora.serve.run import is_served
 
 from .conftest import STUBS, Family
 
-SERVE = (sys.executable, "-c", "from osora.cli import app; app()", "serve", "--json")
+SERVE = (sys.executable, "-P", "-m", "osora", "serve", "--json")
 
 
 class Serve:
@@ -106,6 +106,37 @@ def test_a_program_that_never_comes_up_ends_it_with_its_log(start: Callable[...,
     assert serve.family.gone(0)
 
 
+def test_a_program_that_refuses_its_settings_is_not_tried_again(start: Callable[..., Serve]) -> None:
+    serve = start(STUB_REFUSES="worker")
+    stdout, stderr = serve.process.communicate(timeout=60)
+    assert serve.process.returncode == 1
+    assert "restart" not in stdout
+    assert json.loads(stderr)["error"]["message"] == "worker cannot do that. Next: ask for less."
+    assert serve.family.gone(0)
+
+
+def test_a_base_that_is_not_there_is_refused_before_anything_starts(start: Callable[..., Serve]) -> None:
+    serve = start(STUB_NO_BASE="nope")
+    stdout, stderr = serve.process.communicate(timeout=60)
+    assert (serve.process.returncode, stdout) == (1, "")
+    assert json.loads(stderr)["error"]["message"] == "no base model called 'nope'."
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["empty", "with somebody's file"])
+def test_a_data_directory_that_others_can_read(start: Callable[..., Serve], data_dir: Path, foreign: bool) -> None:
+    data_dir.mkdir()
+    data_dir.chmod(0o755)
+    if foreign:
+        (data_dir / "photo.jpg").touch()
+    serve = start()
+    if foreign:
+        assert "chmod 700" in serve.until("open_to_others")["message"]
+    serve.until("ready")
+    assert stat.S_IMODE(data_dir.stat().st_mode) == (0o755 if foreign else 0o700)
+    assert stat.S_IMODE((data_dir / "local.key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((data_dir / "logs" / "api.log").stat().st_mode) == 0o600
+
+
 def test_a_failed_migration_ends_it_at_once(start: Callable[..., Serve]) -> None:
     serve = start(STUB_BROKEN="registry")
     assert serve.ends() == 1
@@ -124,7 +155,9 @@ def test_the_default_port_taken(start: Callable[..., Serve]) -> None:
         serve = start()
         notice = serve.until("port")
         assert notice["asked"] == 8000
-        assert serve.until("ready")["url"] == f"http://127.0.0.1:{notice['port']}"
+        ready = serve.until("ready")
+        assert ready["url"] == f"http://127.0.0.1:{notice['port']}"
+        assert f"export OSORA_URL={ready['url']} OSORA_DATA_DIR=" in ready["message"]
 
 
 def test_a_port_that_was_asked_for_and_is_taken(start: Callable[..., Serve]) -> None:

@@ -19,8 +19,8 @@ from osora_core.basis import BasisCache
 from osora_core.inference import InferenceEngine, Request, SamplingParams
 from osora_core.inference.decoder import FAMILIES, Decoder
 from osora_core.inference.execution import Flat
-from osora_core.inference.lanes import Lanes
-from osora_core.inference.segments import Segment, linear, runs_of
+from osora_core.inference.row_adapters import RowAdapters
+from osora_core.inference.segments import Segment, linear, segments_of
 from osora_core.linear import OsoraLinear
 from osora_core.operator import osora_update_reference
 from osora_core.runtime import Runtime
@@ -72,11 +72,18 @@ def test_every_family_decodes_as_transformers_does(tmp_path: Path, kind: type[Pr
     assert read.logprob == pytest.approx(decoded[-1].logprob, abs=1e-4)
 
 
-def test_a_window_that_slides_bounds_the_length(tmp_path: Path) -> None:
-    """Attention here reaches back to the beginning: beyond the window it would differ from the model's own."""
+def test_a_base_whose_layers_look_back_through_a_window_is_decoded_beyond_it(tmp_path: Path) -> None:
     path = make_family(tmp_path / "model", MistralConfig, sliding_window=16)
     runtime = Runtime.load("family", BasisCache(tmp_path / "cache"), path=str(path), device="cpu", rank=8)
-    assert InferenceEngine(runtime, rows=1).max_length == 16
+    engine = InferenceEngine(runtime, rows=1)
+    assert engine.max_length == 64
+    reference = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
+    prompt = tuple(5 + (7 * place) % 40 for place in range(30))
+    expected = reference.generate(
+        torch.tensor([prompt]), attention_mask=torch.ones(1, 30), max_new_tokens=20, do_sample=False
+    )[0, 30:]
+    (answer,) = run(engine, [Request("0", prompt, SamplingParams(max_tokens=20))]).values()
+    assert answer.text == runtime.tokenizer.decode(expected, skip_special_tokens=True)
 
 
 NO_CACHE: Any = None
@@ -87,7 +94,7 @@ NO_CACHE: Any = None
 def test_segments_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int, ...], tokens: int) -> None:
     """Rows of several ranks in one batch, after a move, against the reference in float64."""
     bank = Bank(runtime.basis, 3, device=runtime.device)
-    lanes = Lanes(runtime.basis, 5, runtime.device)
+    adapters = RowAdapters(runtime.basis, 5, runtime.device)
     for row, rank in enumerate(ranks):
         values = adapter(runtime, f"{row}", row).values.clone()
         for span in runtime.basis.spans:
@@ -96,12 +103,12 @@ def test_segments_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int,
         bank.write(row + 1, values, rank)
     # The rows stand behind another one, and the last takes a detour.
     for row, rank in enumerate(ranks[:2]):
-        lanes.fill(1 + row, bank, row + 1, rank)
-    lanes.fill(4, bank, 3, ranks[2])
-    lanes.move(4, 3)
-    assert lanes.rank(1, 3) == max(ranks)
+        adapters.fill(1 + row, bank, row + 1, rank)
+    adapters.fill(4, bank, 3, ranks[2])
+    adapters.move(4, 3)
+    assert adapters.rank(1, 3) == max(ranks)
     # Two segments of one flat sequence: a token for each of two rows, and some of a third.
-    one, some = lanes.window(1, 2, single=True), lanes.window(3, 1, single=tokens == 1)
+    one, some = adapters.view(1, 2, single=True), adapters.view(3, 1, single=tokens == 1)
     segments = [Segment(0, 2, 1, NO_CACHE, one, whole=False), Segment(2, 1, tokens, NO_CACHE, some, whole=False)]
     slots = torch.tensor([1, 2, *[3] * tokens])
     layers = [module for module in runtime.model.modules() if isinstance(module, OsoraLinear)]
@@ -116,7 +123,7 @@ def test_segments_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int,
 
 
 @pytest.mark.parametrize(
-    ("lengths", "runs"),
+    ("lengths", "rows"),
     [
         ([], []),
         ([5], [1]),
@@ -126,10 +133,10 @@ def test_segments_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int,
         ([1, 2, 3, 4, 20, 21, 30, 30, 31], [4, 2, 3]),
     ],
 )
-def test_little_of_what_is_read_is_padding(lengths: list[int], runs: list[int]) -> None:
-    found = runs_of(lengths)
-    assert [run.stop - run.start for run in found] == runs
-    assert [length for run in found for length in lengths[run]] == lengths
+def test_little_of_what_is_read_is_padding(lengths: list[int], rows: list[int]) -> None:
+    found = segments_of(lengths)
+    assert [own.stop - own.start for own in found] == rows
+    assert [length for own in found for length in lengths[own]] == lengths
 
 
 def test_prompts_are_read_while_others_decode(runtime: Runtime) -> None:

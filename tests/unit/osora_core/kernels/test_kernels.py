@@ -30,7 +30,7 @@ ON_GPU = torch.cuda.is_available()
 if not kernels.available() or not (ON_GPU or os.environ.get("TRITON_INTERPRET") == "1"):
     pytest.skip("needs Triton, with a GPU or in its interpreter (TRITON_INTERPRET=1)", allow_module_level=True)
 
-from osora_core.kernels import attention, expand  # noqa: E402
+from osora_core.kernels import attention, expand, tiles  # noqa: E402
 
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 DTYPE = torch.bfloat16 if ON_GPU else torch.float32
@@ -163,7 +163,7 @@ def test_the_heads(bias: bool, normed: bool) -> None:
         turned.append(torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1))
     live = [i for i in range(21) if i != 4]
     close(query[live], turned[0][live])
-    rows, places = world.tokens.rows.long(), world.tokens.positions.long()
+    rows, places = world.tokens.lines.long(), world.tokens.positions.long()
     close(keys[rows[live], :, places[live]], turned[1][live])
     close(values[rows[live], :, places[live]], found[2][live])
     written = {(int(rows[i]), int(places[i])) for i in live}
@@ -190,14 +190,14 @@ def test_slot_zero_is_the_base_exactly_and_its_neighbours_change_nothing() -> No
 def test_a_tile_fits_the_shared_memory_of_small_gpus_too(
     monkeypatch: pytest.MonkeyPatch, limit: int, rank: int
 ) -> None:
-    monkeypatch.setattr(expand, "_shared_memory", lambda _: limit)
-    assert expand.fits(rank, 128, DEVICE)
+    monkeypatch.setattr(tiles, "shared_memory", lambda _: limit)
+    assert tiles.fits(rank, 128, DEVICE)
     for count in (1, 64, 2048):
-        tile = expand.gate_tile(count, rank, DEVICE)
-        assert expand._gate_bytes(tile, max(16, rank)) <= limit
-        for one in (expand.residual_tile(count, rank, DEVICE), expand.heads_tile(count, 128, rank, DEVICE)):
-            assert expand._one_bytes(one.rows, one.columns, max(16, rank)) <= limit
-    assert not expand.fits(2**12, 128, DEVICE)
+        tile = tiles.gate_tile(count, rank, DEVICE)
+        assert tiles.gate_bytes(tile, max(16, rank)) <= limit
+        for one in (tiles.residual_tile(count, rank, DEVICE), tiles.heads_tile(count, 128, rank, DEVICE)):
+            assert tiles.one_bytes(one.rows, one.columns, max(16, rank)) <= limit
+    assert not tiles.fits(2**12, 128, DEVICE)
 
 
 @pytest.mark.parametrize(("lengths", "splits"), [((5, 1, 70, 33), 1), ((1, 130, 64, 65), 4)])

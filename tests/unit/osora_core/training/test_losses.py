@@ -18,7 +18,7 @@ from osora_core.operator import lora_factor
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.errors import NonFiniteLoss
-from osora_core.training.losses import contributions
+from osora_core.training.methods import contributions
 from tests.unit.osora_core.conftest import Recorder
 
 DPO = JobSpec(seed=3, epochs=3, batch_size=4, rank=16, learning_rate=0.02, method="dpo", beta=0.5)

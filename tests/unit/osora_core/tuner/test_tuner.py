@@ -323,7 +323,7 @@ def test_a_merge_in_the_tuner_is_the_merge_of_the_service() -> None:
     sigma, delta = layer.osora_sigma["default"].detach(), layer.osora_delta["default"].detach()
     factors = basis_module.Factors(layer.U, layer.S, layer.Vt)
     model.merge_adapter()
-    assert torch.equal(layer.weight, merged_weight(plain.data, factors, sigma, delta, 8))
+    assert torch.equal(layer.weight, merged_weight(plain.data, factors, sigma, delta))
 
 
 def test_the_default_cache_lies_where_the_docs_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

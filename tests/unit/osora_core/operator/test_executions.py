@@ -1,21 +1,24 @@
 """The operator's executions against a dense weight in float64."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from osora_core.basis import compute_factors
 from osora_core.operator import (
-    blocks_of,
+    SlotRuns,
+    equal_runs,
     merged_weight,
     osora_add_batched,
     osora_linear,
     osora_linear_merged,
+    osora_update,
     osora_update_reference,
     runs,
 )
@@ -65,6 +68,15 @@ class Case:
         return [y.detach(), x.grad, sigma.grad * self.used, delta.grad]
 
 
+def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    """A frozen linear with this weight [d_out, d_in] and bias."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
+    layer.weight.data = weight
+    if bias is not None:
+        layer.bias.data = bias
+    return layer.requires_grad_(False)
+
+
 shapes = st.tuples(st.integers(3, 20), st.integers(3, 20), st.integers(1, 12), st.integers(0, 10_000))
 
 
@@ -81,17 +93,17 @@ def test_every_execution_equals_the_dense_weight(shape: tuple[int, int, int, int
         lambda x, s, d: (
             F.linear(x, case.weight, case.bias) + osora_update_reference(x, *operands, s, d, slots, case.ranks)
         ),
-        lambda x, s, d: osora_linear(x, case.weight, case.bias, *operands, s, d, slots, case.ranks),
+        lambda x, s, d: F.linear(x, case.weight, case.bias) + osora_update(x, *operands, s, d, slots, case.ranks),
     ]
     if not per_token:
-        spans = runs(case.slots)
+        neighbours = runs(case.slots)
         executions.append(
-            lambda x, s, d: osora_linear_merged(x, case.weight, case.bias, *operands, s, d, case.ranks, spans)
+            lambda x, s, d: osora_linear_merged(x, case.weight, case.bias, *operands, s, d, case.ranks, neighbours)
         )
-        distinct = torch.tensor([slot for slot, _, _ in spans])
+        distinct = torch.tensor([run.slot for run in neighbours])
         executions.append(
             lambda x, s, d: osora_add_batched(
-                x, F.linear(x, case.weight, case.bias), *operands, s, d, case.ranks, distinct, blocks_of(spans)
+                x, F.linear(x, case.weight, case.bias), *operands, s, d, case.ranks, distinct, equal_runs(neighbours)
             )
         )
     for execution in executions:
@@ -104,7 +116,7 @@ def test_slot_zero_is_the_base_bit_for_bit(dtype: torch.dtype) -> None:
     case = Case(16, 24, 8, seed=1)
     weight, bias, x, U, Vt = (t.to(dtype) for t in (case.weight, case.bias, case.x, case.U, case.Vt))
     S, sigma, delta = (t.float() for t in (case.S, case.sigma, case.delta))
-    mixed = osora_linear(x, weight, bias, U, S, Vt, sigma, delta, torch.tensor(case.slots), case.ranks)
+    mixed = osora_linear(x, linear(weight, bias), U, S, Vt, sigma, delta, torch.tensor(case.slots), case.ranks)
     assert torch.equal(mixed[0], F.linear(x, weight, bias)[0])
     assert not torch.equal(mixed[1], F.linear(x, weight, bias)[1])
 
@@ -115,9 +127,10 @@ def test_the_merged_weight_gives_what_the_operator_gives() -> None:
     weight, x = case.weight.float(), case.x.float()
     sigma, delta = case.sigma.float(), case.delta.float()
     for slot, rank in enumerate(case.ranks.tolist()):
-        merged = F.linear(x, merged_weight(weight, factors, sigma[slot], delta[slot] if rank else delta[0], rank))
+        merged = F.linear(x, merged_weight(weight, factors, sigma[slot, :rank], delta[slot] if rank else delta[0]))
         slots = torch.full((5,), slot)
-        direct = osora_linear(x, weight, None, factors.U, factors.S, factors.Vt, sigma, delta, slots, case.ranks)
+        operands = (factors.U, factors.S, factors.Vt, sigma, delta)
+        direct = osora_linear(x, linear(weight), *operands, slots, case.ranks)
         torch.testing.assert_close(merged, direct, rtol=1e-4, atol=1e-4)
 
 
@@ -135,11 +148,12 @@ def test_what_overflows_in_one_slot_reaches_no_other(way: str, broken: float) ->
         sigma, delta = (t.clone().requires_grad_() for t in (case.sigma.float(), case.delta.float()))
         operands = [t.float() for t in (x, case.weight, case.bias, case.U, case.S, case.Vt)]
         if way == "general":
-            y = osora_linear(*operands, sigma, delta, slots, case.ranks)  # type: ignore[misc, arg-type]
+            x, weight, bias, *factors = operands
+            y = osora_linear(x, linear(weight, bias), *factors, sigma, delta, slots, case.ranks)  # type: ignore[misc, arg-type]
         elif way == "batched":
             x, weight, bias, *factors = operands
-            distinct, blocks = torch.tensor([slot for slot, _, _ in runs(case.slots)]), blocks_of(runs(case.slots))
-            y = osora_add_batched(x, F.linear(x, weight, bias), *factors, sigma, delta, case.ranks, distinct, blocks)
+            distinct, equal = torch.tensor([run.slot for run in runs(case.slots)]), equal_runs(runs(case.slots))
+            y = osora_add_batched(x, F.linear(x, weight, bias), *factors, sigma, delta, case.ranks, distinct, equal)
         else:
             y = osora_linear_merged(*operands, sigma, delta, case.ranks, runs(case.slots))  # type: ignore[misc, arg-type]
         y.sum().backward()
@@ -155,5 +169,45 @@ def test_what_overflows_in_one_slot_reaches_no_other(way: str, broken: float) ->
         assert not hit[1].isfinite().any()
 
 
-def test_blocks_are_spans_with_equally_many_rows() -> None:
-    assert blocks_of(runs([4, 3, 7, 7, 2, 2, 5])) == ((0, 2, 0, 2), (2, 4, 2, 6), (4, 5, 6, 7))
+def test_equal_runs_are_neighbours_with_equally_many_rows() -> None:
+    assert equal_runs(runs([4, 3, 7, 7, 2, 2, 5])) == ((0, 2, 0, 2), (2, 4, 2, 6), (4, 5, 6, 7))
+
+
+@pytest.mark.parametrize(("rows", "tokens", "merges"), [(2, 60, True), (2, 3, False)], ids=["many", "few"])
+def test_a_layer_merges_where_a_slot_has_enough_tokens(
+    monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int, merges: bool
+) -> None:
+    """And gives the same either way."""
+    case = Case(16, 16, 4, seed=4)
+    x = torch.randn(2 * rows, tokens, 16)
+    slots = [1] * rows + [2] * rows
+    operands = [t.float() for t in (case.U, case.S, case.Vt, case.sigma, case.delta)]
+    layer = linear(case.weight.float(), case.bias.float())
+    chosen: list[str] = []
+
+    def merged(*args: Any) -> Tensor:
+        chosen.append("merged")
+        return osora_linear_merged(*args)
+
+    monkeypatch.setattr("osora_core.operator.choice.osora_linear_merged", merged)
+    grouped = SlotRuns.of(runs(slots), x.device)
+    y = osora_linear(x, layer, *operands, torch.tensor(slots), case.ranks, grouped)
+    assert bool(chosen) == merges
+    expected = layer(x) + osora_update_reference(x, *operands, torch.tensor(slots), case.ranks)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_that_is_no_plain_linear_is_never_merged() -> None:
+    """A subclass may compute something else than its weight says, as quantised ones do."""
+
+    class Doubled(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    case = Case(16, 16, 4, seed=5)
+    layer = Doubled(16, 16).requires_grad_(False)
+    x, slots = torch.randn(2, 200, 16), torch.tensor([1, 1])
+    operands = [t.float() for t in (case.U, case.S, case.Vt, case.sigma, case.delta)]
+    y = osora_linear(x, layer, *operands, slots, case.ranks, SlotRuns.of(runs([1, 1]), x.device))
+    expected = layer(x) + osora_update_reference(x, *operands, slots, case.ranks)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Basis and adapter files: what comes back is what was stored, and what is not ours is refused."""
+"""Adapter files: what comes back is what was stored, and what is not ours is refused."""
 
 import io
 import json
@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load, load_file, save
+from safetensors.torch import load, save
 
 from osora_core.adapter import Adapter
-from osora_core.basis import Basis, BasisCache, compute_factors, fingerprint_tensors
 from osora_core.errors import CorruptArtifact, IdentityMismatch
 from osora_core.runtime import Runtime
 
@@ -22,72 +21,6 @@ CPU = torch.device("cpu")
 def adapter(runtime: Runtime) -> Adapter:
     row = torch.randn(runtime.basis.row_length, generator=torch.Generator().manual_seed(3))
     return Adapter.from_row(row, runtime.basis, rank=8, modules={"q_proj", "down_proj"}, base="small")
-
-
-def test_factors_are_the_top_singular_triplets() -> None:
-    weight = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
-    factors = compute_factors(weight, 7)
-    U, S, Vh = torch.linalg.svd(weight.double(), full_matrices=False)
-    torch.testing.assert_close(factors.S.double(), S[:7], rtol=1e-5, atol=1e-5)
-    product = (factors.U * factors.S) @ factors.Vt
-    torch.testing.assert_close(product.double(), (U[:, :7] * S[:7]) @ Vh[:7], rtol=1e-4, atol=1e-4)
-
-
-def test_a_basis_comes_back_as_it_was_stored(runtime: Runtime, tmp_path: Path) -> None:
-    runtime.basis.save(tmp_path / "basis.safetensors")
-    loaded = Basis.load(tmp_path / "basis.safetensors", CPU)
-    assert loaded.fingerprint == runtime.basis.fingerprint
-    assert loaded.spans == runtime.basis.spans
-
-
-def test_a_damaged_basis_is_refused(runtime: Runtime, tmp_path: Path) -> None:
-    path = tmp_path / "basis.safetensors"
-    runtime.basis.save(path)
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(CorruptArtifact, match="holds"):
-        Basis.load(path, CPU)
-    path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(CorruptArtifact):
-        Basis.load(path, CPU)
-
-
-def test_a_fingerprint_is_of_the_content() -> None:
-    one, two = torch.ones(3), torch.arange(3.0)
-    assert fingerprint_tensors([("a", one), ("b", two)]) == fingerprint_tensors([("b", two), ("a", one)])
-    assert fingerprint_tensors([("a", one)]) != fingerprint_tensors([("a", two)])
-    assert fingerprint_tensors([("a", one)]) != fingerprint_tensors([("b", one)])
-
-
-class FolderRemote:
-    """A remote store where another machine was first."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def fetch(self, key: str, path: Path) -> bool:
-        source = self.folder / key.replace("/", "_")
-        if source.exists():
-            path.write_bytes(source.read_bytes())
-        return source.exists()
-
-    def publish(self, key: str, path: Path) -> None:
-        target = self.folder / key.replace("/", "_")
-        if not target.exists():
-            target.write_bytes(path.read_bytes())
-
-
-def test_a_second_machine_takes_the_basis_of_the_first(base_path: Path, tmp_path: Path) -> None:
-    remote = tmp_path / "remote"
-    remote.mkdir()
-    first = Runtime.load("small", BasisCache(tmp_path / "one", FolderRemote(remote)), path=str(base_path), rank=4)
-    (stored,) = remote.iterdir()
-    tensors = load_file(stored)
-    second = Runtime.load("small", BasisCache(tmp_path / "two", FolderRemote(remote)), path=str(base_path), rank=4)
-    assert second.basis.fingerprint == first.basis.fingerprint
-    name = next(iter(second.basis.factors))
-    assert torch.equal(second.basis.factors[name].U, tensors[f"{name}.U"])
 
 
 def test_an_adapter_round_trips_through_its_zip(adapter: Adapter, runtime: Runtime) -> None:

@@ -1,6 +1,6 @@
-"""The adapters of the live sequences, laid out by pool row.
+"""The adapters of the live sequences, laid out by batch row.
 
-Shapes: B rows, C pool rows, R a module's triplets, d_out its outputs.
+Shapes: B rows, R a module's triplets, d_out its outputs.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from osora_core.basis import Basis
 
 
 @dataclass(frozen=True)
-class Window:
+class AdapterView:
     """The adapters of B neighbouring rows, as they broadcast against tokens [B, T, ...] of theirs, or [B, ...].
 
     rank: the largest among them, 0 where all are the bare base. For each module of the basis, `scales` has sigma above
@@ -26,9 +26,11 @@ class Window:
     deltas: Sequence[Tensor]
 
 
-class Lanes:
-    """Pool row b runs with slot b + 1 of `bank`, a bank as large as the pool: whatever else is loaded, a step reads
-    the rows that it needs, side by side, and gathers nothing."""
+class RowAdapters:
+    """A copy of its adapter for every batch row, so that a step reads those of neighbouring rows and gathers nothing.
+
+    The same vectors lie in `bank` once more, for whoever reads a bank: row b's in slot b + 1.
+    """
 
     def __init__(self, basis: Basis, rows: int, device: torch.device) -> None:
         self.bank = Bank(basis, rows, device=device)
@@ -45,7 +47,7 @@ class Lanes:
         self._rank = [0] * rows
 
     def fill(self, row: int, source: Bank, slot: int, rank: int) -> None:
-        """Give a pool row the adapter in a slot of `source`; slot 0 is the bare base."""
+        """Give a row the adapter in a slot of `source`; slot 0 is the bare base."""
         values = source.values[slot]
         self.bank.write(row + 1, values, rank)
         sigma = values[self._sigma]
@@ -61,14 +63,14 @@ class Lanes:
         self._deltas[target] = self._deltas[source]
         self._rank[target] = self._rank[source]
 
-    def window(self, start: int, rows: int, *, single: bool) -> Window:
+    def view(self, start: int, rows: int, *, single: bool) -> AdapterView:
         """The adapters of `rows` rows from `start` on, of which each has a `single` token or several."""
-        window = slice(start, start + rows)
+        own = slice(start, start + rows)
         triplets, outputs = self._sizes
-        rank, scales, deltas = self.rank(start, rows), self._scales[:, window], self._deltas[window]
+        rank, scales, deltas = self.rank(start, rows), self._scales[:, own], self._deltas[own]
         if not single:
             scales, deltas = scales.unsqueeze(2), deltas.unsqueeze(1)
-        return Window(rank, torch.split(scales, triplets, dim=-1), torch.split(deltas, outputs, dim=-1))
+        return AdapterView(rank, torch.split(scales, triplets, dim=-1), torch.split(deltas, outputs, dim=-1))
 
     def rank(self, start: int, rows: int) -> int:
         """The largest rank among `rows` rows from `start` on; 0 if all of them are the bare base."""

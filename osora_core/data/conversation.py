@@ -1,0 +1,223 @@
+"""Conversations through a base's chat template: where answers begin and end, and their token ids.
+
+A conversation is cut where answers begin and end, in the same way whether it is trained on or asked about. So one
+training sequence serves all of its answers: the ids before each are those of the prompt that asks for it.
+
+The cuts are found in one rendering of the whole. The header that a template prints before an answer (`<|im_start|>`,
+`assistant` and a line break, for one) is known from a conversation of two lines. In a message that string is hidden
+while the template renders, and so are control tokens: whatever is found of them is the template's own.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from osora_core.data.encoding import Encoding, Hidden
+from osora_core.errors import UserError
+
+Messages = Sequence[Mapping[str, Any]]
+
+_QUESTION, _ANSWER = "Which one?", "This one."
+# So many answers of a conversation are held against the prompts that ask for them, and of more so many and those at
+# distances that double: a rendering for each would take time that grows with the square of their count.
+_CHECKED = 8
+
+
+@dataclass(frozen=True)
+class Cut:
+    """An answer in a rendered text begins at `begin` and ends, with its end of turn, at `end`; None where the template
+    marks no end with a control token."""
+
+    begin: int
+    end: int | None
+
+
+class AmbiguousAnswerError(Exception):
+    """The template does not show where the answer that is message `index` lies."""
+
+    def __init__(self, index: int, problem: str) -> None:
+        super().__init__(problem)
+        self.index = index
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """What a template prints: before an answer, after it, and in all of a conversation of two turns."""
+
+    header: str = ""
+    closing: str = ""
+    whole: str = ""
+
+
+class Conversations:
+    """What a tokenizer and its chat template make of conversations; see `conversations_of`.
+
+    Of a conversation, `hidden` is what must not be seen of it meanwhile, and `text` what the template prints of it, in
+    which that is hidden still.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        marks = _marks(tokenizer)
+        self.encoding = Encoding(tokenizer, marks.whole)
+        self._header = marks.header
+        self._closing = self.encoding.first_control(marks.closing)
+        self._tail = marks.closing if self._closing is None else ""
+        self._unseen = [*self.encoding.controls, *([marks.header.strip()] if marks.header else [])]
+
+    @property
+    def end_of_turn(self) -> int | None:
+        """The control token that ends an answer, where the template prints one."""
+        return None if self._closing is None else self.encoding.controls[self._closing].id
+
+    def hide(self, messages: Messages) -> Hidden:
+        """What to hide of these messages."""
+        return Hidden(self._unseen, _texts(messages))
+
+    def render(self, messages: Messages, hidden: Hidden, *, generate: bool) -> str:
+        """The text of a conversation, which ends where the assistant is to speak if it is to `generate`.
+
+        Raises UserError where there is no template, or it refuses the messages.
+        """
+        if self._tokenizer.chat_template is None:
+            raise UserError(
+                "this base has no chat template",
+                param="messages",
+                next_action="use prompt/completion rows and prompts, or add a chat template to the base's tokenizer",
+            )
+        try:
+            return _render(self._tokenizer, [_hide(message, hidden) for message in messages], generate=generate)
+        except Exception as error:  # templates raise whatever their author chose
+            raise UserError(f"the base's chat template refuses these messages: {error}", param="messages") from error
+
+    def cuts(self, text: str) -> list[Cut]:
+        """The answers in a text, by the headers before them; none where the template has no header."""
+        begins = [match.end() for match in re.finditer(re.escape(self._header), text)] if self._header else []
+        return [Cut(begin, self._end(text, begin, until)) for begin, until in pairwise([*begins, len(text)])]
+
+    def _end(self, text: str, begin: int, until: int) -> int | None:
+        at = text.find(self._closing, begin, until) if self._closing is not None else -1
+        return None if self._closing is None or at < 0 else at + len(self._closing)
+
+    def encode(self, text: str, hidden: Hidden, cuts: Sequence[Cut]) -> list[tuple[int, list[int]]]:
+        """Ids of a text: those of each piece between the cuts, with where in the text it begins."""
+        pieces = []
+        position, after = 0, None
+
+        def take(until: int, after: str | None, *, continues: bool) -> None:
+            ids = self.encoding.template(text[position:until], hidden, continues=continues, after=after)
+            pieces.append((position, ids))
+
+        for cut in cuts:
+            take(cut.begin, after, continues=position > 0)
+            position, after = cut.begin, None
+            if cut.end is not None:
+                take(cut.end, None, continues=True)
+                position, after = cut.end, self._closing
+        take(len(text), after, continues=position > 0)
+        return pieces
+
+    def locate(
+        self, messages: Messages, text: str, hidden: Hidden, cuts: Sequence[Cut], wanted: Sequence[int]
+    ) -> dict[int, Cut]:
+        """Where the answers that are the messages `wanted`, in ascending order, lie in the text of them all.
+
+        What comes before an answer is what is asked for it: that is checked against the template itself, for all of a
+        few answers and for some of many. Raises AmbiguousAnswerError where it is not so.
+        """
+        places = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        known = dict(zip(places, cuts, strict=True)) if len(places) == len(cuts) else {}
+        unsure = [index for index in wanted if index not in known]
+        if len(unsure) > _CHECKED:
+            raise AmbiguousAnswerError(unsure[0], "the chat template hides where so many answers begin")
+        found = {index: known[index] for index in wanted if index in known}
+        for index in {*_some(wanted), *unsure}:
+            found[index] = self._checked(messages, text, hidden, cuts, index)
+        for index, cut in found.items():
+            if cut.end is None and index < len(messages) - 1:
+                raise AmbiguousAnswerError(index, "the chat template marks no end of an answer that others follow")
+        return found
+
+    def _checked(self, messages: Messages, text: str, hidden: Hidden, cuts: Sequence[Cut], index: int) -> Cut:
+        """The place of one answer, after a rendering of what comes before it and of what comes up to its end."""
+        begin = cuts[0].begin if index == 0 and cuts else 0
+        if index > 0:
+            before = self.render(messages[:index], hidden, generate=True)
+            if not text.startswith(before):
+                raise AmbiguousAnswerError(index, "the chat template renders what comes before it differently")
+            begin = len(before)
+        cut = next((cut for cut in cuts if cut.begin == begin), None)
+        if index == len(messages) - 1:
+            return cut or Cut(begin, self._end(text, begin, len(text)))
+        if cut is None:
+            raise AmbiguousAnswerError(index, "the chat template hides where it begins")
+        if not self.render(messages[: index + 1], hidden, generate=False).startswith(text[: cut.end]):
+            raise AmbiguousAnswerError(index, "the chat template renders it differently where it is the last message")
+        return cut
+
+    def without_tail(self, text: str) -> str:
+        """A text that ends in an answer, less what the template prints after that, if it is no control token."""
+        return text.removesuffix(self._tail)
+
+
+def conversations_of(tokenizer: PreTrainedTokenizerBase) -> Conversations:
+    """Those of a tokenizer with its present chat template, which take up to seconds to make of a large one."""
+    return _conversations(tokenizer, str(tokenizer.chat_template))
+
+
+@lru_cache(maxsize=8)
+def _conversations(tokenizer: PreTrainedTokenizerBase, template: str) -> Conversations:
+    return Conversations(tokenizer)
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], *, generate: bool) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
+
+
+def _hide(message: Mapping[str, Any], hidden: Hidden) -> dict[str, Any]:
+    """A message with all hidden but a role that is a word: a header may be that word, and templates compare it."""
+    seen: dict[str, Any] = hidden.hide(dict(message))
+    return seen | {"role": message["role"]} if str(message["role"]).isidentifier() else seen
+
+
+def _marks(tokenizer: PreTrainedTokenizerBase) -> _Marks:
+    """From a conversation of two turns. Nothing, where the template refuses that: then only last answers are found."""
+    if tokenizer.chat_template is None:
+        return _Marks()
+    question, answer = {"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}
+    try:
+        bare = _render(tokenizer, [question], generate=False)
+        asked = _render(tokenizer, [question], generate=True)
+        answered = _render(tokenizer, [question, answer], generate=False)
+        whole = _render(tokenizer, [question, answer, question], generate=False)
+    except Exception:  # templates raise whatever their author chose
+        return _Marks()
+    # Some print a header for the assistant, others end the user's turn in a way that serves as one.
+    headers = (asked.removeprefix(bare) if asked.startswith(bare) else "", asked.rpartition(_QUESTION)[2].lstrip())
+    # One character is no header: it may be anywhere.
+    header = next((header for header in headers if len(header.strip()) > 1), "")
+    return _Marks(header, answered.rpartition(_ANSWER)[2], whole)
+
+
+def _some(indices: Sequence[int]) -> list[int]:
+    """The first few, the last, and others at distances that double."""
+    doubling = [1 << power for power in range(len(indices).bit_length())]
+    return [*indices[:_CHECKED], *(indices[n] for n in doubling if n < len(indices)), *indices[-1:]]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from value
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)

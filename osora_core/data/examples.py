@@ -1,0 +1,69 @@
+"""What the engine trains on: token sequences with a loss mask, and pairs of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training sequence: token ids, and for each whether the loss counts its prediction. `line` is 1-based."""
+
+    tokens: tuple[int, ...]
+    mask: tuple[bool, ...]
+    line: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def sequences(self) -> tuple["Example"]:
+        """What goes through the model of it."""
+        return (self,)
+
+    @property
+    def loss_tokens(self) -> int:
+        """Predictions that count: the first token has none."""
+        return sum(self.mask[1:])
+
+    @property
+    def answers(self) -> list[tuple[int, int]]:
+        """Where each trained answer begins and ends: tokens [begin, end)."""
+        edges = [i for i, (a, b) in enumerate(zip((False, *self.mask), (*self.mask, False), strict=True)) if a != b]
+        return list(zip(edges[::2], edges[1::2], strict=True))
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All that decides what is learned from it."""
+        return self.tokens, self.mask
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to one conversation, of which the model is to prefer `chosen`. Tokens are those of both."""
+
+    chosen: Example
+    rejected: Example
+    line: int
+
+    def __len__(self) -> int:
+        return len(self.chosen) + len(self.rejected)
+
+    @property
+    def sequences(self) -> tuple[Example, Example]:
+        return self.chosen, self.rejected
+
+    @property
+    def loss_tokens(self) -> int:
+        return self.chosen.loss_tokens + self.rejected.loss_tokens
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        return self.chosen.content, self.rejected.content
+
+
+Row = Example | Preference
+
+
+def sequences(rows: Sequence[Row]) -> list[Example]:
+    """What goes through the model of rows of one kind: of preferences all preferred answers, then all others."""
+    return [sequence for side in zip(*(row.sequences for row in rows), strict=True) for sequence in side]

@@ -1,0 +1,51 @@
+"""Whether an engine, with its cache, chunks and decode steps, answers as transformers does: see
+`osora_core.base_check`."""
+
+import torch
+from torch import Tensor
+
+from osora_core.base_check import Verdict, eager, judge, random_texts, refusing, short_windows
+from osora_core.inference.engine import InferenceEngine
+from osora_core.inference.request import Request, SamplingParams, TokenScore
+
+_CHUNK = 17
+_DECODED = 6
+_LIKELIEST = 5
+
+
+def check_generation(engine: InferenceEngine) -> Verdict:
+    """Compare an idle engine that nobody else uses yet. Raises UnsupportedBase where it differs, or cannot run."""
+    runtime, chunk = engine.runtime, engine.prefill_tokens
+    with refusing(runtime.name, runtime.config, "generation"), short_windows(runtime.model):
+        engine.prefill_tokens = _CHUNK
+        try:
+            answers = _answers(engine)
+        finally:
+            engine.prefill_tokens = chunk
+        return judge(runtime, "generation", torch.cat([_differences(engine, scores) for scores in answers]))
+
+
+def _answers(engine: InferenceEngine) -> list[list[TokenScore]]:
+    """The scores of every token of two random prompts and of what follows them."""
+    params = SamplingParams(max_tokens=_DECODED, logprobs=True, top_logprobs=_LIKELIEST, prompt_logprobs=True)
+    scores: dict[str, list[TokenScore]] = {}
+    for index, text in enumerate(random_texts(engine.runtime, engine.max_length)):
+        engine.add(Request(str(index), tuple(text[:-_DECODED].tolist()), params))
+    while engine.busy:
+        for output in engine.step():
+            if output.error is not None:
+                raise output.error
+            scores.setdefault(output.request_id, []).extend(output.scores)
+    return list(scores.values())
+
+
+def _differences(engine: InferenceEngine, scores: list[TokenScore]) -> Tensor:
+    """How far the log-probabilities at each place [T] are from those of transformers; the first token has none."""
+    device = engine.runtime.device
+    expected = eager(engine.runtime, torch.tensor([score.token for score in scores], device=device))
+    differences = []
+    for place, score in enumerate(scores[1:]):
+        ids, found = zip((score.token, score.logprob), *score.top, strict=True)
+        there = expected[place, torch.tensor(ids, device=device)].cpu()
+        differences.append((there - torch.tensor(found)).abs().max())
+    return torch.stack(differences)
