@@ -30,8 +30,8 @@ def _without_nul(text: str) -> str:
 Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
 """An id or a name: of a base, an adapter, a file, a module."""
 
-StoredText = Annotated[str, AfterValidator(_without_nul)]
-"""Text that goes into a column of JSON, where PostgreSQL could not look for one with a NUL in it."""
+# Of a JSON column with a NUL somewhere in it, PostgreSQL could search none of the rows.
+_NO_NUL = AfterValidator(_without_nul)
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,12 @@ class AtMost:
                 {"most": self.length, "found": len(value)},
             )
         return value
+
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64), _NO_NUL], Annotated[str, Field(max_length=512), _NO_NUL]], AtMost(16)
+]
+"""A client's own notes on a thing, with OpenAI's limits."""
 
 
 class _KnownFieldsOnly(BaseModel):
@@ -168,6 +174,6 @@ _MEANINGS = {
     409: "Not possible in the present state.",
     413: "The body is too large.",
     429: "Too much is waiting already; `retry-after` says when to try again.",
-    507: "A disk of the service is full; nothing was changed.",
     503: "Something that is needed for this is down.",
+    507: "A disk of the service is full; nothing was changed.",
 }

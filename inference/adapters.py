@@ -13,7 +13,7 @@ from torch import Tensor
 from inference.schemas import AdapterRef
 from osora_core.adapter import Adapter, verify
 from osora_core.basis import Basis
-from osora_core.errors import CorruptArtifact
+from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
 from osora_core.inference import AdapterRow
 from osora_core.runtime import set_threads
 
@@ -67,8 +67,10 @@ class AdapterLoader:
     async def get(self, ref: AdapterRef, strength: float) -> Loaded:
         """An adapter at a strength. Requests for the same cold adapter share one load.
 
-        Raises CorruptArtifact or IdentityMismatch if what is stored is not what `ref` names, or what `check` raises.
+        Raises IdentityMismatch if it is of another base or basis, CorruptArtifact if what is stored is not what `ref`
+        names, UserError if its values leave the range of numbers at this strength, or what `check` raises.
         """
+        self._check_identity(ref)
         key = f"{ref.id}@{ref.version}:{ref.sha256}"
         loaded = self._loaded.get(key)
         if loaded is not None and not loaded.is_refused:
@@ -83,8 +85,17 @@ class AdapterLoader:
             loaded = await asyncio.shield(task)
         if strength == 1.0:
             return loaded
-        row = loaded.row
-        return replace(loaded, row=AdapterRow(f"{key}*{strength!r}", row.values * strength, row.rank))
+        scaled = asyncio.get_running_loop().run_in_executor(self._threads, _scale, loaded.row, strength)
+        return replace(loaded, row=await scaled)
+
+    def _check_identity(self, ref: AdapterRef) -> None:
+        """Before anything is fetched. What is fetched is checked by what it says of itself."""
+        for what, theirs, ours in (
+            ("base", ref.base_fingerprint, self._basis.base_fingerprint),
+            ("basis", ref.basis_fingerprint, self._basis.fingerprint),
+        ):
+            if theirs != ours:
+                raise IdentityMismatch(f"the adapter {ref.id} was made on {what} {theirs}; this server holds {ours}")
 
     def _load(self, ref: AdapterRef, key: str) -> Loaded:
         data = self._fetch(ref.object_key)
@@ -100,8 +111,7 @@ class AdapterLoader:
     def _lay_out(self, data: bytes | memoryview, adapter_id: str, key: str) -> tuple[Adapter, AdapterRow]:
         adapter = Adapter.from_zip(data)
         values = adapter.to_row(self._basis)
-        # Numpy takes a twentieth of torch's time for it. What is not a number is its own extreme.
-        if not np.isfinite([values.numpy().min(), values.numpy().max()]).all():
+        if not _is_finite(values):
             raise CorruptArtifact(
                 f"the adapter {adapter_id} holds values that are not numbers",
                 next_action="train it again with a lower learning rate",
@@ -118,7 +128,7 @@ class AdapterLoader:
         self._note(sha256, loaded.verdict)
 
     def _note(self, sha256: str, verdict: "Future[None] | None") -> None:
-        """Remember who need not be checked again."""
+        """Remember an adapter that passed: it need not be checked again."""
 
         def tell(verdict: "Future[None]") -> None:
             if verdict.exception() is None:
@@ -133,6 +143,23 @@ class AdapterLoader:
     def _bytes(self) -> int:
         # Every row of a basis is equally long.
         return len(self._loaded) * self._basis.row_length * self._basis.dtype.itemsize
+
+
+def _scale(row: AdapterRow, strength: float) -> AdapterRow:
+    values = row.values * strength
+    if not _is_finite(values):
+        raise UserError(
+            f"at strength {strength:g} the adapter's values are too large for numbers of {values.dtype}",
+            param="strength",
+            next_action="lower strength; 1 is the adapter as it was trained",
+        )
+    return AdapterRow(f"{row.key}*{strength!r}", values, row.rank)
+
+
+def _is_finite(values: Tensor) -> bool:
+    # Numpy takes a twentieth of torch's time for it, and has no bfloat16. What is not a number is its own extreme.
+    values = values.float()
+    return bool(np.isfinite([values.numpy().min(), values.numpy().max()]).all())
 
 
 def judged(answer: "Future[Tensor]", judge: Callable[[Tensor], None]) -> "Future[None]":

@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from fastapi.sse import format_sse_event
 from starlette.background import BackgroundTask
 
-from inference import errors
+from inference import errors, inputs
 from inference.adapters import AdapterLoader, judged
 from inference.errors import ServerError
 from inference.exports import Exporter
@@ -22,6 +22,7 @@ from inference.loop import EngineLoop
 from inference.schemas import ExportRequest, GenerateRequest
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
+from inference.turns import Turns
 from osora_common.disconnect import CLIENT_GONE, unless_gone
 from osora_core import canary
 from osora_core.adapter import Adapter
@@ -125,6 +126,8 @@ def _serve(runtime: Runtime, settings: InferenceSettings, store: ArtifactStore, 
         AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes, check),
         Renderer(runtime.tokenizer, runtime.max_length),
         GrammarCompiler(runtime.tokenizer, engine.vocabulary, runtime.eos_ids),
+        Turns(),
+        inputs.characters_of_tokens(runtime.tokenizer, engine.max_length),
     )
 
 

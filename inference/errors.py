@@ -1,12 +1,17 @@
 """Errors with a status, in the one shape that the whole product uses."""
 
+import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from osora_core.errors import CorruptArtifact, IdentityMismatch, OsoraCoreError, UnknownBase, UserError
+
+logger = logging.getLogger(__name__)
 
 
 class ServerError(Exception):
@@ -31,9 +36,15 @@ class ServerError(Exception):
 def body(
     message: str, type: str, code: str, *, param: str | None = None, next_action: str | None = None
 ) -> dict[str, Any]:
-    """The error shape."""
+    """The error shape. What is no character is shown as its code: an answer could not be sent with it."""
     error = {"message": message, "type": type, "param": param, "code": code, "next_action": next_action}
-    return {"error": {name: value for name, value in error.items() if value is not None or name == "param"}}
+    return {
+        "error": {
+            name: value if value is None else value.encode(errors="backslashreplace").decode()
+            for name, value in error.items()
+            if value is not None or name == "param"
+        }
+    }
 
 
 def describe(error: Exception) -> tuple[int, dict[str, Any]]:
@@ -72,6 +83,38 @@ def install(app: FastAPI) -> None:
             body(f"{param}: {first['msg']}", "invalid_request_error", "invalid_request", param=param), 400
         )
 
+    async def refused(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        content = body(str(error.detail), "invalid_request_error", "invalid_request")
+        return JSONResponse(content, error.status_code, error.headers)
+
     app.add_exception_handler(ServerError, known)
     app.add_exception_handler(OsoraCoreError, known)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, refused)
+    app.add_middleware(_Unexpected)
+
+
+class _Unexpected:
+    """Answers what nobody foresaw. Starlette's own handler of all exceptions would raise it again, whereupon uvicorn
+    closes the connection under the client's next request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            logger.error("a request failed", exc_info=error)
+            status, content = describe(error)
+            await JSONResponse(content, status)(scope, receive, send)

@@ -7,11 +7,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from inference import inputs
 from inference.adapters import AdapterLoader
 from inference.loop import EngineLoop
 from inference.schemas import GenerateRequest
+from inference.turns import Turns
 from osora_core.data import Renderer
-from osora_core.errors import UserError
+from osora_core.errors import CorruptArtifact, UserError
 from osora_core.inference import Output, Request, SamplingParams, TokenScore
 from osora_core.inference.grammar import Grammar, GrammarCompiler
 from osora_core.runtime import Runtime
@@ -26,6 +28,9 @@ class Served:
     adapters: AdapterLoader
     renderer: Renderer
     grammars: GrammarCompiler
+    turns: Turns
+    most_characters: int
+    """Of a text that the engine may have room for."""
 
     def describe(self) -> dict[str, Any]:
         """What GET /bases says of it."""
@@ -86,7 +91,7 @@ class Generation:
                     output = await outputs.get()
                     await self._may_speak()
                     if isinstance(output, Exception):
-                        raise output
+                        raise self._blame(output)
                     piece = self._take(index_of[output.request_id], output)
                     if piece["text"] or "logprobs" in piece:
                         yield piece
@@ -103,19 +108,8 @@ class Generation:
     async def _prepare(self) -> list[Request]:
         """Tokenise and check first, so that what cannot run costs nobody a load; then fetch a cold adapter."""
         body, served = self._body, self._served
-        try:
-            self._prompt = tuple(
-                served.renderer.prompt(body.messages)
-                if body.messages is not None
-                else served.renderer.encode(body.prompt or "")
-            )
-            request = Request(body.request_id, self._prompt, self._params(), tenant=body.tenant)
-            served.loop.engine.check(request)
-        except UserError as error:
-            if error.param == "prompt" and body.messages is not None:
-                error.param = "messages"
-            raise
-        grammar = await asyncio.to_thread(self._grammar)
+        request = await served.turns.run(body.tenant, self._read)
+        self._prompt = request.prompt
         loaded = await served.adapters.get(body.adapter, body.strength) if body.adapter is not None else None
         row = None
         if loaded is not None:
@@ -128,10 +122,39 @@ class Generation:
                 id=f"{body.request_id}-{index}",
                 params=request.params if seed is None else replace(request.params, seed=seed + index),
                 adapter=row,
-                grammar=grammar,
             )
             for index in range(body.n)
         ]
+
+    def _read(self) -> Request:
+        """The request as the engine takes it, without its adapter. For a thread: a long text takes seconds."""
+        body, served = self._body, self._served
+        engine = served.loop.engine
+        inputs.check(body, engine.max_length - 1, served.most_characters)
+        try:
+            prompt = (
+                served.renderer.prompt(body.messages)
+                if body.messages is not None
+                else served.renderer.encode(body.prompt or "")
+            )
+            request = Request(body.request_id, tuple(prompt), self._params(), tenant=body.tenant)
+            engine.check(request)
+        except UserError as error:
+            if error.param == "prompt" and body.messages is not None:
+                error.param = "messages"
+            raise
+        return replace(request, grammar=self._grammar())
+
+    def _blame(self, error: Exception) -> Exception:
+        """An adapter that fails at another strength than its own may be sound."""
+        strength = self._body.strength
+        if not isinstance(error, CorruptArtifact) or self._body.adapter is None or abs(strength) <= 1:
+            return error
+        return UserError(
+            f"at strength {strength:g} the adapter makes the model's output something that is not a number",
+            param="strength",
+            next_action="lower strength; 1 is the adapter as it was trained",
+        )
 
     def _params(self) -> SamplingParams:
         body = self._body

@@ -217,7 +217,7 @@ class Adapters(_Resource):
 
 
 class Keys(_Resource):
-    """API keys (needs a key with the scope `admin`)."""
+    """API keys (needs a key with the scope `admin`, or `operator` for other tenants')."""
 
     def create(self, name: str, *, tenant: str | None = None, scopes: Sequence[str] | None = None) -> Key:
         """A new key. Its secret is in the answer's `key`, this once."""

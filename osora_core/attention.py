@@ -3,6 +3,7 @@
 Shapes: B rows, H query heads, G key/value heads, T query positions, S key positions, D head size, Dv value size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -46,12 +47,14 @@ def attend(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    lengths: Sequence[int] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention of query [B, H, T, D] over key [B, G, T, D] and value [B, G, T, Dv]; returns [B, T, H, Dv].
 
     Without a cache, rows are padded on the right only, so that causality alone keeps padding out of every real token.
     With one, keys and values go into its rows and the queries attend to all that these rows hold so far.
+    With `lengths`, B counts tokens and T is 1: sequences of these lengths one after another, each seen by itself alone.
 
     What else a model asks of its attention (masks and biases of its own) is ignored here: `osora_core.base_check` finds
     that out and refuses the model.
@@ -59,13 +62,25 @@ def attend(
     how = Attending(scaling, sliding_window, softcap, s_aux)
     if cache is not None:
         return cache.attend(cast(int, module.layer_idx), query, key, value, how), None
+    if lengths is not None:
+        return _attend_flat(query, key, value, lengths, how), None
+    return _attend_causally(query, key, value, how).transpose(1, 2), None
+
+
+def _attend_causally(query: Tensor, key: Tensor, value: Tensor, how: Attending) -> Tensor:
+    """Positions of the same texts [B, H, T, D] and [B, G, T, D] -> [B, H, T, Dv]."""
     steps = query.shape[2]
-    if how.window is not None and how.window >= steps:
-        how = Attending(scaling, None, softcap, s_aux)
-    mask = None
-    if how.window is not None or how.softcap is not None or how.sinks is not None:
-        mask = _causal(steps, how.window, query.device)
-    return weigh(query, key, value, mask, how).transpose(1, 2), None
+    window = how.window if how.window is not None and how.window < steps else None
+    masked = window is not None or how.softcap is not None or how.sinks is not None
+    return weigh(query, key, value, _causal(steps, window, query.device) if masked else None, how)
+
+
+def _attend_flat(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], how: Attending) -> Tensor:
+    """query [N, H, 1, D], key and value [N, G, 1, D] of all sequences -> [N, 1, H, Dv]."""
+    # [H, N, D] and then one sequence's [1, H, T, D]
+    split = ([p.unsqueeze(0) for p in x.squeeze(2).transpose(0, 1).split(lengths, 1)] for x in (query, key, value))
+    seen = [_attend_causally(*sequence, how) for sequence in zip(*split, strict=True)]
+    return torch.cat(seen, dim=2).permute(2, 0, 1, 3)
 
 
 def weigh(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: Attending) -> Tensor:

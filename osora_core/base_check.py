@@ -45,7 +45,7 @@ class Loaded(Protocol):
     def max_length(self) -> int: ...
     @property
     def config(self) -> PreTrainedConfig: ...
-    def hidden_states(self, input_ids: Tensor) -> Tensor: ...
+    def hidden_states(self, input_ids: Tensor, **kwargs: Any) -> Tensor: ...
     def logits(self, hidden: Tensor) -> Tensor: ...
 
 
@@ -66,18 +66,21 @@ class Verdict:
 
 
 def check_training(runtime: Loaded) -> Verdict:
-    """Compare the training path of a loaded base. Raises UnsupportedBase where it differs, or cannot run."""
-    with refusing(runtime.name, runtime.model.config, "training"), short_windows(runtime.model):
+    """Compare the training paths of a loaded base, rows that are padded and rows one after another. Raises
+    UnsupportedBase where they differ, or cannot run."""
+    with refusing(runtime.name, runtime.config, "training"), short_windows(runtime.model), torch.inference_mode():
         texts = random_texts(runtime)
-        expected = [eager(runtime, text) for text in texts]
-        longest = max(map(len, texts))
-        padded = torch.zeros(len(texts), longest, dtype=torch.long, device=runtime.device)
-        for row, text in enumerate(texts):
-            padded[row, : len(text)] = text
-        with torch.inference_mode():
-            actual = runtime.logits(runtime.hidden_states(padded)).float().log_softmax(dim=-1)
-        differences = [(actual[row, : len(text)] - expected[row]).abs().amax(-1) for row, text in enumerate(texts)]
-        return judge(runtime, "training", torch.cat(differences))
+        lengths = [len(text) for text in texts]
+        expected = torch.cat([eager(runtime, text) for text in texts])
+        padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
+        rows = runtime.hidden_states(padded)
+        hidden = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
+        places = torch.cat([torch.arange(length, device=runtime.device) for length in lengths])
+        flat = runtime.hidden_states(
+            torch.cat(texts).unsqueeze(1), position_ids=places.unsqueeze(1), lengths=lengths
+        ).squeeze(1)
+        found = [runtime.logits(states).float().log_softmax(dim=-1) for states in (hidden, flat)]
+        return judge(runtime, "training", torch.stack([(own - expected).abs().amax(-1) for own in found]).amax(0))
 
 
 def remembered(runtime: Loaded, directory: Path, path: str, check: Callable[[], Verdict]) -> Verdict:

@@ -23,7 +23,7 @@ FileId = Annotated[str, Path(examples=["file-01k9v3t0w5qabcdefghjkmnpqrs"])]
     "",
     summary="Upload a training file",
     openapi_extra=UPLOAD_BODY,
-    responses=errors(400, 401, 403, 413),
+    responses=errors(400, 401, 403, 413, 507),
 )
 async def upload_file(request: Request, registry: RegistryDep, principal: WriterDep) -> FileOut:
     """Stores a JSON Lines file after checking every line; an error names the line and the field."""
@@ -66,7 +66,7 @@ def get_file_content(file_id: FileId, registry: RegistryDep, principal: ReaderDe
     return attachment(pieces, filename=file.filename, bytes=file.bytes, media_type=media_type)
 
 
-@router.delete("/{file_id}", summary="Delete a file", responses=errors(401, 403, 404, 409))
+@router.delete("/{file_id}", summary="Delete a file", responses=errors(401, 403, 404, 409, 507))
 def delete_file(file_id: FileId, registry: RegistryDep, principal: WriterDep) -> Deleted:
     """Deletes a file for good. Refused while a job that has not ended uses it."""
     files.delete(registry, principal, file_id)

@@ -174,7 +174,7 @@ class GenerateRequest(RequestModel):
     @classmethod
     def _fits_the_fields_before(cls, value: Any, info: ValidationInfo) -> Any:
         needed = {"top_logprobs": "logprobs", "echo": "prompt"}.get(str(info.field_name))
-        if value and needed and not info.data.get(needed):
+        if value and needed and info.data.get(needed) in (None, False):  # a prompt may be empty
             raise PydanticCustomError("needs_another", "it needs `{needed}`", {"needed": needed})
         if info.field_name == "regex" and value and info.data.get("json_schema") is not None:
             raise PydanticCustomError("two_constraints", "give either `json_schema` or `regex`")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import Field, model_validator
 
-from api.schemas import AtMost, PageQuery, QueryModel, StoredText
+from api.schemas import Metadata, PageQuery, QueryModel
 from registry.models import JobStatus
 
 JobId = Annotated[str, Path(examples=["ftjob-01k9v3x2b8mabcdefghjkmnpqrs"])]
@@ -20,7 +20,7 @@ class JobsQuery(PageQuery):
 
     status: Annotated[JobStatus | None, Field(description="Only jobs in this state.")] = None
     metadata: Annotated[
-        Annotated[dict[StoredText, StoredText], AtMost(16)] | None,
+        Metadata | None,
         Field(description="Only jobs with this: `metadata[team]=support`."),
     ] = None
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonValue
 from pydantic_core import PydanticCustomError
 
-from api.schemas import AtMost, Name, RequestModel, StoredText
+from api.schemas import AtMost, Metadata, Name, RequestModel
 from registry.errors import InvalidRequest
 from registry.jobs import JobRequest
 from registry.models import JobPriority
@@ -203,12 +203,7 @@ class CreateJob(RequestModel):
         ),
     ] = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    metadata: (
-        Annotated[
-            dict[Annotated[StoredText, Field(max_length=64)], Annotated[StoredText, Field(max_length=512)]], AtMost(16)
-        ]
-        | None
-    ) = None
+    metadata: Metadata | None = None
     method: Method | None = None
     hyperparameters: Annotated[
         Hyperparameters | None, Field(description="The older place for `method.supervised.hyperparameters`.")

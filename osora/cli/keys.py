@@ -7,14 +7,16 @@ import typer
 from osora.cli.output import Json, print_json, print_table, say, when
 from osora.sdk import Osora
 
-app = typer.Typer(no_args_is_help=True, help="API keys (needs a key with the scope admin).")
+app = typer.Typer(
+    no_args_is_help=True, help="API keys (needs a key with the scope admin, or operator for other tenants')."
+)
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
     tenant: Annotated[str | None, typer.Option(help="Whose; default: yours.")] = None,
-    scope: Annotated[list[str] | None, typer.Option(help="read, write or admin; repeatable.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="read, write, admin or operator; repeatable.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a key. It is shown once."""

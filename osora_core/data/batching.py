@@ -48,6 +48,36 @@ def pad(examples: Sequence[Example], device: torch.device) -> PaddedBatch:
     return PaddedBatch(inputs.to(device), counts.nonzero().to(device), tokens[:, 1:][counts].to(device))
 
 
+@dataclass(frozen=True)
+class FlatBatch:
+    """Rows one after another, without padding, N tokens in all. inputs [N]; places [N], each token's place in its row;
+    lengths, the tokens of each row; counted [M], the tokens whose prediction counts; targets [M], what each predicts;
+    rows [M], the batch row of each."""
+
+    inputs: Tensor
+    places: Tensor
+    lengths: list[int]
+    counted: Tensor
+    targets: Tensor
+    rows: Tensor
+
+
+def flatten(examples: Sequence[Example], device: torch.device) -> FlatBatch:
+    """Examples as one flat batch. The last token of a row predicts nothing, and is left out."""
+    lengths = [len(example) - 1 for example in examples]
+    following = torch.tensor([token for example in examples for token in example.tokens[1:]])
+    counted = torch.tensor([counts for example in examples for counts in example.mask[1:]]).nonzero().squeeze(1)
+    row_of = torch.arange(len(examples)).repeat_interleave(torch.tensor(lengths))
+    return FlatBatch(
+        inputs=torch.tensor([token for example in examples for token in example.tokens[:-1]]).to(device),
+        places=torch.cat([torch.arange(length) for length in lengths]).to(device),
+        lengths=lengths,
+        counted=counted.to(device),
+        targets=following[counted].to(device),
+        rows=row_of[counted].to(device),
+    )
+
+
 def split_by_tokens(
     items: Iterable[tuple[Example, T]], token_budget: int, pass_tokens: int = 0
 ) -> list[list[tuple[Example, T]]]:

@@ -1,12 +1,24 @@
-"""Output that must match a JSON schema or a regular expression: which tokens may come next (by llguidance)."""
+"""Output that must match a JSON schema or a regular expression: which tokens may come next (by llguidance).
 
+What a constraint may cost is bounded in llguidance's own units of work, so that the same one is refused on every
+machine, however busy. A mask takes some ten milliseconds at most, the first some hundred, and that one is computed with
+the grammar.
+"""
+
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from textwrap import shorten
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
 from llguidance import LLMatcher, LLTokenizer
+from llguidance._lib import LLParserLimits
 from llguidance.hf import from_tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -18,79 +30,201 @@ if TYPE_CHECKING:
 
 # At most one space between the parts of a document: what json.dumps writes, and no endless blank for a weak model.
 _JSON_OPTIONS: "JsonCompileOptions" = {"whitespace_pattern": " ?"}
+# Ten times less work than by default for compiling and for one mask; see the module's docstring. Verbose errors show
+# the parser's state, which says nothing to a person.
+_LIMITS = LLParserLimits(
+    initial_lexer_fuel=100_000, step_lexer_fuel=20_000, max_lexer_states=50_000, verbose_errors=False
+)
+_VERBOSE_MARK = "<non-verbose/>"
+# Memory is taken before the limits count anything, up to a kilobyte a character (classes such as \p{L}).
+_MAX_CHARACTERS = {"regex": 16 * 1024, "json_schema": 128 * 1024}
+_CACHED_CHARACTERS = 512 * 1024
+_CACHED_GRAMMARS = 256
+# What two hops to another thread are worth.
+_DEAR_SECONDS = 0.002
+# The limits bound a mask. This is for what they may overlook.
+_MASK_SECONDS = 2.0
+_MASK_THREADS = min(4, os.cpu_count() or 1)
 
 
 class Matcher:
-    """The state of one generation within its grammar."""
+    """The state of one generation within its grammar.
 
-    def __init__(self, matcher: LLMatcher, param: str) -> None:
+    Cheap masks are computed when they are asked for. Once they are dear, another thread computes each as soon as the
+    token before it is known, beside the model's next pass.
+    """
+
+    def __init__(self, matcher: LLMatcher, param: str, threads: Executor, first: Tensor) -> None:
         self._matcher = matcher
         self._param = param
+        self._threads = threads
+        self._mask: Tensor | None = first
+        self._coming: Future[Tensor] | None = None
+        self._seconds = 0.0
+        self.complete = bool(matcher.is_stopped())
+        """Whether the text is whole and nothing can follow it."""
 
     def allowed(self) -> Tensor:
-        """bool [vocabulary]: the tokens that may come next, an end-of-text token where the text may end."""
-        mask = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8)
-        self._check()
-        return mask > 0
+        """bool [vocabulary]: the tokens that may come next, an end-of-text token where the text may end.
+
+        Raises UserError if there is no telling within bounds.
+        """
+        if self._mask is None:
+            try:
+                self._mask = self._compute() if self._coming is None else self._coming.result(_MASK_SECONDS)
+            except TimeoutError:
+                raise _refused(self._param, "finding the next token takes too long") from None
+        return self._mask
 
     def accept(self, token: int) -> None:
-        """Go on by one allowed token."""
+        """Go on by one token that was allowed. Raises UserError if the grammar gives up."""
         self._matcher.consume_token(token)
-        self._check()
+        _check(self._matcher, self._param)
+        self.complete = bool(self._matcher.is_stopped())
+        self._mask = None
+        dear = self._seconds > _DEAR_SECONDS and not self.complete
+        self._coming = self._threads.submit(self._compute) if dear else None
 
-    @property
-    def complete(self) -> bool:
-        """Whether the text is whole and nothing can follow it."""
-        return bool(self._matcher.is_stopped())
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise UserError(
-                f"{self._param} cannot be followed: {_brief(self._matcher.get_error())}",
-                param=self._param,
-                next_action=f"simplify {self._param}",
-            )
+    def _compute(self) -> Tensor:
+        started = time.perf_counter()
+        mask = _mask(self._matcher, self._param)
+        self._seconds = time.perf_counter() - started
+        return mask
 
 
 class Grammar:
     """A compiled constraint; `start()` begins a generation within it. `param` is the field that it came from."""
 
-    def __init__(self, matcher: LLMatcher, param: str) -> None:
+    def __init__(self, matcher: LLMatcher, param: str, threads: Executor, first: Tensor) -> None:
         self._matcher = matcher
         self._param = param
+        self._threads = threads
+        self._first = first
 
     def start(self) -> Matcher:
-        return Matcher(self._matcher.deep_copy(), self._param)
+        """The beginning; its mask is there already."""
+        return Matcher(self._matcher.deep_copy(), self._param, self._threads, self._first)
 
 
 class GrammarCompiler:
-    """Compiles constraints for one tokenizer. Making it takes up to a second for a large vocabulary."""
+    """Compiles constraints for one tokenizer. Making it takes up to a second for a large vocabulary.
+
+    For any thread. What was compiled or refused lately costs nothing when it is asked for again.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int, eos_ids: Iterable[int]) -> None:
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise UserError(f"the base's tokenizer is a {type(tokenizer).__name__}; only fast ones are supported")
         self._tokenizer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=sorted(eos_ids))
+        self._threads = ThreadPoolExecutor(_MASK_THREADS, "grammar-mask")
+        self._compiled = _Compiled()
 
     def json_schema(self, schema: Mapping[str, Any]) -> Grammar:
         """A grammar of the JSON documents that `schema` allows. Raises UserError if it cannot be compiled."""
-        return self._compile(
-            LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON_OPTIONS), "json_schema"
-        )
+        try:
+            text = json.dumps(schema)
+        except RecursionError:
+            raise _unusable("json_schema", "it is nested too deep") from None
+        return self._grammar("json_schema", text, _of_json_schema)
 
     def regex(self, pattern: str) -> Grammar:
         """A grammar of the texts that `pattern` matches from end to end. Raises UserError if it is none."""
-        return self._compile(LLMatcher.grammar_from_regex(pattern), "regex")
+        return self._grammar("regex", pattern, LLMatcher.grammar_from_regex)
 
     def bytes_of(self, token: int) -> bytes:
         """What a token stands for, be it a part of a character."""
         return bytes(self._tokenizer.decode_bytes([token]))
 
-    def _compile(self, grammar: str, param: str) -> Grammar:
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
-        if matcher.is_error():
-            raise UserError(f"{param} cannot be used: {_brief(matcher.get_error())}", param=param)
-        return Grammar(matcher, param)
+    def _grammar(self, param: str, text: str, parse: Callable[[str], str]) -> Grammar:
+        most = _MAX_CHARACTERS[param]
+        if len(text) > most:
+            raise UserError(
+                f"{param} has {len(text)} characters; at most {most} are allowed",
+                param=param,
+                next_action=f"shorten {param}",
+            )
+        found = self._compiled.get(param, text, lambda: self._compile(param, text, parse))
+        if isinstance(found, UserError):
+            # One of its own for each that asks: whoever raises an error writes into it.
+            raise UserError(found.message, param=param, next_action=found.next_action)
+        return found
+
+    def _compile(self, param: str, text: str, parse: Callable[[str], str]) -> "Grammar | UserError":
+        try:
+            matcher = LLMatcher(self._tokenizer, parse(text), log_level=0, limits=_LIMITS)
+            if matcher.is_error():
+                return _unusable(param, _brief(matcher.get_error()))
+            # The first mask is the dearest of most constraints, and where those that are too large show it.
+            mask = _mask(matcher, param)
+            _try_a_step(matcher, param, mask)
+            return Grammar(matcher, param, self._threads, mask)
+        except UserError as error:
+            return error
+
+
+class _Compiled:
+    """Constraints by their text, compiled or refused, the one that was used longest ago leaving first. Whoever asks
+    for one that is just being compiled waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._entries: OrderedDict[bytes, tuple[int, Future[Grammar | UserError]]] = OrderedDict()
+        self._characters = 0
+
+    def get(self, param: str, text: str, compile: Callable[[], Grammar | UserError]) -> Grammar | UserError:
+        key = hashlib.sha256(f"{param} {text}".encode(errors="surrogatepass")).digest()
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                mine: Future[Grammar | UserError] = Future()
+                self._entries[key] = len(text), mine
+                self._characters += len(text)
+                while self._characters > _CACHED_CHARACTERS or len(self._entries) > _CACHED_GRAMMARS:
+                    self._characters -= self._entries.popitem(last=False)[1][0]
+            else:
+                self._entries.move_to_end(key)
+        if entry is not None:
+            return entry[1].result()
+        try:
+            mine.set_result(compile())
+        except BaseException as error:
+            mine.set_exception(error)
+        return mine.result()
+
+
+def _of_json_schema(schema: str) -> str:
+    try:
+        return LLMatcher.grammar_from_json_schema(schema, overrides=_JSON_OPTIONS)
+    except ValueError as error:  # such as one that is nested too deep
+        raise _unusable("json_schema", _brief(str(error))) from None
+
+
+def _mask(matcher: LLMatcher, param: str) -> Tensor:
+    mask = torch.frombuffer(bytearray(matcher.compute_logit_bias()), dtype=torch.uint8)
+    _check(matcher, param)
+    return mask > 0
+
+
+def _try_a_step(matcher: LLMatcher, param: str, mask: Tensor) -> None:
+    """Raise UserError if computing `mask` was too much: llguidance says so only with the token that follows."""
+    if mask.any() and not matcher.is_stopped():
+        probe = matcher.deep_copy()
+        probe.consume_token(int(mask.nonzero()[0]))
+        _check(probe, param)
+
+
+def _check(matcher: LLMatcher, param: str) -> None:
+    if matcher.is_error():
+        raise _refused(param, _brief(matcher.get_error()))
+
+
+def _refused(param: str, reason: str) -> UserError:
+    return UserError(f"{param} cannot be followed: {reason}", param=param, next_action=f"simplify {param}")
+
+
+def _unusable(param: str, reason: str) -> UserError:
+    return UserError(f"{param} cannot be used: {reason}", param=param, next_action=f"simplify or correct {param}")
 
 
 def _brief(text: str) -> str:
-    return shorten(text, 200, placeholder=" …")
+    return shorten(text.replace(_VERBOSE_MARK, ""), 200, placeholder=" …")

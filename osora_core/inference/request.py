@@ -1,5 +1,6 @@
 """What a caller asks of the inference engine, and what comes back."""
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -12,17 +13,23 @@ if TYPE_CHECKING:
     from osora_core.inference.grammar import Grammar
 
 
+# Logits divided by less leave float32's range sooner or later (vLLM draws the line at the same place).
+_GREEDY_BELOW = 1e-5
+# Each is looked for in every piece of text.
+_MOST_STOPS = 256
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """How tokens are chosen. The defaults are greedy and change nothing.
 
-    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 leave all tokens in. A seed makes the result reproducible
-    whatever else is in the batch. repetition_penalty (1: none; arXiv 1909.05858) looks at prompt and answer alike;
-    frequency and presence penalty are subtracted from the logits of tokens in the answer so far, once for every
-    occurrence and once in all. logit_bias adds to the logits of token ids. `stop` strings and `stop_tokens` end the
-    text and are not part of it. logprobs asks for the chosen token's log-probability under the model itself, that is
-    before penalties, bias, constraints and temperature; top_logprobs for so many of the likeliest beside it;
-    prompt_logprobs for those of the prompt's tokens too.
+    temperature 0 is greedy, and so is one below 1e-5, where rounding decides; top_k 0, top_p 1 and min_p 0 leave all
+    tokens in. A seed makes the result reproducible whatever else is in the batch. repetition_penalty (1: none; arXiv
+    1909.05858) looks at prompt and answer alike; frequency and presence penalty are subtracted from the logits of
+    tokens in the answer so far, once for every occurrence and once in all. logit_bias adds to the logits of token ids.
+    `stop` strings and `stop_tokens` end the text and are not part of it. logprobs asks for the chosen token's
+    log-probability under the model itself, that is before penalties, bias, constraints and temperature; top_logprobs
+    for so many of the likeliest beside it; prompt_logprobs for those of the prompt's tokens too.
     """
 
     max_tokens: int = 128
@@ -41,6 +48,11 @@ class SamplingParams:
     top_logprobs: int = 0
     prompt_logprobs: bool = False
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is chosen, without a draw."""
+        return self.temperature < _GREEDY_BELOW
+
     def __post_init__(self) -> None:
         checks = {
             "max_tokens": self.max_tokens >= 1,
@@ -58,7 +70,13 @@ class SamplingParams:
         }
         for name, holds in checks.items():
             if not holds:
-                raise UserError(f"{name} cannot be {getattr(self, name)!r}", param=name)
+                raise UserError(f"{name} cannot be {reprlib.repr(getattr(self, name))}", param=name)
+        if len(self.stop) > _MOST_STOPS:
+            raise UserError(
+                f"stop has {len(self.stop)} strings; at most {_MOST_STOPS} are allowed",
+                param="stop",
+                next_action="leave some out",
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,9 @@ from torch import Tensor
 from osora_core.errors import CorruptArtifact, OsoraCoreError
 from osora_core.inference.request import Request, SamplingParams, TokenScore
 
+# Divided by more, logits become equal in float32, and there would be no likeliest to keep.
+_HOTTEST = 1e30
+
 
 class Sampler:
     """What one request's choices depend on beside its logits: parameters, tokens so far, random numbers, grammar."""
@@ -16,7 +19,7 @@ class Sampler:
     def __init__(self, request: Request, vocabulary: int, device: torch.device) -> None:
         params = request.params
         self.params = params
-        self.random = None if params.temperature == 0 else Random(params.seed)
+        self.random = None if params.is_greedy else Random(params.seed)
         self.matcher = request.grammar.start() if request.grammar is not None else None
         self._bias: tuple[Tensor, Tensor] | None = None
         if params.logit_bias:
@@ -130,7 +133,7 @@ def distribution(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     def column(values: list[float]) -> Tensor:
         return send(values, logits.device).unsqueeze(1)
 
-    logits = logits / column([p.temperature for p in params])
+    logits = logits / column([min(p.temperature, _HOTTEST) for p in params])
     if any(map(_sorts, params)):
         values, order = logits.sort(dim=-1, descending=True)
         size = logits.shape[1]

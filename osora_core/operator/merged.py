@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from osora_core.operator.reference import effective_scale, within_rank
+from osora_core.operator.factored import lora_factor
 from osora_core.operator.runs import Run
 
 _KEPT_VALUES = 2**20
@@ -27,14 +27,13 @@ class _Merged(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor,
         delta: Tensor, ranks: Tensor, runs: Sequence[Run],
     ) -> Tensor:  # fmt: skip
-        scale = effective_scale(S, sigma, ranks)
         z = F.linear(x, Vt)
-        ctx.save_for_backward(z, weight, U, Vt, sigma, delta, scale, ranks)
-        ctx.runs = runs
+        ctx.save_for_backward(z, weight, U, S, Vt, sigma, delta)
+        ctx.runs, ctx.ranks = runs, ranks.tolist()
         rows, kept = [], []
         keeps = len(runs) * weight.numel() <= _KEPT_VALUES
         for slot, start, stop in runs:
-            dense = _Merged.weight(weight, U, Vt, sigma[slot], delta[slot], scale[slot])
+            dense = _dense(weight, U, S, Vt, sigma[slot, : ctx.ranks[slot]], delta[slot])
             rows.append(F.linear(x[start:stop], dense, bias))
             kept += [dense] if keeps else []
         ctx.kept = kept
@@ -43,26 +42,26 @@ class _Merged(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grad_outputs
-        z, weight, U, Vt, sigma, delta, scale, ranks = ctx.saved_tensors
+        z, weight, U, S, Vt, sigma, delta = ctx.saved_tensors
         grad_rows = []
         grad_sigma, grad_delta = torch.zeros_like(sigma), torch.zeros_like(delta)
         kept, ctx.kept = ctx.kept, []
         for index, (slot, start, stop) in enumerate(ctx.runs):
-            gs, zs = g[start:stop].flatten(0, -2), z[start:stop].flatten(0, -2)
+            rank = ctx.ranks[slot]
+            own_sigma, own_delta = sigma[slot, :rank], delta[slot]
+            gs, zs = g[start:stop].flatten(0, -2), z[start:stop, ..., :rank].flatten(0, -2)
             if ctx.needs_input_grad[0]:
-                weighing = (weight, U, Vt, sigma[slot], delta[slot], scale[slot])
-                dense = kept[index] if kept else _Merged.weight(*weighing)
+                dense = kept[index] if kept else _dense(weight, U, S, Vt, own_sigma, own_delta)
                 grad_rows.append((gs @ dense).view(*g[start:stop].shape[:-1], -1))
-            moment = U * (gs.T @ zs)
-            grad_sigma[slot] += (1 + delta[slot]) @ moment
-            grad_delta[slot] += moment @ scale[slot]
-        grad_sigma *= within_rank(ranks, sigma.shape[1])
+            moment = U[:, :rank] * (gs.T @ zs)
+            grad_sigma[slot, :rank].addmv_(moment.T, 1 + own_delta)
+            grad_delta[slot].addmv_(moment, S[:rank] + own_sigma)
         grad_x = _join(grad_rows) if grad_rows else None
         return grad_x, None, None, None, None, None, grad_sigma, grad_delta, None, None
 
-    @staticmethod
-    def weight(weight: Tensor, U: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor, scale: Tensor) -> Tensor:
-        return torch.addmm(weight, U * (sigma + torch.outer(delta, scale)), Vt)
+
+def _dense(weight: Tensor, U: Tensor, S: Tensor, Vt: Tensor, sigma: Tensor, delta: Tensor) -> Tensor:
+    return torch.addmm(weight, lora_factor(U, S, sigma, delta), Vt[: len(sigma)])
 
 
 def _join(rows: list[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from osora_core.bank import Bank
-from osora_core.data import Example, pad, split_by_tokens
+from osora_core.data import Example, FlatBatch, PaddedBatch, flatten, pad, split_by_tokens
 from osora_core.linear import use_slots
 from osora_core.operator import runs
 from osora_core.runtime import Runtime
@@ -80,14 +80,28 @@ class Passes:
         counts = Counter(slots[owner] for _, owner in group)
         # Slots with equally many rows side by side can share a product.
         group = sorted(group, key=lambda item: (counts[slots[item[1]]], item[1]))
-        batch = pad([example for example, _ in group], device)
-        row_slots = [slots[owner] for _, owner in group]
+        examples, row_slots = [example for example, _ in group], [slots[owner] for _, owner in group]
         owners = torch.tensor([owner for _, owner in group], device=device)
-        with use_slots(self.bank, torch.tensor(row_slots, device=device), runs(row_slots)):
-            hidden = self.runtime.hidden_states(batch.inputs)
-        logits = self.runtime.logits(hidden[batch.positions[:, 0], batch.positions[:, 1]]).float()
+        # On a CPU every token of padding costs as much as any other; on a GPU equally long rows cost less than it does.
+        batch: FlatBatch | PaddedBatch
+        if device.type == "cpu":
+            batch = flatten(examples, device)
+            hidden = self._flat_hidden_states(batch, row_slots)[batch.counted]
+        else:
+            batch = pad(examples, device)
+            with use_slots(self.bank, torch.tensor(row_slots, device=device), runs(row_slots)):
+                hidden = self.runtime.hidden_states(batch.inputs)[batch.positions[:, 0], batch.positions[:, 1]]
+        logits = self.runtime.logits(hidden).float()
         nll = F.cross_entropy(logits, batch.targets, reduction="none")
         return nll, logits.detach().argmax(dim=-1) == batch.targets, owners[batch.rows]
+
+    def _flat_hidden_states(self, batch: FlatBatch, row_slots: Sequence[int]) -> Tensor:
+        """[N, d], through the model as so many rows of one token: only attention has to know whose they are."""
+        slots = [slot for slot, length in zip(row_slots, batch.lengths, strict=True) for _ in range(length)]
+        with use_slots(self.bank, torch.tensor(slots, device=batch.inputs.device), runs(slots)):
+            return self.runtime.hidden_states(
+                batch.inputs.unsqueeze(1), position_ids=batch.places.unsqueeze(1), lengths=batch.lengths
+            ).squeeze(1)
 
     @torch.no_grad()
     def scores(self, items: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor]:

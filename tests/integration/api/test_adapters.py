@@ -49,7 +49,9 @@ def test_download(client: httpx.Client, adapter: Adapter) -> None:
     assert "osora" in error["message"]
 
 
-def test_download_of_a_checkpoint(client: httpx.Client, registry: Registry, principal: Principal) -> None:
+def test_a_checkpoint_is_shown_and_downloaded_like_an_adapter(
+    client: httpx.Client, registry: Registry, principal: Principal
+) -> None:
     job = submit(registry, principal)
     attempt = claim(registry, job)
     with registry.transaction() as session:
@@ -59,6 +61,12 @@ def test_download_of_a_checkpoint(client: httpx.Client, registry: Registry, prin
     registry.store.put(key, ZIP)
     (checkpoint,) = client.get(f"/jobs/{job.id}/checkpoints").json()["data"]
     for name in (checkpoint["id"], checkpoint["fine_tuned_model_checkpoint"]):
+        shown = client.get(f"/adapters/{name}").json()
+        assert (shown["id"], shown["name"]) == (checkpoint["id"], checkpoint["fine_tuned_model_checkpoint"])
+        assert (shown["step"], shown["job_id"], shown["base"]) == (5, job.id, "osora-tiny")
+        assert (shown["sha256"], shown["bytes"]) == ("a" * 64, len(ZIP))
+        assert shown["created_at"] == checkpoint["created_at"]
+        assert "object_key" not in shown
         response = client.get(f"/adapters/{name}/download")
         assert response.content == ZIP
         assert response.headers["etag"] == f'"{"a" * 64}"'

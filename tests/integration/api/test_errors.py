@@ -1,14 +1,20 @@
 """Every failure has the one shape, names what is wrong, and says what would be right."""
 
+import json
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
+from obstore.exceptions import GenericError
+from sqlalchemy import Connection, event
 
+from api.server import Server
 from registry import jobs
 from registry.context import Registry
-from tests.integration.api.conftest import MAX_UPLOAD_BYTES, error_of
+from tests.integration.api.conftest import error_of
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -33,8 +39,30 @@ def test_paths(client: httpx.Client, method: str, path: str, status: int, code: 
     assert error_of(client.request(method, path), status)["code"] == code
 
 
-def test_405_says_what_is_allowed(client: httpx.Client) -> None:
-    assert client.put("/jobs").headers["allow"]
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/jobs", "GET, HEAD, POST"),
+        ("POST", "/files/file-1", "DELETE, GET, HEAD"),
+        ("PATCH", "/keys/key-1", "DELETE"),
+        ("GET", "/generate", "POST"),
+        ("POST", "/health", "GET, HEAD"),
+        ("POST", "/docs", "GET, HEAD"),
+    ],
+)
+def test_405_says_all_that_is_allowed(client: httpx.Client, method: str, path: str, allowed: str) -> None:
+    response = client.request(method, path)
+    assert error_of(response, 405)["code"] == "method_not_allowed"
+    assert response.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/health", "/jobs", "/jobs/ftjob-1", "/openapi.json", "/docs", "/nothing"])
+def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
+    get, head = client.get(path), client.head(path)
+    assert head.content == b""
+    assert head.status_code == get.status_code
+    for name in ("content-type", "content-length"):
+        assert head.headers[name] == get.headers[name]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +75,11 @@ def test_405_says_what_is_allowed(client: httpx.Client) -> None:
         ({"seed": True}, "seed", "seed is true: should be a valid integer"),
         ({"seed": "7"}, "seed", 'seed is "7"'),
         ({"metadata": {"k": 1}}, "metadata.k", "should be a valid string"),
+        ({"metadata": {"k": "a\0b"}}, "metadata.k", "should not have a NUL character"),
+        ({"metadata": {str(n): "v" for n in range(17)}}, "metadata", "should have at most 16 items, not 17"),
+        ({"osora": {"max_length": 10**9}}, "osora.max_length", "should be less than or equal to 1048576"),
+        ({"osora": {"learning_rate": [0.1] * 40_000}}, "osora.learning_rate", "should have at most 1000 items"),
+        ({"model": "x" * 600}, "model", "should have at most 512 characters"),
         ({"method": {"type": "reinforcement"}}, "method.type", "should be 'supervised' or 'dpo'"),
         ({"method": {"type": "dpo", "supervised": {}}}, "method", "`supervised` is given, and the type is 'dpo'"),
         (
@@ -117,7 +150,9 @@ def test_several_problems_are_counted(client: httpx.Client) -> None:
     ("content", "content_type", "code"),
     [
         (b"{", "application/json", "invalid_json"),
-        (b'{"model": "\xff"}', "application/json", "invalid_request"),
+        (b'{"model": "\xff"}', "application/json", "invalid_json"),
+        (b'{"model": 1, "model": 2}', "application/json", "invalid_value"),
+        (b'{"model": "\\ud83d"}', "application/json", "invalid_value"),
         (b"[]", "application/json", "invalid_value"),
         (b"{}", "text/plain", "invalid_request"),
         (b'{"model": NaN}', "application/json", "invalid_value"),
@@ -135,6 +170,39 @@ def test_queries(client: httpx.Client, query: str) -> None:
     assert error_of(response, 404 if query == "after=x" else 400)["param"] == query.partition("=")[0]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/generate", {"prompt": "hi \ud83d there"}, "prompt"),
+        ("/generate", {"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content"),
+        ("/generate", {"prompt": "a", "\ud83d": 1}, "\\ud83d"),
+        ("/generate", {"prompt": "a", "json_schema": {"enum": ["\ud83d"]}}, "json_schema.enum[0]"),
+        ("/jobs", {**JOB, "osora": {"target_modules": ["\ud83d"]}}, "osora.target_modules[0]"),
+        ("/jobs", {**JOB, "metadata": {"\ud83d": "x"}}, "metadata.\\ud83d"),
+        ("/jobs", {**JOB, "suffix": "\ud83d"}, "suffix"),
+        ("/keys", {"name": "\ud83d"}, "name"),
+    ],
+)
+def test_half_a_surrogate_pair(client: httpx.Client, path: str, body: dict[str, Any], param: str) -> None:
+    """And the next request on the same connection works."""
+    headers = {"content-type": "application/json"}
+    assert error_of(client.post(path, content=json.dumps(body), headers=headers), 400)["param"] == param
+    assert client.get("/health").status_code == 200
+
+
+def test_long_names_and_values_are_not_echoed(client: httpx.Client) -> None:
+    for body in ({"x" * 3_000_000: 1}, {"metadata": {"k" * 3_000_000: "v"}}, {"model": "m" * 3_000_000}):
+        assert len(client.post("/jobs", json={**JOB, **body}).content) < 4000
+    assert len(client.get(f"/jobs/{'x' * 30_000}").content) < 4000
+
+
+def test_metadata_to_filter_by_is_bounded(client: httpx.Client) -> None:
+    query = "&".join(f"metadata[k{n}]=v" for n in range(3500))
+    error = error_of(client.get(f"/jobs?{query}"), 400)
+    assert (error["param"], error["code"]) == ("metadata", "invalid_value")
+    assert "at most 16" in error["message"]
+
+
 def _pieces(total: int) -> Iterator[bytes]:
     yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     for _ in range(0, total, 10_000):
@@ -144,12 +212,15 @@ def _pieces(total: int) -> Iterator[bytes]:
 @pytest.mark.parametrize("path", ["/jobs", "/files"])
 @pytest.mark.parametrize("is_length_declared", [True, False])
 def test_a_body_that_is_too_large(client: httpx.Client, path: str, is_length_declared: bool) -> None:
-    size = 5_000_000 if path == "/jobs" else MAX_UPLOAD_BYTES + 100_000
+    """It is answered, not cut off, though the client sends all of it first; so the connection goes on."""
+    size = 40_000_000
     content = b" " * size if is_length_declared else _pieces(size)
     form = "multipart/form-data; boundary=x"
     kind = "application/json" if path == "/jobs" else form
     response = client.post(path, content=content, headers={"content-type": kind})
     assert error_of(response, 413)["code"] == "too_large"
+    assert "connection" not in response.headers
+    assert client.get("/health").status_code == 200
 
 
 def test_our_own_faults_say_nothing_of_the_inside(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +234,8 @@ def test_our_own_faults_say_nothing_of_the_inside(client: httpx.Client, monkeypa
     assert (error["type"], error["code"]) == ("server_error", "internal_error")
     assert response.headers["x-request-id"] == "mine-1"
     assert "mine-1" in error["next_action"]
+    assert response.headers["connection"] == "close", "what the server is about to do is announced"
+    assert client.get("/health").status_code == 200
 
 
 def test_a_database_that_is_gone(client: httpx.Client, registry: Registry) -> None:
@@ -171,6 +244,52 @@ def test_a_database_that_is_gone(client: httpx.Client, registry: Registry) -> No
     response = client.get("/jobs")
     assert error_of(response, 503)["code"] == "database_unavailable"
     assert response.headers["retry-after"]
+
+
+class TestDiskFull:
+    """Wherever the room ends, one answer."""
+
+    def expect(self, response: httpx.Response) -> None:
+        error = error_of(response, 507)
+        assert (error["code"], error["type"]) == ("storage_full", "server_error")
+        assert error["next_action"]
+
+    def upload(self, client: httpx.Client) -> httpx.Response:
+        row = json.dumps({"prompt": "a", "completion": "b"})
+        return client.post("/files", data={"purpose": "fine-tune"}, files={"file": ("a.jsonl", row)})
+
+    def test_of_temporary_files(self, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        @contextmanager
+        def full(**kwargs: Any) -> Iterator[Any]:
+            with open("/dev/full", "wb", buffering=0) as file:
+                yield file
+
+        monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+        self.expect(self.upload(client))
+
+    def test_of_the_database(self, client: httpx.Client, registry: Registry, server: Server) -> None:
+        file_id = self.upload(client).json()["id"]
+        with registry.transaction() as session:
+            for change in ("INSERT", "DELETE"):
+                session.connection().exec_driver_sql(
+                    f"CREATE TRIGGER grow_by_{change} BEFORE {change} ON files "
+                    "BEGIN INSERT INTO blobs VALUES (hex(randomblob(8)), 0, 0, randomblob(100000)); END"
+                )
+
+        @event.listens_for(server.config.app.state.services.registry.engine, "begin")
+        def leave_no_room(connection: Connection) -> None:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1")
+
+        self.expect(self.upload(client))
+        self.expect(client.delete(f"/files/{file_id}"))
+        assert client.get(f"/files/{file_id}").status_code == 200
+
+    def test_of_the_object_store(self, client: httpx.Client, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*args: Any) -> None:
+            raise GenericError("Generic LocalFileSystem error: Unable to copy: No space left on device (os error 28)")
+
+        monkeypatch.setattr(server.config.app.state.services.registry.store, "put", fail)
+        self.expect(self.upload(client))
 
 
 def test_request_ids(anonymous: httpx.Client) -> None:

@@ -17,6 +17,9 @@ from tests.support.jobs import claim, record_checkpoint, submit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
+DEEP: dict[str, Any] = {}
+for _ in range(64):
+    DEEP = {"properties": DEEP}
 Fakes = dict[str, FakeInference]
 
 
@@ -73,6 +76,21 @@ def test_what_is_asked_for(client: httpx.Client, ranked: list[FakeInference], ad
         "stream": False,
         **own,
     }
+
+
+def test_an_empty_prompt_is_passed_on_like_any_other(client: httpx.Client, inference: Fakes) -> None:
+    """Whether there is anything to begin with is for the base's tokenizer to say."""
+    assert ask(client, prompt="", echo=True).json() == RESULT
+    (asked,) = (body for fake in inference.values() for body in fake.asked)
+    assert (asked["prompt"], asked["echo"]) == ("", True)
+
+
+def test_nulls_are_what_leaving_out_is(client: httpx.Client, inference: Fakes) -> None:
+    names = ("temperature", "n", "max_tokens", "logprobs", "top_p", "seed", "stop", "stream", "strength", "logit_bias")
+    assert ask(client, **dict.fromkeys(names)).json() == RESULT
+    assert ask(client).json() == RESULT
+    first, second = ({**body, "request_id": ""} for fake in inference.values() for body in fake.asked)
+    assert first == second
 
 
 def test_a_checkpoint_is_called_like_an_adapter(
@@ -222,6 +240,13 @@ def test_a_token_that_does_not_match(client: httpx.Client, inference: Fakes) -> 
             "messages[0].name",
         ),
         ({"strength": 2.0}, 400, None),
+        ({"strength": 1e30}, 400, "strength"),
+        ({"json_schema": {"enum": ["x" * 70_000]}}, 400, "json_schema"),
+        ({"json_schema": {"a": DEEP}}, 400, "json_schema"),
+        ({"regex": "a" * 20_000}, 400, "regex"),
+        ({"stop": ["x"] * 65}, 400, "stop"),
+        ({"stop_tokens": [1] * 1025}, 400, "stop_tokens"),
+        ({"max_tokens": 2**31}, 400, "max_tokens"),
         ({"stop": ["a", ""]}, 400, "stop[1]"),
         ({"top_p": 0}, 400, "top_p"),
         ({"temperature": -1}, 400, "temperature"),
@@ -245,7 +270,7 @@ def test_what_is_refused(
     error = error_of(ask(client, **body), status)
     assert error["param"] == param
     for value in body.values():
-        assert not isinstance(value, str) or value in error["message"]
+        assert not isinstance(value, str) or value[:50] in error["message"]
     assert not any(fake.asked for fake in inference.values())
 
 

@@ -49,6 +49,7 @@ def test_a_job_as_openai_shapes_it(client: httpx.Client, training_file: str) -> 
         "model": "osora-tiny",
         "fine_tuned_model": None,
         "organization_id": "default",
+        "user_provided_suffix": "triage",
         "training_file": training_file,
         "validation_file": None,
         "result_files": [],

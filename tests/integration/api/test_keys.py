@@ -1,5 +1,7 @@
 """API keys: shown once, scoped, revoked at once."""
 
+from collections.abc import Callable
+
 import httpx
 import pytest
 
@@ -26,14 +28,43 @@ def test_the_life_of_a_key(client: httpx.Client) -> None:
     assert revoked["revoked_at"]
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_key_of_another_tenant(client: httpx.Client) -> None:
+def test_an_operator_manages_the_keys_of_other_tenants(client: httpx.Client) -> None:
     key = client.post("/keys", json={"name": "k", "tenant": "acme", "scopes": ["read"]}).json()
+    secret = key.pop("key")
     assert (key["tenant"], key["scopes"]) == ("acme", ["read"])
-    assert key["id"] not in client.get("/keys").text
-    headers = {"authorization": f"Bearer {key['key']}"}
+    assert key in client.get("/keys").json()["data"]
+    assert client.get("/keys?tenant=acme").json()["data"] == [key]
+    assert key not in client.get("/keys?tenant=default").json()["data"]
+    headers = {"authorization": f"Bearer {secret}"}
     body = {"model": "osora-tiny", "training_file": "file-1"}
     error_of(client.post("/jobs", json=body, headers=headers), 403)
+    assert client.delete(f"/keys/{key['id']}").json()["deleted"]
+    error_of(client.get("/jobs", headers=headers), 401)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_admin_manages_the_keys_of_its_own_tenant_only(
+    client: httpx.Client, client_with: Callable[..., httpx.Client]
+) -> None:
+    admin = client_with("admin", tenant="acme")
+    key = admin.post("/keys", json={"name": "k", "scopes": ["admin"]}).json()
+    assert key["tenant"] == "acme"
+    assert admin.post("/keys", json={"name": "k", "tenant": "acme"}).status_code == 200
+    others = client.post("/keys", json={"name": "k", "tenant": "other"}).json()
+    operators = client.post("/keys", json={"name": "k", "tenant": "acme", "scopes": ["operator"]}).json()
+    for response in (
+        admin.post("/keys", json={"name": "k", "tenant": "other", "scopes": ["read"]}),
+        admin.post("/keys", json={"name": "k", "tenant": "default", "scopes": ["admin"]}),
+        admin.post("/keys", json={"name": "k", "scopes": ["operator"]}),
+        admin.get("/keys?tenant=other"),
+        admin.delete(f"/keys/{operators['id']}"),
+    ):
+        error = error_of(response, 403)
+        assert "'operator'" in error["message"]
+    error_of(admin.delete(f"/keys/{others['id']}"), 404)
+    assert {row["tenant"] for row in admin.get("/keys").json()["data"]} == {"acme"}
+    assert admin.delete(f"/keys/{key['id']}").json()["deleted"]
+    assert client.get("/jobs", headers={"authorization": f"Bearer {others['key']}"}).status_code == 200
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

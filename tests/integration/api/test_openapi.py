@@ -1,5 +1,6 @@
 """The documentation that `/docs` is made of."""
 
+import re
 from typing import Any
 
 import httpx
@@ -58,6 +59,17 @@ def test_internal_routes_are_not_listed(schema: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_the_pages_are_served(anonymous: httpx.Client) -> None:
-    assert "swagger" in anonymous.get("/docs").text
+def test_the_pages_are_served_without_a_network(anonymous: httpx.Client) -> None:
+    """Every address in the page is one of this server, and is there."""
+    page = anonymous.get("/docs").text
+    named = set(re.findall(r"""["']((?:https?:)?/[^"'<>]*)["']""", page))
+    assert {"/openapi.json", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"} <= named
+    for address in named:
+        assert address.startswith("/"), address
+        assert not address.startswith("//"), address
+        assert anonymous.get(address).status_code == 200, address
+    assert "SwaggerUIBundle" in anonymous.get("/docs/swagger-ui-bundle.js").text
+    style = anonymous.get("/docs/swagger-ui.css")
+    assert style.headers["content-type"].startswith("text/css")
+    assert re.findall(r"url\((?!\"?data:)[^)]*\)", style.text) == []
     assert anonymous.get("/openapi.json").json()["info"]["title"] == "Osora"

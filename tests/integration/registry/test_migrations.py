@@ -1,5 +1,6 @@
 """The migrations build exactly what the models say, on both databases."""
 
+import json
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy.orm import Session
 from registry import migrate
 from registry.blobs import DatabaseStore
 from registry.db import make_engine
-from registry.models import Base, Job
+from registry.models import ApiKey, Base, Job
 from tests.support.threads import in_parallel
 
 
@@ -65,6 +66,41 @@ def test_result_files_of_before_are_kept(empty_database_url: str) -> None:
         command.downgrade(migrate.config(connection), "0004")
         found = connection.execute(text("SELECT result_file_id FROM jobs ORDER BY id")).scalars().all()
     assert found == ["file-2", None]
+    engine.dispose()
+
+
+def test_no_admin_of_before_loses_anything_in_silence(
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of the tenant that has the local key become operators; of the others each is named."""
+    keys = {
+        "key-1": ("tenant-1", ["admin", "read", "write"]),
+        "key-2": ("tenant-1", ["read"]),
+        "key-3": ("tenant-2", ["admin"]),
+        "key-4": ("tenant-2", ["write"]),
+    }
+    engine = make_engine(empty_database_url)
+    with engine.begin() as connection:
+        command.upgrade(migrate.config(connection), "0007")
+        for tenant, name in (("tenant-1", "default"), ("tenant-2", "acme")):
+            connection.execute(text(f"INSERT INTO tenants (id, name, created_at) VALUES ('{tenant}', '{name}', 1)"))
+        for key, (tenant, scopes) in keys.items():
+            row = f"'{key}', '{tenant}', 'ci', '{key}', 'abcd', '{json.dumps(scopes)}', 1"
+            columns = "id, tenant_id, name, digest, hint, scopes, created_at"
+            connection.execute(text(f"INSERT INTO api_keys ({columns}) VALUES ({row})"))
+    with caplog.at_level("WARNING"):
+        migrate.upgrade(empty_database_url)
+
+    def scopes_now() -> dict[str, list[str]]:
+        with Session(engine) as session:
+            return {key_id: scopes for key_id, scopes in session.execute(select(ApiKey.id, ApiKey.scopes))}
+
+    unchanged = {key: scopes for key, (_, scopes) in keys.items() if key != "key-1"}
+    assert scopes_now() == {"key-1": ["admin", "read", "write", "operator"], **unchanged}
+    assert [record.getMessage().split()[2] for record in caplog.records] == ["key-3"]
+    with engine.begin() as connection:
+        command.downgrade(migrate.config(connection), "0007")
+    assert scopes_now() == {"key-1": ["admin", "read", "write"], **unchanged}
     engine.dispose()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from inference.app import create_app
+from inference.generation import Served
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_core.adapter import Adapter
@@ -90,7 +92,8 @@ class InferenceServer:
         self.http = httpx.Client(base_url=url, headers=headers, timeout=20)
         self.gate = gate
         self.runtime = runtime
-        self.engine: InferenceEngine = app.state.served["tiny"].loop.engine
+        self.served: Served = app.state.served["tiny"]
+        self.engine: InferenceEngine = self.served.loop.engine
         self.steps = Steps(self.engine)
         self._folder = folder
         self._numbers = itertools.count()
@@ -122,7 +125,9 @@ class InferenceServer:
         return {"request_id": f"gen-{next(self._numbers)}", "base": "tiny", "max_tokens": 8, **asked, **fields}
 
     def ask(self, **fields: Any) -> httpx.Response:
-        return self.http.post("/generate", json=self.body(**fields))
+        # Not httpx's own JSON, which has no way to say half of a surrogate pair.
+        content = json.dumps(self.body(**fields))
+        return self.http.post("/generate", content=content, headers={"content-type": "application/json"})
 
     def text(self, **fields: Any) -> str:
         response = self.ask(**fields)

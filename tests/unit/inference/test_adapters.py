@@ -120,6 +120,10 @@ def test_an_adapter_of_another_base_or_basis_is_refused(store: Store, basis: Bas
     ref = put(store, dataclasses.replace(adapter, **{what: "0" * 64}), "foreign")
     with pytest.raises(IdentityMismatch, match="0" * 64):
         asyncio.run(AdapterLoader(store, basis, MUCH, all_pass).get(ref, 1.0))
+    assert store.fetched == [], "its reference said so"
+    lying = ref.model_copy(update={what: getattr(basis, what.removeprefix("basis_"))})  # and here what it holds does
+    with pytest.raises(IdentityMismatch, match="0" * 64):
+        asyncio.run(AdapterLoader(store, basis, MUCH, all_pass).get(lying, 1.0))
 
 
 def test_strength_scales_a_copy_under_a_key_of_its_own(store: Store, basis: Basis) -> None:

@@ -41,8 +41,3 @@ def test_names_that_both_know_have_the_same_defaults(tmp_path: Path) -> None:
         assert getattr(mine, name) == getattr(theirs, name), name
     assert mine.store_url == theirs.object_store
     assert mine.token() is None
-
-
-@pytest.mark.parametrize("bases", ["tiny", "tiny, big=/models/big", " tiny = /a ,big="])
-def test_bases_are_read_as_the_registry_reads_them(bases: str) -> None:
-    assert InferenceSettings(bases=bases).base_paths == registry.settings.Settings(bases=bases).base_paths

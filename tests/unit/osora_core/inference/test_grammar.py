@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osora_core.errors import UserError
-from osora_core.inference import InferenceEngine, Request, SamplingParams
-from osora_core.inference.grammar import GrammarCompiler
+from osora_core.inference import InferenceEngine, Request, SamplingParams, grammar
+from osora_core.inference.grammar import Grammar, GrammarCompiler
 from osora_core.runtime import Runtime
 from tests.support.inference import prompt, run
 
@@ -99,3 +101,129 @@ def test_what_is_no_pattern_names_the_field(compiler: GrammarCompiler) -> None:
     with pytest.raises(UserError, match="regex") as refused:
         compiler.regex("(a")
     assert refused.value.param == "regex"
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
+@pytest.mark.parametrize("depth", [64, 5000])
+def test_a_schema_that_is_too_deep_is_refused(compiler: GrammarCompiler, depth: int) -> None:
+    with pytest.raises(UserError, match=r"recursion|too deep") as refused:
+        compiler.json_schema(nested(depth))
+    assert refused.value.param == "json_schema"
+    compiler.json_schema(nested(20))
+
+
+HEAVY = [r"((a{1000}){1000}){1000}", r"(a{1000}){1000}", r"xyz(a{1000}){1000}"]
+
+
+@pytest.mark.parametrize("pattern", HEAVY)
+def test_a_pattern_that_takes_too_much_work_is_refused_before_it_reaches_an_engine(
+    compiler: GrammarCompiler, pattern: str
+) -> None:
+    for constrain, param in ((compiler.regex, "regex"), (schema_of(compiler), "json_schema")):
+        with pytest.raises(UserError, match=r"too many|too big") as refused:
+            constrain(pattern)
+        assert refused.value.param == param
+        assert "<" not in refused.value.message, "the parser's state is nobody's business"
+
+
+def schema_of(compiler: GrammarCompiler) -> Callable[[str], Grammar]:
+    return lambda pattern: compiler.json_schema({"type": "string", "pattern": f"^{pattern}$"})
+
+
+def test_a_grammar_that_takes_too_much_memory_is_refused_by_its_length(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "_compile", None)  # it is not so much as looked at
+    with pytest.raises(UserError, match="2500000 characters; at most") as refused:
+        compiler.regex(r"\p{L}" * 500_000)
+    assert refused.value.param == "regex"
+    with pytest.raises(UserError, match="characters; at most") as refused:
+        compiler.json_schema({"pattern": r"\p{L}" * 500_000})
+    assert refused.value.param == "json_schema"
+
+
+def test_what_was_compiled_or_refused_is_not_compiled_again(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = GrammarCompiler(runtime.tokenizer, runtime.model.config.vocab_size, runtime.eos_ids)
+    compiled = []
+    compile = compiler._compile
+    monkeypatch.setattr(
+        compiler, "_compile", lambda param, text, parse: compiled.append(text) or compile(param, text, parse)
+    )
+    for _ in range(3):
+        assert compiler.regex("[a-z]{3}").start().allowed().any()
+        for pattern in ("(a", HEAVY[0]):
+            with pytest.raises(UserError, match="regex"):
+                compiler.regex(pattern)
+    assert compiled == ["[a-z]{3}", "(a", HEAVY[0]]
+    # A schema of the same text is another thing.
+    compiler.json_schema({})
+    with pytest.raises(UserError):
+        compiler.regex("{}{}(")
+    assert len(compiled) == 5
+
+
+def test_old_grammars_make_room_for_new_ones(runtime: Runtime) -> None:
+    compiler = GrammarCompiler(runtime.tokenizer, runtime.model.config.vocab_size, runtime.eos_ids)
+    for number in range(300):
+        compiler.regex(f"a{{{number + 1}}}")
+    assert len(compiler._compiled._entries) <= 256
+    for number in range(60):
+        compiler.regex("|".join(f"{number}-{word}" for word in range(1500)))
+    entries = compiler._compiled._entries
+    assert sum(size for size, _ in entries.values()) == compiler._compiled._characters <= 512 * 1024
+
+
+def walk(made: Grammar, steps: int) -> list[int]:
+    """The highest allowed token again and again, until the text is whole."""
+    matcher = made.start()
+    tokens: list[int] = []
+    while len(tokens) < steps and not matcher.complete:
+        tokens.append(int(matcher.allowed().nonzero()[-1]))
+        matcher.accept(tokens[-1])
+    return tokens
+
+
+def test_dear_masks_come_from_another_thread_and_are_the_same(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = compiler.regex("([a-f]{2}-){3}[0-9]{4}(x|y)")
+    threads = set()
+    mask = grammar._mask
+
+    def note(*arguments: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return mask(*arguments)
+
+    monkeypatch.setattr(grammar, "_mask", note)
+    monkeypatch.setattr(grammar, "_DEAR_SECONDS", 60)
+    cheap = walk(made, 30)
+    assert threads == {threading.current_thread().name}
+    threads.clear()
+    monkeypatch.setattr(grammar, "_DEAR_SECONDS", -1)
+    assert walk(made, 30) == cheap
+    assert all(name.startswith("grammar-mask") for name in threads)
+
+
+def test_a_mask_that_never_comes_ends_its_own_generation(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = compiler.regex("[a-f]{20}")
+    matcher = made.start()
+    released = threading.Event()
+    monkeypatch.setattr(grammar, "_mask", lambda *arguments: released.wait(60))
+    monkeypatch.setattr(grammar, "_DEAR_SECONDS", -1)
+    monkeypatch.setattr(grammar, "_MASK_SECONDS", 0.01)
+    matcher.accept(int(matcher.allowed().nonzero()[-1]))
+    try:
+        with pytest.raises(UserError, match="regex cannot be followed: finding the next token takes too long"):
+            matcher.allowed()
+    finally:
+        released.set()
+    monkeypatch.undo()
+    assert len(walk(made, 30)) > 3

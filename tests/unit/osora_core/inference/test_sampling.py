@@ -47,6 +47,30 @@ def sampler(prompt: tuple[int, ...] = (1, 2, 3), answer: tuple[int, ...] = (), *
     return made
 
 
+@pytest.mark.parametrize("temperature", [1e-46, 1e-40, 1e-38, 1e-30, 9e-6])
+def test_a_temperature_of_next_to_nothing_is_greedy(temperature: float) -> None:
+    logits = logits_of(seed=7, rows=8) * 30
+    chosen = sample(logits, [sampler(temperature=temperature, seed=seed, top_k=seed % 3) for seed in range(8)])
+    assert chosen == logits.argmax(dim=-1).tolist()
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e38, 1e300])
+def test_an_extreme_temperature_still_draws_from_what_is_there(temperature: float) -> None:
+    logits = logits_of(seed=7) * 300
+    drawn = {sample(logits.clone(), [sampler(temperature=temperature, seed=seed, top_k=2)])[0] for seed in range(40)}
+    assert drawn <= set(logits[0].topk(2).indices.tolist())
+    assert len(drawn) == (1 if temperature < 1 else 2)
+
+
+def test_too_many_stop_strings_are_refused_in_a_short_sentence() -> None:
+    with pytest.raises(UserError, match="stop has 300000 strings; at most") as refused:
+        SamplingParams(stop=("a",) * 300_000)
+    assert refused.value.param == "stop"
+    with pytest.raises(UserError) as refused:
+        SamplingParams(stop=("a" * 1000, "") * 1000)
+    assert len(refused.value.message) < 300
+
+
 def by_hugging_face(logits: torch.Tensor, tokens: tuple[int, ...], params: dict[str, Any]) -> torch.Tensor:
     steps: list[Any] = []
     if params["repetition_penalty"] != 1:

@@ -1,5 +1,7 @@
 """Tokens to text: whole characters, whatever the tokens cut, and stop strings wherever they fall."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,6 +46,31 @@ def test_a_stop_string_is_found_across_tokens_and_never_shown(stop: str) -> None
     pieces, stopped = stream(tokens_of(text), (stop,))
     assert stopped
     assert "".join(pieces) == text[: text.index(stop)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text("ab", max_size=40), stops=st.lists(st.text("ab", min_size=1, max_size=9), min_size=1, max_size=4))
+def test_a_stop_string_that_begins_within_itself_is_found(text: str, stops: list[str]) -> None:
+    pieces, stopped = stream(tokens_of(text), tuple(stops))
+    assert stopped == any(stop in text for stop in stops)
+    if stopped:
+        assert not any(stop in "".join(pieces) for stop in stops)
+        assert text.startswith("".join(pieces))
+    else:
+        assert "".join(pieces) == text
+
+
+def test_what_a_token_costs_does_not_grow_with_what_is_held_back() -> None:
+    """Of a stop string of many like characters all the text may be a beginning."""
+    short, long = (tuple("a" * size + str(number) for number in range(64)) for size in (10, 2000))
+    tokens = tokens_of("a" * 3000)
+
+    def seconds(stops: tuple[str, ...]) -> float:
+        began = time.process_time()
+        stream(tokens, stops)
+        return time.process_time() - began
+
+    assert seconds(long) < 20 * seconds(short)
 
 
 @settings(max_examples=200, deadline=None)
