@@ -20,12 +20,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from osora_core.bank import Bank
-from osora_core.basis import ALL_LINEAR
 from osora_core.data import Example, batch_order
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.optimizer import BETA1, BETA2, EPSILON
+from osora_core.weights import ALL_LINEAR
 
 # Tokens, padding included, that go through the model at once.
 TOKEN_BUDGET = {"cpu": 8192, "cuda": 40960}

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from benchmarks.serving_workload import RANDOM, Question
 from benchmarks.training import make_base
 from osora_core import base_models
-from osora_core.basis import ALL_LINEAR
+from osora_core.weights import ALL_LINEAR
 
 LORA_RANK = 16
 

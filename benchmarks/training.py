@@ -24,7 +24,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 
 from benchmarks.report import Report, parser
 from osora_core import OsoraConfig, base_models
-from osora_core.basis import ALL_LINEAR, Basis, BasisCache, Factors, find_targets
+from osora_core.basis import Basis, BasisCache, Factors
+from osora_core.weights import ALL_LINEAR, find_targets
 
 CONFIGS: dict[str, Callable[[], Any]] = {
     "osora r=128": lambda: OsoraConfig(r=128, target_modules=ALL_LINEAR, task_type="CAUSAL_LM"),

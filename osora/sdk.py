@@ -217,7 +217,7 @@ class Adapters(_Resource):
 
 
 class Keys(_Resource):
-    """API keys (needs a key with the scope `admin`, or `operator` for other tenants')."""
+    """API keys: an `admin` key's calls are about its own tenant's, an `operator` key's about every tenant's."""
 
     def create(self, name: str, *, tenant: str | None = None, scopes: Sequence[str] | None = None) -> Key:
         """A new key. Its secret is in the answer's `key`, this once."""
@@ -225,8 +225,9 @@ class Keys(_Resource):
         key: Key = self._transport.request("POST", "/keys", json={k: v for k, v in body.items() if v is not None})
         return key
 
-    def list(self) -> Page[Key]:
-        return _data(self._transport.request("GET", "/keys"))
+    def list(self, tenant: str | None = None) -> Page[Key]:
+        """Newest first, revoked ones too; with `tenant`, that one's only."""
+        return _data(self._transport.request("GET", "/keys", params={"tenant": tenant} if tenant else None))
 
     def revoke(self, key_id: str) -> None:
         self._transport.request("DELETE", f"/keys/{segment(key_id)}")

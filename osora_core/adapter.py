@@ -228,9 +228,9 @@ class _Memory(io.RawIOBase):
 
 
 def _member(archive: zipfile.ZipFile, data: memoryview, name: str) -> memoryview:
-    """A file of a ZIP that is `data`: where it lies, if it is stored as it is.
+    """A file of the ZIP `data`: the part of `data` that it is, if it is stored uncompressed.
 
-    Opening it would copy it and sum it up a second time, a good part of what loading a cold adapter takes.
+    To open it would copy it and compute its checksum, a good part of the time that loading a cold adapter takes.
     """
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:
@@ -298,8 +298,10 @@ def _layout(header: bytes) -> _Layout:
 def _order(
     spans: tuple[Span, ...], names: tuple[str, ...], sigma: tuple[int, ...], delta: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """An adapter row as pieces, one behind the other: the i-th of the n modules' sigma as i, its delta as n + i, and m
-    zeros as -m. sigma, delta: their sizes. Raises CorruptArtifact for those that do not fit the spans."""
+    """An adapter row as a list of its pieces: i is the sigma of the i-th of n modules, n + i its delta, -m is m zeros.
+
+    sigma, delta: the sizes of the modules' vectors. Raises CorruptArtifact for one that does not fit its span.
+    """
     left = dict(zip(names, range(len(names)), strict=True))
     order = []
     for span in spans:

@@ -6,15 +6,12 @@ Shapes: B rows, H query heads, G key/value heads, T query positions, S key posit
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedConfig
-
-if TYPE_CHECKING:
-    from osora_core.inference.cache import CacheView
 
 NAME = "osora"
 
@@ -36,6 +33,13 @@ class Attending:
     sinks: Tensor | None = None
 
 
+class Cache(Protocol):
+    """What holds the keys and values of the positions before those of this forward."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attending) -> Tensor:
+        """Take in key and value [B, G, T, D] of a layer, attend query [B, H, T, D] to all so far: [B, T, H, D]."""
+
+
 def attend(
     module: torch.nn.Module,
     query: Tensor,
@@ -43,7 +47,7 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    cache: "CacheView | None" = None,
+    cache: Cache | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
@@ -53,7 +57,7 @@ def attend(
     """Causal attention of query [B, H, T, D] over key [B, G, T, D] and value [B, G, T, Dv]; returns [B, T, H, Dv].
 
     Without a cache, rows are padded on the right only, so that causality alone keeps padding out of every real token.
-    With one, keys and values go into its rows and the queries attend to all that these rows hold so far.
+    With one, keys and values go into it and the queries attend to all that it holds of their rows so far.
     With `lengths`, B counts tokens and T is 1: sequences of these lengths one after another, each seen by itself alone.
 
     What else a model asks of its attention (masks and biases of its own) is ignored here: `osora_core.base_check` finds
@@ -77,9 +81,12 @@ def _attend_causally(query: Tensor, key: Tensor, value: Tensor, how: Attending) 
 
 def _attend_flat(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], how: Attending) -> Tensor:
     """query [N, H, 1, D], key and value [N, G, 1, D] of all sequences -> [N, 1, H, Dv]."""
-    # [H, N, D] and then one sequence's [1, H, T, D]
-    split = ([p.unsqueeze(0) for p in x.squeeze(2).transpose(0, 1).split(lengths, 1)] for x in (query, key, value))
-    seen = [_attend_causally(*sequence, how) for sequence in zip(*split, strict=True)]
+    # [H, N, D], and then [1, H, T, D] of each sequence.
+    queries, keys, values = (torch.split(x.squeeze(2).transpose(0, 1), [*lengths], dim=1) for x in (query, key, value))
+    seen = [
+        _attend_causally(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), how)
+        for q, k, v in zip(queries, keys, values, strict=True)
+    ]
     return torch.cat(seen, dim=2).permute(2, 0, 1, 3)
 
 

@@ -1,4 +1,4 @@
-"""The bank: the vectors of many adapters as rows of one matrix, the same object in training and in serving."""
+"""The bank: the vectors of many adapters as one matrix, the same object in training and in serving."""
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Bank:
         return grads
 
     def put_grads(self, grads: Tensor) -> None:
-        """Gradients [n, P] for the next `take_grads`, in place of those that backward passes left; more may follow."""
+        """Replace what backward passes left by these gradients [n, P]; later passes add to them."""
         columns = torch.split(grads, [view.shape[1] for view in self._views], dim=1)
         for view, part in zip(self._views, columns, strict=True):
             view.grad = part.contiguous()  # as those are to which a backward pass adds

@@ -4,13 +4,10 @@ Factors computed twice differ by far more than an adapter's precision, so a basi
 rank), stored, and named by the hash of its content. Trainer and server use the same stored one.
 """
 
-import hashlib
 import json
 import os
 import tempfile
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,18 +19,23 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from osora_core.errors import CorruptArtifact, UserError
 from osora_core.svd import top_triplets
+from osora_core.weights import (
+    ALL_LINEAR,
+    compute_dtype,
+    dense_weight,
+    find_targets,
+    fingerprint_base,
+    fingerprint_tensors,
+    is_plain,
+)
 
 FORMAT = "osora-basis-1"
-ALL_LINEAR = "all-linear"
-PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# The schemes of transformers whose weights we can read; any other would hide weights from the base's fingerprint.
-READABLE_QUANTISATION = ("bitsandbytes", "torchao")
-# Tensors that are hashed at once, each in memory as its values: enough threads to keep up with a disk.
-_HASHED_AT_ONCE = 8
+_FOLDER = "basis/"
+# Where version 0.1.0 stored them. Adapters are tied to these very files, so they are used and none is computed again.
+_FORMER_FOLDER = "bases/"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Basis:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of U and Vt, and so of what is served on them."""
+        """The dtype of U and Vt."""
         return next(iter(self.factors.values())).U.dtype
 
     @property
@@ -166,63 +168,6 @@ def compute_factors(weight: Tensor, rank: int, dtype: torch.dtype | None = None)
     return Factors(U.to(dtype).contiguous(), S.float().contiguous(), Vt.to(dtype).contiguous())
 
 
-def is_plain(weight: Tensor) -> bool:
-    """Whether a weight is what its numbers say: a floating-point tensor without scales kept elsewhere."""
-    return type(weight) in (Tensor, nn.Parameter) and weight.dtype in PLAIN_DTYPES
-
-
-def dense_weight(module: nn.Module) -> Tensor:
-    """The weight [d_out, d_in] of a supported linear, without quantisation; raises UserError for anything else.
-
-    Supported are nn.Linear and Conv1D in floating point and the int8 and 4-bit weights of bitsandbytes and torchao.
-    """
-    weight = cast(Tensor, module.weight)
-    if isinstance(module, nn.Linear | Conv1D) and is_plain(weight):
-        return weight.T if isinstance(module, Conv1D) else weight
-    if isinstance(module, nn.Linear) and type(weight).__module__.startswith("torchao."):
-        return weight.dequantize().detach()
-    if isinstance(module, nn.Linear) and type(weight).__name__ in ("Int8Params", "Params4bit"):
-        # Only who loads such a base needs PEFT, which takes seconds to import.
-        from peft.utils.integrations import dequantize_bnb_weight
-
-        return dequantize_bnb_weight(cast(nn.Parameter, weight), getattr(module, "state", None)).detach()
-    raise UserError(
-        f"OSoRA cannot read the weight of a {type(module).__name__} ({type(weight).__name__}, {weight.dtype})",
-        param="target_modules",
-        next_action="load the base without quantisation, or with bitsandbytes or torchao",
-    )
-
-
-def find_targets(model: nn.Module, targets: str | Iterable[str]) -> dict[str, nn.Module]:
-    """Modules to adapt, by full name in model order: every linear but the output head, or those whose last name
-    component is listed. Raises UserError if a listed name matches nothing."""
-    get_head = getattr(model, "get_output_embeddings", None)
-    head = get_head() if get_head is not None else None
-    linears: dict[str, nn.Module] = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
-    }
-    if not linears:
-        raise UserError(
-            f"this {type(model).__name__} has no nn.Linear and no Conv1D to adapt",
-            next_action="load the base without quantisation, or with bitsandbytes or torchao",
-        )
-    if targets == ALL_LINEAR:
-        return linears
-    wanted = {targets} if isinstance(targets, str) else set(targets)
-    found = {name: module for name, module in linears.items() if name.rpartition(".")[2] in wanted}
-    missing = wanted - {name.rpartition(".")[2] for name in found}
-    if missing or not found:
-        known = sorted({name.rpartition(".")[2] for name in linears})
-        raise UserError(
-            f"no linear module is called {', '.join(sorted(missing))}",
-            param="target_modules",
-            next_action=f"choose from {', '.join(known)}, or 'all-linear'",
-        )
-    return found
-
-
 def compute_basis(model: nn.Module, targets: str | Sequence[str], rank: int, base_fingerprint: str) -> Basis:
     """Decompose every targeted weight of `model`, one after the other on the GPU if there is one."""
     factors = {}
@@ -232,68 +177,6 @@ def compute_basis(model: nn.Module, targets: str | Sequence[str], rank: int, bas
             weight = dense_weight(module)
             factors[name] = compute_factors(weight.cuda() if torch.cuda.is_available() else weight, rank, dtype)
     return Basis(factors, base_fingerprint, rank)
-
-
-def compute_dtype(model: nn.Module) -> torch.dtype:
-    """The dtype that a model computes in: that of its first floating-point parameter."""
-    return next(p.dtype for p in model.parameters() if is_plain(p))
-
-
-def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> str:
-    """sha256 (hex) over (name, dtype, shape, bytes) of each tensor, sorted by name; as `dtype` where one is given.
-
-    `tensors` is read as the hashing goes on, a few ahead of it, and only those few are brought to the CPU and
-    converted: a base need not fit into memory twice, and one that is quantised need not fit without that.
-    """
-
-    def digest(item: tuple[str, Tensor]) -> str:
-        name, tensor = item
-        data = tensor.detach().cpu().to(dtype or tensor.dtype).contiguous()
-        content = hashlib.sha256(data.view(-1).view(torch.uint8).numpy().data).hexdigest()
-        return f"{name} {str(data.dtype).removeprefix('torch.')} {tuple(data.shape)} {content}\n"
-
-    lines: list[str] = []
-    # Not `map`, which reads all that it is given at once.
-    pending: deque[Future[str]] = deque()
-    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
-        for item in tensors:
-            pending.append(pool.submit(digest, item))
-            del item
-            if len(pending) == _HASHED_AT_ONCE:
-                lines.append(pending.popleft().result())
-        lines += [future.result() for future in pending]
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-
-
-def fingerprint_base(model: nn.Module) -> str:
-    """The identity of a base: a hash of its parameters' values, the same for a bfloat16 checkpoint read as float32.
-
-    A quantised weight counts with the values it stands for. Raises UserError for a scheme that hides weights from us.
-    """
-    quantisation = getattr(getattr(model, "config", None), "quantization_config", None)
-    method = getattr(quantisation, "quant_method", None)
-    if quantisation is not None and getattr(method, "value", method) not in READABLE_QUANTISATION:
-        raise UserError(
-            f"a base quantised with {getattr(method, 'value', method)} is not supported",
-            param="model",
-            next_action=f"load it without quantisation, or with {' or '.join(READABLE_QUANTISATION)}",
-        )
-    return fingerprint_tensors(_values(model), torch.float32)
-
-
-def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter by name, quantised ones as what they stand for."""
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            raise UserError(
-                f"{name} is not in memory but on the meta device",
-                param="model",
-                next_action="load the base without offloading and without init_empty_weights",
-            )
-        if is_plain(parameter):
-            yield name, parameter
-        else:
-            yield name, dense_weight(model.get_submodule(name.rpartition(".")[0]))
 
 
 class RemoteBasis(Protocol):
@@ -321,8 +204,8 @@ class BasisCache:
     def get(self, model: nn.Module, targets: str | Sequence[str], rank: int, device: torch.device) -> Basis:
         """The one basis of (model's weights, targets, rank): read, fetched, or computed and stored.
 
-        Of processes that start together one computes; across machines the first upload wins and the rest fetch it.
-        On a CPU the factors are memory-mapped: processes that use the same one share its memory.
+        Of the processes of a machine that start together, one computes it. Of several machines the first to upload it
+        wins, and the others fetch that. On a CPU the factors are memory-mapped, so that processes share their memory.
         """
         base = fingerprint_base(model)
         key = _key(base, targets, rank, compute_dtype(model))
@@ -377,11 +260,6 @@ class BasisCache:
             return False
         self.remote.publish(key, path)
         return True
-
-
-_FOLDER = "basis/"
-_FORMER_FOLDER = "bases/"
-"""Where version 0.1.0 and those before it stored them. Adapters are tied to these very files: none is made again."""
 
 
 def _key(base_fingerprint: str, targets: str | Sequence[str], rank: int, dtype: torch.dtype) -> str:

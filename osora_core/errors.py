@@ -17,8 +17,11 @@ class OsoraCoreError(Exception):
         self.next_action = next_action
 
 
-class UserError(OsoraCoreError):
-    """The caller's input cannot be used as it is; retrying without a change cannot help."""
+class UserError(OsoraCoreError, ValueError):
+    """The caller's input cannot be used as it is, and to try again without a change cannot help.
+
+    A ValueError as well, which is what callers of PEFT expect of a wrong argument.
+    """
 
     code = "invalid_request"
     fault = "user"

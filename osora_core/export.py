@@ -15,9 +15,10 @@ from transformers.pytorch_utils import Conv1D
 
 from osora_core import base_models
 from osora_core.adapter import CONFIG_NAME, KEY_PREFIX, WEIGHTS_NAME, Adapter
-from osora_core.basis import Basis, Factors, dense_weight, fingerprint_base
+from osora_core.basis import Basis, Factors
 from osora_core.errors import IdentityMismatch, UserError
 from osora_core.operator import lora_factor, merged_weight
+from osora_core.weights import dense_weight, fingerprint_base
 
 # What vLLM takes as max_lora_rank.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -27,9 +28,9 @@ def to_lora(adapter: Adapter, basis: Basis, *, rank: int | None = None, base: st
     """The adapter as the files of a PEFT LoRA directory, which computes the same.
 
     dW = (diag(o) U diag(s) - U diag(s0)) V^T has rank r already, so A = V^T [r, d_in] (in the basis's dtype) and
-    B [d_out, r] (float32) are read off; lora_alpha is the rank, so nothing is scaled. `rank` pads with zeros to that
-    rank, by default to the next one that vLLM allows. `base` is the name of the base for who loads it, by default the
-    one the adapter was trained under.
+    B [d_out, r] (float32) are read off; lora_alpha is the rank, so nothing is scaled. Both are padded with zeros to
+    `rank`, by default the next one that vLLM allows. `base` is what the files call their base, by default the name
+    that it had in training.
 
     Raises IdentityMismatch if the basis is not the adapter's, UserError for a rank that is too small or that vLLM
     would refuse.
@@ -68,8 +69,8 @@ def to_lora(adapter: Adapter, basis: Basis, *, rank: int | None = None, base: st
 def merge(adapter: Adapter, basis: Basis, directory: Path, *, base: str | None = None, dtype: str = "auto") -> None:
     """Write the base with the adapter folded in as a plain checkpoint with its tokenizer: safetensors, no code.
 
-    `base` is where the base lies if not under the name that the adapter has for it; `dtype` what the checkpoint is
-    written in, by default what the base's is. Each weight is summed in float64 and rounded once. Raises
+    `base` is a path or name of the base, by default the name that it had in training. `dtype` is that of the written
+    checkpoint, by default the base's own. Each weight is summed in float64 and rounded once. Raises
     IdentityMismatch if base or basis are not the adapter's.
     """
     adapter.check(basis)
@@ -81,7 +82,7 @@ def merge(adapter: Adapter, basis: Basis, directory: Path, *, base: str | None =
     if found != adapter.base_fingerprint:
         raise IdentityMismatch(
             f"the adapter was made on base {adapter.base_fingerprint}, {source} is base {found}",
-            next_action="say where the adapter's base lies with `base`",
+            next_action="name the path of the adapter's own base with `base`",
         )
     for name, sigma in adapter.sigma.items():
         module = model.get_submodule(name)
@@ -99,16 +100,16 @@ def _padded(own: int, wanted: int | None) -> int:
     if wanted is not None:
         if wanted < own:
             raise UserError(
-                f"rank {wanted} cannot hold the adapter's {own}", param="rank", next_action=f"choose {own} up"
+                f"rank {wanted} cannot hold the adapter's {own}", param="rank", next_action=f"choose {own} or more"
             )
         return wanted
     for allowed in LORA_RANKS:
         if allowed >= own:
             return allowed
     raise UserError(
-        f"vLLM takes no LoRA above rank {LORA_RANKS[-1]}, the adapter has {own}",
+        f"vLLM takes no LoRA above rank {LORA_RANKS[-1]}; the adapter's rank is {own}",
         param="rank",
-        next_action=f"pass rank={own} to export it for PEFT all the same",
+        next_action=f"pass rank={own} to export it for PEFT alone",
     )
 
 

@@ -16,9 +16,11 @@ from transformers import (
 )
 
 from osora_core import attention, base_check, base_models
-from osora_core.basis import ALL_LINEAR, Basis, BasisCache, find_targets
+from osora_core.basis import Basis, BasisCache
+from osora_core.cores import available_cores
 from osora_core.errors import UnsupportedBase, UserError
 from osora_core.linear import OsoraLinear
+from osora_core.weights import ALL_LINEAR, find_targets
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,12 @@ class Runtime:
 
     @property
     def is_whole(self) -> bool:
-        """Whether this process holds all of the weights: whoever computes with them other than here must know."""
+        """Whether this process holds all of the weights. Code that reads them by itself must ask."""
         return True
 
     @property
     def gathered_bytes(self) -> int:
-        """Bytes of the largest part of the weights that comes from other devices when its turn is there."""
+        """Bytes of the largest part of the weights that is fetched from other devices when its turn comes."""
         return 0
 
     @property
@@ -185,5 +187,5 @@ def set_threads(count: int | None = None) -> None:
 
 
 def threads() -> int:
-    """The cores that this process may use."""
-    return int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
+    """The cores that this process may use; $OMP_NUM_THREADS if that is set."""
+    return int(os.environ.get("OMP_NUM_THREADS", 0)) or available_cores()

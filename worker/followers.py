@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from osora_core.basis import BasisCache
+from osora_core.cores import available_cores
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime
 from osora_core.training.distributed import LEADER, Followers, join, shard
@@ -105,7 +106,7 @@ def spread(settings: Settings, cache: BasisCache) -> tuple[Runtime, FollowerProc
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if not cuda:
         # `set_threads` reads it, here and in the followers.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // count)))
     ((base, path),) = settings.base_paths.items()
     with tempfile.TemporaryDirectory() as folder:
         leader, *others = (

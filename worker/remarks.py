@@ -13,7 +13,8 @@ def plan(job: TrainingJob, decision: Decision, rows: Rows) -> str:
     spec, specs = job.spec, decision.specs
     because = f" ({decision.why})" if decision.why else ""
     words = (
-        f"Training {job.total_steps} steps: {len(job.train)} rows, {spec.epochs} epochs, batch size {spec.batch_size}, "
+        f"Training {_count(job.total_steps, 'step')}: {_count(len(job.train), 'row')}, {_count(spec.epochs, 'epoch')}, "
+        f"batch size {spec.batch_size}, "
         f"rank {spec.rank}, " + ("from an adapter, " if job.start else "")
     )
     if len(specs) == 1:
@@ -21,6 +22,10 @@ def plan(job: TrainingJob, decision: Decision, rows: Rows) -> str:
     source = "training rows, held back from all of them" if rows.held_back else "validation rows"
     rates = ", ".join(map(_rates, specs))
     return f"{words}a sweep of {len(specs)} rates{because} that {len(rows.choice)} {source}, choose from: {rates}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def rung(rung: Rung) -> str:

@@ -67,6 +67,8 @@ def options(
 
 def main() -> None:
     """The command `osora`: whatever happens, a sentence and an exit code, and a traceback only with OSORA_DEBUG=1."""
+    # Closed ones (`>&-`) are None.
+    sys.stdout, sys.stderr = (stream or os.fdopen(_nowhere(), "w") for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets a `?`, and not a crash.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -79,15 +81,25 @@ def main() -> None:
             code = ended.code
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our words has left: `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute()
     except KeyboardInterrupt:
         print_error("Interrupted", None, as_json, code="interrupted")
         code = ExitCode.INTERRUPTED
     except Exception as error:
         if os.environ.get("OSORA_DEBUG") == "1":
             raise
+        if isinstance(error, OSError):  # it may be standard output's, which the interpreter would flush once more
+            _mute()
         print_error(*_explain(error), as_json, code="internal_error")
     sys.exit(code)
+
+
+def _mute() -> None:
+    os.dup2(_nowhere(), sys.stdout.fileno())
+
+
+def _nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
 
 
 def _explain(error: Exception) -> tuple[str, str]:

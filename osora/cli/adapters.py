@@ -99,7 +99,7 @@ def delete(
 ) -> None:
     """Delete an adapter for good."""
     if not yes:
-        if as_json or not sys.stdin.isatty():
+        if as_json or not is_asked():
             raise typer.BadParameter("nobody can be asked here; say it with --yes", param_hint="--yes")
         typer.confirm(f"Delete {adapter} for good?", abort=True)
     with Osora() as osora:
@@ -108,6 +108,11 @@ def delete(
         print_json({"id": adapter, "deleted": True})
     else:
         say(f"Deleted {adapter}.")
+
+
+def is_asked() -> bool:
+    """Whether a person sits before the terminal."""
+    return sys.stdin.isatty()
 
 
 def _new(path: Path) -> Path:

@@ -7,16 +7,16 @@ import typer
 from osora.cli.output import Json, print_json, print_table, say, when
 from osora.sdk import Osora
 
-app = typer.Typer(
-    no_args_is_help=True, help="API keys (needs a key with the scope admin, or operator for other tenants')."
-)
+app = typer.Typer(no_args_is_help=True, help="API keys (needs one with the scope admin, or operator).")
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
-    tenant: Annotated[str | None, typer.Option(help="Whose; default: yours.")] = None,
-    scope: Annotated[list[str] | None, typer.Option(help="read, write, admin or operator; repeatable.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose; default: yours. Another's takes an operator.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, write, admin (of the tenant) or operator (of all); repeatable.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a key. It is shown once."""
@@ -29,10 +29,13 @@ def create(
 
 
 @app.command("list")
-def list_keys(as_json: Json = False) -> None:
-    """The keys of your tenant, without their secrets."""
+def list_keys(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's. Another's takes an operator.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The keys of your tenant, or an operator's: of all, without their secrets."""
     with Osora() as osora:
-        keys = osora.keys.list()
+        keys = osora.keys.list(tenant)
     if as_json:
         print_json(keys)
         return

@@ -1,7 +1,7 @@
 """The tokens of many rows through a Llama-like decoder: transformers' own weights, wired for serving on a CPU.
 
-Half of a decoding step's time there goes into what is around the products.
-Here the same modules run with fewer operations, and adapters with no more triplets than the batch has.
+On a CPU half of a decoding step's time goes into what surrounds the matrix products. Here the same modules run with
+fewer operations, and an adapter's update takes no more triplets than the batch's largest rank.
 Shapes: N tokens of a pass, H query heads, G key/value heads, D head size, d hidden size.
 """
 
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from osora_core.inference.segments import Segment, linear
 from osora_core.runtime import Runtime
 
-# What these have in common is all that there is to them: norm, rotary attention (with a norm on q and k or a bias
-# where the module has one), norm, gated MLP.
+# The layers of these families have the same parts: norm, rotary attention (with a norm on q and k or a bias where the
+# module has one), norm, gated MLP.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 

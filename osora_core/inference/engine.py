@@ -64,10 +64,10 @@ class _Launched:
 class InferenceEngine:
     """A plain object: not thread-safe, does nothing between calls of `step()`.
 
-    `rows` requests run at once; further ones wait, tenants sharing the rows fairly. `adapters` lie in the bank at
-    once, at least one for each row, so that no request ever waits for a slot. Sequences that decode fill rows
-    [0, decoding), those still reading their prompt the rows behind. A `brief` engine is for a few texts: it leaves the
-    model's weights where they are and prepares nothing.
+    `rows` requests run at once, the others wait; tenants share the rows fairly. The bank holds as many adapters as
+    `adapters` says, and at least one for each row, so that no request ever waits for a slot. Rows [0, decoding) are
+    those that decode; behind them are the rows whose prompts are still being read. A `brief` engine is for a few
+    texts: it prepares nothing and leaves the model's weights where they are.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class InferenceEngine:
     def examine(self, adapter: AdapterRow, tokens: Sequence[int], ids: Tensor, answer: "Future[Tensor]") -> None:
         """Set `answer` to the log-probabilities of ids [T, k] after each of T tokens, float32 [T, k] on the CPU.
 
-        It goes before the requests that wait, and is read with their prompts: what it costs is a row for a step.
+        It goes ahead of waiting requests and is read together with their prompts: it costs one row for a step.
         Raises UserError for tokens that can never be read here.
         """
         if len(tokens) > self.max_length:

@@ -24,19 +24,19 @@ class Execution(Protocol):
     """Shapes: B batch rows, d hidden size, V tokens in the vocabulary."""
 
     ahead: bool
-    """Whether `decode` returns before it has computed, so that it pays to call it before its last result is used up."""
+    """Whether `decode` returns before its result is computed: the next may then be launched before the last is read."""
 
     def warm_up(self) -> None:
         """Do now what the first steps would otherwise do: compile and capture."""
 
     def join(self, row: int, slot: int, rank: int) -> None:
-        """A new batch row runs with the adapter in a bank slot; slot 0 is the bare base."""
+        """A new batch row begins, with the adapter in this slot of the bank."""
 
     def move(self, source: int, target: int, length: int) -> None:
-        """What is batch row `source`, with `length` tokens in the cache, becomes row `target`, which has left."""
+        """Batch row `source`, with `length` tokens in the cache, becomes row `target`, which is empty."""
 
     def leave(self, row: int, length: int) -> None:
-        """A batch row with `length` tokens in the cache is no more."""
+        """A batch row with `length` tokens in the cache ends."""
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         """Logits [B, V] after one more token for each of the first B rows; valid until the next call.
@@ -65,7 +65,7 @@ def choose(runtime: Runtime, pool: KVPool, bank: Bank, *, brief: bool) -> Execut
 
 
 class _Direct:
-    """What executions have in common that compute at once, and need no preparation."""
+    """What the executions share that compute at once and need no preparation."""
 
     ahead = False
 

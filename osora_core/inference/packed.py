@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from osora_core import kernels
 from osora_core.bank import Bank
-from osora_core.basis import is_plain
 from osora_core.inference.cache import KVPool
 from osora_core.inference.decoder import FAMILIES
 from osora_core.kernels.group import Group
 from osora_core.linear import OsoraLinear
 from osora_core.runtime import Runtime
+from osora_core.weights import is_plain
 
 if kernels.available():
     from osora_core.kernels.attention import Blocks, attend, block_size

@@ -81,8 +81,10 @@ class SamplingParams:
 
 @dataclass(frozen=True, eq=False)
 class AdapterRow:
-    """An adapter in host memory, ready to be copied into the bank. `key` names its id, version and strength: equal
-    keys are the same row, and a key's row never changes."""
+    """An adapter in host memory, as `values` [P] that can be copied into a slot.
+
+    `key` names its id, version and strength: what has the same key has the same values for ever.
+    """
 
     key: str
     values: Tensor
@@ -117,9 +119,9 @@ class TokenScore:
 class Output:
     """What one step added to one request. The last output of a request has a finish_reason.
 
-    scores: one for every new token if logprobs were asked for, in the first output after those of the prompt where
-    they were asked for. queued_seconds: how long the request waited for its row. error: why it failed, where the
-    finish_reason is "error"; only this request is hit.
+    scores: one for every new token, if logprobs were asked for. In the first output they come after one for every
+    token of the prompt, if prompt_logprobs were asked for too. queued_seconds: how long the request waited for a row.
+    error: why the request failed, where the finish_reason is "error"; other requests go on.
     """
 
     request_id: str

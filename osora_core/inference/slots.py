@@ -1,4 +1,4 @@
-"""Which adapter lies in which row of the serving bank."""
+"""Which adapter lies in which slot of the serving bank."""
 
 from collections import OrderedDict
 
@@ -8,7 +8,7 @@ from osora_core.inference.request import AdapterRow
 
 
 class AdapterSlots:
-    """Reference-counted rows; an unreferenced one stays warm until its slot is needed, least recently used first."""
+    """Reference-counted slots. One that nobody uses stays until its slot is needed, the longest unused goes first."""
 
     def __init__(self, bank: Bank) -> None:
         self.bank = bank
@@ -19,7 +19,7 @@ class AdapterSlots:
     def acquire(self, adapter: AdapterRow | None) -> int:
         """The slot of an adapter, copied in if it is cold.
 
-        Raises OutOfSlots while every slot is referenced, CorruptArtifact for a row that does not fit the bank.
+        Raises OutOfSlots while every slot is referenced, CorruptArtifact for an adapter that does not fit the bank.
         """
         if adapter is None:
             return 0
@@ -31,7 +31,7 @@ class AdapterSlots:
         return self._slots[key]
 
     def release(self, adapter: AdapterRow | None) -> None:
-        """One reference less; at zero the row may be evicted."""
+        """One reference less; at zero the adapter may be evicted."""
         if adapter is None:
             return
         self._references[adapter.key] -= 1
@@ -42,7 +42,7 @@ class AdapterSlots:
     def _place(self, adapter: AdapterRow) -> int:
         if adapter.values.shape != self.bank.values.shape[1:]:
             raise CorruptArtifact(
-                f"{adapter.key} has {adapter.values.numel()} values, this basis {self.bank.values.shape[1]}"
+                f"{adapter.key} has {adapter.values.numel()} values, this basis needs {self.bank.values.shape[1]}"
             )
         try:
             slot = self.bank.acquire()

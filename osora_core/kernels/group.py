@@ -1,4 +1,4 @@
-"""Linears that read the same input, as one product that yields what they make of it and their z."""
+"""Linears that read the same input, stacked so that one product gives the outputs and the z of all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""OsoraConfig: what PEFT knows an OSoRA adapter by. Importing it makes the method's name known to PEFT.
-
-Use it as `from osora_core import OsoraConfig`, which registers the tuner as well.
-"""
+"""OsoraConfig: what PEFT knows an OSoRA adapter by. Importing it makes the method's name known to PEFT."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,8 +6,8 @@ from typing import Any, Literal
 from peft import PeftConfig
 from peft.utils import PeftType
 
-from osora_core.basis import ALL_LINEAR
 from osora_core.errors import UserError
+from osora_core.weights import ALL_LINEAR
 
 NAME = "OSORA"
 # What the service computes its bases with: adapters of lower ranks share it.

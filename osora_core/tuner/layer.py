@@ -11,11 +11,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from osora_core.basis import Factors, is_plain
+from osora_core.basis import Factors
 from osora_core.errors import UserError
 from osora_core.operator import dense_update, osora_add, osora_update
 from osora_core.tuner.config import OsoraConfig
 from osora_core.tuner.vectors import AdapterVectors
+from osora_core.weights import is_plain
 
 BASE_ROW = "__base__"
 

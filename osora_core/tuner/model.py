@@ -10,10 +10,11 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from osora_core.adapter import KEY_PREFIX
-from osora_core.basis import ALL_LINEAR, Basis, BasisCache
+from osora_core.basis import Basis, BasisCache
 from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
 from osora_core.tuner.config import OsoraConfig
 from osora_core.tuner.layer import BASE_ROW, Mixture, OsoraTunerLinear, mixture
+from osora_core.weights import ALL_LINEAR
 
 
 class OsoraModel(BaseTuner):

@@ -11,8 +11,9 @@ class AdapterVectors(nn.ParameterDict):
     """One vector per adapter name, always float32. Only those in use are registered parameters.
 
     Everything PEFT does on loading or switching an adapter walks all parameters and state of the model. With a
-    hundred adapters registered, the hundredth takes as long as the ninety-nine before it together. An idle one is
-    therefore kept beside: found by name as any other, moved with the module, but in no walk and no optimizer.
+    hundred adapters registered, the hundredth takes as long as the ninety-nine before it together. The vector of an
+    idle adapter is therefore kept apart: it is found by name and moves with the module, but no walk and no optimizer
+    sees it.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class AdapterVectors(nn.ParameterDict):
         return list(self._parameters)
 
     def use(self, key: str, in_use: bool) -> None:
-        """Register a vector, or keep it beside."""
+        """Register a vector, or keep it apart."""
         if in_use and key in self._idle:
             self.register_parameter(key, self._idle.pop(key))
         elif not in_use and key not in self._idle:

@@ -113,7 +113,7 @@ def test_another_python_runs_all_that_needs_no_torch(python: str, tmp_path: Path
             url = wait_until_ready(server)
             rows = tmp_path / "rows.jsonl"
             rows.write_text(json.dumps({"prompt": "Which city?", "completion": " Rome"}) + "\n")
-            training = [python, "-P", "-m", "osora", "train", str(rows), "--no-watch", "--json"]
+            training = [python, "-P", "-m", "osora", "train", str(rows), "--base", "osora-tiny", "--no-watch", "--json"]
             done = subprocess.run(training, env=env, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             with Osora(url, (tmp_path / "data" / "local.key").read_text().strip()) as sdk:

@@ -1,7 +1,7 @@
 """The arrows between our packages, and what none of them may do. Read from the source, nothing is imported."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -112,3 +112,76 @@ def test_nobody_in_production_observes_the_points_of_an_attempt() -> None:
     }
     assert users == set()
     assert "environ" not in (ROOT / "worker" / "points.py").read_text()
+
+
+def names(package: str) -> dict[str, Path]:
+    """The modules of a package by their full names; a folder's is that of its __init__."""
+    parts = {path: path.relative_to(ROOT).with_suffix("").parts for path in modules(package)}
+    return {".".join(part[:-1] if part[-1] == "__init__" else part): path for path, part in parts.items()}
+
+
+def imported_modules(importer: str, path: Path, known: Iterable[str]) -> set[str]:
+    """Which of the `known` modules one imports, wherever in it: inside functions and for type checkers too.
+
+    Those are circles as well: they hold only as long as nobody moves them to the top, and a reader who follows the
+    arrows goes round all the same. Importing a module runs the folders above it first, but for those that the
+    importer itself is in.
+    """
+    found: set[str] = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= members & {*known}
+            # `from package import module` is about the module, `from package import name` about the package.
+            found |= {node.module} if members - {*known} else set()
+    folders = {".".join(name.split(".")[:depth]) for name in found for depth in range(1, name.count(".") + 1)}
+    found |= {folder for folder in folders if not importer.startswith(f"{folder}.") and folder != importer}
+    return found & {*known} - {importer}
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """Modules each of which imports the next, and the last the first; empty if there are none."""
+    done: set[str] = set()
+
+    def search(trail: list[str]) -> list[str]:
+        for target in sorted(arrows[trail[-1]] - done):
+            if target in trail:
+                return [*trail[trail.index(target) :], target]
+            if found := search([*trail, target]):
+                return found
+        done.add(trail[-1])
+        return []
+
+    return next((found for start in sorted(arrows) if start not in done and (found := search([start]))), [])
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_no_modules_of_a_package_import_each_other_in_a_circle(package: str) -> None:
+    known = names(package)
+    found = circle({name: imported_modules(name, path, known) for name, path in known.items()})
+    assert not found, " -> ".join(found)
+
+
+def test_circles_are_found_however_they_are_closed(tmp_path: Path) -> None:
+    sources = {
+        "p": "",
+        "p.a": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.b import B",
+        "p.b": "def f():\n    import p.q.c",
+        "p.q": "from p.a import A",
+        "p.q.c": "",
+        "p.q.d": "from p.q import c\nimport p",
+    }
+    for name, source in sources.items():
+        (tmp_path / name).write_text(source)
+    arrows = {name: imported_modules(name, tmp_path / name, sources) for name in sources}
+    assert arrows["p.q.d"] == {"p", "p.q.c"}
+    assert circle(arrows) == ["p.a", "p.b", "p.q", "p.a"]
+    assert circle(arrows | {"p.b": {"p.q.c"}}) == []
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_no_module_is_over_400_lines(package: str) -> None:
+    long = {str(path.relative_to(ROOT)): n for path in modules(package) if (n := path.read_text().count("\n")) > 400}
+    assert long == {}

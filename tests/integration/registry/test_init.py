@@ -29,10 +29,28 @@ def test_init_from_several_processes_at_once(tmp_path: Path) -> None:
     assert [(process.communicate()[0], process.returncode) for process in started] == [(b"", 0)] * 3
     settings = Settings(data_dir=data_dir)
     assert stat.S_IMODE(settings.local_key_path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((data_dir / "osora.db").stat().st_mode) == 0o600
+    assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
     who = holder(settings)
     assert (who.tenant_name, who.scopes) == ("default", frozenset(tenants.ALL_SCOPES))
     with Registry.open(settings) as registry, registry.reading() as session:
         assert len(tenants.list_keys(session, who)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("OSORA_DATABASE_URL", "postgresql+psycopg://u:secret@127.0.0.1:1/x", b"u:***@127.0.0.1:1/x does not answer"),
+        ("OSORA_LEASE_SECONDS", "soon", b"OSORA_LEASE_SECONDS is 'soon'"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(tmp_path: Path, name: str, value: str, said: bytes) -> None:
+    environment = {**os.environ, "OSORA_DATA_DIR": str(tmp_path), name: value}
+    done = subprocess.run([sys.executable, "-m", "registry", "init"], env=environment, capture_output=True, check=False)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert b"secret" not in done.stderr
 
 
 @pytest.mark.parametrize("leftover", ["osk-of-another-database\n", "", None])

@@ -31,12 +31,16 @@ class Request:
 
 @dataclass
 class Answer:
-    """`events` are written one by one; `cut` ends the connection without an end of the body."""
+    """`events` are written one by one; `cut` ends the connection without an end of the body.
+
+    `promised` bytes are announced, whatever the body has.
+    """
 
     status: int = 200
     body: Any = None
     events: list[str] | None = None
     cut: bool = False
+    promised: int | None = None
 
 
 @dataclass
@@ -79,9 +83,10 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             if answer.events is None:
                 body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
                 self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
+                self.send_header("content-length", str(answer.promised or len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+                self.close_connection = answer.promised is not None
                 return
             self.send_header("content-type", "text/event-stream")
             self.send_header("transfer-encoding", "chunked")

@@ -1,6 +1,7 @@
 """The demo's manners, over stand-ins for the programs; what it demonstrates is an acceptance test."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.support import shadows
 
 from .conftest import STUBS, Family
 
@@ -31,14 +34,25 @@ def start(tmp_path: Path, family: Family) -> Callable[..., subprocess.Popen[str]
 
 
 def test_a_stage_that_fails_is_exit_code_1_and_nothing_is_left(
-    start: Callable[..., subprocess.Popen[str]], family: Family
+    start: Callable[..., subprocess.Popen[str]], family: Family, tmp_path: Path
 ) -> None:
+    shadows.cast(tmp_path)
     demo = start()  # the stand-in for the API takes no files
     output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 1
     assert "The demo failed" in output
     assert "worker ready" in output  # the logs' ends
     assert not family.living()
+
+
+def test_it_shows_right_and_wrong_answers_in_proportion() -> None:
+    fair_sample = runpy.run_path(str(DEMO))["fair_sample"]
+    right = [index % 4 != 1 for index in range(100)]
+    drawn = fair_sample(right, 4)
+    assert [right[place] for place in drawn].count(True) == 3
+    assert len(set(drawn)) == 4
+    assert fair_sample(right, 4) == drawn
+    assert len(fair_sample([False] * 9, 4)) == 4
 
 
 def test_a_service_that_does_not_start(start: Callable[..., subprocess.Popen[str]], family: Family) -> None:

@@ -79,6 +79,22 @@ def test_only_what_was_given_is_sent(service: FakeService) -> None:
     ]
 
 
+def test_a_page_says_whether_there_is_more(service: FakeService) -> None:
+    job = {"id": "ftjob-1"}
+    service.on("GET", "/jobs", Answer(body={"data": [job], "has_more": True}), Answer(body={"data": []}))
+    with Osora() as osora:
+        page = osora.jobs.list(limit=1)
+        assert (page, page.has_more) == ([job], True)
+        assert not osora.jobs.list(after="ftjob-1").has_more
+    assert service.requests[-1].query == "after=ftjob-1"
+
+
+def test_a_files_content(service: FakeService) -> None:
+    service.on("GET", "/files/file-1/content", Answer(body=b"step,loss\n"))
+    with Osora() as osora:
+        assert osora.files.content("file-1") == b"step,loss\n"
+
+
 def test_a_name_with_a_slash_stays_one_path_segment(service: FakeService) -> None:
     with Osora() as osora, pytest.raises(OsoraAPIError):
         osora.adapters.get("ft:org/base:t::ab")

@@ -1,21 +1,17 @@
 """The stored basis: what comes back is what was stored, and everybody uses the same one."""
 
-import hashlib
-import threading
-import weakref
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from osora_core import basis as basis_module
-from osora_core.basis import ALL_LINEAR, Basis, BasisCache, compute_factors, fingerprint_base, fingerprint_tensors
+from osora_core.basis import Basis, BasisCache, compute_factors
 from osora_core.errors import CorruptArtifact
 from osora_core.runtime import Runtime
+from osora_core.weights import ALL_LINEAR
 
 CPU = torch.device("cpu")
 
@@ -47,13 +43,6 @@ def test_a_damaged_basis_is_refused(runtime: Runtime, tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(CorruptArtifact):
         Basis.load(path, CPU)
-
-
-def test_a_fingerprint_is_of_the_content() -> None:
-    one, two = torch.ones(3), torch.arange(3.0)
-    assert fingerprint_tensors([("a", one), ("b", two)]) == fingerprint_tensors([("b", two), ("a", one)])
-    assert fingerprint_tensors([("a", one)]) != fingerprint_tensors([("a", two)])
-    assert fingerprint_tensors([("a", one)]) != fingerprint_tensors([("b", one)])
 
 
 class FolderRemote:
@@ -165,40 +154,3 @@ def test_what_a_killed_process_left_of_a_basis_is_removed(tmp_path: Path) -> Non
         unfinished.write_bytes(b"half")
     cache.get(model, ALL_LINEAR, 4, CPU)
     assert [*tmp_path.rglob("*.tmp")] == [other]  # which another process may be writing
-
-
-def test_few_weights_are_in_memory_at_once_while_a_base_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quantised base is dequantised weight by weight; all at once it would not fit."""
-    alive: set[int] = set()
-    most = 0
-    too_many = threading.Event()
-    sha256 = hashlib.sha256
-
-    def slow(data: Any) -> Any:
-        # Until the weights have run away from us, or have had the time to.
-        too_many.wait(timeout=0.5)
-        too_many.set()
-        return sha256(data)
-
-    def weights(count: int) -> Iterator[tuple[str, Tensor]]:
-        nonlocal most
-        for index in range(count):
-            weight = torch.full((1000,), float(index))
-            alive.add(index)
-            most = max(most, len(alive))
-            if most > 20:
-                too_many.set()
-            weakref.finalize(weight, alive.discard, index)
-            yield f"w{index}", weight
-            del weight
-
-    monkeypatch.setattr(hashlib, "sha256", slow)
-    fingerprint_tensors(weights(100))
-    assert most <= 12
-
-
-def test_a_weight_that_cannot_be_read_ends_the_hashing_with_its_own_error() -> None:
-    with torch.device("meta"):
-        model = Small()
-    with pytest.raises(basis_module.UserError, match="meta device"):
-        fingerprint_base(model)

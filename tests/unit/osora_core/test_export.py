@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from osora_core import export
 from osora_core.adapter import Adapter
 from osora_core.bank import Bank
-from osora_core.basis import BasisCache, compute_basis, fingerprint_base
+from osora_core.basis import BasisCache, compute_basis
 from osora_core.errors import IdentityMismatch, UserError
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
+from osora_core.weights import fingerprint_base
 from tests.support.tiny_base import make_base
 from tests.support.tiny_models import make_model, make_tokens
 

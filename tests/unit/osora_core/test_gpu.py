@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from osora_core import canary
-from osora_core.basis import BasisCache, fingerprint_base
+from osora_core.basis import BasisCache
 from osora_core.data import Example, Renderer
 from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec
+from osora_core.weights import fingerprint_base
 from tests.support.inference import adapter, agree, run, solo
 from tests.unit.osora_core.conftest import train
 

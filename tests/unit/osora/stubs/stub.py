@@ -51,3 +51,4 @@ class Handler(BaseHTTPRequestHandler):
                 status = 503
         self.send_response(status)
         self.end_headers()
+        self.wfile.write(b"{}")

@@ -16,13 +16,14 @@ from transformers import LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 from osora_core import kernels
 from osora_core.bank import Bank
-from osora_core.basis import Basis, BasisCache, compute_factors, fingerprint_base
+from osora_core.basis import Basis, BasisCache, compute_factors
 from osora_core.inference import InferenceEngine, Request, SamplingParams
 from osora_core.inference.packed import Packed
 from osora_core.kernels.group import Group
 from osora_core.linear import OsoraLinear
 from osora_core.operator import osora_update_reference
 from osora_core.runtime import Runtime
+from osora_core.weights import fingerprint_base
 from tests.support.inference import adapter, agree, run
 from tests.unit.osora_core.inference.test_decoder import make_family
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from osora_core import OsoraConfig
-from osora_core.basis import dense_weight, find_targets, fingerprint_base
 from osora_core.errors import UserError
 from osora_core.tuner import OsoraTunerLinear
+from osora_core.weights import dense_weight, find_targets, fingerprint_base
 from tests.support.tiny_models import make_model, make_tokens
 
 TOKENS = make_tokens()

@@ -15,12 +15,13 @@ from osora_core import OsoraConfig
 from osora_core import basis as basis_module
 from osora_core.adapter import Adapter
 from osora_core.bank import Bank
-from osora_core.basis import BasisCache
+from osora_core.basis import BasisCache, Factors
 from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
 from osora_core.linear import use_slots
 from osora_core.operator import merged_weight
 from osora_core.runtime import Runtime
 from osora_core.tuner import OsoraTunerLinear
+from osora_core.weights import find_targets, fingerprint_base
 from tests.support.tiny_base import make_base
 from tests.support.tiny_models import KINDS, make_model, make_tokens
 
@@ -58,7 +59,7 @@ def dense(model: PeftModel, plain: nn.Module, name: str = "default") -> nn.Modul
 def test_a_new_adapter_is_the_base_bit_for_bit(kind: str) -> None:
     model = get_peft_model(make_model(kind), config(init_weights=True, target_modules="all-linear"))
     assert torch.equal(logits(model), logits(make_model(kind)))
-    assert list(layers(model.base_model.model)) == list(basis_module.find_targets(make_model(kind), "all-linear"))
+    assert list(layers(model.base_model.model)) == list(find_targets(make_model(kind), "all-linear"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,7 +149,7 @@ def test_another_base_or_basis_is_refused_with_both_hashes(part: str, tmp_path: 
     base = make_model()
     if part == "base":
         base = make_model(seed=5)
-        other = basis_module.fingerprint_base(base)
+        other = fingerprint_base(base)
     else:
         (tmp_path / "adapter_config.json").write_text(json.dumps({**stored, "basis_fingerprint": other}))
     with pytest.raises(IdentityMismatch) as refused:
@@ -305,14 +306,24 @@ def test_a_hundredth_adapter_costs_what_the_first_did(tmp_path: Path) -> None:
     assert switch < early
 
 
-def test_importing_the_config_registers_the_method_and_nothing_else_needs_peft() -> None:
-    code = (
-        "import sys, osora_core, osora_core.training, osora_core.inference; assert 'peft' not in sys.modules; "
-        "from osora_core import OsoraConfig; from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as known; "
-        "assert known[OsoraConfig().peft_type].__name__ == 'OsoraModel'"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import sys, osora_core.training, osora_core.inference; assert 'peft' not in sys.modules; import peft",
+        "import peft, osora_core",
+    ],
+    ids=["first", "last"],
+)
+def test_importing_osora_core_makes_the_method_known_to_peft(imports: str) -> None:
+    """In either order, as who only loads an adapter names nothing of ours. The engines do without PEFT."""
+    check = "assert peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING['OSORA'].__name__ == 'OsoraModel'"
+    done = subprocess.run([sys.executable, "-c", f"{imports}; {check}"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_wrong_argument_is_a_value_error_as_it_is_in_peft() -> None:
+    with pytest.raises(ValueError, match="r cannot be 0"):
+        OsoraConfig(r=0)
 
 
 def test_a_merge_in_the_tuner_is_the_merge_of_the_service() -> None:
@@ -321,7 +332,7 @@ def test_a_merge_in_the_tuner_is_the_merge_of_the_service() -> None:
     plain = make_model().get_submodule(name).weight
     assert isinstance(plain, nn.Parameter)
     sigma, delta = layer.osora_sigma["default"].detach(), layer.osora_delta["default"].detach()
-    factors = basis_module.Factors(layer.U, layer.S, layer.Vt)
+    factors = Factors(layer.U, layer.S, layer.Vt)
     model.merge_adapter()
     assert torch.equal(layer.weight, merged_weight(plain.data, factors, sigma, delta))
 
