@@ -1,12 +1,17 @@
 """Whether an engine, with its cache, chunks and decode steps, answers as transformers does: see
 `osora_core.base_check`."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from osora_core.base_check import Verdict, eager, judge, random_texts, refusing, short_windows
+from osora_core.attention import shortest_window
+from osora_core.base_check import Verdict, eager, judge, random_texts, refusing, remembered, short_windows
 from osora_core.inference.engine import InferenceEngine
 from osora_core.inference.request import Request, SamplingParams, TokenScore
+from osora_core.runtime import Runtime
 
 _CHUNK = 17
 _DECODED = 6
@@ -16,13 +21,29 @@ _LIKELIEST = 5
 def check_generation(engine: InferenceEngine) -> Verdict:
     """Compare an idle engine that nobody else uses yet. Raises UnsupportedBase where it differs, or cannot run."""
     runtime, chunk = engine.runtime, engine.prefill_tokens
-    with refusing(runtime.name, runtime.config, "generation"), short_windows(runtime.model):
+    # An engine whose texts are all shorter than the window has no use for it.
+    window = shortest_window(runtime.config)
+    slides = window is not None and window < engine.max_length
+    windows = short_windows(runtime.model) if slides else nullcontext()
+    with refusing(runtime.name, runtime.config, "generation"), windows:
         engine.prefill_tokens = _CHUNK
         try:
             answers = _answers(engine)
         finally:
             engine.prefill_tokens = chunk
         return judge(runtime, "generation", torch.cat([_differences(engine, scores) for scores in answers]))
+
+
+def check_serving(runtime: Runtime, directory: Path, max_length: int) -> Verdict:
+    """`check_generation` of an engine that takes texts of up to `max_length` tokens, remembered in `directory`."""
+    with refusing(runtime.name, runtime.config, "generation"):
+        engine = InferenceEngine(runtime, rows=2, adapters=2, max_length=max_length)
+
+    def check() -> Verdict:
+        engine.warm_up()
+        return check_generation(engine)
+
+    return remembered(runtime, directory, f"generation through {engine.execution}", check)
 
 
 def _answers(engine: InferenceEngine) -> list[list[TokenScore]]:

@@ -142,6 +142,11 @@ class InferenceEngine:
                 return
 
     @property
+    def execution(self) -> str:
+        """The name of what runs its passes."""
+        return type(self._execution).__name__
+
+    @property
     def busy(self) -> bool:
         return bool(self._since or self._examinations or self._live or self._launched)
 
