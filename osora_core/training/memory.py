@@ -59,7 +59,7 @@ class Memory:
         widest = max(span.d_out for span in runtime.basis.spans)
         self._token_bytes = (long - short) / (_PROBE[1] - _PROBE[0]) + 4 * _WORKING * widest
         # Logits in the head's precision and their gradient; in float32 logits, their probabilities and gradient.
-        vocabulary = int(runtime.model.config.vocab_size)
+        vocabulary = int(runtime.config.vocab_size)
         self._counted_bytes = vocabulary * (2 * runtime.model.dtype.itemsize + 3 * 4)
 
     def needed(self, jobs: Sequence[TrainingJob]) -> int:

@@ -40,7 +40,7 @@ def pass_tokens(runtime: Runtime) -> int:
     of its own."""
     if runtime.device.type == "cpu":
         return _CPU_TOKENS
-    layer = runtime.parameters / runtime.model.config.num_hidden_layers
+    layer = runtime.parameters / runtime.config.num_hidden_layers
     return min(_GPU_MOST, int(_GPU_PRODUCTS / layer))
 
 
