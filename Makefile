@@ -8,7 +8,7 @@ INSTALLED_FOR_TESTS := $(VENV)/.installed-for-tests
 PACKAGES := osora_common osora_core registry api inference worker osora
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test faults lint check format clean
+.PHONY: help install demo serve test faults lint check format docs clean
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -52,6 +52,9 @@ check: ## What CI runs
 format: $(INSTALLED_FOR_TESTS) ## Rewrite the code as the linters want it
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+docs: $(INSTALLED) ## Write docs/settings.md anew from the settings classes
+	@$(BIN)/python -m docs.settings_page
 
 clean: ## Remove what was built and what the demo left; keeps .venv
 	@rm -rf .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -51,7 +51,7 @@ def _look(
         job = jobs.get(session, principal, job_id)
         page = jobs.events(session, principal, job_id, after_id, limit=_BATCH, order="asc")
         events = [(event.id, EventOut.of(event)) for event in page.data]
-        ended = JobOut.of(session, principal, job, services.settings) if job.is_terminal else None
+        ended = JobOut.of(principal, jobs.view(session, job, services.settings)) if job.is_terminal else None
         return events, ended, page.has_more
 
 

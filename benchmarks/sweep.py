@@ -26,7 +26,7 @@ from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepOutcome, TrainingEngine, TrainingJob
 from osora_core.training.evaluation import mean_losses
 from osora_core.training.throughput import CHEAP
-from worker.spec import sweep_specs
+from worker.hyperparameters import sweep_specs
 from worker.sweeps import ENOUGH_TO_CHOOSE
 
 TICKETS = Path(__file__).parents[1] / "examples" / "support-tickets"
@@ -68,11 +68,11 @@ class Benchmark:
     def run(self) -> None:
         first, members = self.specs[0], len(self.specs)
         job = self.job(first)
-        estimate = self.engine.throughput.cost_of_sweep(self.engine, job, members, self.choice)
+        estimate = self.engine.throughput.cost_of_sweep(job, members, self.choice)
         self.add("estimate", first, ratio=estimate)  # what "auto" decides by; where that is against, a lower bound
-        self.engine.add(self.job(first))
+        self.engine.add(job)
         self.engine.step()  # once, so that nothing is compiled while it is measured
-        self.engine.discard(job.id)
+        self.engine.discard(job)
         ratios = []
         for _ in range(self.options.repeats):
             single = self.alone(first)

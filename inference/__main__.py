@@ -13,6 +13,7 @@ from osora_common.http_server import ReadyServer, exit_on_signals
 from osora_common.refusal import refusing
 from osora_core.basis import BasisCache
 from osora_core.errors import UserError
+from osora_core.inference.check import check_serving
 from osora_core.runtime import Runtime, set_threads
 
 logger = logging.getLogger("inference")
@@ -48,7 +49,11 @@ def _serve(settings: InferenceSettings) -> None:
     runtimes = {}
     for name, path in settings.base_paths.items():
         runtimes[name] = Runtime.load(name, cache, path=path, device=settings.device, rank=settings.basis_rank)
-        logger.info("base %s is loaded (%s)", name, runtimes[name].basis.base_fingerprint[:12])
+        verdict = check_serving(runtimes[name], cache.directory, settings.inference_max_length)
+        logger.info(
+            "base %s is loaded (%s); at worst %.2g nats from transformers, where %g are allowed",
+            name, runtimes[name].basis.base_fingerprint[:12], verdict.worst, verdict.tolerance,
+        )  # fmt: skip
     server: Server
     app = create_app(settings, runtimes, store, on_death=lambda: server.fail())
     config = uvicorn.Config(

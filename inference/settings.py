@@ -12,7 +12,7 @@ from osora_common.base_list import parse_bases
 class InferenceSettings(BaseSettings):
     """Names that `registry.settings.Settings` has too mean the same there."""
 
-    model_config = SettingsConfigDict(env_prefix="OSORA_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="OSORA_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     data_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Path("~/.osora")
     bases: str = "osora-tiny"
@@ -27,7 +27,9 @@ class InferenceSettings(BaseSettings):
     log_level: str = "INFO"
 
     inference_host: str = "127.0.0.1"
+    """Where the inference server listens. Only the API needs to reach it."""
     inference_port: int = Field(default=8100, ge=0, le=65535)
+    """The inference server's port."""
     inference_rows: int = Field(default=32, ge=1)
     """Requests that decode together."""
     inference_max_length: int = Field(default=8192, ge=2)

@@ -91,7 +91,7 @@ def read(runtime: Runtime, adapter: Adapter) -> Canary | None:
         tolerance = float(adapter.canary["tolerance"])
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptArtifact(f"the adapter's canary cannot be read: {error}") from error
-    vocabulary = int(runtime.model.config.vocab_size)
+    vocabulary = int(runtime.config.vocab_size)
     known = tokens and min(min(tokens), int(ids.min())) >= 0 and max(max(tokens), int(ids.max())) < vocabulary
     if not known or ids.shape != values.shape or ids.shape[0] != len(tokens):
         raise CorruptArtifact("the adapter's canary is not one of this base")

@@ -43,6 +43,12 @@ class UnknownBase(UserError):
     code = "base_not_found"
 
 
+class UnsupportedBase(UserError):
+    """A base that would train or answer otherwise than it should."""
+
+    code = "unsupported_base"
+
+
 class IdentityMismatch(OsoraCoreError):
     """An adapter was made on another base or basis; both hashes are in the message."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
@@ -14,10 +15,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from osora_core import attention, base_models
+from osora_core import attention, base_check, base_models
 from osora_core.basis import Basis, BasisCache
 from osora_core.cores import available_cores
-from osora_core.errors import UserError
+from osora_core.data.conversation import conversations_of
+from osora_core.errors import UnsupportedBase, UserError
 from osora_core.linear import OsoraLinear
 from osora_core.weights import ALL_LINEAR, find_targets
 
@@ -54,13 +56,16 @@ class Runtime:
         source = base_models.resolve(path or name)
         attention.register()
         try:
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                source,
-                dtype=dtype,
-                attn_implementation=attention.NAME,
-                trust_remote_code=False,
-                use_safetensors=True,
-            )
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            with base_check.refusing(name, config, "loading", (OSError, ValueError)):
+                model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                    source,
+                    config=config,
+                    dtype=dtype,
+                    attn_implementation=attention.NAME,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                )
         except (OSError, ValueError) as error:  # no such name on the hub, no safetensors, no causal language model
             reason = " ".join(str(error).split()).partition(". ")[0]
             raise UserError(
@@ -81,7 +86,7 @@ class Runtime:
             max_length=usable_length(model.config),
             eos_ids=_eos_ids(model, tokenizer),
         )
-        runtime._check_architecture()
+        base_check.remembered(runtime, cache.directory, "training", lambda: base_check.check_training(runtime))
         return runtime
 
     def hidden_states(self, input_ids: Tensor, **kwargs: Any) -> Tensor:
@@ -94,7 +99,17 @@ class Runtime:
         """Logits [..., vocabulary] of hidden states [..., d]."""
         head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         logits: Tensor = head(hidden)
+        if (factor := _logit_factor(self.config)) != 1:
+            logits = logits * factor
+        if softcap := getattr(self.config, "final_logit_softcapping", None):
+            logits = (logits / softcap).tanh() * softcap
         return logits
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The text model's configuration: of a model that also reads images, the part that is about text."""
+        config: PreTrainedConfig = self.model.config.get_text_config()
+        return config
 
     @property
     def is_whole(self) -> bool:
@@ -115,31 +130,35 @@ class Runtime:
         """Bytes of the weights as they lie in memory."""
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
 
-    def _check_architecture(self) -> None:
-        """Refuse a model whose logits are more than its head applied to its decoder, or that ignores our attention."""
-        tokens = torch.arange(4, device=self.device).unsqueeze(0)
-        with torch.inference_mode():
-            expected = self.model(input_ids=tokens, use_cache=False).logits.float()
-            actual = self.logits(self.hidden_states(tokens)).float()
-        if not torch.allclose(expected, actual, rtol=1e-3, atol=1e-3):
-            raise UserError(
-                f"the architecture {self.model.config.model_type!r} transforms its logits and is not supported",
-                param="model",
-                next_action="use a Llama, Qwen2, Qwen3 or Mistral family base",
-            )
+
+def _logit_factor(config: PreTrainedConfig) -> float:
+    """What a family multiplies its logits by: under one of these names, divided by the first."""
+    divisor = getattr(config, "logits_scaling", None) or 1.0
+    return (
+        float(getattr(config, "logit_scale", None) or 1.0) * float(getattr(config, "lm_head_multiplier", 1.0)) / divisor
+    )
 
 
 def usable_length(config: PreTrainedConfig) -> int:
-    """Tokens of the longest text that our attention reads as the model does.
+    """Tokens of the longest text that a base reads. Raises UnsupportedBase if it does not say.
 
-    It reaches back to the beginning in every layer: where a layer of the model looks back through a window that slides,
-    no text may be longer than that.
+    Where rotary embeddings change with a text's length (dynamic, longrope), a cache would hold keys of a shorter text:
+    such a base reads as far as they stay the same.
     """
-    longest = int(config.max_position_embeddings)
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
-    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
-    return min(longest, int(window)) if window and slides else longest
+    config = config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
+    lengths = (getattr(config, name, None) for name in names)
+    longest = next((length for length in lengths if isinstance(length, int) and length > 0), None)
+    if longest is None:
+        raise UnsupportedBase(
+            f"a base of the family {config.model_type!r} does not say how many tokens it reads",
+            param="model",
+            next_action="give max_position_embeddings in its config.json",
+        )
+    rotary = getattr(config, "rope_parameters", None) or {}
+    if rotary.get("rope_type") in ("dynamic", "longrope"):
+        return min(longest, int(rotary.get("original_max_position_embeddings") or longest))
+    return longest
 
 
 def install(model: nn.Module, basis: Basis) -> None:
@@ -151,11 +170,12 @@ def install(model: nn.Module, basis: Basis) -> None:
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Every token that ends a generation: the model's own list and the tokenizer's."""
+    """Every token that ends a generation: the model's own, the tokenizer's, and the chat template's end of turn, which
+    is what training teaches an answer to end with."""
     config = model.generation_config
     ids = config.eos_token_id if config is not None else None
     listed = {ids} if isinstance(ids, int) else set(ids or ())
-    return frozenset(listed | ({tokenizer.eos_token_id} - {None}))
+    return frozenset(listed | ({tokenizer.eos_token_id, conversations_of(tokenizer).end_of_turn} - {None}))
 
 
 def set_threads(count: int | None = None) -> None:

@@ -1,6 +1,6 @@
 """Trained adapters: what jobs publish. `registry.references` finds what a client names, checkpoints included."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Select, or_, select, update
 from sqlalchemy import delete as delete_rows
@@ -77,13 +77,6 @@ def remove(session: Session, adapter_ids: Sequence[str]) -> Sequence[str]:
     ).all()
     session.execute(update(Job).where(Job.id.in_([row.job_id for row in removed])).values(adapter_id=None))
     return [row.object_key for row in removed]
-
-
-def content(registry: Registry, principal: Principal, id_or_name: str) -> Iterator[bytes]:
-    """The adapter's ZIP, in pieces. Raises `NotFound` at the call."""
-    with registry.reading() as session:
-        key = get(session, principal, id_or_name).object_key
-    return registry.store.stream(key)
 
 
 def _of(principal: Principal) -> Select[Adapter]:

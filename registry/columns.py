@@ -27,9 +27,14 @@ class PlainText(TypeDecorator[str]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         """Raises `UnstorableText`; SQLAlchemy calls this for every value on its way to the database."""
-        if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
-            raise UnstorableText(
-                f"{value[:60]!a} has a character that cannot be stored",
-                next_action="remove NULs and surrogates",
-            )
+        if isinstance(value, str):
+            check_storable(value)
         return value
+
+
+def check_storable(text: str) -> None:
+    """Raises `UnstorableText` for what no `PlainText` column takes."""
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise UnstorableText(
+            f"{text[:60]!a} has a character that cannot be stored", next_action="remove NULs and surrogates"
+        )

@@ -1,4 +1,4 @@
-"""Checks a training file as it streams by, a piece at a time."""
+"""What a line of a training file is, and the check of a file as it streams by, a piece at a time."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,15 @@ from registry.formats import Format, check_line
 
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def split_lines(data: bytes) -> list[bytes]:
+    """The lines of a training file, without their ends; after the last end, what is left (mostly nothing).
+
+    JSON Lines has one line end, LF. A CR before it is JSON's white space; and whatever else ends a line elsewhere (a CR
+    by itself, U+2028, U+0085, a form feed) is a character like any other, so that all who count lines count alike.
+    """
+    return data.split(b"\n")
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class DatasetCheck:
 
     def feed(self, chunk: bytes) -> None:
         """Takes the next bytes of the file."""
-        *complete, rest = chunk.split(b"\n")
+        *complete, rest = split_lines(chunk)
         for piece in complete:
             self._add(piece)
             self._end_line()

@@ -104,14 +104,6 @@ class TooLarge(OsoraError):
     code = "too_large"
 
 
-class RateLimited(OsoraError):
-    """Too many requests; try again later."""
-
-    status = 429
-    type = "rate_limit_error"
-    code = "rate_limited"
-
-
 class Unavailable(OsoraError):
     """Something we depend on is down; try again later."""
 

@@ -2,13 +2,14 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
+from registry.columns import check_storable
 from registry.context import Registry
 from registry.dataset import DatasetCheck
 from registry.errors import Conflict, InvalidRequest, NotFound, TooLarge
@@ -26,7 +27,7 @@ def ingest(registry: Registry, principal: Principal, stream: IO[bytes], filename
     """Stores a training file, checking every line as it comes in; the stream is read once, in pieces.
 
     Raises:
-        InvalidRequest: the purpose is not one that is uploaded.
+        InvalidRequest: the purpose is not one that is uploaded, or the name cannot be stored.
         InvalidFile: a line is not training data; nothing is stored.
         TooLarge: over `max_upload_bytes`; nothing is stored.
     """
@@ -36,6 +37,7 @@ def ingest(registry: Registry, principal: Principal, stream: IO[bytes], filename
             param="purpose",
             next_action=f"use {TRAINING_PURPOSE!r}",
         )
+    check_storable(filename)
     limit = registry.settings.max_upload_bytes
     with tempfile.NamedTemporaryFile(prefix="osora-upload-") as spool:
         check, sha256, size = DatasetCheck(), hashlib.sha256(), 0
@@ -65,12 +67,9 @@ def ingest(registry: Registry, principal: Principal, stream: IO[bytes], filename
         )
         # The object first: a row never points at nothing. A crash in between leaves a harmless orphan.
         registry.store.put(file.object_key, Path(spool.name))
-    try:
-        with registry.transaction() as session:
-            session.add(file)
-    except BaseException:
-        registry.store.delete(file.object_key)
-        raise
+    # If this fails, its commit may have happened all the same: the object stays, and is an orphan if it has no row.
+    with registry.transaction() as session:
+        session.add(file)
     return file
 
 
@@ -121,13 +120,6 @@ def live_users(session: Session, file_ids: Sequence[str]) -> dict[str, str]:
     needed = select(Job.id, Job.training_file_id, Job.validation_file_id).where(Job.status.not_in(TERMINAL))
     users = needed.where(or_(Job.training_file_id.in_(file_ids), Job.validation_file_id.in_(file_ids)))
     return {file_id: job_id for job_id, *needs in session.execute(users) for file_id in file_ids if file_id in needs}
-
-
-def content(registry: Registry, principal: Principal, file_id: str) -> Iterator[bytes]:
-    """The file's bytes, in pieces. Raises `NotFound` at the call."""
-    with registry.reading() as session:
-        key = get(session, principal, file_id).object_key
-    return registry.store.stream(key)
 
 
 def list(

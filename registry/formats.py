@@ -1,6 +1,7 @@
 """What a line of training data may look like: JSON Lines of chats, of prompts and completions, or of preferences."""
 
 import json
+import sys
 from typing import Any, Literal, NoReturn
 
 from registry.errors import InvalidFile
@@ -134,21 +135,55 @@ class _Line:
 
 def _parse(raw: bytes, number: int) -> Any:
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
     except UnicodeDecodeError as error:
         problem = f"byte {error.start + 1} is not UTF-8"
         raise InvalidFile(problem, line=number, next_action="save the file as UTF-8") from error
     except json.JSONDecodeError as error:
-        problem = f"is not JSON: {error.msg} at character {error.colno}"
+        problem = f"is not JSON: {error.msg.removesuffix(' at')} at character {error.colno}"
         next_action = "put one complete JSON object on each line"
         raise InvalidFile(problem, line=number, next_action=next_action) from error
-    except (ValueError, RecursionError) as error:  # NaN, a number of thousands of digits, nesting without end
-        problem = f"is not usable JSON: {error}"
+    except _DuplicateKeyError as error:
+        raise InvalidFile(
+            f"the key {_quoted(error.key)} comes twice in one object",
+            line=number,
+            field=_short(error.key),
+            next_action="keep one of the two: JSON readers drop the other without a word",
+        ) from error
+    except _ConstantError as error:
+        problem = f"is not usable JSON: {error} is not a JSON value"
+        raise InvalidFile(problem, line=number, next_action="write plain strings and small numbers") from error
+    except RecursionError as error:
+        problem = "is not usable JSON: it is nested too deeply"
+        raise InvalidFile(problem, line=number, next_action="write plain strings and small numbers") from error
+    except ValueError as error:  # of Python's own: it reads no integers that are longer
+        problem = f"is not usable JSON: it has a number of more than {sys.get_int_max_str_digits()} digits"
         raise InvalidFile(problem, line=number, next_action="write plain strings and small numbers") from error
 
 
+class _DuplicateKeyError(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class _ConstantError(ValueError):
+    """NaN or an infinity, which Python's reader takes and JSON does not have."""
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON value")
+    raise _ConstantError(name)
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _DuplicateKeyError(key)
+            seen.add(key)
+    return row
 
 
 def _is_unicode(text: str) -> bool:

@@ -1,12 +1,14 @@
 """Brings a database to the current schema."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from registry.db import make_engine
 
@@ -15,23 +17,36 @@ _LOCK = zlib.crc32(b"osora migrations")
 
 
 def upgrade(url: str) -> None:
-    """Migrates the database at `url` to the newest schema, creating it if it is empty.
+    """Migrates the database at `url` to the newest schema, creating it if it is empty."""
+    with migrating(url) as configuration:
+        command.upgrade(configuration, "head")
 
-    Safe when several processes start at once: one transaction does it all, and the others wait for it.
-    SQLite's write lock (our transactions begin IMMEDIATE) and PostgreSQL's advisory lock see to that.
+
+@contextmanager
+def migrating(url: str) -> Iterator[Config]:
+    """Alembic's configuration for the database at `url`: one transaction, which commits at the end.
+
+    Safe when several processes start at once: the others wait for it. SQLite's write lock (our transactions begin
+    IMMEDIATE) and PostgreSQL's advisory lock see to that. Raises RuntimeError if a row would be left pointing nowhere.
     """
     engine = make_engine(url)
+    is_sqlite = engine.dialect.name == "sqlite"
+    if is_sqlite:
+        # SQLite alters a table by copying and dropping it, which its foreign keys do not let pass; and they cannot be
+        # turned off inside a transaction (https://www.sqlite.org/lang_altertable.html, section 7).
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = OFF"))
     try:
         with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
+            if not is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            command.upgrade(config(connection), "head")
+            yield _config(connection)
+            if is_sqlite and (stray := connection.execute(text("PRAGMA foreign_key_check")).first()):
+                raise RuntimeError(f"a row of {stray[0]} points at no row of {stray[2]}; the migration was not made")
     finally:
         engine.dispose()
 
 
-def config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration; the migrations run on `connection`, inside its transaction."""
+def _config(connection: Connection) -> Config:
     found = find_spec("migrations")
     if found is None or found.origin is None:
         raise RuntimeError("the package `migrations` is not installed; reinstall osora")

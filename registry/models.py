@@ -1,10 +1,11 @@
 """The tables. Times are unix seconds of the database's clock; whole ones are what clients see."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    CheckConstraint,
     Double,
     ForeignKey,
     Index,
@@ -43,6 +44,7 @@ class Base(DeclarativeBase):
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
             "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
             "pk": "pk_%(table_name)s",
         }
@@ -58,6 +60,12 @@ class Base(DeclarativeBase):
         dict[str, Any]: _Json,
         list[str]: _Json,
     }
+
+
+def _one_of(column: str, words: Any) -> CheckConstraint:
+    """That a column holds one of the words of a `Literal`; NULL passes where the column may be that."""
+    listed = ", ".join(f"'{word}'" for word in get_args(words))
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
 class Tenant(Base):
@@ -120,6 +128,10 @@ class Job(Base):
         Index(None, "training_file_id"),
         Index(None, "validation_file_id"),
         Index(None, "from_adapter_id"),
+        _one_of("status", JobStatus),
+        _one_of("signal", JobSignal),
+        _one_of("method", Method),
+        _one_of("priority", JobPriority),
     )
 
     id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
@@ -192,6 +204,7 @@ class JobAttempt(Base):
     """One claim of a job by a worker, kept for ever."""
 
     __tablename__ = "job_attempts"
+    __table_args__ = (_one_of("outcome", AttemptOutcome),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -230,7 +243,7 @@ class JobEvent(Base):
     """A line of a job's history. Ids of one job grow in commit order; see `registry.jobs.state`."""
 
     __tablename__ = "job_events"
-    __table_args__ = (Index(None, "job_id", "id"),)
+    __table_args__ = (Index(None, "job_id", "id"), _one_of("level", EventLevel), _one_of("type", EventType))
 
     id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 _OUTAGE_SECONDS = 5
 
 
-class BrokerDown(Exception):
+class BrokerDownError(Exception):
     """The broker did not answer a moment ago, so it is not asked again yet."""
 
 
@@ -37,7 +37,7 @@ class Publisher:
         the broker, and the others raise at once.
         """
         if time.monotonic() < self._down_until:
-            raise BrokerDown("the broker did not answer a moment ago")
+            raise BrokerDownError("the broker did not answer a moment ago")
         try:
             self._celery.send_task(task, args=args, queue=queue, retry=False)
         except Exception:

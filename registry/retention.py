@@ -1,8 +1,9 @@
-"""What has had its time goes, and so does what nobody knows of any more.
+"""Deletes rows that have expired, and stored objects that no row names.
 
-A row goes first, and its object once that has committed: no row ever points at nothing. A crash in between leaves an
-object without a row; that, and an upload whose row never came, is what the sweep is for. All of it is idempotent and
-may run in every worker at once; each transaction is short, because SQLite has one write lock.
+A row is deleted first and its object after that has committed, so no row ever points at nothing. A crash in between
+leaves an object without a row (an orphan), and so does an upload whose row was never written: `delete_orphans` finds
+both. All of it is idempotent and may run in every worker at once; each transaction is short, because SQLite has one
+write lock.
 """
 
 import logging
@@ -29,10 +30,10 @@ _OF_JOBS = ("adapters", "checkpoints", "results")
 
 
 def maintain(registry: Registry) -> None:
-    """Expires, sweeps, and forgets dead workers. Once an hour is enough."""
-    expired, swept = expire(registry), sweep(registry)
-    if expired or swept:
-        logger.info("retention: %d rows had expired, %d objects had no row", expired, swept)
+    """Deletes expired rows, orphaned objects and dead workers. Once an hour is enough."""
+    expired, orphans = expire(registry), delete_orphans(registry)
+    if expired or orphans:
+        logger.info("retention: %d rows had expired, %d objects had no row", expired, orphans)
     with registry.transaction() as session:
         workers.forget_silent(session)
 
@@ -51,21 +52,21 @@ def expire(registry: Registry) -> int:
     )
 
 
-def sweep(registry: Registry) -> int:
+def delete_orphans(registry: Registry) -> int:
     """Deletes objects older than `orphan_grace_hours` that no row names, and unfinished ones; returns how many.
 
     Nothing of a job that has not ended: its attempts put an object there before they name it.
     """
     with registry.reading() as session:
         before = session.scalars(select(now() - registry.settings.orphan_grace_hours * 3600)).one()
-    swept = registry.store.clear_unfinished(before)
+    deleted = registry.store.clear_unfinished(before)
     for prefix in (_FILES, *_OF_JOBS):
         old = (found.key for found in registry.store.list(prefix) if found.modified_at < before)
         for keys in _batches(old):
             for key in _without_a_row(registry, keys):
                 registry.store.delete(key)
-                swept += 1
-    return swept
+                deleted += 1
+    return deleted
 
 
 _Find = Callable[[ColumnElement[float]], Select[Any]]

@@ -33,7 +33,7 @@ _SWEEP_MEMBERS = 8
 class Settings(BaseSettings):
     """Settings of one Osora installation; every field is the environment variable `OSORA_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="OSORA_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="OSORA_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     data_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Path("~/.osora")
     """Everything the embedded mode keeps: database, objects, keys, sockets."""
@@ -47,23 +47,26 @@ class Settings(BaseSettings):
     object_store: str = _in_data_dir("file://{data_dir}/objects")
     """`file:///path`, `s3://bucket/prefix`, `gs://`, `az://`, `memory://`, or `db:` (a table of blobs).
 
-    For this installation alone: what its database does not name is swept away after `orphan_grace_hours`.
+    For this installation alone: what its database does not name is deleted after `orphan_grace_hours`.
     """
 
     object_store_options: dict[str, SecretStr] = Field(default_factory=dict)
     """Endpoint, region, keys of a cloud store, as a JSON object of obstore's configuration names."""
 
     bases: str = "osora-tiny"
-    """Base models on offer: a comma list of `name` or `name=path`; see `base_paths`."""
+    """Base models on offer, separated by commas: each `name` of a bundled one, `owner/name` on a model hub, or
+    `name=path` with a directory or hub name to load it from."""
 
     inference_urls: str = "http://127.0.0.1:8100"
-    """A comma list of inference servers; see `inference_url_list`."""
+    """The inference servers' URLs, separated by commas."""
 
     host: str = "127.0.0.1"
+    """Where the API listens: `0.0.0.0` for other machines to reach it, behind TLS."""
     port: int = Field(default=8000, ge=0, le=65535)
+    """The API's port."""
 
     secret_key: SecretStr | None = None
-    """Pepper of the stored API keys; without one, `{data_dir}/secret.key` is created once."""
+    """The secret that API keys are hashed with; without one, `{data_dir}/secret.key` is created once."""
 
     internal_token: SecretStr | None = None
     """Bearer token between our own processes; without one, `{data_dir}/internal.token` is created once."""
@@ -79,10 +82,11 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1)
     """Attempts that may end by a fault of ours before the job fails."""
     checkpoint_seconds: float = Field(default=30, gt=0)
+    """A running job writes a checkpoint so many seconds after its last one, and at the end of each epoch."""
     checkpoint_steps: int | None = Field(default=None, ge=1)
-    """A checkpoint is due when either is: so many seconds or so many steps after the last one."""
+    """The same by steps, if set: a checkpoint is due when either is."""
     worker_jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Jobs that one worker trains at once: so many, or what each worker finds in its memory (see `worker.capacity`)."""
+    """Jobs that one worker trains at once: so many, or as many as each worker finds room for in its memory."""
 
     worker_devices: int = Field(default=1, ge=1)
     """GPUs of its host that one worker spreads each step over (processes, on a CPU); more than one takes one base."""
@@ -90,26 +94,32 @@ class Settings(BaseSettings):
     """Whether each of a worker's devices holds a part of the base's layers only: for one that does not fit a device."""
 
     basis_rank: int = Field(default=128, ge=1)
+    """Singular triplets kept of each weight: the highest rank that an adapter can have. Another rank is another basis,
+    and adapters of the old one no longer load."""
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
+    """The largest file that can be uploaded."""
     maintenance_seconds: float = Field(default=1, gt=0)
+    """How often each worker looks for lost leases, unsent wake-ups and what has outlived its retention."""
 
     file_retention_days: _Days = None
-    """From its upload on; a file that a live job uses stays. `forever`, the default, keeps it until it is deleted."""
+    """Days from its upload until a file is deleted; one that a live job uses stays. None, or `forever`: never."""
 
     adapter_retention_days: _Days = None
-    """From its publication on."""
+    """Days from its publication until an adapter is deleted. None, or `forever`: never."""
 
     event_retention_days: _Days = None
-    """From the end of their job on."""
+    """Days from the end of their job until events are deleted. None, or `forever`: never."""
 
     checkpoint_retention_days: _Days = 7
-    """From the end of their job on."""
+    """Days from the end of their job until checkpoints are deleted; `forever`: never."""
 
     orphan_grace_hours: float = Field(default=24, ge=1, allow_inf_nan=False)
     """How long an object may be without a row that names it: an upload comes before its row."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where bases are loaded: `auto` takes a GPU if there is one."""
     log_level: str = "INFO"
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
 
     @field_validator("bases")
     @classmethod

@@ -12,12 +12,12 @@ from osora_core.training import TrainingEngine
 from osora_core.training.passes import MakePasses, Passes
 from registry import jobs, outbox, retention, workers
 from registry.context import Registry
-from registry.jobs import Attempt
 from registry.outages import first_line
 from registry.publisher import Publisher
 from worker.attempt import run_attempt
 from worker.capacity import Capacity
 from worker.gate import Gate
+from worker.held import HeldAttempts
 from worker.points import reached
 from worker.reports import Reports
 from worker.threads import EngineThread, Periodic
@@ -49,8 +49,7 @@ class Node:
         self.failed = False
         self._on_failure = on_failure
         self._publisher = publisher
-        self._held: dict[str, tuple[Attempt, Reports]] = {}
-        self._lock = threading.Lock()
+        self._held = HeldAttempts()
         self._draining = threading.Event()
         self.capacity = Capacity.of(settings, runtimes, passes)
         self._gate = Gate(self._draining)
@@ -128,21 +127,15 @@ class Node:
         job_id = attempt.job_id
         logger.info("job %s: attempt %d begins", job_id, attempt.number)
         reports = Reports()
-        with self._lock:
-            self._held[job_id] = (attempt, reports)
-        try:
+        with self._held.hold(attempt, reports):
             reached("claimed", job_id)
             run_attempt(self.registry, self._engines[attempt.base], attempt, reports)
-        finally:
-            with self._lock:
-                del self._held[job_id]
-            logger.info("job %s: attempt %d is over", job_id, attempt.number)
+        logger.info("job %s: attempt %d is over", job_id, attempt.number)
         return True
 
     def _watch(self) -> None:
         """Renew the leases when that is due, and pass on what is wanted of each attempt."""
-        with self._lock:
-            held = list(self._held.values())
+        held = self._held.all()
         if self._draining.is_set():
             for _, reports in held:
                 reports.signal("drain")
@@ -158,7 +151,7 @@ class Node:
             with self.registry.reading() as session:
                 answers = jobs.signals(session, attempts)
         for attempt, reports in held:
-            reports.signal(answers[attempt.job_id])
+            reports.signal(answers[attempt.token])
 
     def _maintain(self) -> None:
         """Idempotent, and fine to run in every worker at once."""

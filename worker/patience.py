@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from registry.outages import OUTAGES, first_line
-from worker.reports import Interrupted, Reports
+from worker.reports import Interruption, Reports
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ _RETRY_SECONDS = 1.0
 _DRAIN_SECONDS = 12.0
 
 
-class GaveUp(Exception):
+class DrainTimeoutError(Exception):
     """The worker stops before the outage is over. The job's lease runs out, and its last checkpoint stands."""
 
 
@@ -33,7 +33,7 @@ class Patience:
     def __call__(self, action: Callable[[], T], *, on_wait: Callable[[], None] | None = None) -> T:
         """What `action()` returns; it may be called many times. `on_wait` is called once if there is a wait.
 
-        Raises `Interrupted` when a signal comes meanwhile, `GaveUp` when a draining worker's time is up.
+        Raises `Interruption` when a signal comes meanwhile, `DrainTimeoutError` when a draining worker's time is up.
         """
         while True:
             try:
@@ -52,9 +52,9 @@ class Patience:
 
     def _wait(self, error: Exception) -> None:
         if self.seconds_left() == 0:
-            raise GaveUp(f"job {self._job_id} is left to its lease: {first_line(error)}") from error
+            raise DrainTimeoutError(f"job {self._job_id} is left to its lease: {first_line(error)}") from error
         try:
             self._reports.pause(_RETRY_SECONDS)
-        except Interrupted as interrupted:
+        except Interruption as interrupted:
             if interrupted.signal == "lost" or not self.leaving:
                 raise

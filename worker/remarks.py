@@ -8,7 +8,7 @@ from registry.models import EventLevel
 from worker.sweeps import Decision, Rows
 
 
-def plan(job: TrainingJob, decision: Decision, rows: Rows) -> str:
+def announcement(job: TrainingJob, decision: Decision, rows: Rows) -> str:
     """What is going to be trained, and why at these rates if they were left to us."""
     spec, specs = job.spec, decision.specs
     because = f" ({decision.why})" if decision.why else ""
@@ -28,7 +28,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def rung(rung: Rung) -> str:
+def rung_message(rung: Rung) -> str:
     """Who of a sweep goes on, and which is the best so far."""
     left = [row for row in rung.members if row["fate"] is None]
     best = min(left, key=lambda row: math.inf if row["loss"] is None else row["loss"])

@@ -23,7 +23,7 @@ Report = SteppedDown | Progress | Evaluation | Samples | Checkpoint | Rung | Out
 _STRONGEST_FIRST: tuple[Signal, ...] = ("lost", "cancel", "pause", "drain")
 
 
-class Interrupted(Exception):
+class Interruption(Exception):
     """A signal has come while the attempt was busy with something that it may leave."""
 
     def __init__(self, signal: Signal) -> None:
@@ -57,12 +57,12 @@ class Reports:
             return reports
 
     def pause(self, seconds: float) -> None:
-        """Sleep. Raises `Interrupted` with the signal when there is one, at once if there is one already."""
+        """Sleep. Raises `Interruption` with the signal when there is one, at once if there is one already."""
         with self._changed:
             self._changed.wait_for(lambda: self._signal, seconds)
             signal, self._signal = self._signal, None
         if signal is not None:
-            raise Interrupted(signal)
+            raise Interruption(signal)
 
     def signal(self, name: Signal | Literal["continue"]) -> None:
         """A word from outside: the tenant's wish, a lost lease, a worker that stops; "continue" withdraws a pause."""

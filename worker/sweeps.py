@@ -10,7 +10,7 @@ from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.sweep import choice_of, hold_back
 from osora_core.training.throughput import CHEAP
 from registry.jobs import Attempt
-from worker.spec import leaves_rate_open, sweep_specs, training_spec, wants_sweep
+from worker.hyperparameters import leaves_rate_open, sweep_specs, training_spec, wants_sweep
 from worker.threads import EngineThread
 
 MakeJob = Callable[[JobSpec, Sequence[Row]], TrainingJob]

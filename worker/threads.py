@@ -80,7 +80,7 @@ class EngineThread(threading.Thread):
             # What went wrong was nobody's own part (that ends the one job): every job leaves, and resumes elsewhere.
             logger.exception("a training step failed")
             for job in list(self.engine.jobs.values()):
-                self.engine.discard(job.id)
+                self.engine.discard(job)
                 job.observer.failed(error)
             self._on_failure()
 

@@ -26,7 +26,7 @@ def create_job(
     """Queues a job on uploaded files. It is accepted even while the broker is down: workers catch up."""
     job = jobs.submit(session, principal, body.to_job_request(services.settings), services.settings)
     background.add_task(services.publisher.relay, services.registry)  # runs after the commit and the answer
-    return JobOut.of(session, principal, job, services.settings)
+    return JobOut.of(principal, jobs.view(session, job, services.settings))
 
 
 @router.get("", summary="List jobs", responses=errors(400, 401, 403, 404))
@@ -35,25 +35,30 @@ def list_jobs(
 ) -> ListPage[ListedJobOut]:
     """The tenant's jobs, newest first unless asked otherwise."""
     page = jobs.list(session, principal, **query.model_dump())
-    return ListPage[ListedJobOut].of(ListedJobOut.page(session, principal, page.data), page.has_more)
+    return ListPage[ListedJobOut].of(
+        [ListedJobOut.of(principal, view) for view in jobs.views(session, page.data)], page.has_more
+    )
 
 
 @router.get("/{job_id}", summary="Get a job", responses=errors(401, 403, 404))
 def get_job(job_id: JobId, session: ReadSessionDep, principal: ReaderDep, services: ServicesDep) -> JobOut:
     """The job as it is now: every attempt at it, what it waits for, and when it is likely to start and end."""
-    return JobOut.of(session, principal, jobs.get(session, principal, job_id), services.settings)
+    job = jobs.get(session, principal, job_id)
+    return JobOut.of(principal, jobs.view(session, job, services.settings))
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=errors(401, 403, 404, 409))
 def cancel_job(job_id: JobId, session: SessionDep, principal: WriterDep, services: ServicesDep) -> JobOut:
     """Ends the job: at once while it waits, within seconds while it runs. Doing it twice is fine."""
-    return JobOut.of(session, principal, jobs.cancel(session, principal, job_id), services.settings)
+    job = jobs.cancel(session, principal, job_id)
+    return JobOut.of(principal, jobs.view(session, job, services.settings))
 
 
 @router.post("/{job_id}/pause", summary="Pause a job", responses=errors(401, 403, 404, 409))
 def pause_job(job_id: JobId, session: SessionDep, principal: WriterDep, services: ServicesDep) -> JobOut:
     """Sets the job aside, after a checkpoint if it runs. Doing it twice is fine."""
-    return JobOut.of(session, principal, jobs.pause(session, principal, job_id), services.settings)
+    job = jobs.pause(session, principal, job_id)
+    return JobOut.of(principal, jobs.view(session, job, services.settings))
 
 
 @router.post("/{job_id}/resume", summary="Resume a paused job", responses=errors(401, 403, 404, 409))
@@ -67,7 +72,7 @@ def resume_job(
     """Queues the job again; it goes on from its newest checkpoint. Doing it twice is fine."""
     job = jobs.resume(session, principal, job_id)
     background.add_task(services.publisher.relay, services.registry)
-    return JobOut.of(session, principal, job, services.settings)
+    return JobOut.of(principal, jobs.view(session, job, services.settings))
 
 
 @router.get("/{job_id}/checkpoints", summary="List a job's checkpoints", responses=errors(400, 401, 403, 404))

@@ -138,8 +138,8 @@ class Knobs(RequestModel):
         Field(
             ge=2,
             le=2**20,
-            description="Most tokens of a training row, the base's own limit unless this is lower: a longer row fails "
-            "the job.",
+            description="Most tokens of a training row. It can only lower the base's own limit; a longer row fails the "
+            "job.",
         ),
     ] = None
     checkpoint_steps: Annotated[_Steps | None, Field(description="Steps between two checkpoints, at most.")] = None

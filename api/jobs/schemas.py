@@ -1,17 +1,14 @@
 """Jobs, events and checkpoints as OpenAI shapes them; what is ours of a job is under `osora`."""
 
-from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel
-from sqlalchemy.orm import Session
 
-from registry import jobs
 from registry.ids import event_id
+from registry.jobs import JobView
 from registry.models import AttemptOutcome, Checkpoint, EventLevel, EventType, Job, JobAttempt, JobEvent
 from registry.models import JobStatus as JobStatus
 from registry.references import AdapterRef
-from registry.settings import Settings
 from registry.tenants import Principal
 
 
@@ -69,15 +66,16 @@ class JobDetails(BaseModel):
     attempts: list[AttemptOut]
 
     @classmethod
-    def of(cls, job: Job, attempts: Sequence[JobAttempt], queue_position: int | None) -> Self:
-        """The part of a job's row, and of what belongs to it, that OpenAI's API has no place for."""
+    def of(cls, view: JobView) -> Self:
+        """The part of a job, and of what belongs to it, that OpenAI's API has no place for."""
+        job, attempts = view.job, view.attempts
         return cls(
             step=job.step,
             total_steps=job.total_steps,
             adapter_id=job.adapter_id,
             started_at=job.started_at,
             requested=job.signal,
-            queue_position=queue_position,
+            queue_position=view.forecast.queue_position,
             settings=job.osora,
             resolved=_resolved(job),
             compute_seconds=round(sum(attempt.compute_seconds for attempt in attempts), 3),
@@ -97,6 +95,12 @@ class ForeseenJobDetails(JobDetails):
     """When it is likely to start, while it is queued; null if that cannot be known."""
     waiting_for: str | None
     """What it waits for, in words."""
+
+    @classmethod
+    def of(cls, view: JobView) -> Self:
+        """The same, with the forecast."""
+        ahead = view.forecast
+        return cls(**dict(JobDetails.of(view)), estimated_start=ahead.estimated_start, waiting_for=ahead.waiting_for)
 
 
 class ListedJobOut(BaseModel):
@@ -124,41 +128,9 @@ class ListedJobOut(BaseModel):
     osora: JobDetails
 
     @classmethod
-    def page(cls, session: Session, principal: Principal, rows: Sequence[Job]) -> list["ListedJobOut"]:
-        """Jobs' rows, and what belongs to them, as a client sees them. As many queries for many as for one."""
-        attempts, positions = jobs.attempts_of(session, rows), jobs.queue_positions(session, rows)
-        return [
-            ListedJobOut.made_of(
-                principal, row, JobDetails.of(row, attempts[row.id], positions.get(row.id)), row.estimated_finish
-            )
-            for row in rows
-        ]
-
-    @classmethod
-    def made_of(cls, principal: Principal, job: Job, details: JobDetails, estimated_finish: int | None) -> Self:
-        """The job with the parts that are not in its row."""
-        hyperparameters = job.hyperparameters | (job.plan["hyperparameters"] if job.plan else {})
-        return cls(
-            id=job.id,
-            created_at=job.created_at,
-            finished_at=job.finished_at,
-            estimated_finish=estimated_finish,
-            status=job.status,
-            model=job.base,
-            fine_tuned_model=job.fine_tuned_model,
-            organization_id=principal.tenant_name,
-            training_file=job.training_file_id,
-            validation_file=job.validation_file_id,
-            result_files=job.result_file_ids,
-            hyperparameters=hyperparameters,
-            method={"type": job.method, job.method: {"hyperparameters": hyperparameters}},
-            seed=job.seed,
-            trained_tokens=job.trained_tokens,
-            metadata=job.metadata_ or None,
-            user_provided_suffix=job.suffix,
-            error=job.error,
-            osora=details,
-        )
+    def of(cls, principal: Principal, view: JobView) -> Self:
+        """The tenant's job, and what belongs to it, as a client sees them."""
+        return cls(**_fields(principal, view), osora=JobDetails.of(view))
 
 
 class JobOut(ListedJobOut):
@@ -167,15 +139,35 @@ class JobOut(ListedJobOut):
     osora: ForeseenJobDetails
 
     @classmethod
-    def of(cls, session: Session, principal: Principal, job: Job, settings: Settings) -> Self:
-        """The job's row, what belongs to it, and its forecast, as a client sees them."""
-        forecast = jobs.foresee(session, job, settings)
-        attempts = jobs.attempts_of(session, [job])[job.id]
-        details = JobDetails.of(job, attempts, forecast.queue_position)
-        foreseen = ForeseenJobDetails(
-            **dict(details), estimated_start=forecast.estimated_start, waiting_for=forecast.waiting_for
-        )
-        return cls.made_of(principal, job, foreseen, forecast.estimated_finish)
+    def of(cls, principal: Principal, view: JobView) -> Self:
+        """The tenant's job, what belongs to it, and its forecast, as a client sees them."""
+        return cls(**_fields(principal, view), osora=ForeseenJobDetails.of(view))
+
+
+def _fields(principal: Principal, view: JobView) -> dict[str, Any]:
+    """What both ways to show a job have in common."""
+    job = view.job
+    hyperparameters = job.hyperparameters | (job.plan["hyperparameters"] if job.plan else {})
+    return {
+        "id": job.id,
+        "created_at": job.created_at,
+        "finished_at": job.finished_at,
+        "estimated_finish": view.forecast.estimated_finish,
+        "status": job.status,
+        "model": job.base,
+        "fine_tuned_model": job.fine_tuned_model,
+        "organization_id": principal.tenant_name,
+        "training_file": job.training_file_id,
+        "validation_file": job.validation_file_id,
+        "result_files": job.result_file_ids,
+        "hyperparameters": hyperparameters,
+        "method": {"type": job.method, job.method: {"hyperparameters": hyperparameters}},
+        "seed": job.seed,
+        "trained_tokens": job.trained_tokens,
+        "metadata": job.metadata_ or None,
+        "user_provided_suffix": job.suffix,
+        "error": job.error,
+    }
 
 
 class EventOut(BaseModel):

@@ -136,26 +136,31 @@ class Conversations:
         if len(unsure) > _CHECKED:
             raise AmbiguousAnswerError(unsure[0], "the chat template hides where so many answers begin")
         found = {index: known[index] for index in wanted if index in known}
-        for index in {*_some(wanted), *unsure}:
-            found[index] = self._checked(messages, text, hidden, cuts, index)
         for index, cut in found.items():
             if cut.end is None and index < len(messages) - 1:
                 raise AmbiguousAnswerError(index, "the chat template marks no end of an answer that others follow")
+        for index in {*_some(wanted), *unsure}:
+            found[index] = self._checked(messages, text, hidden, cuts, index) if index else self._opening(known)
         return found
+
+    @staticmethod
+    def _opening(known: Mapping[int, Cut]) -> Cut:
+        """The place of an answer that nothing comes before, so that nobody can ask for it: it has to have a header."""
+        if 0 not in known:
+            raise AmbiguousAnswerError(0, "the chat template prints no header before it")
+        return known[0]
 
     def _checked(self, messages: Messages, text: str, hidden: Hidden, cuts: Sequence[Cut], index: int) -> Cut:
         """The place of one answer, after a rendering of what comes before it and of what comes up to its end."""
-        begin = cuts[0].begin if index == 0 and cuts else 0
-        if index > 0:
-            before = self.render(messages[:index], hidden, generate=True)
-            if not text.startswith(before):
-                raise AmbiguousAnswerError(index, "the chat template renders what comes before it differently")
-            begin = len(before)
+        before = self.render(messages[:index], hidden, generate=True)
+        if not text.startswith(before):
+            raise AmbiguousAnswerError(index, "the chat template renders what comes before it differently")
+        begin = len(before)
         cut = next((cut for cut in cuts if cut.begin == begin), None)
         if index == len(messages) - 1:
             return cut or Cut(begin, self._end(text, begin, len(text)))
-        if cut is None:
-            raise AmbiguousAnswerError(index, "the chat template hides where it begins")
+        if cut is None or cut.end is None:
+            raise AmbiguousAnswerError(index, "the chat template hides where it begins or ends")
         if not self.render(messages[: index + 1], hidden, generate=False).startswith(text[: cut.end]):
             raise AmbiguousAnswerError(index, "the chat template renders it differently where it is the last message")
         return cut

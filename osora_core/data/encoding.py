@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -52,6 +53,7 @@ class Encoding:
         self.end: int | None = tokenizer.eos_token_id
         """What follows a completion."""
         self._pattern = _any_of(self.controls)
+        self._control_ids = frozenset(control.id for control in self.controls.values())
         state = _plain_state(tokenizer, self.controls)
         self._continued = _text_only(_without_prefix(state))
         self._start = self._continued if state == _without_prefix(state) else _text_only(state)
@@ -59,11 +61,11 @@ class Encoding:
 
     def prompt(self, text: str) -> list[int]:
         """Plain text from its beginning."""
-        return [*self.begin, *_ids(self._start, text)]
+        return [*self.begin, *self._ids(self._start, text)]
 
     def continuation(self, text: str) -> list[int]:
         """Plain text that goes on where another ended."""
-        return _ids(self._continued, text)
+        return self._ids(self._continued, text)
 
     def template(self, text: str, hidden: "Hidden", *, continues: bool = False, after: str | None = None) -> list[int]:
         """What a chat template printed: its control tokens, and the text between them, of which `hidden` is revealed.
@@ -88,10 +90,22 @@ class Encoding:
         match = self._pattern.search(text)
         return match[0] if match else None
 
-    @staticmethod
-    def _between(backend: Tokenizer, text: str, left: bool, right: bool, hidden: "Hidden") -> list[int]:
+    def _between(self, backend: Tokenizer, text: str, left: bool, right: bool, hidden: "Hidden") -> list[int]:
         text = text.lstrip() if left else text
-        return _ids(backend, hidden.reveal(text.rstrip() if right else text))
+        return self._ids(backend, hidden.reveal(text.rstrip() if right else text))
+
+    def _ids(self, backend: Tokenizer, text: str) -> list[int]:
+        """Ids of text. Some models have control tokens in their vocabularies like any others: there they are cut."""
+        ids = _ids(backend, text)
+        if self._control_ids.isdisjoint(ids):
+            return ids
+        # Two may overlap, so the search goes on behind the first character.
+        cuts, position = [0], 0
+        while match := self._pattern.search(text, position):
+            position = match.start() + 1
+            cuts.append(position)
+        pieces = pairwise([*cuts, len(text)])
+        return [id_ for begin, end in pieces for id_ in _ids(self._continued if begin else backend, text[begin:end])]
 
     def _starts_anew(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether the tokenizer treats what follows a control token as the beginning of a text."""

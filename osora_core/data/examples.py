@@ -1,7 +1,10 @@
 """What the engine trains on: token sequences with a loss mask, and pairs of them."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Example:
         """What goes through the model of it."""
         return (self,)
 
-    @property
+    @cached_property
     def loss_tokens(self) -> int:
         """Predictions that count: the first token has none."""
         return sum(self.mask[1:])
@@ -32,9 +35,9 @@ class Example:
         return list(zip(edges[::2], edges[1::2], strict=True))
 
     @property
-    def content(self) -> tuple[object, ...]:
-        """All that decides what is learned from it."""
-        return self.tokens, self.mask
+    def content(self) -> bytes:
+        """All that decides what is learned from it, its length first: to be hashed, one after another."""
+        return len(self).to_bytes(4, "little") + array("q", self.tokens).tobytes() + bytes(self.mask)
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,34 @@ class Preference:
         return self.chosen.loss_tokens + self.rejected.loss_tokens
 
     @property
-    def content(self) -> tuple[object, ...]:
-        return self.chosen.content, self.rejected.content
+    def content(self) -> bytes:
+        return self.chosen.content + self.rejected.content
 
 
-Row = Example | Preference
+class Row(Protocol):
+    """What a training method learns from: an `Example`, a `Preference`, or what a further method has."""
+
+    @property
+    def line(self) -> int:
+        """1-based, in the file that was given."""
+
+    def __len__(self) -> int:
+        """Tokens of all its sequences."""
+
+    @property
+    def sequences(self) -> tuple[Example, ...]:
+        """What goes through the model of it."""
+
+    @property
+    def loss_tokens(self) -> int:
+        """Predictions that count, of all its sequences."""
+
+    @property
+    def content(self) -> bytes:
+        """All that decides what is learned from it."""
 
 
 def sequences(rows: Sequence[Row]) -> list[Example]:
-    """What goes through the model of rows of one kind: of preferences all preferred answers, then all others."""
+    """What goes through the model of rows of one kind: the first sequence of each (of preferences the preferred
+    answer), then the second of each."""
     return [sequence for side in zip(*(row.sequences for row in rows), strict=True) for sequence in side]

@@ -9,8 +9,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import PretrainedConfig
+from transformers import PreTrainedConfig
+
+from osora_core.attention import Attending, weigh
 
 
 class KVPool:
@@ -24,7 +25,7 @@ class KVPool:
     """
 
     def __init__(
-        self, config: PretrainedConfig, lines: int, length: int, *, dtype: torch.dtype, device: torch.device
+        self, config: PreTrainedConfig, lines: int, length: int, *, dtype: torch.dtype, device: torch.device
     ) -> None:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -61,8 +62,9 @@ class CacheView:
         reach = torch.arange(read_length, device=positions.device)
         return cls(pool, start, positions, (reach <= positions.unsqueeze(-1)).unsqueeze(1))
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """Store key and value [B, G, T, D] at the positions; attend query [B, H, T, D]; return [B, T, H, D]."""
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attending) -> Tensor:
+        """Store key [B, G, T, D] and value [B, G, T, Dv] at the positions; attend query [B, H, T, D], as `how` says;
+        return [B, T, H, Dv]."""
         rows, heads, steps, size = query.shape
         index = torch.arange(rows, device=query.device).unsqueeze(1)
         own = slice(self.start, self.start + rows)
@@ -70,19 +72,25 @@ class CacheView:
         keys, values = self.pool.keys[layer, own], self.pool.values[layer, own]
         keys[index, :, self.positions] = key.transpose(1, 2)
         values[index, :, self.positions] = value.transpose(1, 2)
-        pairs = key.shape[1]
-        if steps == 1:
+        groups = key.shape[1]
+        mask = self.mask if how.window is None else self._mask_within(how.window)
+        if steps == 1 and how.sinks is None:
             # One query a row: fold the heads that share a key/value head into the query length.
-            query = query.view(rows, pairs, heads // pairs, size)
-        out = F.scaled_dot_product_attention(
-            query,
-            keys[:, :, :read],
-            values[:, :, :read],
-            attn_mask=self.mask,
-            scale=scaling,
-            enable_gqa=steps > 1 and heads != pairs,
-        )
-        return out.reshape(rows, heads, steps, size).transpose(1, 2)
+            query = query.view(rows, groups, heads // groups, size)
+        out = weigh(query, keys[:, :, :read], values[:, :, :read], mask, how)
+        return out.reshape(rows, heads, steps, -1).transpose(1, 2)
+
+    def _mask_within(self, window: int) -> Tensor:
+        """The mask [B, 1, T, read] of layers that look back only so far."""
+        if window not in self._windowed:
+            reach = torch.arange(self.mask.shape[-1], device=self.mask.device)
+            near = reach > (self.positions - window).unsqueeze(-1)
+            self._windowed[window] = self.mask & near.unsqueeze(1)
+        return self._windowed[window]
+
+    @cached_property
+    def _windowed(self) -> dict[int, Tensor]:
+        return {}
 
     def attend_one(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """The same for one position a row, as batched products: query [B, H, D], key, value [B, G, D] -> [B, H * D]."""

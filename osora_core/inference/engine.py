@@ -78,15 +78,13 @@ class InferenceEngine:
         self.max_length = min(max_length or runtime.max_length, runtime.max_length)
         bank = Bank(runtime.basis, max(adapters, rows), device=runtime.device, dtype=runtime.basis.dtype)
         self.slots = AdapterSlots(bank)
-        self.pool = KVPool(
-            runtime.model.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device
-        )
+        self.pool = KVPool(runtime.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device)
         self.rows = rows
         self._execution = execution.choose(runtime, self.pool, bank, brief=brief)
         self._ahead = self._execution.ahead
         self._launched: _Launched | None = None
         self.prefill_tokens = prefill_tokens
-        self.vocabulary = int(runtime.model.config.vocab_size)
+        self.vocabulary = int(runtime.config.vocab_size)
         self._waiting = FairQueue[Request](lambda request: PROMPT_WEIGHT * len(request.prompt))
         self._since: dict[str, float] = {}
         self._examinations: deque[tuple[Request, _Examination]] = deque()
@@ -142,6 +140,11 @@ class InferenceEngine:
             if sequence.request.id == request_id:
                 self._remove(row)
                 return
+
+    @property
+    def execution(self) -> str:
+        """The name of what runs its passes."""
+        return type(self._execution).__name__
 
     @property
     def busy(self) -> bool:

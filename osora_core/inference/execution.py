@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from osora_core.attention import shortest_window
 from osora_core.bank import Bank
 from osora_core.inference.cache import CacheView, KVPool
 from osora_core.inference.decoder import Decoder
@@ -54,6 +55,10 @@ class Execution(Protocol):
 
 def choose(runtime: Runtime, pool: KVPool, bank: Bank, *, brief: bool) -> Execution:
     """The fastest execution that computes this model on its device; a brief one compiles and captures nothing."""
+    window = shortest_window(runtime.config)
+    if window is not None and window < pool.length:
+        # Our own wiring looks back to the beginning.
+        return Padded(runtime, pool, bank)
     if PackedDecoder.supports(runtime) and not brief:
         return Packed(runtime, pool, bank)
     return (Flat if Decoder.supports(runtime) else Padded)(runtime, pool, bank)

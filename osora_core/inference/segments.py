@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from osora_core.attention import Attending
 from osora_core.inference.cache import CacheView
 from osora_core.inference.row_adapters import AdapterView
 from osora_core.linear import OsoraLinear
@@ -51,7 +52,7 @@ class Segment:
         if self.steps == 1:
             return self.cache.attend_one(layer, query, key, value, scaling)
         query, key, value = (x.view(self.rows, self.steps, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))
-        return self.cache.attend(layer, query, key, value, scaling).reshape(self.rows * self.steps, -1)
+        return self.cache.attend(layer, query, key, value, Attending(scaling)).reshape(self.rows * self.steps, -1)
 
 
 def linear(layer: OsoraLinear, x: Tensor, segments: Sequence[Segment]) -> Tensor:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -56,7 +56,7 @@ class Checkpoint:
         return save(tensors, metadata={"state": json.dumps(state)})
 
     @classmethod
-    def from_bytes(cls, data: bytes, sha256: str) -> "Checkpoint":
+    def from_bytes(cls, data: bytes, sha256: str) -> Self:
         """Read a checkpoint whose bytes must hash to `sha256`; raises CorruptArtifact otherwise."""
         actual = hashlib.sha256(data).hexdigest()
         if actual != sha256:

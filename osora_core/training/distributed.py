@@ -9,7 +9,7 @@ Tensors travel over `torch.distributed` (gloo between CPUs, NCCL between GPUs). 
 follower's standard input: an idle follower waits without a time-out, and ends when its leader does.
 
 Whether a step has gone well, all find out together. Where memory runs out on one of them, all drop the step, and the
-leader has it made again in smaller passes; what goes through the model at once is the leader's plan, and the same for
+leader has it made again in smaller passes; what goes through the model at once is the leader's choice, the same for
 all. In the middle of a sharded pass there is no way back: there all see first whether each has the memory that the
 step's largest pass takes, and what goes wrong later ends the whole group.
 
@@ -42,7 +42,7 @@ from osora_core.runtime import Runtime
 from osora_core.training.devices import available_bytes
 from osora_core.training.errors import DeviceLostError
 from osora_core.training.memory import Memory
-from osora_core.training.passes import NOBODY, Item, Passes
+from osora_core.training.passes import NOBODY, Item, Passes, Scores
 
 logger = logging.getLogger(__name__)
 
@@ -122,14 +122,14 @@ class SharedPasses(Passes):
         ordered = sorted(items, key=lambda item: len(item[0]), reverse=True)
         held = _distinct(slots)
         mine, *others = (ordered[rank :: 1 + len(self._followers)] for rank in range(1 + len(self._followers)))
-        planned = [self.groups(share, slots, own) for share in (mine, *others)]
+        passes = [self.groups(share, slots, own) for share in (mine, *others)]
         step = _Step(
             list(slots),
             self.bank.ranks[held].tolist(),
             list(shares),
             list(own.items()),
-            passes=max(map(len, planned)),
-            needed=0 if self.runtime.is_whole else max(map(self._costs.of_pass, chain(*planned)), default=0),
+            passes=max(map(len, passes)),
+            needed=0 if self.runtime.is_whole else max(map(self._costs.of_pass, chain(*passes)), default=0),
         )
         with _in_touch():
             common = {"do": "backward", "step": asdict(step)}
@@ -141,7 +141,7 @@ class SharedPasses(Passes):
             return _gather(self.bank, slots, sums)
 
     @torch.no_grad()
-    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> Scores:
         """As for one device, which the leader's is here."""
         with self._to_the_end():
             return super().scores(items, slots)

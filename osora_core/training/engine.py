@@ -12,7 +12,7 @@ from osora_core.data import Row
 from osora_core.errors import DataError, OutOfSlots, UserError
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
-from osora_core.training.errors import DeviceLostError, NonFiniteLoss
+from osora_core.training.errors import DeviceLostError, DuplicateJob, NonFiniteLoss
 from osora_core.training.evaluation import evaluate, probe
 from osora_core.training.job import Outcome, TrainingJob
 from osora_core.training.memory import Memory
@@ -66,9 +66,38 @@ class TrainingEngine:
 
     def add(self, job: TrainingJob) -> None:
         """Let a job join at the next step. Raises OutOfSlots when full, NotEnoughMemory where it has to wait for others
-        to end, UserError for a spec this base cannot train, a checkpoint of another job, or one that never fits."""
-        runtime, spec = self.runtime, job.spec
-        basis = runtime.basis
+        to end, UserError for a spec this base cannot train, a checkpoint of another job, or one that never fits,
+        DuplicateJob where one of its id is there already."""
+        if job.id in self.jobs:
+            raise DuplicateJob(f"a job of the id {job.id} is in the engine already", next_action="take it out first")
+        self._require_trainable(job)
+        basis, spec = self.runtime.basis, job.spec
+        state = job.resume
+        if state is not None and state.identity != job.identity(basis):
+            raise UserError("the checkpoint belongs to another spec, dataset or basis", param="checkpoint")
+        start = job.start_row(basis)  # which raises before anything is taken
+        if job.slots_beside and self.bank.free <= job.slots_beside:
+            raise OutOfSlots(
+                f"a job by the method {spec.method} that begins with an adapter takes {1 + job.slots_beside} slots of "
+                f"the bank, and {self.bank.free} are free"
+            )
+        self.memory.admit([job], list(self.jobs.values()))
+        job.slot = self.bank.acquire()
+        self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
+        job.hold_reference(self.bank)
+        scale = row_scale(spec, basis)
+        if state is None:
+            self.optimizer.begin(job.slot, scale)
+        else:
+            self.optimizer.begin(job.slot, scale, state.first, state.second)
+            job.step, job.trained_tokens, job.curve = state.step, state.trained_tokens, state.curve.copy()
+            job.best, job.sampled_at = state.best, state.step or -1
+            job.checkpointed = (state.step, time.monotonic())
+        self.jobs[job.id] = job
+
+    def _require_trainable(self, job: TrainingJob) -> None:
+        """Raises UserError for a spec or rows that this base cannot train."""
+        runtime, spec, basis = self.runtime, job.spec, self.runtime.basis
         if spec.rank > basis.rank:
             raise UserError(f"rank {spec.rank} is above this base's basis rank {basis.rank}", param="osora.rank")
         unknown = set() if spec.target_modules == "all-linear" else set(spec.target_modules) - set(basis.target_modules)
@@ -91,45 +120,30 @@ class TrainingEngine:
                 param="osora.sample_prompts",
                 next_action="submit the job without them",
             )
-        state = job.resume
-        if state is not None and state.identity != job.identity(basis):
-            raise UserError("the checkpoint belongs to another spec, dataset or basis", param="checkpoint")
-        start = job.start_row(basis)
-        if job.slots_beside and self.bank.free <= job.slots_beside:
-            raise OutOfSlots(
-                f"a job by the method {spec.method} that begins with an adapter takes {1 + job.slots_beside} slots of "
-                f"the bank, and {self.bank.free} are free"
-            )
-        self.memory.admit([job], list(self.jobs.values()))
-        job.slot = self.bank.acquire()
-        self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
-        job.hold_reference(self.bank)
-        scale = row_scale(spec, basis)
-        if state is None:
-            self.optimizer.begin(job.slot, scale)
-        else:
-            self.optimizer.begin(job.slot, scale, state.first, state.second)
-            job.step, job.trained_tokens, job.curve = state.step, state.trained_tokens, state.curve.copy()
-            job.best, job.sampled_at = state.best, state.step or -1
-            job.checkpointed = (state.step, time.monotonic())
-        self.jobs[job.id] = job
 
-    def remove(self, job_id: str) -> Checkpoint:
+    def remove(self, job: TrainingJob) -> Checkpoint:
         """Take a job out at a step boundary and return the state it can continue from."""
-        checkpoint = self.checkpoint(job_id)
-        self.discard(job_id)
+        checkpoint = self.checkpoint(job)
+        self.discard(job)
         return checkpoint
 
-    def checkpoint(self, job_id: str) -> Checkpoint:
-        """The state of a job at a step boundary."""
-        return self._checkpoint(self.jobs[job_id])
+    def holds(self, job: TrainingJob) -> bool:
+        """Whether this very job is in the engine; another of its id does not count."""
+        return self.jobs.get(job.id) is job
 
-    def discard(self, job_id: str) -> None:
-        """Take a job out and forget it; one that is not there is no error."""
-        job = self.jobs.pop(job_id, None)
-        if job is not None:
-            self.bank.release(job.slot)
-            job.let_go_reference(self.bank)
+    def checkpoint(self, job: TrainingJob) -> Checkpoint:
+        """The state of a job at a step boundary. Raises KeyError if it is not in the engine."""
+        if not self.holds(job):
+            raise KeyError(job.id)
+        return self._checkpoint(job)
+
+    def discard(self, job: TrainingJob) -> None:
+        """Take a job out and forget it; one that is not there is no error, and another of its id stays."""
+        if not self.holds(job):
+            return
+        del self.jobs[job.id]
+        self.bank.release(job.slot)
+        job.let_go_reference(self.bank)
 
     def step(self) -> bool:
         """One optimizer step of every active job whose turn it is (see `Rounds`); False if there is none."""
@@ -154,7 +168,7 @@ class TrainingEngine:
             self._drop(job, error)
 
     def _drop(self, job: TrainingJob, error: Exception) -> None:
-        self.discard(job.id)
+        self.discard(job)
         job.observer.failed(error)
 
     def _train(self, jobs: Sequence[TrainingJob]) -> None:
@@ -235,7 +249,7 @@ class TrainingEngine:
         if job.done:
             row, step = self._kept(job)
             outcome = Outcome(job.adapter(row, self.runtime), step, job.step, job.trained_tokens, job.curve)
-            self.discard(job.id)
+            self.discard(job)
             job.observer.finished(outcome)
 
     def _kept(self, job: TrainingJob) -> tuple[Tensor, int]:

@@ -28,3 +28,9 @@ class JobTooLarge(UserError):
     """A job does not fit the device, though nobody else is there."""
 
     code = "job_too_large"
+
+
+class DuplicateJob(OsoraCoreError):
+    """The engine holds another job of the same id: an earlier attempt at it, which has not been taken out yet."""
+
+    code = "duplicate_job"

@@ -59,7 +59,7 @@ class Memory:
         widest = max(span.d_out for span in runtime.basis.spans)
         self._token_bytes = (long - short) / (_PROBE[1] - _PROBE[0]) + 4 * _WORKING * widest
         # Logits in the head's precision and their gradient; in float32 logits, their probabilities and gradient.
-        vocabulary = int(runtime.model.config.vocab_size)
+        vocabulary = int(runtime.config.vocab_size)
         self._counted_bytes = vocabulary * (2 * runtime.model.dtype.itemsize + 3 * 4)
 
     def needed(self, jobs: Sequence[TrainingJob]) -> int:
@@ -107,7 +107,7 @@ class Memory:
                 f"the job needs {_gib(alone)} of memory and {_gib(self.limit)} are there: "
                 f"its longest row has {first.facts.sequence_tokens} tokens",
                 param="training_file",
-                next_action="shorten or split the longest rows",
+                next_action="shorten, split or remove the longest rows",
             )
         if alone > self.limit:
             raise JobTooLarge(

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -17,6 +18,10 @@ from osora_core.training.devices import available_bytes
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
 """Tokens, padding included, that go through the model at once: more no longer pays, and on a CPU leaves its caches."""
+
+# A mistake is its place in the row times this, plus the token that would have been likelier: the least is the first.
+_PLACE = 1 << 32
+_NO_MISTAKE = torch.iinfo(torch.int64).max
 
 NOBODY: Mapping[int, int] = MappingProxyType({})
 
@@ -35,7 +40,7 @@ def pass_tokens(runtime: Runtime) -> int:
     of its own."""
     if runtime.device.type == "cpu":
         return _CPU_TOKENS
-    layer = runtime.parameters / runtime.model.config.num_hidden_layers
+    layer = runtime.parameters / runtime.config.num_hidden_layers
     return min(_GPU_MOST, int(_GPU_PRODUCTS / layer))
 
 
@@ -57,6 +62,21 @@ def split_into_passes(
     return groups
 
 
+@dataclass(frozen=True)
+class Scores:
+    """Of each slot's rows, [n] on the CPU: the summed loss in nats and the count of likeliest tokens, both float64; and
+    the first counted token that is not the likeliest, which has a meaning where the slot has one row."""
+
+    losses: Tensor
+    hits: Tensor
+    first_mistakes: Tensor
+
+    def first_mistake(self, index: int) -> tuple[int, int] | None:
+        """Where the first token stands that is not the likeliest, and which one would be. None if all are."""
+        mistake = int(self.first_mistakes[index])
+        return None if mistake == _NO_MISTAKE else divmod(mistake, _PLACE)
+
+
 class Passes:
     """The model and the bank whose rows are trained; groups of rows stay within `token_budget` tokens."""
 
@@ -75,7 +95,8 @@ class Passes:
         return split_into_passes(items, slots, self.token_budget, self.pass_tokens, own)
 
     def forward(self, group: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss (nats) and correctness of every counted token of a group, and which job (index into slots) owns it."""
+        """Of every counted token of a group: its loss (nats), its mistake where it is not the likeliest, and which job
+        (index into slots) owns it."""
         device = self.runtime.device
         counts = Counter(slots[owner] for _, owner in group)
         # Slots with equally many rows side by side can share a product.
@@ -86,14 +107,17 @@ class Passes:
         batch: FlatBatch | PaddedBatch
         if device.type == "cpu":
             batch = flatten(examples, device)
-            hidden = self._flat_hidden_states(batch, row_slots)[batch.counted]
+            hidden, places = self._flat_hidden_states(batch, row_slots)[batch.counted], batch.places[batch.counted]
         else:
             batch = pad(examples, device)
+            places = batch.positions[:, 1]
             with use_slots(self.bank, torch.tensor(row_slots, device=device), runs(row_slots)):
-                hidden = self.runtime.hidden_states(batch.inputs)[batch.positions[:, 0], batch.positions[:, 1]]
+                hidden = self.runtime.hidden_states(batch.inputs)[batch.rows, places]
         logits = self.runtime.logits(hidden).float()
         nll = F.cross_entropy(logits, batch.targets, reduction="none")
-        return nll, logits.detach().argmax(dim=-1) == batch.targets, owners[batch.rows]
+        likeliest = logits.detach().argmax(dim=-1)
+        mistakes = (places + 1) * _PLACE + likeliest
+        return nll, mistakes.masked_fill_(likeliest == batch.targets, _NO_MISTAKE), owners[batch.rows]
 
     def _flat_hidden_states(self, batch: FlatBatch, row_slots: Sequence[int]) -> Tensor:
         """[N, d], through the model as so many rows of one token: only attention has to know whose they are."""
@@ -104,15 +128,18 @@ class Passes:
             ).squeeze(1)
 
     @torch.no_grad()
-    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The summed loss and the count of likeliest tokens of each slot's rows, [len(slots)] float64 on the CPU."""
-        sums = torch.zeros(2, len(slots), dtype=torch.float64, device=self.runtime.device)
+    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> Scores:
+        """What the rows of each slot score; a slot may be there several times."""
+        device = self.runtime.device
+        sums = torch.zeros(2, len(slots), dtype=torch.float64, device=device)
+        first = torch.full((len(slots),), _NO_MISTAKE, device=device)
         for group in split_by_tokens(items, self.token_budget):
-            nll, correct, owners = self.forward(group, slots)
+            nll, mistakes, owners = self.forward(group, slots)
             sums[0].index_add_(0, owners, nll.double())
-            sums[1].index_add_(0, owners, correct.double())
+            sums[1].index_add_(0, owners, (mistakes == _NO_MISTAKE).double())
+            first.scatter_reduce_(0, owners, mistakes, "amin")
         losses, hits = sums.cpu()
-        return losses, hits
+        return Scores(losses, hits, first.cpu())
 
     def backward(
         self, items: Sequence[Item], slots: Sequence[int], shares: Sequence[float], own: Mapping[int, int] = NOBODY
@@ -127,10 +154,10 @@ class Passes:
         sums = torch.zeros(2, len(slots), device=self.runtime.device)
         weights = torch.tensor(shares, device=self.runtime.device)
         for group in self.groups(items, slots, own):
-            nll, correct, owners = self.forward(group, slots)
+            nll, mistakes, owners = self.forward(group, slots)
             (nll * weights[owners]).sum().backward()  # type: ignore[no-untyped-call]
             sums[0].index_add_(0, owners, nll.detach())
-            sums[1].index_add_(0, owners, correct.float())
+            sums[1].index_add_(0, owners, (mistakes == _NO_MISTAKE).float())
         return sums
 
 

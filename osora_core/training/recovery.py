@@ -1,4 +1,4 @@
-"""A step's passes, whatever one of its jobs does to them: too much memory, or data and losses that raise."""
+"""Makes a step's passes although one of its jobs takes too much memory, or has data or losses that raise."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ Part = tuple[TrainingJob, Contribution]
 def contribute(
     passes: Passes, stepping: Sequence[tuple[TrainingJob, Sequence[Row]]], *, apart: bool
 ) -> tuple[list[Part], dict[str, Exception]]:
-    """What each job brings with its batch, and by its id the error of each that cannot step.
+    """What each job brings with its batch, and the error of each job that cannot step, by its id.
 
-    After an error each job goes by itself, to find the one whose it is; so does every job always with `apart`. Raises
-    DeviceLostError as the passes do.
+    All jobs are asked together. If that fails, or with `apart`, each is asked by itself, so that an error is its own
+    job's. Raises DeviceLostError as the passes do.
     """
     jobs = [job for job, _ in stepping]
     if not apart:
@@ -46,12 +46,11 @@ def contribute(
 
 
 def backward(passes: Passes, parts: Sequence[Part], *, apart: bool) -> tuple[Tensor, dict[str, Exception]]:
-    """As `Passes.backward` for these parts: sums [2, shares], and by its id the error of each job that cannot step.
+    """As `Passes.backward` for these parts: sums [2, shares], and the error of each job that cannot step, by its id.
 
-    Where memory runs out, the largest job from then on goes through the model by itself and in smaller groups, down to
-    a row at a time, and the step is tried again: its gradients are sums over the same rows. After any other error each
-    job goes by itself, to find the one whose it is. With `apart` every job always does. Raises
-    DeviceLostError as the passes do.
+    Where memory runs out, the step is tried again; from then on the largest job goes through the model by itself and in
+    smaller groups, down to a row at a time, and its gradients are sums over the same rows. After any other error, and
+    with `apart`, each job goes by itself, so that an error is its own job's. Raises DeviceLostError as the passes do.
     """
     while True:
         try:

@@ -48,6 +48,6 @@ class Reference:
             if known is rows:
                 return losses
         asked = sequences(rows)
-        losses, _ = passes.scores([(row, index) for index, row in enumerate(asked)], [self.slot] * len(asked))
+        losses = passes.scores([(row, index) for index, row in enumerate(asked)], [self.slot] * len(asked)).losses
         self._known.append((rows, losses))
         return losses

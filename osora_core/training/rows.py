@@ -28,10 +28,14 @@ class RowFacts:
         """`train` has at least one row."""
         digest = hashlib.sha256(b"%d" % len(train))
         for row in (*train, *valid):
-            digest.update(repr(row.content).encode())
-        tokens, line = max((len(sequence), row.line) for row in (*train, *valid) for sequence in row.sequences)
+            digest.update(row.content)
+        trained, measured = (
+            max(((len(sequence), row.line) for row in rows for sequence in row.sequences), default=(0, 0))
+            for rows in (train, valid)
+        )
+        tokens, line = max(trained, measured)
         return cls(
-            sequence_tokens=max(len(sequence) for row in train for sequence in row.sequences),
+            sequence_tokens=trained[0],
             row_tokens=max(map(len, train)),
             counted_tokens=max(row.loss_tokens for row in train),
             longest=(line, tokens),

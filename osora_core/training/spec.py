@@ -14,8 +14,9 @@ class JobSpec:
     learning_rate is relative: sigma moves by about sigma_rate * learning_rate * s0 a step, delta by learning_rate. It
     rises linearly over the first warmup_ratio of the steps and falls linearly to zero at the end.
 
-    keep: which state becomes the adapter, the one with the lowest validation loss or the last; without validation rows
-    it is the last. early_stopping_patience: the job ends after so many epochs without a lower validation loss.
+    keep: which state becomes the adapter, the one with the lowest validation loss, that before the first step among
+    them, or the last; without validation rows it is the last. early_stopping_patience: the job ends after so many
+    epochs without a lower validation loss.
 
     method: how it learns from its rows, one of `osora_core.training.methods`; beta is of the loss of preferences there.
     """

@@ -21,7 +21,7 @@ from osora_core.errors import OutOfSlots, UserError
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Evaluation
 from osora_core.training.engine import TrainingEngine
-from osora_core.training.errors import JobTooLarge, NonFiniteLoss
+from osora_core.training.errors import DuplicateJob, JobTooLarge, NonFiniteLoss
 from osora_core.training.evaluation import mean_losses
 from osora_core.training.job import Observer, Outcome, Progress, Samples, TrainingJob
 from osora_core.training.spec import JobSpec
@@ -97,15 +97,17 @@ class Sweep:
         digest = hashlib.sha256(self.job.identity(basis).encode())
         digest.update(json.dumps([spec.to_dict() for spec in self._specs], sort_keys=True).encode())
         for example in self.choice:
-            digest.update(repr(example.content).encode())
+            digest.update(example.content)
         return digest.hexdigest()
 
     def join(self, engine: TrainingEngine) -> None:
         """Let every member that is in the running join at the next step, or none.
 
-        Raises OutOfSlots when the engine has not as many slots free; NotEnoughMemory, and UserError, as
+        Raises OutOfSlots when the engine has not as many slots free; NotEnoughMemory, UserError and DuplicateJob as
         `TrainingEngine.add` does.
         """
+        if self.job.id in engine.after_step:
+            raise DuplicateJob(f"a sweep of the id {self.job.id} is in the engine already")
         if self.resume is not None and self.resume.identity != self.identity(engine.runtime.basis):
             raise UserError("the checkpoint belongs to another sweep, dataset or basis", param="checkpoint")
         self._runs = [_Run(self, index) for index, member in enumerate(self.members) if member.fate is None]
@@ -133,18 +135,23 @@ class Sweep:
 
     def leave(self, engine: TrainingEngine) -> SweepCheckpoint | None:
         """Take the members out at a step boundary; the state to continue from, None if the sweep is over."""
-        checkpoint = self._checkpoint(engine) if self.job.id in engine.after_step else None
+        checkpoint = self._checkpoint(engine) if self._is_in(engine) else None
         self.discard(engine)
         return checkpoint
 
     def discard(self, engine: TrainingEngine) -> None:
         """Take the members out and forget them; doing it twice is no error."""
-        engine.after_step.pop(self.job.id, None)
+        if self._is_in(engine):
+            del engine.after_step[self.job.id]
         for run in self._runs:
-            engine.discard(run.job.id)
+            engine.discard(run.job)
         if self._holds_reference:
             self.job.let_go_reference(engine.bank)
             self._holds_reference = False
+
+    def _is_in(self, engine: TrainingEngine) -> bool:
+        """Whether the engine's steps drive this very sweep; another of its id does not count."""
+        return engine.after_step.get(self.job.id) == self._after_step
 
     def fail(self, error: Exception) -> None:
         """End the sweep as a whole, once."""
@@ -206,7 +213,7 @@ class Sweep:
         """Settle what becomes of these: they end where they are, or at a step that they may have gone past."""
         for run in runs:
             run.end(fate, run.job.step if step is None else min(step, run.job.step))
-            engine.discard(run.job.id)
+            engine.discard(run.job)
         if runs and self._contest:
             at = max(run.member.ended_at or 0 for run in runs)
             self.observer.narrowed(Rung(at, self.job.total_steps, [member.row() for member in self.members]))
@@ -310,7 +317,7 @@ class _Run:
         """Its state at this boundary; no other checkpoint is due before the next one of the whole sweep."""
         self.checkpoint_due = False
         if self._state is None or self._state.step != self.job.step:
-            self._state = engine.checkpoint(self.job.id)
+            self._state = engine.checkpoint(self.job)
         self.job.checkpointed = (self.job.step, time.monotonic())
         return self._state
 

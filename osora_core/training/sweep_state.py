@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from safetensors import SafetensorError
@@ -94,7 +94,7 @@ class SweepCheckpoint(Checkpoint):
     """How many halvings lie behind it."""
 
     @classmethod
-    def of(cls, leader: Checkpoint, identity: str, members: Sequence[Member], rung: int) -> "SweepCheckpoint":
+    def of(cls, leader: Checkpoint, identity: str, members: Sequence[Member], rung: int) -> Self:
         values = {f.name: getattr(leader, f.name) for f in fields(Checkpoint)}
         return cls(**{**values, "identity": identity}, members=members, rung=rung)
 
@@ -109,7 +109,7 @@ class SweepCheckpoint(Checkpoint):
         return save(tensors, metadata={**_metadata(leader), _SWEEP: json.dumps(sweep)})
 
     @classmethod
-    def from_bytes(cls, data: bytes, sha256: str) -> "SweepCheckpoint":
+    def from_bytes(cls, data: bytes, sha256: str) -> Self:
         """Read a sweep's checkpoint; raises CorruptArtifact as `Checkpoint.from_bytes` does, and for a single job's."""
         leader = Checkpoint.from_bytes(data, sha256)
         try:

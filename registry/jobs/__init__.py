@@ -6,30 +6,31 @@
 The row is the truth and a broker message a hint. Whichever message a worker got, it claims the job whose turn it is
 (`turns`), by one UPDATE, which gives it a token and a lease. Every write of the running job is conditional on the
 token, so a worker that was given up for dead (and is not) changes nothing. See `lease`, `progress`, `endings` for the
-worker's side, `requests`, `queries` and `forecast` for the tenant's, `recovery` for what puts things right.
+worker's side, `requests`, `queries` and `forecast` for the tenant's, `maintenance` for what puts things right.
 """
 
 from registry.jobs.endings import complete, fail
 from registry.jobs.forecast import Forecast, foresee
 from registry.jobs.lease import began_at, claim, claim_next, heartbeat, release, signals, wants_to_be_alone
+from registry.jobs.maintenance import any_lost, reap, reconcile
 from registry.jobs.progress import add_event, record_checkpoint, record_plan, record_progress
-from registry.jobs.queries import attempts, attempts_of, checkpoints, events, get, queue_position, queue_positions
+from registry.jobs.queries import attempts, checkpoints, events, get, queue_position, queue_positions
 from registry.jobs.queries import list_jobs as list
-from registry.jobs.recovery import any_lost, reap, reconcile
 from registry.jobs.requests import cancel, pause, resume, submit
-from registry.jobs.spec import (
+from registry.jobs.types import (
     Attempt,
     CheckpointRef,
     FileRef,
     HeartbeatSignal,
     JobError,
     JobRequest,
-    LeaseLost,
+    LeaseLostError,
     NewAdapter,
     NewResultFile,
     Plan,
     StartRef,
 )
+from registry.jobs.views import JobView, view, views
 
 __all__ = [
     "Attempt",
@@ -39,7 +40,8 @@ __all__ = [
     "HeartbeatSignal",
     "JobError",
     "JobRequest",
-    "LeaseLost",
+    "JobView",
+    "LeaseLostError",
     "NewAdapter",
     "NewResultFile",
     "Plan",
@@ -47,7 +49,6 @@ __all__ = [
     "add_event",
     "any_lost",
     "attempts",
-    "attempts_of",
     "began_at",
     "cancel",
     "checkpoints",
@@ -72,5 +73,7 @@ __all__ = [
     "resume",
     "signals",
     "submit",
+    "view",
+    "views",
     "wants_to_be_alone",
 ]

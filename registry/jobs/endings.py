@@ -1,4 +1,4 @@
-"""How an attempt ends a job. Every write is fenced by its token and raises `LeaseLost`."""
+"""How an attempt ends a job. Every write is fenced by its token and raises `LeaseLostError`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from registry.files import RESULTS_PURPOSE
 from registry.ids import model_name, new_id
 from registry.jobs.retry import retry_or_fail
-from registry.jobs.spec import Attempt, JobError, LeaseLost, NewAdapter, NewResultFile, Plan
 from registry.jobs.state import append_event, close_attempt, end, lock_fenced, obey_signal
+from registry.jobs.types import Attempt, JobError, LeaseLostError, NewAdapter, NewResultFile, Plan
 from registry.models import Adapter, File, Job, JobAttempt, JobStatus
 
 
@@ -32,7 +32,7 @@ def complete(
     """
     try:
         job = lock_fenced(session, attempt, step=step, trained_tokens=trained_tokens)
-    except LeaseLost:
+    except LeaseLostError:
         published = _published_by(session, attempt)
         if published is None:
             raise
@@ -75,18 +75,18 @@ def complete(
 def fail(session: Session, attempt: Attempt, error: JobError) -> JobStatus:
     """Ends the attempt with an error, and says what became of the job.
 
-    A platform fault puts the job back in the queue while attempts are left; any other fault fails it.
+    A user's fault fails the job; any other puts it back in the queue while attempts are left.
     """
     job = lock_fenced(session, attempt)
     outcome = obey_signal(session, job)
     if outcome is not None:
         close_attempt(session, job, outcome, error=error)
-    elif error["fault"] == "platform":
-        retry_or_fail(session, job, error, backoff=True)
-        close_attempt(session, job, "failed", error=error)
-    else:
+    elif error["fault"] == "user":
         end(session, job, "failed", f"The job failed: {error['message']}", error=error)
         close_attempt(session, job, "failed", error=error)
+    else:
+        said = retry_or_fail(session, job, error, backoff=True)
+        close_attempt(session, job, "failed", error=said)
     return job.status
 
 

@@ -4,24 +4,21 @@ import secrets
 from collections.abc import Iterable
 from typing import cast
 
-from sqlalchemy import func, literal, or_, select, update
+from sqlalchemy import Row, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.db import now, now_seconds, take_turns
-from registry.jobs import start, turns
-from registry.jobs.spec import Attempt, CheckpointRef, FileRef, HeartbeatSignal, Plan
+from registry.jobs import begun_with, turns
 from registry.jobs.state import append_event, close_attempt, lock_fenced, obey_signal, requeue
-from registry.models import Checkpoint, File, Job, JobAttempt, Tenant
+from registry.jobs.types import Attempt, CheckpointRef, FileRef, HeartbeatSignal, Plan
+from registry.models import Checkpoint, File, Job, JobAttempt, JobSignal, Tenant
 
 # A retry waits for a while first.
 _IS_DUE = Job.announced_at <= now()
 
 
 def wants_to_be_alone(session: Session, base: str) -> bool | None:
-    """Whether the job of a base that is to be claimed next has to run beside no other; None if none is to be had.
-
-    See `Job.on_last_chance`.
-    """
+    """Whether the base's next job has to run alone in its worker (see `Job.on_last_chance`); None if none is due."""
     first = turns.in_order([base]).where(_IS_DUE).with_only_columns(Job.on_last_chance, maintain_column_froms=True)
     return session.scalars(first.limit(1)).one_or_none()
 
@@ -88,7 +85,7 @@ def claim(
 
 
 def began_at(session: Session, attempt: Attempt, step: int, message: str) -> None:
-    """Says that the attempt could not begin where its newest checkpoint is, but at `step`. Raises `LeaseLost`."""
+    """Says that the attempt could not begin where its newest checkpoint is, but at `step`. Raises `LeaseLostError`."""
     job = lock_fenced(session, attempt, step=step)
     session.execute(
         update(JobAttempt)
@@ -100,35 +97,37 @@ def began_at(session: Session, attempt: Attempt, step: int, message: str) -> Non
 
 
 def heartbeat(session: Session, attempts: Iterable[Attempt], lease_seconds: float) -> dict[str, HeartbeatSignal]:
-    """Renews the leases and says, by job id, what is wanted of each attempt. "lost" means stop at once."""
-    held = {attempt.job_id: attempt.token for attempt in attempts}
+    """Renews the leases and says, by lease token, what is wanted of each attempt. "lost" means stop at once.
+
+    Not by job id: a process that has lost a job without knowing may have claimed it once more.
+    """
+    held = {attempt.token: attempt.job_id for attempt in attempts}
     renewed = session.execute(
         update(Job)
-        .where(Job.id.in_(held), Job.lease_token.in_(held.values()), Job.status == "running")
+        .where(Job.id.in_(held.values()), Job.lease_token.in_(held), Job.status == "running")
         .values(lease_expires_at=now() + lease_seconds)
-        .returning(Job.id, Job.signal)
+        .returning(Job.lease_token, Job.signal)
         .execution_options(synchronize_session=False)
     )
-    signals: dict[str, HeartbeatSignal] = dict.fromkeys(held, "lost")
-    for job_id, signal in renewed:
-        signals[job_id] = signal or "continue"
-    return signals
+    return _wanted(held, renewed)
 
 
 def signals(session: Session, attempts: Iterable[Attempt]) -> dict[str, HeartbeatSignal]:
-    """What is wanted of each attempt, by job id, as `heartbeat` says it; renews nothing and waits for no lock."""
-    held = {attempt.job_id: attempt.token for attempt in attempts}
+    """What is wanted of each attempt, by lease token, as `heartbeat` says it; renews nothing and waits for no lock."""
+    tokens = [attempt.token for attempt in attempts]
     rows = session.execute(
-        select(Job.id, Job.signal).where(Job.lease_token.in_(held.values()), Job.status == "running")
+        select(Job.lease_token, Job.signal).where(Job.lease_token.in_(tokens), Job.status == "running")
     )
-    wanted: dict[str, HeartbeatSignal] = dict.fromkeys(held, "lost")
-    for job_id, signal in rows:
-        wanted[job_id] = signal or "continue"
-    return wanted
+    return _wanted(tokens, rows)
+
+
+def _wanted(tokens: Iterable[str], found: Iterable[Row[str | None, JobSignal | None]]) -> dict[str, HeartbeatSignal]:
+    signals = {token: signal or "continue" for token, signal in found}
+    return {token: signals.get(token, "lost") for token in tokens}
 
 
 def release(session: Session, attempt: Attempt, reason: str) -> None:
-    """Gives a job back unfinished; spends no attempt. Raises `LeaseLost`.
+    """Gives a job back unfinished; spends no attempt. Raises `LeaseLostError`.
 
     It becomes what its tenant has asked for, cancelled or paused; without such a wish it is queued again.
     """
@@ -152,7 +151,6 @@ def _attempt(session: Session, job: Job) -> Attempt:
         number=job.attempt,
         token=job.lease_token,
         base=job.base,
-        suffix=job.suffix,
         seed=job.seed,
         method=job.method,
         hyperparameters=job.hyperparameters,
@@ -164,13 +162,12 @@ def _attempt(session: Session, job: Job) -> Attempt:
         ),
         trained_tokens=job.trained_tokens or 0,
         from_adapter_id=job.from_adapter_id,
-        start=start.find(session, job),
+        start=begun_with.find(session, job),
         plan=cast("Plan | None", job.plan),
     )
 
 
 def _file(session: Session, file_id: str) -> FileRef:
     file = session.get_one(File, file_id)
-    assert file.rows is not None  # a training file's rows were counted at the upload
-    assert file.format is not None
-    return FileRef(file.id, file.object_key, file.sha256, file.rows, file.format)
+    assert file.format is not None  # a training file's was found at the upload
+    return FileRef(file.id, file.object_key, file.sha256, file.format)

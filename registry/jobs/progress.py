@@ -1,4 +1,4 @@
-"""What a running attempt reports. Every write is fenced by its token and raises `LeaseLost`."""
+"""What a running attempt reports. Every write is fenced by its token and raises `LeaseLostError`."""
 
 from typing import Any, cast
 
@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from registry import adapters
 from registry.db import now_seconds
 from registry.ids import checkpoint_id, checkpoint_name
-from registry.jobs.spec import Attempt, NewAdapter, Plan
 from registry.jobs.state import append_event, lock_fenced
+from registry.jobs.types import Attempt, NewAdapter, Plan
 from registry.models import Checkpoint, EventLevel, EventType, JobAttempt
 
 _RESUMABLE = 2
@@ -86,7 +86,7 @@ def record_checkpoint(
     A job keeps the newest two, and of every epoch the last, so that the one with the lowest validation loss is always
     among them, and one that another job is to begin with. What is older than the two newest keeps its adapter only, not
     the state to resume from. Returns the object keys that are no longer named, for the caller to delete once this has
-    committed; the retention's sweep finds what it then misses.
+    committed; `registry.retention.delete_orphans` finds what it then misses.
     """
     job = lock_fenced(session, attempt)
     of_job = select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step.desc())

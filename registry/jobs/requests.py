@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 from registry import files
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
-from registry.jobs import start
+from registry.jobs import begun_with
 from registry.jobs.queries import job_not_found
-from registry.jobs.spec import JobRequest
 from registry.jobs.state import append_event, end, requeue
 from registry.jobs.state import pause as set_paused
+from registry.jobs.types import JobRequest
 from registry.models import File, Job, Method
 from registry.settings import Settings
 from registry.tenants import Principal
@@ -25,7 +25,7 @@ def submit(session: Session, principal: Principal, request: JobRequest, settings
         InvalidRequest: the base is not on offer, a file is not training data, or what to begin with does not fit.
         NotFound: no such file, or nothing such to begin with, of this tenant's.
     """
-    held = start.hold(session, principal, request, settings)
+    held = begun_with.hold(session, principal, request, settings)
     base = request.base if held is None else held.base
     if base not in settings.base_paths:
         raise InvalidRequest(

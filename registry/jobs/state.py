@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 
 from registry import outbox
 from registry.db import now_seconds
-from registry.jobs.spec import Attempt, JobError, LeaseLost
+from registry.jobs.types import Attempt, JobError, LeaseLostError
 from registry.models import AttemptOutcome, EventLevel, EventType, Job, JobAttempt, JobEvent, JobStatus
 
 
 def lock_fenced(session: Session, attempt: Attempt, **values: Any) -> Job:
-    """Locks the attempt's job, setting `values`: the fence of every write. Raises `LeaseLost` to a zombie."""
+    """Locks the attempt's job, setting `values`: the fence of every write. Raises `LeaseLostError` to a zombie."""
     statement = (
         update(Job)
         .where(Job.id == attempt.job_id, Job.lease_token == attempt.token, Job.status == "running")
@@ -28,7 +28,7 @@ def lock_fenced(session: Session, attempt: Attempt, **values: Any) -> Job:
     )
     job = session.scalars(statement).one_or_none()
     if job is None:
-        raise LeaseLost(f"attempt {attempt.number} of {attempt.job_id} has lost its lease")
+        raise LeaseLostError(f"attempt {attempt.number} of {attempt.job_id} has lost its lease")
     return job
 
 

@@ -13,6 +13,13 @@ from tests.support.redis_server import OwnServer
 from tests.support.tiny_base import make_base
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Processes that are killed, started and waited for take long on a busy machine, and nothing here is measured."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     nursery = Nursery()

@@ -16,7 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from worker import points
 
-Action = Literal["kill", "stop", "terminate", "disk_full"]
+Action = Literal["kill", "stop", "oversleep", "terminate", "disk_full"]
 _writing = threading.Lock()
 MID_STEP = "mid_step"
 """A point inside the engine's step, between forward and backward; production has no name for it."""
@@ -35,11 +35,15 @@ class Strike:
 
 @dataclass(frozen=True)
 class Orders:
-    """A worker's orders: its strike, if any; seconds that each step takes longer; by how much its clock is wrong."""
+    """A worker's orders: its strike, if any; seconds that each step takes longer; by how much its clock is wrong.
+
+    `watch_slots`: whether each step says in the log how many of the engine's slots are taken, and by how many jobs.
+    """
 
     strike: Strike | None = None
     slow_step: float = 0.0
     clock_offset: float = 0.0
+    watch_slots: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -56,27 +60,51 @@ def obey(orders: Orders, struck: Path) -> None:
     if orders.clock_offset:
         right = time.time
         time.time = lambda: right() + orders.clock_offset
-    strike, seen = orders.strike, 0
+    strike, seen, asleep = orders.strike, 0, _Asleep()
 
     def observe(point: str, job_id: str) -> None:
         nonlocal seen
+        if point == "claimed":
+            asleep.wake()
         if strike is None or point != strike.point or (strike.job_id or job_id) != job_id:
             return
         seen += 1
         if strike.nth <= seen < strike.nth + strike.times:
             struck.touch()
+            if strike.action == "oversleep":
+                asleep.begin()
             _act(strike.action)
+            asleep.wait()
 
     points.observe(observe)
     _watch_writers()
-    _slow_down(orders.slow_step, observe)
+    _slow_down(orders.slow_step, observe, orders.watch_slots)
+    _delay_heartbeats(asleep)
+
+
+class _Asleep:
+    """What a process that oversleeps does not get to before it has claimed another job: the step that it was in, and
+    its heartbeat. Whichever thread is scheduled first after a sleep is chance; here it is the one that claims."""
+
+    def __init__(self) -> None:
+        self._awake = threading.Event()
+        self._awake.set()
+
+    def begin(self) -> None:
+        self._awake.clear()
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    def wait(self) -> None:
+        self._awake.wait()
 
 
 def _act(action: Action) -> None:
     match action:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        case "stop":
+        case "stop" | "oversleep":
             # Whoever is stopped with SQLite's one write lock in its hands stops everybody: not what is tested here.
             # To this very thread: a signal to the process may find another first, and this one goes on for a moment.
             with _writing:
@@ -102,7 +130,19 @@ def _watch_writers() -> None:
             _writing.release()
 
 
-def _slow_down(seconds: float, observe: points.Observer) -> None:
+def _delay_heartbeats(asleep: _Asleep) -> None:
+    from worker.node import Node
+
+    watch = Node._watch
+
+    def late(self: Node) -> None:
+        asleep.wait()
+        watch(self)
+
+    Node._watch = late  # type: ignore[method-assign]
+
+
+def _slow_down(seconds: float, observe: points.Observer, watch_slots: bool) -> None:
     from osora_core.training import TrainingEngine
     from osora_core.training.passes import Passes
 
@@ -112,6 +152,8 @@ def _slow_down(seconds: float, observe: points.Observer) -> None:
     def stepping(self: TrainingEngine) -> bool:
         nonlocal running
         running = next(iter(self.jobs), "")
+        if watch_slots:
+            print(f"{self.bank.capacity - self.bank.free} slots for {len(self.jobs)} jobs", file=sys.stderr, flush=True)
         return step(self)
 
     def slow(self: Passes, *args: object) -> object:

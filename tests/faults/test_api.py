@@ -60,7 +60,7 @@ def post_job(world: World, client: httpx.Client) -> str:
 def test_killed_between_commit_and_publishing(world: World, undisturbed: Result) -> None:
     with api(world, "-c", KILLED_BEFORE_RELAY) as (process, client):
         job_id = post_job(world, client)
-        assert process.wait(10) == -9
+        assert process.wait(60) == -9
     assert world.publisher.waiting(f"train.{BASE}") == 0
     world.start_worker()
     world.assert_undisturbed(job_id, undisturbed)

@@ -42,7 +42,7 @@ def test_a_follower_ends_with_its_worker_and_the_worker_with_its_follower(world:
         follower = follower_of(worker)
         if struck == "worker":
             worker.send(signal.SIGKILL)
-            follower.wait(20)  # raises if it does not end
+            follower.wait(60)  # raises if it does not end
         else:
             follower.kill()
             assert worker.wait() == 1

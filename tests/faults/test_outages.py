@@ -42,7 +42,6 @@ class TestRedis:
         world.start_worker()
         world.assert_undisturbed(job_id, undisturbed)
 
-    @pytest.mark.timeout(180)
     def test_hung_for_longer_than_its_clients_wait(self, world: World, undisturbed: Result) -> None:
         running = world.submit()
         worker = world.start_worker(Orders(slow_step=0.05))

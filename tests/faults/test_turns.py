@@ -23,19 +23,19 @@ def test_a_busy_worker_keeps_no_job_from_a_free_one(world: World) -> None:
     held = world.submit()
     busy = world.start_worker(Orders(slow_step=2.0), OSORA_WORKER_JOBS="1", OSORA_RECONCILE_SECONDS=LATE)
     world.wait_for(held, "running")
-    free = world.start_worker(Orders(slow_step=0.2), OSORA_RECONCILE_SECONDS=LATE)
+    free = world.start_worker(Orders(slow_step=1.0), OSORA_RECONCILE_SECONDS=LATE)
     busy.wait_until_ready()
     free.wait_until_ready()
     following = [world.submit() for _ in range(3)]
-    eventually(lambda: all_run(world, following), "the free worker to run them together", seconds=10)
+    eventually(lambda: all_run(world, following), "the free worker to run them together")
     assert all_run(world, [held])
 
 
 @only_sqlite
 def test_free_slots_are_filled_together(world: World) -> None:
     queue = [world.submit() for _ in range(4)]
-    world.start_worker(Orders(slow_step=0.5), OSORA_WORKER_JOBS="4", OSORA_RECONCILE_SECONDS=LATE)
-    eventually(lambda: all_run(world, queue), "all of them to run at once", seconds=20)
+    world.start_worker(Orders(slow_step=1.0), OSORA_WORKER_JOBS="4", OSORA_RECONCILE_SECONDS=LATE)
+    eventually(lambda: all_run(world, queue), "all of them to run at once")
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

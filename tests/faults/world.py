@@ -28,7 +28,7 @@ from tests.faults.strikes import Orders
 from tests.support.redis_server import OwnServer
 
 LEASE_SECONDS = 2.0
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 BASE = "small"
 
 
@@ -68,7 +68,7 @@ class Nursery:
         return int(self._process.stdout.readline())
 
     def close(self) -> None:
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=60)
 
 
 @dataclass
@@ -284,8 +284,8 @@ class World:
         children = [child for process in families for child in process.children(recursive=True)]
         for worker in running:
             worker.send(signal.SIGKILL)
-            worker.wait(10)
-        _, left = psutil.wait_procs(children, timeout=10)  # a follower ends when it sees that its worker has
+            worker.wait()
+        _, left = psutil.wait_procs(children, timeout=60)  # a follower ends when it sees that its worker has
         assert left == []
 
 

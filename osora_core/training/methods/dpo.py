@@ -46,7 +46,7 @@ def _margins(stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes) 
         return [places.setdefault((slot, row), len(places)) for row in rows]
 
     asked = [(job, [ask(slot, sequences(batch)) for slot in (job.slot, job.reference.slot)]) for job, batch in stepping]
-    losses, _ = passes.scores([(row, index) for (_, row), index in places.items()], [slot for slot, _ in places])
+    losses = passes.scores([(row, index) for (_, row), index in places.items()], [slot for slot, _ in places]).losses
     return [_gain(job, losses[policy], losses[reference]) for job, (policy, reference) in asked]
 
 

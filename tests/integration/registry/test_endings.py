@@ -8,7 +8,8 @@ from sqlalchemy import select
 from registry import adapters, files, jobs
 from registry.context import Registry
 from registry.db import now
-from registry.jobs import Attempt, JobError, LeaseLost, NewResultFile
+from registry.jobs import Attempt, JobError, LeaseLostError, NewResultFile
+from registry.jobs.types import Fault
 from registry.models import Adapter, OutboxMessage
 from registry.tenants import Principal
 from tests.support.jobs import claim, expire_lease, messages, new_adapter, read, submit
@@ -27,7 +28,7 @@ def complete(registry: Registry, attempt: Attempt, **extra: Any) -> Adapter:
         )
 
 
-def error(fault: jobs.spec.Fault) -> JobError:
+def error(fault: Fault) -> JobError:
     return {"code": "boom", "message": "it broke", "param": None, "fault": fault, "next_action": "fix it"}
 
 
@@ -74,21 +75,24 @@ def test_success_beats_a_cancellation_that_came_too_late(registry: Registry, pri
     assert read(registry, principal, job).status == "succeeded"
 
 
-@pytest.mark.parametrize("fault", ["user", "unknown"])
-def test_a_fault_of_the_users_is_final(registry: Registry, principal: Principal, fault: Any) -> None:
+def test_a_fault_of_the_users_is_final(registry: Registry, principal: Principal) -> None:
     job = submit(registry, principal)
     attempt = claim(registry, job)
     with registry.transaction() as session:
-        assert jobs.fail(session, attempt, error(fault)) == "failed"
+        assert jobs.fail(session, attempt, error("user")) == "failed"
     ended = read(registry, principal, job)
-    assert ended.error == error(fault)
+    assert ended.error == error("user")
     assert messages(registry, principal, job)[-1] == "The job failed: it broke"
     with registry.reading() as session:
         [row] = jobs.attempts(session, principal, job.id)
-    assert (row.outcome, row.error) == ("failed", error(fault))
+    assert (row.outcome, row.error) == ("failed", error("user"))
 
 
-def test_a_platform_fault_is_tried_again_until_attempts_are_spent(registry: Registry, principal: Principal) -> None:
+@pytest.mark.parametrize("fault", ["platform", "unknown"])
+def test_what_is_not_the_users_fault_is_tried_again_until_attempts_are_spent(
+    registry: Registry, principal: Principal, fault: Fault
+) -> None:
+    """An attempt's error says that there is nothing to do about it; the last one's, which is the job's, what is."""
     job = submit(registry, principal)
     outcomes = []
     failed_between = []
@@ -96,11 +100,14 @@ def test_a_platform_fault_is_tried_again_until_attempts_are_spent(registry: Regi
         attempt = claim(registry, job)
         with registry.transaction() as session:
             before = session.scalars(select(now())).one()
-            outcomes.append(jobs.fail(session, attempt, error("platform")))
+            outcomes.append(jobs.fail(session, attempt, error(fault)))
             failed_between.append((before, session.scalars(select(now())).one()))
     assert outcomes == ["queued", "queued", "failed"]
-    assert read(registry, principal, job).error == error("platform")
+    assert read(registry, principal, job).error == error(fault)
     with registry.reading() as session:
+        attempts = jobs.attempts(session, principal, job.id)
+        told = [attempt.error and attempt.error["next_action"] for attempt in attempts]
+        assert told == ["nothing: the job is tried again by itself"] * 2 + ["fix it"]
         held_back = session.scalars(select(OutboxMessage.available_at).order_by(OutboxMessage.id)).all()
     for (before, after), delay, available_at in zip(failed_between[:2], (5, 10), held_back[1:], strict=True):
         # a millisecond, for a database that rounds its clock
@@ -184,5 +191,5 @@ def test_nobody_completes_a_finished_job_of_another(registry: Registry, principa
     first = claim(registry, job)
     expire_lease(registry, job)
     complete(registry, claim(registry, job, "worker-2"))
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         complete(registry, first)

@@ -2,9 +2,13 @@
 
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from registry import files
 from registry.context import Registry
@@ -43,7 +47,7 @@ def test_a_good_file_is_stored(registry: Registry, principal: Principal) -> None
     )
     assert (file.bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert file.created_at > 1_700_000_000
-    assert b"".join(files.content(registry, principal, file.id)) == data
+    assert registry.store.get(file.object_key) == data
     with registry.reading() as session:
         assert files.get(session, principal, file.id).object_key == file.object_key
 
@@ -71,6 +75,27 @@ def test_nothing_of_a_bad_file_is_stored(
         assert files.list(session, principal).data == []
 
 
+def test_a_file_whose_commit_was_not_heard_of_keeps_its_bytes(
+    registry: Registry, principal: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection broke when the database had committed already."""
+    transaction = Registry.transaction
+
+    @contextmanager
+    def breaking(self: Registry) -> Iterator[Session]:
+        with transaction(self) as session:
+            yield session
+        raise OperationalError("COMMIT", {}, ConnectionError("closed"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "transaction", breaking)
+        with pytest.raises(OperationalError):
+            ingest(registry, principal, LINE)
+    with registry.reading() as session:
+        (file,) = files.list(session, principal).data
+    assert registry.store.get(file.object_key) == LINE
+
+
 def test_files_page_and_filter(registry: Registry, principal: Principal) -> None:
     made = [ingest(registry, principal, LINE).id for _ in range(4)]
     with registry.reading() as session:
@@ -86,7 +111,7 @@ def test_deleted_files_are_gone(registry: Registry, principal: Principal) -> Non
     file = ingest(registry, principal, LINE)
     files.delete(registry, principal, file.id)
     assert list(registry.store.list("")) == []
-    with pytest.raises(NotFound, match=file.id):
-        files.content(registry, principal, file.id)
+    with registry.reading() as session, pytest.raises(NotFound, match=file.id):
+        files.get(session, principal, file.id)
     with pytest.raises(NotFound, match=file.id):
         files.delete(registry, principal, file.id)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.context import Registry
-from registry.jobs import Attempt, CheckpointRef, LeaseLost
+from registry.jobs import Attempt, CheckpointRef, LeaseLostError
 from registry.models import Base, Job, OutboxMessage
 from registry.tenants import Principal
 from tests.support.jobs import claim, expire_lease, messages, new_adapter, read, record_checkpoint, submit, upload
@@ -39,7 +39,6 @@ def test_an_attempt_has_all_that_a_worker_needs(registry: Registry, principal: P
         principal,
         training_file=training.id,
         validation_file=validation.id,
-        suffix="bot",
         seed=7,
         hyperparameters={"n_epochs": "auto"},
         osora={"rank": 8},
@@ -47,9 +46,9 @@ def test_an_attempt_has_all_that_a_worker_needs(registry: Registry, principal: P
     attempt = claim(registry, job)
     assert (attempt.job_id, attempt.number, attempt.base) == (job.id, 1, "osora-tiny")
     assert (attempt.tenant_id, attempt.tenant_name) == (principal.tenant_id, "default")
-    assert (attempt.suffix, attempt.seed, attempt.checkpoints, attempt.trained_tokens) == ("bot", 7, (), 0)
+    assert (attempt.seed, attempt.checkpoints, attempt.trained_tokens) == (7, (), 0)
     assert (attempt.hyperparameters, attempt.osora) == ({"n_epochs": "auto"}, {"rank": 8})
-    assert attempt.training_file == jobs.FileRef(training.id, training.object_key, training.sha256, 1, "chat")
+    assert attempt.training_file == jobs.FileRef(training.id, training.object_key, training.sha256, "chat")
     assert attempt.validation_file is not None
     assert attempt.validation_file.id == validation.id
     assert attempt.token not in repr(attempt)
@@ -106,7 +105,7 @@ def test_heartbeats_renew_and_carry_signals(registry: Registry, principal: Princ
                 request(session, principal, held[signal].id)
         before = {signal: session.get_one(Job, job.id).lease_expires_at for signal, job in held.items()}
         assert jobs.heartbeat(session, attempts.values(), lease_seconds=600) == {
-            job.id: signal for signal, job in held.items()
+            attempts[signal].token: signal for signal in held
         }
         session.expire_all()
         for signal, job in held.items():
@@ -122,7 +121,7 @@ def test_a_heartbeat_saves_a_lease_that_ran_out_unnoticed(registry: Registry, pr
     attempt = claim(registry, job)
     expire_lease(registry, job)
     with registry.transaction() as session:
-        assert jobs.heartbeat(session, [attempt], 60) == {job.id: "continue"}
+        assert jobs.heartbeat(session, [attempt], 60) == {attempt.token: "continue"}
         assert jobs.reap(session) == 0
 
 
@@ -187,7 +186,7 @@ def test_a_zombie_changes_nothing(registry: Registry, principal: Principal, writ
         with registry.transaction() as session:
             WRITES[write](session, zombie)
 
-    with pytest.raises(LeaseLost, match=job.id):
+    with pytest.raises(LeaseLostError, match=job.id):
         rise()
     assert snapshot(registry) == before
 
@@ -240,10 +239,24 @@ def test_signals_are_seen_between_heartbeats(registry: Registry, principal: Prin
         jobs.release(session, lost, "draining")
     with registry.reading() as session:
         assert jobs.signals(session, [plain, unwanted, lost]) == {
-            plain.job_id: "continue",
-            unwanted.job_id: "cancel",
-            lost.job_id: "lost",
+            plain.token: "continue",
+            unwanted.token: "cancel",
+            lost.token: "lost",
         }
+
+
+def test_two_attempts_at_one_job_are_told_apart(registry: Registry, principal: Principal) -> None:
+    """As a process holds that was asleep while its lease ran out, and that has claimed the job once more."""
+    job = submit(registry, principal)
+    lost = claim(registry, job)
+    expire_lease(registry, job)
+    held = claim(registry, job)
+    expected = {lost.token: "lost", held.token: "continue"}
+    with registry.transaction() as session:
+        assert jobs.heartbeat(session, [lost, held], 600) == expected
+        assert jobs.heartbeat(session, [held, lost], 600) == expected
+    with registry.reading() as session:
+        assert jobs.signals(session, [lost, held]) == expected
 
 
 def test_a_job_on_its_last_attempt_goes_to_a_worker_without_others(registry: Registry, principal: Principal) -> None:

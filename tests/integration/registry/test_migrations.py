@@ -2,18 +2,33 @@
 
 import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, select, text
+from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from registry import migrate
 from registry.blobs import DatabaseStore
 from registry.db import make_engine
-from registry.models import ApiKey, Base, Job
+from registry.models import (
+    ApiKey,
+    AttemptOutcome,
+    Base,
+    EventLevel,
+    EventType,
+    Job,
+    JobPriority,
+    JobSignal,
+    JobStatus,
+    Method,
+)
 from tests.support.threads import in_parallel
 
 
@@ -31,10 +46,11 @@ def test_upgrade_is_safe_from_several_processes_at_once(empty_database_url: str)
 
 
 def test_objects_of_before_count_as_new(empty_database_url: str) -> None:
-    """A sweep right after the upgrade must not take them for forgotten ones."""
+    """`delete_orphans` right after the upgrade must not take them for forgotten ones."""
     engine = make_engine(empty_database_url)
+    with migrate.migrating(empty_database_url) as config:
+        command.upgrade(config, "0001")
     with engine.begin() as connection:
-        command.upgrade(migrate.config(connection), "0001")
         connection.execute(text("INSERT INTO blobs (key, number, data) VALUES ('a', 0, 'x')"))
     migrate.upgrade(empty_database_url)
     (found,) = DatabaseStore(engine).list("")
@@ -43,27 +59,43 @@ def test_objects_of_before_count_as_new(empty_database_url: str) -> None:
     engine.dispose()
 
 
-def test_result_files_of_before_are_kept(empty_database_url: str) -> None:
-    engine = make_engine(empty_database_url)
+def insert_jobs(connection: Connection, jobs: Sequence[dict[str, str]]) -> None:
+    """Jobs with an attempt and an event each, of as many columns as every schema has."""
     job = {
-        "id": "'ftjob-1'", "tenant_id": "'tenant-1'", "base": "'b'", "training_file_id": "'file-1'", "seed": "1",
+        "tenant_id": "'tenant-1'", "base": "'b'", "training_file_id": "'file-1'", "seed": "1",
         "metadata": "'{}'", "hyperparameters": "'{}'", "osora": "'{}'", "status": "'succeeded'", "attempt": "1",
         "attempts_spent": "0", "max_attempts": "3", "step": "1", "created_at": "1", "queued_at": "1",
         "announced_at": "1",
     }  # fmt: skip
+    attempt = {"number": "1", "worker_id": "'w'", "first_step": "0", "started_at": "1", "outcome": "'succeeded'"}
+    event = {"created_at": "1", "level": "'info'", "type": "'message'", "message": "'started'"}
+
+    def insert(table: str, values: dict[str, str]) -> None:
+        columns = ", ".join(values)
+        connection.execute(text(f"INSERT INTO {table} ({columns}) VALUES ({', '.join(values.values())})"))
+
+    insert("tenants", {"id": "'tenant-1'", "name": "'one'", "created_at": "1"})
+    for number, changes in enumerate(jobs, start=1):
+        job_id = f"'ftjob-{number}'"
+        insert("jobs", {"id": job_id, **job, **changes})
+        insert("job_attempts", {"job_id": job_id, "token": job_id, **attempt})
+        insert("job_events", {"job_id": job_id, **event})
+
+
+def test_result_files_of_before_are_kept(empty_database_url: str) -> None:
+    engine = make_engine(empty_database_url)
+    with migrate.migrating(empty_database_url) as config:
+        command.upgrade(config, "0004")
     with engine.begin() as connection:
-        command.upgrade(migrate.config(connection), "0004")
-        connection.execute(text("INSERT INTO tenants (id, name, created_at) VALUES ('tenant-1', 'one', 1)"))
-        for number, file_id in enumerate(("'file-2'", "NULL"), start=1):
-            values = job | {"id": f"'ftjob-{number}'", "result_file_id": file_id}
-            columns = ", ".join(values)
-            connection.execute(text(f"INSERT INTO jobs ({columns}) VALUES ({', '.join(values.values())})"))
-        command.upgrade(migrate.config(connection), "0005")
+        insert_jobs(connection, [{"result_file_id": "'file-2'"}, {"result_file_id": "NULL"}])
+    with migrate.migrating(empty_database_url) as config:
+        command.upgrade(config, "0005")
     with Session(engine) as session:
         rows = session.execute(select(Job.id, Job.result_file_ids, Job.plan).order_by(Job.id)).all()
     assert [tuple(row) for row in rows] == [("ftjob-1", ["file-2"], None), ("ftjob-2", [], None)]
-    with engine.begin() as connection:
-        command.downgrade(migrate.config(connection), "0004")
+    with migrate.migrating(empty_database_url) as config:
+        command.downgrade(config, "0004")
+    with engine.connect() as connection:
         found = connection.execute(text("SELECT result_file_id FROM jobs ORDER BY id")).scalars().all()
     assert found == ["file-2", None]
     engine.dispose()
@@ -80,8 +112,9 @@ def test_no_admin_of_before_loses_anything_in_silence(
         "key-4": ("tenant-2", ["write"]),
     }
     engine = make_engine(empty_database_url)
+    with migrate.migrating(empty_database_url) as config:
+        command.upgrade(config, "0008")
     with engine.begin() as connection:
-        command.upgrade(migrate.config(connection), "0007")
         for tenant, name in (("tenant-1", "default"), ("tenant-2", "acme")):
             connection.execute(text(f"INSERT INTO tenants (id, name, created_at) VALUES ('{tenant}', '{name}', 1)"))
         for key, (tenant, scopes) in keys.items():
@@ -98,19 +131,95 @@ def test_no_admin_of_before_loses_anything_in_silence(
     unchanged = {key: scopes for key, (_, scopes) in keys.items() if key != "key-1"}
     assert scopes_now() == {"key-1": ["admin", "read", "write", "operator"], **unchanged}
     assert [record.getMessage().split()[2] for record in caplog.records] == ["key-3"]
-    with engine.begin() as connection:
-        command.downgrade(migrate.config(connection), "0007")
+    with migrate.migrating(empty_database_url) as config:
+        command.downgrade(config, "0008")
     assert scopes_now() == {"key-1": ["admin", "read", "write"], **unchanged}
     engine.dispose()
 
 
 def test_downgrade_leaves_nothing(empty_database_url: str) -> None:
     migrate.upgrade(empty_database_url)
+    with migrate.migrating(empty_database_url) as config:
+        command.downgrade(config, "base")
     engine = make_engine(empty_database_url)
-    with engine.begin() as connection:
-        command.downgrade(migrate.config(connection), "base")
+    with engine.connect() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
     engine.dispose()
+
+
+def test_jobs_of_before_survive_the_way_up_and_down(empty_database_url: str) -> None:
+    """With what points at them: SQLite copies and drops the table, and must neither refuse that nor forget them."""
+    tables = ("jobs", "job_attempts", "job_events")
+    engine = make_engine(empty_database_url)
+
+    def rows() -> list[list[tuple[Any, ...]]]:
+        with engine.connect() as connection:
+            return [[tuple(row) for row in connection.execute(text(f"SELECT * FROM {name}"))] for name in tables]
+
+    with migrate.migrating(empty_database_url) as config:
+        command.upgrade(config, "0007")
+    with engine.begin() as connection:
+        insert_jobs(connection, [{"priority": "'high'"}, {"status": "'running'", "signal": "'pause'"}])
+    before = rows()
+    migrate.upgrade(empty_database_url)
+    assert rows() == before
+    with migrate.migrating(empty_database_url) as config:
+        command.downgrade(config, "0007")
+    assert rows() == before
+    migrate.upgrade(empty_database_url)
+    assert rows() == before
+    engine.dispose()
+
+
+def test_what_would_point_nowhere_is_not_migrated(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'osora.db'}"
+    migrate.upgrade(url)
+    with pytest.raises(RuntimeError, match="a row of job_events points at no row of jobs"):
+        lose_a_job(url)
+
+
+def lose_a_job(url: str) -> None:
+    with migrate.migrating(url) as config:
+        connection: Connection = config.attributes["connection"]
+        insert_jobs(connection, [{}])
+        connection.execute(text("DELETE FROM job_attempts"))
+        connection.execute(text("DELETE FROM jobs"))
+
+
+WORDS: dict[tuple[str, str], Any] = {
+    ("jobs", "status"): JobStatus,
+    ("jobs", "signal"): JobSignal,
+    ("jobs", "method"): Method,
+    ("jobs", "priority"): JobPriority,
+    ("job_attempts", "outcome"): AttemptOutcome,
+    ("job_events", "level"): EventLevel,
+    ("job_events", "type"): EventType,
+}
+
+
+def test_the_database_takes_every_word_that_python_knows_and_no_other(database_url: str) -> None:
+    """Also those that a later version adds to a `Literal`: it then fails here until a migration lets them in."""
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        insert_jobs(connection, [{}])
+    for (table, column), words in WORDS.items():
+        update = text(f"UPDATE {table} SET {column} = :word")
+        for word in get_args(words):
+            with engine.begin() as connection:
+                connection.execute(update, {"word": word})
+        with engine.connect() as connection, pytest.raises(IntegrityError, match=f"ck_{table}_{column}"):
+            connection.execute(update, {"word": "mislaid"})
+    engine.dispose()
+
+
+def test_every_column_of_a_few_words_is_held_to_them() -> None:
+    found = {
+        (mapper.local_table.name, name)
+        for mapper in Base.registry.mappers
+        for name, hint in get_type_hints(mapper.class_).items()
+        if "Literal[" in str(hint)
+    }
+    assert found == WORDS.keys()
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -292,7 +292,7 @@ def test_a_crash_between_row_and_object_leaves_work_for_the_sweep(registry: Regi
         assert session.scalars(select(File.id)).all() == []
     assert stored(registry) == {file.object_key}
     put(registry, file.object_key, hours_ago=25)
-    assert retention.sweep(registry) == 1
+    assert retention.delete_orphans(registry) == 1
     assert stored(registry) == set()
 
 
@@ -336,12 +336,12 @@ class TestSweep:
             )
         ]
         assert stored(registry) == {*named, *of_live, *elsewhere, *young, *forgotten}
-        assert retention.sweep(registry) == len(forgotten)
+        assert retention.delete_orphans(registry) == len(forgotten)
         assert stored(registry) == {*named, *of_live, *elsewhere, *young}
-        assert retention.sweep(registry) == 0
+        assert retention.delete_orphans(registry) == 0
         cancel(registry, principal, queued)
-        assert retention.sweep(registry) == 3
-        assert b"".join(adapters.content(registry, principal, adapter.id)) == b"x"
+        assert retention.delete_orphans(registry) == 3
+        assert registry.store.get(adapter.object_key) == b"x"
 
     def test_several_at_once(self, registry: Registry, principal: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(retention, "_BATCH", 2)
@@ -364,7 +364,7 @@ def test_half_an_upload_goes_too(registry: Registry) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half of it")
         os.utime(path, (moment, moment))
-    assert retention.sweep(registry) == 1
+    assert retention.delete_orphans(registry) == 1
     assert [path.name for path in path.parent.iterdir()] == ["young.jsonl#1"]
 
 
@@ -386,7 +386,7 @@ def test_a_row_that_comes_after_the_listing_keeps_its_object(registry: Registry,
                 )
                 session.add(row)
 
-    assert retention.sweep(replace(registry, store=Interrupted(registry, commit))) == 0
+    assert retention.delete_orphans(replace(registry, store=Interrupted(registry, commit))) == 0
     assert stored(registry) == {key}
 
 
@@ -398,7 +398,7 @@ def test_a_job_that_ends_at_any_moment_of_a_sweep_keeps_its_objects(registry: Re
         keys = upload_all(registry, attempt, hours_ago=25)
         put(registry, f"checkpoints/forgotten/{query}", hours_ago=25)
         with before_query(registry, query, lambda attempt=attempt: write_all(registry, attempt)) as happened:
-            assert retention.sweep(registry) == 1
+            assert retention.delete_orphans(registry) == 1
         assert keys <= stored(registry), f"lost something when its row came before query {query}"
         if not happened:
             break

@@ -60,7 +60,8 @@ def engine(runtime: Runtime) -> Iterator[EngineThread]:
     thread = EngineThread(TrainingEngine(runtime, max_jobs=2), lambda: failures.append(None))
     thread.start()
     yield thread
-    thread.stop(5)
+    thread.call(lambda _: None)  # what was posted before has been done then: an attempt's last is not waited for
+    thread.stop(60)
     assert not failures
     assert thread.engine.bank.free == 2
 

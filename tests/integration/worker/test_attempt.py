@@ -1,6 +1,7 @@
 """What an attempt leaves: events, checkpoints that can be called, the adapter."""
 
 import hashlib
+import io
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 from osora_core.adapter import Adapter as Artifact
 from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams
 from osora_core.runtime import Runtime
-from registry import adapters, jobs
+from registry import adapters, files, jobs
 from registry.context import Registry
 from registry.models import Adapter, Job, JobEvent
 from registry.references import refer
@@ -111,6 +112,16 @@ def test_a_job_that_overfits_stops_and_keeps_its_best_state(
         ref = refer(session, principal, f"ftckpt_{job.id[-16:]}_{best}")
     kept = artifact_of(registry, principal, ref.name).files()["adapter_model.safetensors"]
     assert artifact_of(registry, principal, str(job.adapter_id)).files()["adapter_model.safetensors"] == kept
+
+
+def test_what_was_uploaded_as_one_line_is_trained_as_one(
+    train: Train, registry: Registry, principal: Principal
+) -> None:
+    """Between two keys a CR is white space, and in a text U+2028 is a character; neither ends a line."""
+    rows = (f'{{"prompt": "help\u2028{i}\x85",\r"completion": "order"}}\r\n' for i in range(8))
+    file = files.ingest(registry, principal, io.BytesIO("".join(rows).encode()), "rows.jsonl", "fine-tune")
+    job = train(1, training_file=file.id)
+    assert (job.status, file.rows, job.total_steps) == ("succeeded", 8, 2), job.error
 
 
 def test_a_sample_prompt_that_is_too_long_is_the_users_fault(train: Train, upload: Upload) -> None:

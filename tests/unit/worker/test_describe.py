@@ -1,7 +1,7 @@
 """Errors as the job keeps them: whose fault, where, and what to do."""
 
 from osora_core.errors import CorruptArtifact, DataError, UserError
-from worker.errors import describe
+from worker.describe import describe
 
 
 def test_a_row_that_cannot_be_used_names_its_line() -> None:
@@ -25,9 +25,10 @@ def test_user_and_platform_faults_are_told_apart() -> None:
     assert "line" not in theirs
 
 
-def test_a_strangers_error_is_a_platform_fault_and_its_text_stays_in_the_log() -> None:
+def test_a_strangers_error_is_an_unknown_fault_and_its_text_stays_in_the_log() -> None:
     described = describe(RuntimeError("password=hunter2"))
-    assert described["fault"] == "platform"
+    assert described["fault"] == "unknown"
     assert described["code"] == "worker_error"
+    assert "tried again" not in str(described["next_action"])  # that is for the registry to say, if it is so
     assert "RuntimeError" in described["message"]
     assert "hunter2" not in str(described)

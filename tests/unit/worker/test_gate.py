@@ -65,11 +65,11 @@ def test_who_waits_to_be_alone_goes_before_newcomers(gate: Gate) -> None:
     def stay() -> None:
         with gate.passing(alone=False, wanted=yes):
             inside.set()
-            waiting.wait(10)
+            waiting.wait(60)
             newcomer.start()
 
     def alone() -> None:
-        inside.wait(10)
+        inside.wait(60)
         with gate.passing(alone=True, wanted=wanted):
             order.append("alone")
 
@@ -80,5 +80,5 @@ def test_who_waits_to_be_alone_goes_before_newcomers(gate: Gate) -> None:
     newcomer = threading.Thread(target=come)
     tasks: list[Callable[[], None]] = [stay, alone]
     in_parallel(2, lambda index: tasks[index]())
-    newcomer.join(10)
+    newcomer.join(60)
     assert order == ["alone", "newcomer"]

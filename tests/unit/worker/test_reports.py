@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from osora_core.training import Checkpoint, Curve, Progress
-from worker.reports import Interrupted, ProgressMeter, Reports
+from worker.reports import Interruption, ProgressMeter, Reports
 
 
 def progress(step: int, *, loss: float = 1.0, tokens: int = 100, seconds: float = 0.5) -> Progress:
@@ -76,7 +76,7 @@ def test_a_pause_can_be_withdrawn_and_a_cancellation_cannot() -> None:
     reports.pause(0)  # no signal is left to interrupt it
     reports.signal("cancel")
     reports.signal("continue")
-    with pytest.raises(Interrupted, match="cancel"):
+    with pytest.raises(Interruption, match="cancel"):
         reports.pause(60)
     reports.pause(0)  # heard once
 

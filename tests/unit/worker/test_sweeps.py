@@ -11,9 +11,9 @@ from osora_core.data import Example, Preference, Row
 from osora_core.errors import OutOfSlots
 from osora_core.training import JobSpec, TrainingJob
 from registry.jobs import Attempt
-from tests.unit.worker.test_spec import AUTO
-from worker.remarks import plan
-from worker.spec import plan_of, sweep_specs
+from tests.unit.worker.test_hyperparameters import AUTO
+from worker.hyperparameters import plan_of, sweep_specs
+from worker.remarks import announcement
 from worker.sweeps import Decision, Rows, decide
 
 DEFAULT = JobSpec(rank=8)
@@ -95,7 +95,7 @@ def decided(
     train, held = make(rows), make(valid)
     decision = decide(attempt, train, held, job, cast(Any, engine or FakeEngine()), at_most)
     chosen_by = Rows.of(decision.specs, train, held, 1)
-    return decision, plan(job(decision.specs[0], chosen_by.train), decision, chosen_by)
+    return decision, announcement(job(decision.specs[0], chosen_by.train), decision, chosen_by)
 
 
 def test_auto_sweeps_where_that_is_cheap_and_says_by_how_much() -> None:
@@ -124,6 +124,12 @@ def test_else_it_is_the_default_and_the_job_says_why(engine: FakeEngine, request
     assert f"learning rate 0.03 (the default, as {why}" in said
     assert f"{request_.get('rows', 400)} rows" in said  # none is held back
     assert decision.data["sweep"] is False
+
+
+def test_a_single_epoch_is_said_to_be_one() -> None:
+    for epochs, words in ((1, "400 rows, 1 epoch, batch"), (2, "400 rows, 2 epochs, batch")):
+        _, said = decided(learning_rate=0.1, hyperparameters={"n_epochs": epochs})
+        assert words in said
 
 
 @pytest.mark.parametrize(

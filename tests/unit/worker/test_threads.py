@@ -29,6 +29,6 @@ def test_what_goes_wrong_in_a_function_is_its_callers_unless_the_devices_have_pa
         assert not failed.is_set()
         with pytest.raises(DeviceLostError):
             thread.call(raises(DeviceLostError()))
-        assert failed.wait(5)
+        assert failed.wait(60)
     finally:
         thread.stop(5)

@@ -72,11 +72,18 @@ def test_every_family_decodes_as_transformers_does(tmp_path: Path, kind: type[Pr
     assert read.logprob == pytest.approx(decoded[-1].logprob, abs=1e-4)
 
 
-def test_a_window_that_slides_bounds_the_length(tmp_path: Path) -> None:
-    """Attention here reaches back to the beginning: beyond the window it would differ from the model's own."""
+def test_a_base_whose_layers_look_back_through_a_window_is_decoded_beyond_it(tmp_path: Path) -> None:
     path = make_family(tmp_path / "model", MistralConfig, sliding_window=16)
     runtime = Runtime.load("family", BasisCache(tmp_path / "cache"), path=str(path), device="cpu", rank=8)
-    assert InferenceEngine(runtime, rows=1).max_length == 16
+    engine = InferenceEngine(runtime, rows=1)
+    assert engine.max_length == 64
+    reference = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
+    prompt = tuple(5 + (7 * place) % 40 for place in range(30))
+    expected = reference.generate(
+        torch.tensor([prompt]), attention_mask=torch.ones(1, 30), max_new_tokens=20, do_sample=False
+    )[0, 30:]
+    (answer,) = run(engine, [Request("0", prompt, SamplingParams(max_tokens=20))]).values()
+    assert answer.text == runtime.tokenizer.decode(expected, skip_special_tokens=True)
 
 
 NO_CACHE: Any = None

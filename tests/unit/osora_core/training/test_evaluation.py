@@ -101,7 +101,7 @@ def test_a_resumed_job_does_not_say_it_again(runtime: Runtime, examples: list[Ex
     engine.add(TrainingJob("a", spec, examples, first, prompts=prompts))
     engine.step()
     engine.step()
-    state = engine.remove("a")
+    state = engine.remove(engine.jobs["a"])
     second = Recorder()
     engine.add(TrainingJob("a", spec, examples, second, resume=state, prompts=prompts))
     while engine.step():

@@ -1,7 +1,6 @@
 """Jobs that share the engine: what each learns is what it learns alone, whoever comes, goes or breaks."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +15,11 @@ from osora_core.data import Example, split_by_tokens
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.passes import Item, Passes, pass_tokens
-from osora_core.training.rounds import Rounds
 from tests.unit.osora_core.conftest import Recorder, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 RANK = 16
-CHEAP = 128
 
 
 def row(recorder: Recorder, runtime: Runtime) -> Tensor:
@@ -64,7 +61,7 @@ def test_a_job_learns_what_it_learns_alone(
             if round_ == joins:
                 engine.add(TrainingJob(name, spec, data, recorders[index]))
             elif resumes is not None and round_ == joins + resumes and name in engine.jobs:
-                state = engine.remove(name).to_bytes()
+                state = engine.remove(engine.jobs[name]).to_bytes()
                 resume = Checkpoint.from_bytes(state, hashlib.sha256(state).hexdigest())
                 engine.add(TrainingJob(name, spec, data, recorders[index], resume=resume))
         if not engine.step() and round_ > max(joins for _, joins, _, _ in mix):
@@ -140,60 +137,6 @@ def test_a_row_that_fits_nowhere_ends_its_own_job(
     assert isinstance(recorders[1].error, torch.OutOfMemoryError)
 
 
-def job(name: str, tenant: str, weight: float = 1.0, party: str = "") -> TrainingJob:
-    data = [Example((1, 2), (True, True), 1)]
-    return TrainingJob(name, JobSpec(), data, Recorder(), tenant=tenant, weight=weight, party=party)
-
-
-def served(jobs: Sequence[TrainingJob], sizes: Sequence[int], rounds: int) -> tuple[Counter[str], list[int]]:
-    """Tokens by tenant, and tokens of each round."""
-    chooser, tokens, totals = Rounds(CHEAP), Counter[str](), []
-    for _ in range(rounds):
-        chosen = chooser.choose(jobs, sizes)
-        tokens.update({tenant: 0 for tenant in ("many", "one")})
-        for index in chosen:
-            tokens[jobs[index].tenant] += sizes[index]
-        totals.append(sum(sizes[index] for index in chosen))
-    return tokens, totals
-
-
-def test_a_tenant_with_many_jobs_leaves_another_half_of_the_engine() -> None:
-    jobs = [*(job(f"many-{i}", "many") for i in range(50)), job("one", "one")]
-    tokens, totals = served(jobs, [100] * 51, rounds=20)
-    assert tokens["one"] == 20 * 100  # in every round
-    assert max(totals) <= 2 * 100 + CHEAP  # which takes hardly longer than for two tenants with one job
-    assert tokens["many"] >= 20 * 100
-
-
-def test_the_many_jobs_take_turns() -> None:
-    jobs = [*(job(f"many-{i}", "many") for i in range(6)), job("one", "one")]
-    chooser, steps = Rounds(CHEAP), Counter[str]()
-    for _ in range(12):
-        steps.update(jobs[index].id for index in chooser.choose(jobs, [100] * 7))
-    assert steps["one"] == 12
-    assert {steps[f"many-{i}"] for i in range(6)} == {2}
-
-
-def test_a_heavier_tenant_gets_more() -> None:
-    jobs = [*(job(f"many-{i}", "many", weight=3.0) for i in range(50)), job("one", "one")]
-    tokens, _ = served(jobs, [100] * 51, rounds=20)
-    assert tokens["many"] == 3 * tokens["one"]
-
-
-def test_large_steps_wait_for_their_turn() -> None:
-    tokens, _ = served(
-        [*(job(f"many-{i}", "many") for i in range(9)), job("one", "one")], [100] * 9 + [1000], rounds=30
-    )
-    assert tokens["one"] == pytest.approx(tokens["many"], rel=0.2)
-
-
-def test_a_tenant_alone_and_rounds_that_cost_nothing_are_not_cut() -> None:
-    alone = [job(f"many-{i}", "many") for i in range(50)]
-    assert len(Rounds(CHEAP).choose(alone, [1000] * 50)) == 50
-    mixed = [job("a", "many"), job("b", "many"), job("c", "one")]
-    assert Rounds(CHEAP).choose(mixed, [20, 20, 20]) == [0, 1, 2]
-
-
 @pytest.mark.parametrize(
     ("device", "parameters", "layers", "expected"),
     [("cpu", 7_000_000, 8, 128), ("cuda", 32 * 218_000_000, 32, 2048), ("cuda", 7_000_000, 8, 32768)],
@@ -206,12 +149,19 @@ def test_the_smaller_the_layers_the_more_padding_is_cheaper_than_a_pass(
     assert pass_tokens(runtime) == expected
 
 
-def test_jobs_of_a_party_step_together() -> None:
-    jobs = [*(job(f"sweep/{i}", "many", party="sweep") for i in range(3)), job("b", "many"), job("one", "one")]
-    chooser = Rounds(CHEAP)
-    for _ in range(6):
-        members = [index for index in chooser.choose(jobs, [100] * 5) if index < 3]
-        assert members in ([], [0, 1, 2])
+def test_where_no_job_can_bring_a_batch_the_engine_stands(runtime: Runtime, examples: list[Example]) -> None:
+    """Each ends for itself, the engine goes on with whoever comes next."""
+    engine, recorders = TrainingEngine(runtime, max_jobs=2), [Recorder() for _ in range(3)]
+    for index, recorder in enumerate(recorders[:2]):
+        broken = TrainingJob(str(index), JobSpec(epochs=1, rank=RANK), examples, recorder)
+        broken.next_batch = lambda: (_ for _ in ()).throw(RuntimeError("no rows"))  # type: ignore[method-assign]
+        engine.add(broken)
+    assert not engine.step()
+    assert [str(recorder.error) for recorder in recorders[:2]] == ["no rows"] * 2
+    engine.add(TrainingJob("next", JobSpec(epochs=1, rank=RANK), examples, recorders[2]))
+    while engine.step():
+        pass
+    assert recorders[2].adapter is not None
 
 
 def test_who_sits_out_a_round_learns_the_same(runtime: Runtime, examples: list[Example]) -> None:

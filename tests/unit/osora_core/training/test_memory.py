@@ -1,5 +1,6 @@
 """Memory is estimated before a job joins: it joins, waits for others to end, or is refused."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -8,11 +9,12 @@ from torch import Tensor
 
 from osora_core.data import Example
 from osora_core.runtime import Runtime
-from osora_core.training import JobSpec, TrainingEngine, TrainingJob
+from osora_core.training import JobSpec, Sweep, TrainingEngine, TrainingJob
 from osora_core.training.errors import JobTooLarge, NotEnoughMemory
 from osora_core.training.memory import Memory
 from osora_core.training.passes import Passes
 from tests.unit.osora_core.conftest import Recorder
+from tests.unit.osora_core.training.test_sweep import SweepRecorder
 
 SPEC = JobSpec(epochs=1, batch_size=4, rank=16)
 
@@ -71,6 +73,49 @@ def test_a_job_that_would_fit_nowhere_is_its_users_to_mend(runtime: Runtime) -> 
     with pytest.raises(JobTooLarge, match="longest row has 60 tokens"):
         engine.add(job("a", 60))
     assert engine.bank.free == engine.bank.capacity
+
+
+def test_what_is_advised_can_be_done(runtime: Runtime) -> None:
+    """There is no option that shortens rows."""
+    with pytest.raises(JobTooLarge) as refused:
+        TrainingEngine(runtime, memory_limit=1000).add(job("a", 60))
+    assert refused.value.next_action == "shorten, split or remove the longest rows"
+
+
+class Watched(list[Example]):
+    """Rows that count how often all of them are read."""
+
+    reads = 0
+
+    def __iter__(self) -> Iterator[Example]:
+        self.reads += 1
+        return super().__iter__()
+
+
+def test_on_the_engines_thread_nobody_reads_all_rows(runtime: Runtime) -> None:
+    """Not to join, not for a try that has to wait, nor for a checkpoint, nor by the members of a sweep: where others
+    train, every one of them would stand meanwhile. A list's iterator is what a reading of all rows asks for."""
+    rows_of = {name: Watched(rows(60)) for name in ("neighbour", "job", "sweep")}
+    jobs = {name: TrainingJob(name, SPEC, data, Recorder()) for name, data in rows_of.items()}
+    recorder = SweepRecorder()
+    members = [replace(SPEC, learning_rate=rate) for rate in (0.01, 0.03)]
+    sweep = Sweep(jobs["sweep"], members, rows(60, 2), recorder)
+    before = {name: data.reads for name, data in rows_of.items()}
+    assert all(before.values())
+    engine = TrainingEngine(runtime, memory_limit=int(1.5 * TrainingEngine(runtime).memory.needed([jobs["job"]])))
+    engine.add(jobs["neighbour"])
+    for _ in range(3):
+        with pytest.raises(NotEnoughMemory):
+            engine.add(jobs["job"])
+    engine.step()
+    engine.checkpoint(jobs["neighbour"])
+    engine.discard(jobs["neighbour"])
+    engine.memory.limit *= 4
+    sweep.join(engine)
+    while engine.step():
+        pass
+    assert recorder.outcome is not None
+    assert {name: data.reads for name, data in rows_of.items()} == before
 
 
 def test_what_goes_through_the_model_at_once_is_bounded(runtime: Runtime) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from osora_core.adapter import Adapter
 from osora_core.data import Example, Preference, Renderer, read_preferences
@@ -16,9 +15,9 @@ from osora_core.errors import OutOfSlots, UserError
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepCheckpoint, TrainingEngine, TrainingJob
 from osora_core.training.errors import DeviceLostError, JobTooLarge
-from osora_core.training.passes import Item, Passes
+from osora_core.training.passes import Item, Passes, Scores
 from tests.unit.osora_core.conftest import Recorder
-from tests.unit.osora_core.training.test_losses import line, start
+from tests.unit.osora_core.training.methods.test_dpo import line, start
 from tests.unit.osora_core.training.test_sweep import SweepRecorder, family, outcome, run
 
 # Eight pairs in batches of 4: two steps an epoch, six in all, halvings after 2 and 4 for three members.
@@ -147,7 +146,7 @@ def test_a_resumed_sweep_ends_bit_for_bit_like_an_undisturbed_one(
 class Counting(Passes):
     """Keeps how often each slot's rows were scored."""
 
-    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def scores(self, items: Sequence[Item], slots: Sequence[int]) -> Scores:
         self.__dict__.setdefault("seen", Counter()).update(slots[owner] for _, owner in items)
         return super().scores(items, slots)
 
@@ -191,7 +190,7 @@ def test_a_sweep_that_begins_with_an_adapter_needs_a_slot_more_than_members(
     compared_with_the_base = sweep(pairs, SweepRecorder())
     compared_with_the_base.join(engine)
     compared_with_the_base.discard(engine)
-    engine.discard("neighbour")
+    engine.discard(engine.jobs["neighbour"])
     with pytest.raises(UserError, match="rank 17"):
         sweep(pairs, SweepRecorder(), rates=(0.1, 0.2), rank=17).join(engine)
 

@@ -11,8 +11,8 @@ from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, Curve, Evaluation, JobSpec, TrainingEngine, TrainingJob
 from tests.unit.osora_core.conftest import Recorder, train
 
-# Two steps an epoch on rows of one answer. Validation rows have another: what is learned is soon wrong for them.
-SPEC = JobSpec(seed=3, epochs=8, batch_size=4, rank=16, learning_rate=0.1)
+# Two steps an epoch on rows of one answer. Validation rows have another: what is learned helps there for two epochs.
+SPEC = JobSpec(seed=3, epochs=8, batch_size=4, rank=16, learning_rate=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def taught(examples: list[Example]) -> list[Example]:
 @pytest.fixture(scope="module")
 def held_out(runtime: Runtime) -> list[Example]:
     renderer = Renderer(runtime.tokenizer, runtime.max_length)
-    said = [[{"role": "user", "content": f"help {i}"}, {"role": "assistant", "content": "wait"}] for i in range(5)]
+    said = [[{"role": "user", "content": f"help {i}"}, {"role": "assistant", "content": "1"}] for i in range(5)]
     return [renderer.render({"messages": messages}, line) for line, messages in enumerate(said, start=1)]
 
 
@@ -89,6 +89,47 @@ def test_wherever_it_is_resumed_the_same_state_is_kept(
         )
 
 
+WORSENING = {"learning_rate": 3.0, "epochs": 2, "warmup_ratio": 0.0}
+
+
+@pytest.mark.parametrize("begins_with_an_adapter", [False, True])
+def test_where_no_state_is_better_the_start_is_kept(
+    runtime: Runtime, taught: list[Example], held_out: list[Example], begins_with_an_adapter: bool
+) -> None:
+    """Also by a job that is resumed, and that ends early: the start is the best one whenever it is asked for."""
+    begun = None
+    if begins_with_an_adapter:
+        (first,) = train(runtime, held_out, spec(epochs=4))
+        begun = first.outcome.adapter
+    expected = torch.zeros(runtime.basis.row_length) if begun is None else begun.to_row(runtime.basis)
+    for changes in ({}, {"early_stopping_patience": 1}):
+        chosen, recorder = spec(**WORSENING, **changes), Recorder()
+        engine = TrainingEngine(runtime, max_jobs=1)
+        engine.add(TrainingJob("a", chosen, taught, recorder, held_out, start=begun))
+        engine.step()
+        data = engine.remove(engine.jobs["a"]).to_bytes()
+        resume = Checkpoint.from_bytes(data, hashlib.sha256(data).hexdigest())
+        engine.add(TrainingJob("a", chosen, taught, recorder, held_out, resume, start=begun))
+        while engine.step():
+            pass
+        start, *trained = recorder.evaluations
+        assert min(evaluation.loss for evaluation in trained) > start.loss
+        assert len(trained) == (1 if changes else 2)
+        assert recorder.outcome.adapter_step == 0
+        assert not recorder.outcome.worse_than_start
+        assert torch.equal(recorder.outcome.adapter.to_row(runtime.basis), expected)
+
+
+def test_a_last_state_that_is_worse_than_the_start_says_so(
+    runtime: Runtime, taught: list[Example], held_out: list[Example]
+) -> None:
+    worse, better = train(runtime, taught, spec(keep="last", **WORSENING), spec(keep="last", epochs=2), valid=held_out)
+    assert worse.outcome.worse_than_start
+    assert worse.outcome.adapter_step == worse.outcome.step > 0
+    assert better.evaluations[-1].loss < better.evaluations[0].loss
+    assert not better.outcome.worse_than_start
+
+
 def test_patience_without_validation_is_refused(
     runtime: Runtime, taught: list[Example], held_out: list[Example]
 ) -> None:
@@ -101,13 +142,15 @@ def test_patience_without_validation_is_refused(
 @pytest.mark.parametrize(
     ("losses", "best", "since"),
     [
-        ([9.0], None, 0),
-        ([0.1, 3.0], 1, 0),
+        ([], None, 0),
+        ([9.0], 0, 0),
+        ([0.1, 3.0], 0, 1),
         ([9.0, 2.0, 2.0, 3.0], 1, 2),
         ([9.0, float("nan"), 5.0, float("inf")], 2, 1),
+        ([float("nan"), float("nan")], None, 0),
     ],
 )
-def test_the_best_is_the_first_of_the_lowest_and_never_the_bare_base(
+def test_the_best_is_the_first_of_the_lowest_numbers_the_start_among_them(
     losses: list[float], best: int | None, since: int
 ) -> None:
     curve = Curve(evaluations=[Evaluation(step, 9, loss, 0.0, 0.0) for step, loss in enumerate(losses)])

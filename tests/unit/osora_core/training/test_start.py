@@ -63,7 +63,7 @@ def test_it_resumes_exactly(
     engine.add(TrainingJob("a", SPEC, examples, Recorder(), start=source[0]))
     for _ in range(steps):
         engine.step()
-    data = engine.remove("a").to_bytes()
+    data = engine.remove(engine.jobs["a"]).to_bytes()
     state = Checkpoint.from_bytes(data, hashlib.sha256(data).hexdigest())
     resumed = proceed(runtime, TrainingJob("a", SPEC, examples, Recorder(), resume=state, start=source[0]))
     assert resumed.adapter is not None

@@ -250,7 +250,7 @@ def test_a_checkpoint_is_the_leaders_to_whoever_reads_it_as_a_jobs(
         engine.add(job)
     (alone,) = (Recorder(),)
     engine.add(TrainingJob("alone", SPEC, examples, alone))
-    single = engine.remove("alone").to_bytes()
+    single = engine.remove(engine.jobs["alone"]).to_bytes()
     with pytest.raises(CorruptArtifact, match="sweep"):
         SweepCheckpoint.from_bytes(single, hashlib.sha256(single).hexdigest())
     restored = SweepCheckpoint.from_bytes(data, sha256)
@@ -319,7 +319,7 @@ def test_a_sweep_joins_with_all_its_members_or_with_none(engine: TrainingEngine,
     with pytest.raises(UserError, match="rank 17"):
         sweep(examples, specs(0.03, 0.01, rank=17), SweepRecorder()).join(engine)
     assert list(engine.jobs) == ["neighbour"]
-    engine.discard("neighbour")
+    engine.discard(engine.jobs["neighbour"])
 
 
 def test_a_sweep_waits_for_others_memory_and_never_for_its_own(
@@ -336,7 +336,7 @@ def test_a_sweep_waits_for_others_memory_and_never_for_its_own(
     with pytest.raises(JobTooLarge, match="a sweep of 4 needs") as refused:
         sweep(examples, specs(0.03, 0.01, 0.1, 0.2), SweepRecorder()).join(engine)
     assert refused.value.param == "osora.learning_rate"
-    engine.discard("neighbour")
+    engine.discard(engine.jobs["neighbour"])
     run(engine, waiting)
     assert outcome(recorder).step == 12
 

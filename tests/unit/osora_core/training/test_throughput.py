@@ -14,7 +14,7 @@ from osora_core.training import JobSpec, TrainingEngine, TrainingJob, throughput
 from osora_core.training.passes import Item
 from osora_core.training.throughput import CHEAP, Throughput, relative_cost
 from tests.unit.osora_core.conftest import Recorder
-from tests.unit.osora_core.training.test_losses import line
+from tests.unit.osora_core.training.methods.test_dpo import line
 
 
 def test_on_an_idle_device_a_sweep_costs_nothing_and_on_a_busy_one_its_members() -> None:

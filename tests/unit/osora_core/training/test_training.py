@@ -12,7 +12,7 @@ from osora_core.data import Example, Renderer, batch_order, read_examples
 from osora_core.errors import DataError, UserError
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob, optimizer
-from osora_core.training.errors import NonFiniteLoss
+from osora_core.training.errors import DuplicateJob, NonFiniteLoss
 from tests.unit.osora_core.conftest import Recorder, train
 
 SPECS = [
@@ -54,6 +54,27 @@ def test_a_job_learns_and_trains_only_what_its_spec_names(runtime: Runtime, exam
     assert any(delta.any() for delta in only_o.adapter.delta.values())
 
 
+def test_an_id_is_taken_once_and_a_job_leaves_as_itself(runtime: Runtime, examples: list[Example]) -> None:
+    """Of two attempts at one job, the one that left the engine before must not take the other out."""
+    engine = TrainingEngine(runtime, max_jobs=2)
+    first, second = (TrainingJob("job", SPECS[0], examples, Recorder()) for _ in range(2))
+    engine.add(first)
+    with pytest.raises(DuplicateJob, match="job"):
+        engine.add(second)
+    engine.discard(second)
+    assert engine.holds(first)
+    assert engine.bank.free == 1
+    engine.discard(first)
+    engine.add(second)
+    for _ in range(2):
+        engine.discard(first)
+    assert engine.holds(second)
+    with pytest.raises(KeyError):
+        engine.remove(first)
+    engine.remove(second)
+    assert (engine.jobs, engine.bank.free) == ({}, 2)
+
+
 @pytest.mark.parametrize("steps", [0, 1, 6, 7, 17])
 def test_a_resumed_job_ends_bit_for_bit_like_an_undisturbed_one(
     runtime: Runtime, examples: list[Example], steps: int
@@ -65,7 +86,7 @@ def test_a_resumed_job_ends_bit_for_bit_like_an_undisturbed_one(
     engine.add(TrainingJob("stopped", spec, examples, Recorder(), examples[:3]))
     for _ in range(steps):
         engine.step()
-    data = engine.remove("stopped").to_bytes()
+    data = engine.remove(engine.jobs["stopped"]).to_bytes()
     assert not engine.step()
     checkpoint = Checkpoint.from_bytes(data, hashlib.sha256(data).hexdigest())
     assert checkpoint.step == steps
@@ -105,7 +126,7 @@ def test_checkpoints_come_every_so_many_steps_and_at_each_epochs_end(
 def test_a_checkpoint_of_another_spec_is_refused(runtime: Runtime, examples: list[Example]) -> None:
     engine = TrainingEngine(runtime, max_jobs=1)
     engine.add(TrainingJob("a", JobSpec(rank=16), examples, Recorder()))
-    checkpoint = engine.remove("a")
+    checkpoint = engine.remove(engine.jobs["a"])
     with pytest.raises(UserError, match="another spec"):
         engine.add(TrainingJob("b", JobSpec(rank=8), examples, Recorder(), resume=checkpoint))
 
@@ -191,7 +212,7 @@ def test_a_sigma_rate_scales_what_sigma_moves_and_nothing_else(runtime: Runtime,
         spec = JobSpec(rank=16, batch_size=4, sigma_rate=sigma_rate)
         engine.add(TrainingJob("job", spec, examples, Recorder()))
         engine.step()
-        return engine.remove("job").values
+        return engine.remove(engine.jobs["job"]).values
 
     slow, fast = first_step(2.0), first_step(6.0)
     for span in runtime.basis.spans:

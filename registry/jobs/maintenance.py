@@ -1,4 +1,4 @@
-"""Maintenance that any number of workers run at once: lost workers' jobs, and lost messages."""
+"""Puts right what lost workers and lost messages leave behind. Any number of workers may run it at once."""
 
 from sqlalchemy import and_, exists, select
 from sqlalchemy.orm import Session
@@ -6,15 +6,15 @@ from sqlalchemy.orm import Session
 from registry import outbox
 from registry.db import now
 from registry.jobs.retry import retry_or_fail
-from registry.jobs.spec import JobError
 from registry.jobs.state import close_attempt, obey_signal
+from registry.jobs.types import JobError
 from registry.models import Job, OutboxMessage
 
 _IS_LOST = and_(Job.status == "running", Job.lease_expires_at < now())
 
 
 def any_lost(session: Session) -> bool:
-    """Whether there is something to `reap`; needs no more than a session that reads."""
+    """Whether a running job's lease has run out, so that `reap` has something to do; it only reads."""
     return session.scalars(select(exists().where(_IS_LOST))).one()
 
 
@@ -36,7 +36,7 @@ def reap(session: Session, limit: int = 100) -> int:
     for job in jobs:
         error = _worker_lost(job)
         if obey_signal(session, job) is None:
-            retry_or_fail(session, job, error, backoff=False)
+            error = retry_or_fail(session, job, error, backoff=False)
         close_attempt(session, job, "lost", error=error)
     return len(jobs)
 
@@ -44,8 +44,8 @@ def reap(session: Session, limit: int = 100) -> int:
 def reconcile(session: Session, base: str, older_than_seconds: float, limit: int = 100) -> int:
     """Writes a new wake-up for a base's jobs that have waited this long since their last one; returns how many.
 
-    Messages get lost with a broker's memory. One too many is harmless, it finds nothing to claim; but callers look
-    first whether the base's queue is empty, or a long queue would grow with every round.
+    A broker that restarts may have forgotten its messages. A wake-up too many does no harm: whoever acts on it finds
+    nothing to claim. But call this only while the base's queue is empty: a long queue would grow with every call.
     """
     pending = exists().where(OutboxMessage.job_id == Job.id)
     forgotten = (

@@ -4,16 +4,19 @@ from osora_core.errors import DataError, OsoraCoreError
 from registry.errors import OsoraError
 from registry.jobs import JobError
 
+# For when it is final; while attempts are left, the registry says that the job is tried again.
+_NEXT_ACTION = "look at the worker's log, and submit the job again once the cause is mended"
+
 
 def describe(error: Exception) -> JobError:
-    """What goes into the job's row. What is not ours is a platform fault: it may not happen again."""
+    """What goes into the job's row. Whose fault it is when the error is not one of ours, nobody knows."""
     if isinstance(error, OsoraCoreError):
         described: JobError = {
             "code": error.code,
             "message": error.message,
             "param": error.param,
             "fault": "user" if error.fault == "user" else "platform",
-            "next_action": error.next_action,
+            "next_action": error.next_action or (None if error.fault == "user" else _NEXT_ACTION),
         }
         if isinstance(error, DataError):
             described["line"] = error.line
@@ -24,12 +27,12 @@ def describe(error: Exception) -> JobError:
             "message": error.message,
             "param": error.param,
             "fault": "platform",
-            "next_action": error.next_action,
+            "next_action": error.next_action or _NEXT_ACTION,
         }
     return {
         "code": "worker_error",
         "message": f"The worker failed with {type(error).__name__}; its log has the details",
         "param": None,
-        "fault": "platform",
-        "next_action": "nothing: the job is tried again by itself",
+        "fault": "unknown",
+        "next_action": _NEXT_ACTION,
     }

@@ -9,12 +9,15 @@ HeartbeatSignal = Literal["continue", "cancel", "pause", "lost"]
 Fault = Literal["user", "platform", "unknown"]
 
 
-class LeaseLost(Exception):
+class LeaseLostError(Exception):
     """The attempt no longer owns its job: stop at once, and write nothing more."""
 
 
 class JobError(TypedDict):
-    """Why a job or an attempt failed. Platform faults resume by themselves; the others are final."""
+    """Why a job or an attempt failed. A user's fault is final; any other is tried again while attempts are left.
+
+    `unknown` is what the worker has no words for: a fault of ours, of the machine, or of what the job asks for.
+    """
 
     code: str
     message: str
@@ -58,7 +61,6 @@ class FileRef:
     id: str
     object_key: str
     sha256: str
-    rows: int
     format: str
 
 
@@ -89,7 +91,6 @@ class Attempt:
     number: int
     token: str = field(repr=False)
     base: str
-    suffix: str | None
     seed: int
     method: Method
     hyperparameters: dict[str, Any]

@@ -6,7 +6,7 @@ import pytest
 
 from osora_core.errors import UserError
 from osora_core.training import JobSpec
-from worker.spec import DEFAULT_LEARNING_RATE, training_spec
+from worker.hyperparameters import DEFAULT_LEARNING_RATE, training_spec
 
 AUTO = {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from registry import workers
 from registry.errors import InvalidRequest
-from registry.jobs.spec import JobRequest, StartRef
+from registry.jobs.types import JobRequest, StartRef
 from registry.models import Adapter, Checkpoint, Job
 from registry.references import AdapterRef, refer
 from registry.settings import Settings

@@ -140,7 +140,7 @@ def test_resumed_at_any_step_it_ends_bit_for_bit_the_same(
     engine.add(job(DPO, pairs, valid=pairs[:3], start=begun))
     for _ in range(4):
         engine.step()
-    data = engine.remove("dpo").to_bytes()
+    data = engine.remove(engine.jobs["dpo"]).to_bytes()
     assert engine.bank.free == 2
     state = Checkpoint.from_bytes(data, hashlib.sha256(data).hexdigest())
     run(engine, job(DPO, pairs, resumed, valid=pairs[:3], start=begun, resume=state))

@@ -1,0 +1,199 @@
+"""Whether our attention, cache and passes compute what transformers computes: measured on each base, never assumed.
+
+A long random text goes through the model with transformers' own eager attention, and through ours: the training path
+as a padded batch, the inference engine in chunks and with decode steps. Sliding windows are made shorter meanwhile, so
+that the text reaches far beyond them whatever they are. A base that comes out otherwise anywhere is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from osora_core import attention
+from osora_core.basis import Basis
+from osora_core.errors import UnsupportedBase, UserError
+
+# A verdict of other rules than these is not believed.
+RULES = 1
+TEXT_TOKENS = 72
+WINDOW = 20
+# Nats of log-probability. float32 sums in another order; in bfloat16 transformers' own attentions differ by this much.
+_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.35, torch.float16: 0.1}
+
+
+class Loaded(Protocol):
+    """What is checked of an `osora_core.runtime.Runtime`, which has itself checked when it is loaded."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> PreTrainedModel: ...
+    @property
+    def basis(self) -> Basis: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def config(self) -> PreTrainedConfig: ...
+    def hidden_states(self, input_ids: Tensor, **kwargs: Any) -> Tensor: ...
+    def logits(self, hidden: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far ours is from eager transformers at the worst of `positions`: `worst` nats at `position`, of which
+    `tolerance` are allowed. `path`: which of our paths."""
+
+    path: str
+    worst: float
+    position: int
+    positions: int
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        return self.worst <= self.tolerance  # what is not a number does not
+
+
+def check_training(runtime: Loaded) -> Verdict:
+    """Compare the training paths of a loaded base, rows that are padded and rows one after another. Raises
+    UnsupportedBase where they differ, or cannot run."""
+    with refusing(runtime.name, runtime.config, "training"), short_windows(runtime.model), torch.inference_mode():
+        texts = random_texts(runtime)
+        lengths = [len(text) for text in texts]
+        expected = torch.cat([eager(runtime, text) for text in texts])
+        padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
+        rows = runtime.hidden_states(padded)
+        hidden = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
+        places = torch.cat([torch.arange(length, device=runtime.device) for length in lengths])
+        flat = runtime.hidden_states(
+            torch.cat(texts).unsqueeze(1), position_ids=places.unsqueeze(1), lengths=lengths
+        ).squeeze(1)
+        found = [runtime.logits(states).float().log_softmax(dim=-1) for states in (hidden, flat)]
+        return judge(runtime, "training", torch.stack([(own - expected).abs().amax(-1) for own in found]).amax(0))
+
+
+def remembered(runtime: Loaded, directory: Path, path: str, check: Callable[[], Verdict]) -> Verdict:
+    """The verdict of `check()` on one of our paths, kept in `directory`.
+
+    It is asked again where weights, transformers, torch, device or dtype are others, and where it has refused: a
+    refusal must not outlive what it was for. Raises what `check` raises.
+    """
+    device = runtime.device.type + (torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "")
+    versions = [RULES, transformers.__version__, torch.__version__]
+    identity = [runtime.basis.base_fingerprint, str(runtime.model.dtype), device, path, *versions]
+    name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+    file = directory / "checks" / f"{name}.json"
+    if file.exists():
+        return Verdict(**json.loads(file.read_text()))
+    verdict: Verdict = check()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asdict(verdict)))
+    temporary.replace(file)
+    return verdict
+
+
+@contextmanager
+def refusing(
+    name: str, config: Any, path: str, others: tuple[type[Exception], ...] = (UserError, torch.OutOfMemoryError)
+) -> Iterator[None]:
+    """What goes wrong inside, other than `others`, is the base's: raised as UnsupportedBase, in one sentence."""
+    try:
+        yield
+    except others:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise UnsupportedBase(
+            f"the base {name!r} cannot be used: {path} of its family {config.model_type!r} fails with "
+            f"{type(error).__name__}: {lines[0][:200]}",
+            param="model",
+            next_action=NEXT,
+        ) from error
+
+
+NEXT = "use a base of another family; docs/models.md lists what is known to work"
+
+
+@contextmanager
+def short_windows(model: nn.Module, window: int = WINDOW) -> Iterator[None]:
+    """Let sliding windows reach no further than `window` for a while, in the modules and in the configurations that
+    transformers makes its masks from."""
+    owners: dict[int, Any] = {}
+    for module in model.modules():
+        for owner in (module, getattr(module, "config", None)):
+            length = getattr(owner, "sliding_window", None) if owner is not None else None
+            if isinstance(length, int) and length > window:
+                owners[id(owner)] = owner
+    before = [(owner, owner.sliding_window) for owner in owners.values()]
+    try:
+        for owner, _ in before:
+            owner.sliding_window = window
+        yield
+    finally:
+        for owner, length in before:
+            owner.sliding_window = length
+
+
+def random_texts(runtime: Loaded, at_most: int = TEXT_TOKENS) -> list[Tensor]:
+    """Two texts [T] of different lengths, always the same ones."""
+    longest = min(TEXT_TOKENS, runtime.max_length, at_most)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(int(runtime.config.vocab_size), (2, longest), generator=generator)
+    return [tokens[0].to(runtime.device), tokens[1, : longest // 2].to(runtime.device)]
+
+
+def eager(runtime: Loaded, text: Tensor) -> Tensor:
+    """Log-probabilities [T, V] after each token of text [T], as transformers computes them."""
+    model = runtime.model
+    model.set_attn_implementation("eager")
+    try:
+        with torch.inference_mode():
+            logits: Tensor = model(input_ids=text.unsqueeze(0), use_cache=False).logits[0]
+    finally:
+        model.set_attn_implementation(attention.NAME)
+    return logits.float().log_softmax(dim=-1)
+
+
+def judge(runtime: Loaded, path: str, differences: Tensor) -> Verdict:
+    """The verdict over differences [positions]. Raises UnsupportedBase if it does not hold."""
+    finite = differences.nan_to_num(torch.inf)
+    position = int(finite.argmax())
+    verdict = Verdict(path, float(finite[position]), position, len(differences), _TOLERANCE[runtime.model.dtype])
+    if not verdict.holds:
+        raise UnsupportedBase(
+            f"the base {runtime.name!r} cannot be used: in {path}, its family {runtime.model.config.model_type!r} "
+            f"comes out otherwise than in transformers, by {verdict.worst:.3g} nats at position {position} of "
+            f"{len(differences)}, where {verdict.tolerance:g} are allowed{_missing(runtime)}",
+            param="model",
+            next_action=NEXT,
+        )
+    return verdict
+
+
+def _missing(runtime: Loaded) -> str:
+    """What would be needed, as far as the model's modules tell."""
+    names = {type(module).__name__.lower() for module in runtime.model.modules()}
+    known: Sequence[tuple[str, str]] = (
+        ("mamba", "the state of its Mamba layers"),
+        ("rwkv", "the state of its RWKV layers"),
+        ("xlstm", "the state of its xLSTM layers"),
+        ("recurrent", "the state of its recurrent layers"),
+        ("deltanet", "the state of its linear attention"),
+        ("shortconv", "the state of its convolutions"),
+        ("alibi", "its position biases"),
+        ("diffattention", "its differential attention"),
+    )
+    needed = [what for part, what in known if any(part in name for name in names)]
+    return f"; what would be needed is {' and '.join(needed)}" if needed else ""

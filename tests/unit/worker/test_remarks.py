@@ -1,0 +1,41 @@
+"""What a job's history says at its end of the state that it leaves."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from osora_core.training import Curve, Evaluation, JobSpec, Outcome, TrainingJob
+from worker.remarks import remarks
+
+
+def said(losses: list[float], kept: int, start: Any = None, **spec: Any) -> list[tuple[str, str]]:
+    """Of a job that was evaluated after each step, from the start on."""
+    curve = Curve(evaluations=[Evaluation(step, 2, loss, 0.0, 0.0) for step, loss in enumerate(losses)])
+    job = SimpleNamespace(spec=JobSpec(**spec), start=start, total_steps=len(losses) - 1)
+    outcome = Outcome(cast(Any, None), kept, len(losses) - 1, 10, curve)
+    return [(level, message) for message, level in remarks(cast(TrainingJob, job), outcome)]
+
+
+def test_the_state_that_is_kept_is_named() -> None:
+    ((level, message),) = said([3.0, 1.0, 2.0], kept=1)
+    assert (level, message) == ("info", "Keeping the state of step 1: its validation loss, 1.0000, is the lowest")
+
+
+@pytest.mark.parametrize(("start", "words"), [(None, "the bare base"), (object(), "the adapter that it began with")])
+def test_it_is_a_warning_that_nothing_was_better_than_the_start(start: Any, words: str) -> None:
+    ((level, message),) = said([1.0, 3.0, 2.0], kept=0, start=start)
+    assert level == "warn"
+    assert message.startswith("No state was better than the start: its validation loss, 1.0000, is the lowest")
+    assert f"answers as {words} does" in message
+
+
+def test_it_is_a_warning_that_the_last_state_is_worse_than_the_start() -> None:
+    ((level, message),) = said([1.0, 3.0, 2.0], kept=2, keep="last")
+    assert level == "warn"
+    assert message.startswith("The last state is worse than the start: validation loss 2.0000, and 1.0000 before.")
+    assert said([3.0, 1.0, 2.0], kept=2, keep="last") == []
+
+
+def test_where_nothing_was_measured_nothing_is_said() -> None:
+    assert said([], kept=0) == []
