@@ -76,7 +76,7 @@ def _attend_causally(query: Tensor, key: Tensor, value: Tensor, how: Attending) 
     steps = query.shape[2]
     window = how.window if how.window is not None and how.window < steps else None
     masked = window is not None or how.softcap is not None or how.sinks is not None
-    return weigh(query, key, value, _causal(steps, window, query.device) if masked else None, how)
+    return weigh(query, key, value, causal(steps, window, query.device) if masked else None, how)
 
 
 def _attend_flat(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], how: Attending) -> Tensor:
@@ -116,7 +116,7 @@ def weigh(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: A
 
 
 @lru_cache(maxsize=8)
-def _causal(steps: int, window: int | None, device: torch.device) -> Tensor:
+def causal(steps: int, window: int | None, device: torch.device) -> Tensor:
     """The mask [1, 1, T, T] of as many positions in a row."""
     places = torch.arange(steps, device=device)
     ago = places.unsqueeze(1) - places

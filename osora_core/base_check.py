@@ -21,9 +21,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from osora_core import attention
 from osora_core.basis import Basis
 from osora_core.errors import UnsupportedBase, UserError
+from osora_core.merged_decoder import MergedDecoder
 
 # A verdict of other rules than these is not believed.
-RULES = 1
+RULES = 2
 TEXT_TOKENS = 72
 WINDOW = 20
 # Nats of log-probability. float32 sums in another order; in bfloat16 transformers' own attentions differ by this much.
@@ -66,8 +67,8 @@ class Verdict:
 
 
 def check_training(runtime: Loaded) -> Verdict:
-    """Compare the training paths of a loaded base, rows that are padded and rows one after another. Raises
-    UnsupportedBase where they differ, or cannot run."""
+    """Compare the training paths of a loaded base: rows that are padded, rows one after another, and through dense
+    weights where that supports it. Raises UnsupportedBase where they differ, or cannot run."""
     with refusing(runtime.name, runtime.config, "training"), short_windows(runtime.model), torch.inference_mode():
         texts = random_texts(runtime)
         lengths = [len(text) for text in texts]
@@ -79,7 +80,11 @@ def check_training(runtime: Loaded) -> Verdict:
         flat = runtime.hidden_states(
             torch.cat(texts).unsqueeze(1), position_ids=places.unsqueeze(1), lengths=lengths
         ).squeeze(1)
-        found = [runtime.logits(states).float().log_softmax(dim=-1) for states in (hidden, flat)]
+        paths = [hidden, flat]
+        if MergedDecoder.supports(runtime.model, runtime.basis):
+            decoder = MergedDecoder(runtime.model, runtime.basis)
+            paths.append(decoder.hidden_states(torch.cat(texts), places, lengths))
+        found = [runtime.logits(states).float().log_softmax(dim=-1) for states in paths]
         return judge(runtime, "training", torch.stack([(own - expected).abs().amax(-1) for own in found]).amax(0))
 
 

@@ -12,12 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from osora_core.families import FAMILIES
 from osora_core.inference.segments import Segment, linear
 from osora_core.runtime import Runtime
-
-# The layers of these families have the same parts: norm, rotary attention (with a norm on q and k or a bias where the
-# module has one), norm, gated MLP.
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 class Decoder:

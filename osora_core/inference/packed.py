@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from osora_core import kernels
 from osora_core.bank import Bank
+from osora_core.families import FAMILIES
 from osora_core.inference.cache import KVPool
-from osora_core.inference.decoder import FAMILIES
 from osora_core.kernels.group import Group
 from osora_core.linear import OsoraLinear
 from osora_core.runtime import Runtime

@@ -26,6 +26,9 @@ Every execution, and who chooses it:
                                       of x [..., d_in]
     factored.merged_weight            W0 + update as a weight            `export.merge`; the tuner's `merge` takes
                                       [d_out, d_in], in float64          `dense_update`, its second half
+    merged_decoder.MergedDecoder      all layers of a small base by      `training.Passes`: float32 on a CPU, a known
+                                      dense weights of one slot          decoder family, rows of one slot alone, of at
+                                                                         most 256 tokens
     inference.segments.linear         W0 x + update, both products with  `inference.execution.choose`: a CPU and a
                                       U as one; x [N, d_in]              known decoder family
     kernels.expand                    update and the next elementwise    `inference.execution.choose`: a GPU with Triton

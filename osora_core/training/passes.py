@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from osora_core.bank import Bank
 from osora_core.data import Example, FlatBatch, PaddedBatch, flatten, pad, split_by_tokens
 from osora_core.linear import use_slots
+from osora_core.merged_decoder import MergedDecoder
 from osora_core.operator import runs
 from osora_core.runtime import Runtime
 from osora_core.training.devices import available_bytes
@@ -85,6 +86,8 @@ class Passes:
         self.bank = bank
         self.token_budget = token_budget or TOKEN_BUDGET[runtime.device.type]
         self.pass_tokens = pass_tokens(runtime)
+        merges = runtime.is_whole and MergedDecoder.supports(runtime.model, runtime.basis)
+        self.merged = MergedDecoder(runtime.model, runtime.basis) if merges else None
 
     def available_bytes(self) -> float:
         """Bytes that can still be allocated, on the device that has the fewest."""
@@ -121,6 +124,9 @@ class Passes:
 
     def _flat_hidden_states(self, batch: FlatBatch, row_slots: Sequence[int]) -> Tensor:
         """[N, d], through the model as so many rows of one token: only attention has to know whose they are."""
+        only, *others = set(row_slots)
+        if self.merged is not None and not others and self.merged.pays(batch.lengths):
+            return self.merged.hidden_states(batch.inputs, batch.places, batch.lengths, self.bank, only)
         slots = [slot for slot, length in zip(row_slots, batch.lengths, strict=True) for _ in range(length)]
         with use_slots(self.bank, torch.tensor(slots, device=batch.inputs.device), runs(slots)):
             return self.runtime.hidden_states(

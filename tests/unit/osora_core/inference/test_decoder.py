@@ -16,8 +16,9 @@ from transformers import (
 
 from osora_core.bank import Bank
 from osora_core.basis import BasisCache
+from osora_core.families import FAMILIES
 from osora_core.inference import InferenceEngine, Request, SamplingParams
-from osora_core.inference.decoder import FAMILIES, Decoder
+from osora_core.inference.decoder import Decoder
 from osora_core.inference.execution import Flat
 from osora_core.inference.row_adapters import RowAdapters
 from osora_core.inference.segments import Segment, linear, segments_of
@@ -25,25 +26,7 @@ from osora_core.linear import OsoraLinear
 from osora_core.operator import osora_update_reference
 from osora_core.runtime import Runtime
 from tests.support.inference import adapter, run
-from tests.support.tiny_base import make_tokenizer
-
-
-def make_family(folder: Path, kind: type[PretrainedConfig], *, size: int = 16, **extra: Any) -> Path:
-    tokenizer = make_tokenizer()
-    torch.manual_seed(0)
-    config = kind(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=size, max_position_embeddings=64, initializer_range=0.2,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None, **extra,
-    )  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():  # biases and norms that are all zero or one would hide that they are left out
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.3)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+from tests.support.tiny_base import make_family
 
 
 @pytest.mark.parametrize("kind", [MistralConfig, Qwen2Config, Qwen3Config])
