@@ -10,25 +10,20 @@ size, R a module's triplets, P / L the values of a slot's vectors in one layer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from osora_core.attention import causal
 from osora_core.bank import Bank
 from osora_core.basis import Basis
 from osora_core.families import FAMILIES
 from osora_core.linear import OsoraLinear
+from osora_core.merged_attention import LONGEST, Attended, Attention, Text, normalize, unnormalized
 from osora_core.weights import is_plain
 
 MOST_VALUES = 2**25
 """Of the layers' weights. They are there three times: as the base has them, laid out, and with an update."""
-
-LONGEST = 256
-"""Tokens of a sequence whose attention is kept for the backward pass, H T T weights a layer. Beyond that, tiles as in
-torch's own attention are better."""
 
 _GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 
@@ -119,7 +114,7 @@ class MergedDecoder:
             _Group([_linears(layer, names) for layer in layers], before, basis)
             for names, before in zip(_GROUPS, norms, strict=True)
         ]
-        self.attentions = [_Attention(layer.self_attn) for layer in layers]
+        self.attentions = [Attention(layer.self_attn) for layer in layers]
         self.epsilon = layers[0].input_layernorm.variance_epsilon
         self._costs = [0, 0]
         for group in self.groups:
@@ -167,12 +162,12 @@ class MergedDecoder:
         x = self._model.embed_tokens(tokens)
         cos, sin = (part[0] for part in self._model.rotary_emb(x, position_ids=places.unsqueeze(0)))
         if bank is None:
-            run = _Run(self, [group.weight for group in self.groups], _Text(cos, sin, lengths))
+            run = _Run(self, [group.weight for group in self.groups], Text(cos, sin, lengths))
             bare: Tensor = self._model.norm(run.forward(x))
             return bare
         vectors = bank.values[slot].detach().to(x.dtype).view(len(self.attentions), -1)
         rank = int(bank.ranks[slot])
-        run = _Run(self, [group.merged(vectors, rank) for group in self.groups], _Text(cos, sin, lengths))
+        run = _Run(self, [group.merged(vectors, rank) for group in self.groups], Text(cos, sin, lengths))
         views = [view for pair in bank.layers for view in pair]
         if torch.is_grad_enabled() and views[0].requires_grad:
             x = _Decoding.apply(run, x, vectors, rank, slot, *views)  # type: ignore[no-untyped-call]
@@ -197,7 +192,10 @@ class _Decoding(torch.autograd.Function):
     def forward(ctx: Any, run: "_Run", x: Tensor, vectors: Tensor, rank: int, slot: int, *views: Tensor) -> Tensor:
         ctx.run, ctx.vectors, ctx.rank, ctx.slot = run, vectors, rank, slot
         ctx.shapes = [(view.shape, view.dtype) for view in views]
-        return run.forward(x, keeps=True)
+        hidden = run.forward(x, keeps=True)
+        # The run holds them as well. Here autograd's hooks see them, as they see what any other pass keeps.
+        ctx.save_for_backward(*run.kept)
+        return hidden
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -212,10 +210,10 @@ class _Decoding(torch.autograd.Function):
 class _Run:
     """One pass: what the layers computed of it, and with which weights."""
 
-    def __init__(self, decoder: MergedDecoder, weights: Sequence[Tensor], text: "_Text") -> None:
+    def __init__(self, decoder: MergedDecoder, weights: Sequence[Tensor], text: Text) -> None:
         self._decoder, self._weights, self._text = decoder, weights, text
         # Of each layer, for the backward pass: what the norms divided by, and what attention knows.
-        self._layers: list[tuple[Tensor, Tensor, _Attended]] = []
+        self._layers: list[tuple[Tensor, Tensor, Attended]] = []
 
     def _buffers(self, tokens: int, like: Tensor, layers: int) -> None:
         """Room for so many layers: what each group reads [layers, N, d_in] and gives, and silu(gate)."""
@@ -223,6 +221,13 @@ class _Run:
         self._inputs = [like.new_empty(layers, tokens, read) for _, read in shapes]
         self._outputs = [like.new_empty(layers, tokens, given) for given, _ in shapes]
         self._opened = like.new_empty(layers, tokens, shapes[3][1])
+
+    @property
+    def kept(self) -> list[Tensor]:
+        """All that is there until the backward pass."""
+        attended = [part for *_, of_layer in self._layers for part in of_layer if part is not None]
+        norms = [factor for first, second, _ in self._layers for factor in (first, second)]
+        return [*self._weights, *self._inputs, *self._outputs, self._opened, *attended, *norms]
 
     def _product(self, group: int, layer: int, x: Tensor, out: Tensor) -> Tensor:
         bias = self._decoder.groups[group].bias
@@ -238,10 +243,10 @@ class _Run:
             (h, seen, m, inner), (qkv, mixed, both, added) = (
                 [own[place] for own in stacked] for stacked in (self._inputs, self._outputs)
             )
-            first = _normalize(x, epsilon, out=h)
+            first = normalize(x, epsilon, out=h)
             attended = attention.forward(self._product(0, layer, h, qkv), self._text, out=seen)
             x = x + self._product(1, layer, seen, mixed)
-            second = _normalize(x, epsilon, out=m)
+            second = normalize(x, epsilon, out=m)
             gate, up = self._product(2, layer, m, both).chunk(2, dim=1)
             opened = torch.ops.aten.silu.out(gate, out=self._opened[place])
             x = x + self._product(3, layer, torch.mul(opened, up, out=inner), added)
@@ -264,148 +269,12 @@ class _Run:
             torch.mul(inner, self._opened[layer], out=up)
             torch.ops.aten.silu_backward.grad_input(opened, gate, grad_input=gate)
             h = both[layer] @ self._weights[2][layer]
-            g = torch.add(g, _unnormalized(h, self._inputs[2][layer], second), out=mixed[layer])
+            g = torch.add(g, unnormalized(h, self._inputs[2][layer], second), out=mixed[layer])
             decoder.attentions[layer].backward(g @ self._weights[1][layer], attended, self._text, into=qkv[layer])
             if layer > 0:  # below the first there is nothing to learn
                 h = qkv[layer] @ self._weights[0][layer]
-                torch.add(g, _unnormalized(h, self._inputs[0][layer], first), out=added[layer - 1])
+                torch.add(g, unnormalized(h, self._inputs[0][layer], first), out=added[layer - 1])
         grads = torch.zeros_like(vectors)
         for group, inputs, outputs in zip(decoder.groups, self._inputs, self._outputs, strict=True):
             group.gradients(vectors, rank, inputs, outputs, grads)
         return grads
-
-
-class _Text:
-    """Whose tokens a pass has, and where. Beside the flat layout [N] there is a padded one for attention, [B, T]."""
-
-    def __init__(self, cos: Tensor, sin: Tensor, lengths: Sequence[int]) -> None:
-        """cos and sin [N, D] of the tokens' places; lengths of the B sequences."""
-        self.cos, self.sin = cos.unsqueeze(1), sin.unsqueeze(1)
-        self.rows, self.steps = len(lengths), max(lengths)
-        places = torch.arange(self.steps)
-        real = places < torch.tensor(lengths).unsqueeze(1)
-        # Where each token is in the padded layout [N], and which token is there [B T]: the first, where it is padding.
-        self.flat = real.flatten().nonzero().squeeze(1)
-        self.padded = torch.zeros(real.numel(), dtype=torch.long).index_copy_(0, self.flat, torch.arange(len(cos)))
-
-    @lru_cache(maxsize=2)  # noqa: B019 -- a text lives as long as its pass
-    def mask(self, folded: int, window: int | None) -> Tensor:
-        """[h T, T], for h query heads that share keys: 0 where a query sees a key, else -inf. Padding is on the right,
-        so that causality keeps it out of every real token."""
-        mask = torch.zeros(self.steps, self.steps, dtype=self.cos.dtype)
-        return mask.masked_fill_(~causal(self.steps, window, self.cos.device)[0, 0], -torch.inf).repeat(folded, 1)
-
-
-class _Attended(NamedTuple):
-    """For the backward pass, with the h = H / G query heads of a key as one: query [G B, h T, D], key and value
-    [G B, T, D], weights [G B, h T, T]; where heads have a norm, what it made of them and what it divided by."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    weights: Tensor
-    heads: Tensor | None
-    divisor: Tensor | None
-
-
-class _Attention:
-    """Attention of a layer, from the outputs of q_proj, k_proj and v_proj to the input of o_proj."""
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-        self._size, self._scaling = module.head_dim, module.scaling
-        self._queries, self._pairs = (
-            linear.base.out_features // self._size for linear in (module.q_proj, module.k_proj)
-        )
-        self._folded = self._queries // self._pairs
-        self._norm: Tensor | None = None
-        if hasattr(module, "q_norm"):
-            parts = ((module.q_norm, self._queries), (module.k_norm, self._pairs))
-            self._norm = torch.cat([norm.weight.expand(count, -1) for norm, count in parts])
-            self._epsilon = module.q_norm.variance_epsilon
-
-    @property
-    def _window(self) -> int | None:
-        module = self._module
-        window: int | None = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))
-        return window
-
-    def forward(self, qkv: Tensor, text: _Text, out: Tensor) -> _Attended:
-        """Write what the tokens see into `out` [N, H D], from qkv [N, (H + 2 G) D]."""
-        turning = self._queries + self._pairs
-        heads = qkv.view(len(qkv), -1, self._size)
-        normed = divisor = None
-        turned = heads[:, :turning]
-        if self._norm is not None:
-            divisor = _normalize(turned, self._epsilon, out=(normed := torch.empty_like(turned)))
-            turned = normed * self._norm
-        ready = torch.empty_like(heads)
-        _rotate(turned, text.cos, text.sin, out=ready[:, :turning])
-        ready[:, turning:] = heads[:, turning:]
-        padded = ready.view(len(qkv), -1).index_select(0, text.padded)
-        query, key, value = self._split(padded, text)
-        scores = torch.baddbmm(text.mask(self._folded, self._window), query, key.mT, alpha=self._scaling)
-        weights = torch.softmax(scores, dim=-1)
-        seen = self._join(weights @ value, text, self._queries)
-        torch.index_select(seen, 0, text.flat, out=out)
-        return _Attended(query, key, value, weights, normed, divisor)
-
-    def backward(self, g: Tensor, attended: _Attended, text: _Text, into: Tensor) -> None:
-        """Write the gradient of qkv into `into` [N, (H + 2 G) D], from that of what was seen, g [N, H D]."""
-        query, key, value, weights, normed, divisor = attended
-        padded = g.new_zeros(len(text.padded), g.shape[1]).index_copy_(0, text.flat, g)
-        seen = self._fold(padded.view(text.rows, text.steps, -1, self._size))
-        scores = torch._softmax_backward_data(seen @ value.mT, weights, -1, weights.dtype)
-        grads = [
-            self._join(scores @ key, text, self._queries),
-            self._join(scores.mT @ query, text, self._pairs),
-            self._join(weights.mT @ seen, text, self._pairs),
-        ]
-        flat = torch.cat(grads, dim=1).index_select(0, text.flat).view(len(g), -1, self._size)
-        turning = self._queries + self._pairs
-        heads = into.view(flat.shape)
-        # The scores' scaling belongs to the gradients of both their factors.
-        _rotate(flat[:, :turning], self._scaling * text.cos, -self._scaling * text.sin, out=heads[:, :turning])
-        if normed is not None and divisor is not None:
-            assert self._norm is not None
-            heads[:, :turning] = _unnormalized(heads[:, :turning] * self._norm, normed, divisor)
-        heads[:, turning:] = flat[:, turning:]
-
-    def _split(self, padded: Tensor, text: _Text) -> tuple[Tensor, Tensor, Tensor]:
-        """[B T, (H + 2 G) D] -> query [G B, h T, D], key and value [G B, T, D]."""
-        heads = padded.view(text.rows, text.steps, -1, self._size)
-        rest = heads[:, :, self._queries :].view(text.rows, text.steps, 2, self._pairs, self._size)
-        key, value = rest.permute(2, 3, 0, 1, 4).flatten(1, 2)
-        return self._fold(heads[:, :, : self._queries]), key, value
-
-    def _fold(self, heads: Tensor) -> Tensor:
-        """[B, T, H, D] -> [G B, h T, D]."""
-        parted = heads.reshape(*heads.shape[:2], self._pairs, self._folded, self._size)
-        return parted.permute(2, 0, 3, 1, 4).flatten(2, 3).flatten(0, 1)
-
-    def _join(self, values: Tensor, text: _Text, heads: int) -> Tensor:
-        """[G B, h T, D] -> [B T, H D] for H = `heads`, G of which have keys of their own."""
-        parted = values.view(self._pairs, text.rows, heads // self._pairs, text.steps, self._size)
-        return parted.permute(1, 3, 0, 2, 4).reshape(len(text.padded), -1)
-
-
-def _normalize(x: Tensor, epsilon: float, out: Tensor) -> Tensor:
-    """Write x [..., k] over its root mean square into `out`; returns one over that, [..., 1]."""
-    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-    factor: Tensor = square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
-    torch.mul(x, factor, out=out)
-    return factor
-
-
-def _unnormalized(g: Tensor, normalized: Tensor, factor: Tensor) -> Tensor:
-    """The gradient of x, from that of what `_normalize` made of it; g is overwritten."""
-    along = (g * normalized).mean(dim=-1, keepdim=True)
-    return g.addcmul_(normalized, along, value=-1).mul_(factor)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
-    """Write the rotary embedding of x [N, heads, D] into `out`, halves paired as in Llama; -sin turns back."""
-    half = x.shape[-1] // 2
-    torch.mul(x, cos, out=out)
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
