@@ -142,6 +142,15 @@ class Settings(BaseSettings):
             raise ValueError("OSORA_WORKER_SHARD_BASE needs OSORA_WORKER_DEVICES of at least 2")
         return self
 
+    @model_validator(mode="after")
+    def _a_lease_outlasts_a_heartbeat(self) -> Self:
+        if self.lease_seconds <= self.heartbeat_seconds:
+            raise ValueError(
+                f"OSORA_LEASE_SECONDS is {self.lease_seconds:g} and OSORA_HEARTBEAT_SECONDS is "
+                f"{self.heartbeat_seconds:g}, so that every lease ends before it is renewed: a lease must be longer, better several times"
+            )
+        return self
+
     @property
     def sweep_members(self) -> int:
         """The most members of a sweep: as many as jobs in a worker, or 8 where each worker finds out for itself.
