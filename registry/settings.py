@@ -147,7 +147,8 @@ class Settings(BaseSettings):
         if self.lease_seconds <= self.heartbeat_seconds:
             raise ValueError(
                 f"OSORA_LEASE_SECONDS is {self.lease_seconds:g} and OSORA_HEARTBEAT_SECONDS is "
-                f"{self.heartbeat_seconds:g}, so that every lease ends before it is renewed: a lease must be longer, better several times"
+                f"{self.heartbeat_seconds:g}, so that every lease ends before it is renewed: a lease must be longer, "
+                "better several times"
             )
         return self
 
