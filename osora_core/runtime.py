@@ -53,6 +53,12 @@ class Runtime:
         place = torch.device(
             "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
         )
+        if place.type == "cuda" and not torch.cuda.is_available():
+            raise UserError(
+                f"the device is {device!r}, and torch finds no GPU here",
+                param="device",
+                next_action="choose `cpu` or `auto`, or install a torch for this machine's GPU and its driver",
+            )
         dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
         source = base_models.resolve(path or name)
         attention.register()
@@ -73,7 +79,7 @@ class Runtime:
             OSError,
             ValueError,
             SafetensorError,
-        ) as error:  # no such name on the hub, no safetensors, no causal language model
+        ) as error:  # no such name on the hub, no safetensors, no causal model
             reason = " ".join(str(error).split()).partition(". ")[0]
             raise UserError(
                 f"the base model {source!r} cannot be loaded: {reason}",

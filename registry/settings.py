@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from osora_common.base_list import parse_bases
+from osora_common.log_level import LogLevel
 
 
 def _in_data_dir(template: str) -> Any:
@@ -118,7 +119,7 @@ class Settings(BaseSettings):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where bases are loaded: `auto` takes a GPU if there is one."""
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
 
     @field_validator("bases")

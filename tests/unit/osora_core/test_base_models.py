@@ -69,3 +69,11 @@ def test_nobody_is_told_to_write_a_length_into_a_family_that_has_none() -> None:
     with pytest.raises(UserError) as refused:
         usable_length(MambaConfig())
     assert refused.value.next_action == NEXT
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="the device is 'cuda', and torch finds no GPU here"):
+        Runtime.load("mine", BasisCache(tmp_path / "cache"), path=str(tmp_path), device="cuda")
