@@ -1,5 +1,8 @@
 """A base comes out as in transformers, or is refused in a sentence: asked of every family that transformers has."""
 
+import gc
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,17 @@ SUPPORTED = {
     "llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3",
     "gemma3_text", "gpt_oss", "gpt2", "phi", "phi3", "granite", "cohere", "cohere2", "olmo2", "smollm3", "starcoder2",
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def a_few_gigabytes() -> Iterator[None]:
+    """Some families make gigabytes of tables whatever their size: such a one fails here, alone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 4 * 2**30, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    gc.collect()
 
 
 def load(family: str, folder: Path) -> Runtime:
