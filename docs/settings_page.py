@@ -26,7 +26,7 @@ OTHERS = {
         "for a service on this machine, `{data_dir}/local.key`",
         "The key that `osora` sends.",
     ),
-    "OSORA_DEBUG": ("none", "Any value: `osora` shows the traceback of an error that it did not expect."),
+    "OSORA_DEBUG": ("none", "`1`: `osora` shows the traceback of an error that it did not expect."),
     "OSORA_CACHE": ("`~/.cache/osora`", "Where `osora_core` as a library keeps the basis of each base."),
     "OSORA_TEST_DATABASE_URL": ("a server of their own", "A PostgreSQL for the tests."),
     "OSORA_TEST_REDIS_URL": ("a server of their own", "A Redis for the tests."),

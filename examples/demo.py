@@ -255,7 +255,7 @@ def main() -> int:
         f"  export OSORA_DATA_DIR={DATA_DIR}\n"
         "  .venv/bin/osora serve\n"
         "and in another terminal (with the same export):\n"
-        f'  .venv/bin/osora generate "My parcel is three weeks late!" --adapter {report["adapter"]}\n'
+        f'  .venv/bin/osora generate "My speaker went to the wrong address." --adapter {report["adapter"]}\n'
         "  .venv/bin/osora train YOUR.jsonl",
         markup=False,
         soft_wrap=True,

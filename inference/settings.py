@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from osora_common.base_list import parse_bases
+from osora_common.log_level import LogLevel
 
 
 class InferenceSettings(BaseSettings):
@@ -24,7 +25,7 @@ class InferenceSettings(BaseSettings):
     internal_token: SecretStr | None = None
     basis_rank: int = Field(default=128, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
 
     inference_host: str = "127.0.0.1"
     """Where the inference server listens. Only the API needs to reach it."""

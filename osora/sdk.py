@@ -227,7 +227,7 @@ class Keys(_Resource):
 
     def list(self, tenant: str | None = None) -> Page[Key]:
         """Newest first, revoked ones too; with `tenant`, that one's only."""
-        return _data(self._transport.request("GET", "/keys", params={"tenant": tenant} if tenant else None))
+        return _data(self._transport.request("GET", "/keys", params=None if tenant is None else {"tenant": tenant}))
 
     def revoke(self, key_id: str) -> None:
         self._transport.request("DELETE", f"/keys/{segment(key_id)}")

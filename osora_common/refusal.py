@@ -1,6 +1,7 @@
 """How our programs end when they were told to do what cannot be done: one sentence and a status of its own."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ def refusing(*refusals: type[Exception]) -> Iterator[None]:
 def _sentence(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return _of_settings(error)
+    if isinstance(error, SettingsError) and (field := re.search(r'field "(\w+)"', str(error))):
+        return f"OSORA_{field[1].upper()} is not JSON."
     message = " ".join(str(error).split()).rstrip(".")
     next_action = getattr(error, "next_action", None)
     return f"{message}. Next: {next_action.rstrip('.')}." if next_action else f"{message}."

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -52,12 +53,18 @@ class Runtime:
         place = torch.device(
             "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
         )
+        if place.type == "cuda" and not torch.cuda.is_available():
+            raise UserError(
+                f"the device is {device!r}, and torch finds no GPU here",
+                param="device",
+                next_action="choose `cpu` or `auto`, or install a torch for this machine's GPU and its driver",
+            )
         dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
         source = base_models.resolve(path or name)
         attention.register()
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-            with base_check.refusing(name, config, "loading", (OSError, ValueError)):
+            with base_check.refusing(name, config, "loading", (OSError, ValueError, SafetensorError)):
                 model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                     source,
                     config=config,
@@ -66,7 +73,13 @@ class Runtime:
                     trust_remote_code=False,
                     use_safetensors=True,
                 )
-        except (OSError, ValueError) as error:  # no such name on the hub, no safetensors, no causal language model
+        except UnsupportedBase:
+            raise
+        except (
+            OSError,
+            ValueError,
+            SafetensorError,
+        ) as error:  # no such name on the hub, no safetensors, no causal model
             reason = " ".join(str(error).split()).partition(". ")[0]
             raise UserError(
                 f"the base model {source!r} cannot be loaded: {reason}",
@@ -74,7 +87,7 @@ class Runtime:
                 next_action="name a bundled base, a directory or a hub id with a causal language model as safetensors",
             ) from error
         model = model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = _tokenizer_of(source)
         basis = cache.get(model, ALL_LINEAR, rank, place)
         install(model, basis)
         runtime = cls(
@@ -131,6 +144,19 @@ class Runtime:
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
 
 
+def _tokenizer_of(source: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # what a file lacks, or has too much of, shows as an error of any kind
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise UserError(
+            f"the tokenizer of the base model {source!r} cannot be loaded: {reason[:200]}",
+            param="model",
+            next_action="put the base's own tokenizer.json and tokenizer_config.json beside its config.json",
+        ) from error
+    return tokenizer
+
+
 def _logit_factor(config: PreTrainedConfig) -> float:
     """What a family multiplies its logits by: under one of these names, divided by the first."""
     divisor = getattr(config, "logits_scaling", None) or 1.0
@@ -153,7 +179,7 @@ def usable_length(config: PreTrainedConfig) -> int:
         raise UnsupportedBase(
             f"a base of the family {config.model_type!r} does not say how many tokens it reads",
             param="model",
-            next_action="give max_position_embeddings in its config.json",
+            next_action=base_check.NEXT,
         )
     rotary = getattr(config, "rope_parameters", None) or {}
     if rotary.get("rope_type") in ("dynamic", "longrope"):

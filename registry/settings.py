@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from osora_common.base_list import parse_bases
+from osora_common.log_level import LogLevel
 
 
 def _in_data_dir(template: str) -> Any:
@@ -118,7 +119,7 @@ class Settings(BaseSettings):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where bases are loaded: `auto` takes a GPU if there is one."""
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
 
     @field_validator("bases")
@@ -140,6 +141,16 @@ class Settings(BaseSettings):
             )
         if self.worker_shard_base and self.worker_devices == 1:
             raise ValueError("OSORA_WORKER_SHARD_BASE needs OSORA_WORKER_DEVICES of at least 2")
+        return self
+
+    @model_validator(mode="after")
+    def _a_lease_outlasts_a_heartbeat(self) -> Self:
+        if self.lease_seconds <= self.heartbeat_seconds:
+            raise ValueError(
+                f"OSORA_LEASE_SECONDS is {self.lease_seconds:g} and OSORA_HEARTBEAT_SECONDS is "
+                f"{self.heartbeat_seconds:g}, so that every lease ends before it is renewed: a lease must be longer, "
+                "better several times"
+            )
         return self
 
     @property

@@ -109,7 +109,7 @@ def grant_key(
     principal.require("admin")
     if tenant_name not in (None, principal.tenant_name) or "operator" in scopes:
         principal.require("operator")
-    return create_key(session, tenant_name or principal.tenant_name, name, scopes)
+    return create_key(session, principal.tenant_name if tenant_name is None else tenant_name, name, scopes)
 
 
 def authenticate(session: Session, plaintext: str) -> Principal:

@@ -86,6 +86,7 @@ class FollowerProcesses:
                 process.wait(_END_SECONDS)
             except (OSError, subprocess.TimeoutExpired):
                 process.kill()
+                process.wait()
         dist.destroy_process_group()
 
 

@@ -19,9 +19,9 @@ def announcement(job: TrainingJob, decision: Decision, rows: Rows) -> str:
     )
     if len(specs) == 1:
         return f"{words}learning rate {spec.learning_rate:g}{because}"
-    source = "training rows, held back from all of them" if rows.held_back else "validation rows"
+    source = "training rows, held back from all of them," if rows.held_back else "validation rows"
     rates = ", ".join(map(_rates, specs))
-    return f"{words}a sweep of {len(specs)} rates{because} that {len(rows.choice)} {source}, choose from: {rates}"
+    return f"{words}a sweep of {len(specs)} rates{because} that {len(rows.choice)} {source} choose from: {rates}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -33,6 +33,7 @@ app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # without it, the breaks of a docstring's lines stay in the help
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Osora: fine-tune small adapters of a base and call them a second later. Begin with `osora serve`.",
     epilog=EXIT_CODES,

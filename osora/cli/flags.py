@@ -39,11 +39,17 @@ _PATH = r"(?:(?:osora|hyperparameters|method|supervised|dpo)\.)"
 _NAMES = "|".join(sorted(_FLAGS, key=len, reverse=True))
 _MARKED = re.compile(rf"`{_PATH}*({_NAMES})`(?!\s*:)")
 _QUALIFIED = re.compile(rf"(?<![\w.`-]){_PATH}+({_NAMES})\b")
+_OF_A_FILE = re.compile(r"line \d+: ")
 _UNDERSCORED = re.compile(rf"(?<![\w.`-])({'|'.join(name for name in _FLAGS if '_' in name)})\b")
 
 
 def in_flags(text: str, param: str | None = None) -> str:
-    """The text with fields of the API as flags. `param`: the field that the error is about, which may begin it."""
+    """The text with fields of the API as flags. `param`: the field that the error is about, which may begin it.
+
+    What is said of a line of a file stays as it is: its fields are the file's.
+    """
+    if _OF_A_FILE.match(text):
+        return text
     for pattern in (_MARKED, _QUALIFIED, _UNDERSCORED):
         text = pattern.sub(lambda found: _FLAGS[found[1]], text)
     if param in _FLAGS and re.match(rf"{param}\b", text):

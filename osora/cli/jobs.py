@@ -38,7 +38,7 @@ def list_jobs(limit: Limit = 20, as_json: Json = False) -> None:
 
 @app.command()
 def show(job_id: JobId, as_json: Json = False) -> None:
-    """One job."""
+    """One job: its state, its figures, and each attempt at it."""
     with Osora() as osora:
         job = osora.jobs.get(job_id)
         evaluated = osora.jobs.checkpoints(job_id, limit=100) if job.get("validation_file") and not as_json else []

@@ -30,7 +30,7 @@ def serve(
 ) -> None:
     """Run the whole service on this machine until Ctrl-C (exit code 0).
 
-    Redis on a private socket, the API, one inference server and one worker; SQLite and files in the data
+    A Valkey or Redis on a private socket, the API, one inference server and one worker; SQLite and files in the data
     directory. Every other setting is an environment variable OSORA_*.
     """
     directory = (data_dir or default_data_dir()).expanduser().absolute()

@@ -34,7 +34,8 @@ def train(
         str | None, typer.Option(metavar="RATE", help="The peak: a number, several (0.01,0.03,0.1), or sweep.")
     ] = None,
     sigma_rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="How many times faster s learns: a number or several.")
+        str | None,
+        typer.Option(metavar="RATE", help="How many times faster than o the vector s learns: a number or several."),
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Directions of the shared basis to use.")] = None,
     priority: Annotated[

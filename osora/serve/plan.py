@@ -10,7 +10,7 @@ from osora.serve.probes import http_ok, logged
 from osora.serve.service import Spec
 
 LOGS = {
-    "redis": "the broker's own words",
+    "broker": "the broker's own words",
     "database": "migrations at the start",
     "inference": "bases and adapters as they are loaded, generations that failed",
     "worker": "jobs as they are claimed, trained and finished",
@@ -71,10 +71,12 @@ def plan(place: Place, broker_url: str, broker: Broker | None) -> list[Spec]:
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
     }
 
-    queue = ("redis",) if broker else ()
-    redis = [Spec("redis", broker.command, place.log("redis"), broker.answers, env, stop_seconds=2)] if broker else []
+    queue = ("broker",) if broker else ()
+    own_broker = (
+        [Spec("broker", broker.command, place.log("broker"), broker.answers, env, stop_seconds=2)] if broker else []
+    )
     return [
-        *redis,
+        *own_broker,
         Spec("database", module("registry", "init"), place.log("database"), None, env, stop_seconds=2),
         Spec(
             "inference",

@@ -36,6 +36,7 @@ _LIMITS = LLParserLimits(
     initial_lexer_fuel=100_000, step_lexer_fuel=20_000, max_lexer_states=50_000, verbose_errors=False
 )
 _VERBOSE_MARK = "<non-verbose/>"
+_NOTHING_MATCHES = "NoExtensionBias"
 # Memory is taken before the limits count anything, up to a kilobyte a character (classes such as \p{L}).
 _MAX_CHARACTERS = {"regex": 16 * 1024, "json_schema": 128 * 1024}
 _CACHED_CHARACTERS = 512 * 1024
@@ -129,6 +130,8 @@ class GrammarCompiler:
 
     def regex(self, pattern: str) -> Grammar:
         """A grammar of the texts that `pattern` matches from end to end. Raises UserError if it is none."""
+        if (len(pattern) - len(pattern.rstrip("\\"))) % 2:  # llguidance takes it for something else
+            raise _unusable("regex", "it ends in a backslash, which says that something follows")
         return self._grammar("regex", pattern, LLMatcher.grammar_from_regex)
 
     def bytes_of(self, token: int) -> bytes:
@@ -227,4 +230,5 @@ def _unusable(param: str, reason: str) -> UserError:
 
 
 def _brief(text: str) -> str:
-    return shorten(text.replace(_VERBOSE_MARK, ""), 200, placeholder=" …")
+    brief = shorten(text.replace(_VERBOSE_MARK, ""), 200, placeholder=" …")
+    return "there is no text that it allows" if brief == _NOTHING_MATCHES else brief

@@ -50,14 +50,15 @@ class Throughput:
             raise OutOfSlots(f"{members} slots are needed to measure a sweep, and {self._bank.free} are free")
         if self._memory.needed([job] * members) > self._memory.limit:
             raise OutOfSlots(f"a sweep of {members} does not fit the memory")
-        choosing = len(choice) * self._row_to_choose_by(job, choice, members) if choice else 0.0
         batch, known = job.next_batch(), dict[int, float]()
         for copies in sorted({1, 2, members}):
             known[copies] = self._measured(job, batch, copies)
-            cost = relative_cost(members, job.total_steps, known, choosing)
+            cost = relative_cost(members, job.total_steps, known)
             if len(known) > 1 and cost > CHEAP:
-                break
-        return cost
+                return cost
+        # Last, because it is the longest: whole passes, of which a job may have fewer itself.
+        choosing = len(choice) * self._row_to_choose_by(job, choice, members) if choice else 0.0
+        return relative_cost(members, job.total_steps, known, choosing)
 
     def _measured(self, job: TrainingJob, batch: Sequence[Row], copies: int) -> float:
         rows, longest = (2 ** math.ceil(math.log2(size)) for size in (len(batch), max(map(len, batch))))

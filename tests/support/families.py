@@ -52,7 +52,9 @@ def tiny_model(family: str, vocabulary: int) -> PreTrainedModel:
         try:
             config = _config(CONFIG_MAPPING[family], vocabulary, set(without), instead)
             with torch.device("meta"):
-                size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+                small = AutoModelForCausalLM.from_config(config)
+            # A table of all pairs of positions is a buffer, and may be gigabytes where a family reads long texts.
+            size = sum(tensor.numel() for tensor in (*small.parameters(), *small.buffers()))
             if size > MOST_PARAMETERS:
                 raise CannotShrinkError(f"{size} parameters")
             torch.manual_seed(0)

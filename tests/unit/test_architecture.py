@@ -185,3 +185,11 @@ def test_circles_are_found_however_they_are_closed(tmp_path: Path) -> None:
 def test_no_module_is_over_400_lines(package: str) -> None:
     long = {str(path.relative_to(ROOT)): n for path in modules(package) if (n := path.read_text().count("\n")) > 400}
     assert long == {}
+
+
+def test_unit_tests_mirror_the_packages() -> None:
+    """What tests a module of a folder is in the folder of the same path below tests/unit."""
+    unit = ROOT / "tests" / "unit"
+    folders = {path.parent.relative_to(unit) for path in unit.rglob("test_*.py")}
+    assert len(folders) > 10
+    assert {str(folder) for folder in folders if not (ROOT / folder).is_dir()} == set()

@@ -75,6 +75,7 @@ def test_an_admin_manages_the_keys_of_its_own_tenant_only(
         ({"name": "k", "scopes": []}, "scopes"),
         ({"name": "k", "scopes": ["root"]}, "scopes[0]"),
         ({"name": "k", "tenant": "A B"}, "tenant"),
+        ({"name": "k", "tenant": ""}, "tenant"),
         ({"name": "a\u0000b"}, None),
     ],
 )

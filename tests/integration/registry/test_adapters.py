@@ -44,6 +44,9 @@ def test_a_reference_is_all_that_a_server_needs(registry: Registry, principal: P
         base="osora-tiny",
         base_fingerprint="base-hash",
         basis_fingerprint="basis-hash",
+        created_at=adapter.created_at,
+        parameters=adapter.parameters,
+        target_modules=adapter.target_modules,
     )
 
 

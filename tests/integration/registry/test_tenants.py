@@ -163,8 +163,8 @@ def test_a_stranger_neither_reads_nor_deletes_bytes(
     with registry.transaction() as session:
         adapter = jobs.complete(session, attempt, step=1, trained_tokens=1, adapter=new_adapter(attempt), metrics={})
     for module, identifier in ((files, file.id), (adapters, adapter.id)):
-        with pytest.raises(NotFound):
-            module.content(registry, stranger, identifier)
+        with pytest.raises(NotFound), registry.reading() as session:
+            module.get(session, stranger, identifier)
         with pytest.raises(NotFound):
             module.delete(registry, stranger, identifier)
     assert registry.store.size(file.object_key) == file.bytes

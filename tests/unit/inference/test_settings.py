@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
 
 import registry.settings
 from inference.settings import InferenceSettings
@@ -31,6 +33,15 @@ def test_the_token_is_the_setting_or_the_apis_file(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OSORA_INTERNAL_TOKEN", "from-setting")
     assert InferenceSettings(data_dir=tmp_path).token() == "from-setting"
     assert "from-setting" not in repr(InferenceSettings(data_dir=tmp_path))
+
+
+@pytest.mark.parametrize("settings", [InferenceSettings, registry.settings.Settings])
+def test_a_level_that_no_logger_knows_is_refused(settings: type[BaseSettings], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSORA_LOG_LEVEL", "debug")
+    settings()
+    monkeypatch.setenv("OSORA_LOG_LEVEL", "loud")
+    with pytest.raises(ValidationError, match="'loud' is none of DEBUG, INFO, WARNING, ERROR"):
+        settings()
 
 
 def test_names_that_both_know_have_the_same_defaults(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_service_that_does_not_start(start: Callable[..., subprocess.Popen[str
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
-@pytest.mark.parametrize("moment", ["Starting the service", "redis", "worker"])
+@pytest.mark.parametrize("moment", ["Starting the service", "broker  ", "worker"])
 def test_nothing_is_left_whenever_it_is_interrupted(
     start: Callable[..., subprocess.Popen[str]], family: Family, moment: str, number: signal.Signals
 ) -> None:

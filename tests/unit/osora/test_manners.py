@@ -134,6 +134,7 @@ def test_deleting_asks(service: FakeService, monkeypatch: pytest.MonkeyPatch) ->
         ("suffix is 'a b': no", "suffix", "--suffix is 'a b': no"),
         ("no base of that name; stop the model", "base", "no base of that name; stop the model"),
         ("osora.max_length is 1: no", None, "osora.max_length is 1: no"),
+        ("line 1: `messages` has no answer", "messages", "line 1: `messages` has no answer"),
     ],
 )
 def test_errors_speak_of_flags(told: str, param: str | None, shown: str) -> None:

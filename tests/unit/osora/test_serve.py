@@ -71,14 +71,14 @@ def start(data_dir: Path) -> Iterator[Callable[..., Serve]]:
 def test_it_serves_is_found_and_stops_without_a_trace(start: Callable[..., Serve], data_dir: Path) -> None:
     serve = start()
     up = [serve.until("up")["name"] for _ in range(5)]
-    assert sorted(up) == ["api", "database", "inference", "redis", "worker"]
+    assert sorted(up) == ["api", "broker", "database", "inference", "worker"]
     ready = serve.until("ready")
     assert discover().url == ready["url"]
     assert "Redis" in ready["broker"] or "Valkey" in ready["broker"]
     assert stat.S_IMODE((data_dir / "run").stat().st_mode) == 0o700
     assert stat.S_IMODE((data_dir / "run" / "redis.sock").stat().st_mode) == 0o700
     assert not [c for c in serve.child("unixsocket:").net_connections() if c.family != socket.AF_UNIX]
-    for name in ("redis", "inference", "worker", "api"):
+    for name in ("broker", "inference", "worker", "api"):
         assert str(data_dir / "logs" / f"{name}.log") in ready["message"]
     serve.process.send_signal(signal.SIGINT)
     assert serve.ends() == 0
@@ -89,7 +89,7 @@ def test_it_serves_is_found_and_stops_without_a_trace(start: Callable[..., Serve
 def test_a_crashed_program_is_started_again(start: Callable[..., Serve]) -> None:
     serve = start()
     serve.until("ready")
-    for words, name in (("-m worker", "worker"), ("unixsocket:", "redis")):
+    for words, name in (("-m worker", "worker"), ("unixsocket:", "broker")):
         before = serve.child(words)
         before.kill()
         assert serve.until("restart")["name"] == name

@@ -37,7 +37,7 @@ class NotHereError(Exception):
         ("DEVICE", "tpu", "OSORA_DEVICE is 'tpu': it should be 'cpu' or 'cuda'.\n"),
         ("PORT", "x", "OSORA_PORT is 'x': it should be a valid integer, unable to parse string as an integer.\n"),
         ("DATABASE_URL", "pg://u:secret@h", None),
-        ("STORE_OPTIONS", "{secret", None),
+        ("STORE_OPTIONS", "{secret", "OSORA_STORE_OPTIONS is not JSON.\n"),
         ("BASES", "", "OSORA_BASES: '' must list at least one base.\n"),
     ],
 )

@@ -2,10 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import LlamaConfig, MambaConfig
 
+from osora_core.base_check import NEXT
 from osora_core.basis import BasisCache
 from osora_core.errors import UserError
-from osora_core.runtime import Runtime
+from osora_core.runtime import Runtime, usable_length
+from tests.unit.osora_core.inference.test_decoder import make_family
 
 
 @pytest.mark.parametrize("config", [{"model_type": "llama"}, {"model_type": "no-such-family"}, {"model_type": "clip"}])
@@ -19,3 +22,58 @@ def test_what_is_no_base_model_is_refused_in_one_sentence(tmp_path: Path, config
     assert refused.value.message.startswith(f"the base model {str(folder)!r} cannot be loaded: ")
     assert "\n" not in refused.value.message
     assert refused.value.next_action
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return make_family(tmp_path / "base", LlamaConfig)
+
+
+def refusal(tmp_path: Path, base: Path) -> UserError:
+    with pytest.raises(UserError) as refused:
+        Runtime.load("mine", BasisCache(tmp_path / "cache"), path=str(base), device="cpu", rank=8)
+    assert "\n" not in refused.value.message
+    return refused.value
+
+
+def test_a_base_without_a_tokenizer_is_refused_in_one_sentence(tmp_path: Path, base: Path) -> None:
+    for path in base.glob("tokenizer*"):
+        path.unlink()
+    error = refusal(tmp_path, base)
+    assert error.message.startswith(f"the tokenizer of the base model {str(base)!r} cannot be loaded: ")
+    assert "tokenizer.json" in (error.next_action or "")
+
+
+def test_weights_that_were_cut_short_are_not_blamed_on_the_family(tmp_path: Path, base: Path) -> None:
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    error = refusal(tmp_path, base)
+    assert error.message.startswith(f"the base model {str(base)!r} cannot be loaded: ")
+    assert error.next_action != NEXT
+    assert "family" not in error.message
+
+
+def test_a_family_that_cannot_be_loaded_is_said_once(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise KeyError("no_such_attention")
+
+    monkeypatch.setattr("osora_core.runtime.AutoModelForCausalLM.from_pretrained", fails)
+    error = refusal(tmp_path, base)
+    assert error.message.startswith("the base 'mine' cannot be used: loading of its family 'llama' fails")
+    assert error.next_action == NEXT
+
+
+def test_nobody_is_told_to_write_a_length_into_a_family_that_has_none() -> None:
+    with pytest.raises(UserError) as refused:
+        usable_length(MambaConfig())
+    assert refused.value.next_action == NEXT
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="the device is 'cuda', and torch finds no GPU here"):
+        Runtime.load("mine", BasisCache(tmp_path / "cache"), path=str(tmp_path), device="cuda")

@@ -103,6 +103,18 @@ def test_what_is_no_pattern_names_the_field(compiler: GrammarCompiler) -> None:
     assert refused.value.param == "regex"
 
 
+@pytest.mark.parametrize("ending", ["\\", "\\\\\\"])
+def test_a_pattern_that_ends_within_an_escape_is_none(compiler: GrammarCompiler, ending: str) -> None:
+    with pytest.raises(UserError, match="regex cannot be used: it ends in a backslash"):
+        compiler.regex(f"a{ending}")
+    compiler.regex(f"a{ending}\\")
+
+
+def test_what_no_text_can_match_is_refused_in_plain_words(compiler: GrammarCompiler) -> None:
+    with pytest.raises(UserError, match="json_schema cannot be followed: there is no text that it allows"):
+        compiler.json_schema({"$ref": "#"})
+
+
 def nested(depth: int) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(depth):

@@ -144,8 +144,8 @@ def test_a_row_that_fits_nowhere_ends_its_own_job(
 def test_the_smaller_the_layers_the_more_padding_is_cheaper_than_a_pass(
     device: str, parameters: int, layers: int, expected: int
 ) -> None:
-    model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=layers))
-    runtime: Any = SimpleNamespace(device=torch.device(device), parameters=parameters, model=model)
+    config = SimpleNamespace(num_hidden_layers=layers)
+    runtime: Any = SimpleNamespace(device=torch.device(device), parameters=parameters, config=config)
     assert pass_tokens(runtime) == expected
 
 
