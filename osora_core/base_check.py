@@ -1,7 +1,7 @@
 """Whether our attention, cache and passes compute what transformers computes: measured on each base, never assumed.
 
-A long random text goes through the model with transformers' own eager attention, and through ours: the training path
-as a padded batch, the inference engine in chunks and with decode steps. Sliding windows are made shorter meanwhile, so
+A long random text goes through the model with transformers' own eager attention, and through ours: the training paths,
+and the inference engine in chunks and with decode steps. Sliding windows are made shorter meanwhile, so
 that the text reaches far beyond them whatever they are. A base that comes out otherwise anywhere is refused.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 import transformers
+from filelock import FileLock
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -92,21 +93,23 @@ def remembered(runtime: Loaded, directory: Path, path: str, check: Callable[[], 
     """The verdict of `check()` on one of our paths, kept in `directory`.
 
     It is asked again where weights, transformers, torch, device or dtype are others, and where it has refused: a
-    refusal must not outlive what it was for. Raises what `check` raises.
+    refusal must not outlive what it was for. Of processes that start together one asks, and the others wait for it.
+    Raises what `check` raises.
     """
     device = runtime.device.type + (torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "")
     versions = [RULES, transformers.__version__, torch.__version__]
     identity = [runtime.basis.base_fingerprint, str(runtime.model.dtype), device, path, *versions]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     file = directory / "checks" / f"{name}.json"
-    if file.exists():
-        return Verdict(**json.loads(file.read_text()))
-    verdict: Verdict = check()
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(verdict)))
-    temporary.replace(file)
-    return verdict
+    with FileLock(f"{file}.lock"):
+        if file.exists():
+            return Verdict(**json.loads(file.read_text()))
+        verdict = check()
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(verdict)))
+        temporary.replace(file)
+        return verdict
 
 
 @contextmanager

@@ -86,9 +86,7 @@ class Passes:
         self.bank = bank
         self.token_budget = token_budget or TOKEN_BUDGET[runtime.device.type]
         self.pass_tokens = pass_tokens(runtime)
-        merges = (
-            runtime.device.type == "cpu" and runtime.is_whole and MergedDecoder.supports(runtime.model, runtime.basis)
-        )
+        merges = runtime.is_whole and MergedDecoder.supports(runtime.model, runtime.basis)
         self.merged = MergedDecoder(runtime.model, runtime.basis) if merges else None
 
     def available_bytes(self) -> float:

@@ -3,7 +3,9 @@
 import gc
 import resource
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -144,6 +146,24 @@ def test_a_verdict_is_remembered_and_a_refusal_is_not(tmp_path: Path) -> None:
     assert verdicts[0] == verdicts[2]
     remembered(runtime, tmp_path, "generation", check)
     assert len(asked) == 3
+
+
+def test_of_those_that_start_together_one_asks(tmp_path: Path) -> None:
+    runtime = load("base", make_family(tmp_path / "model", MistralConfig, sliding_window=None))
+    asked, together = [], Barrier(4)
+
+    def check() -> Any:
+        asked.append(1)
+        return check_training(runtime)
+
+    def start(_: int) -> Any:
+        together.wait()
+        return remembered(runtime, tmp_path, "another path", check)
+
+    with ThreadPoolExecutor(4) as threads:
+        verdicts = list(threads.map(start, range(4)))
+    assert len(asked) == 1
+    assert len(set(verdicts)) == 1
 
 
 def test_a_base_is_checked_when_it_is_loaded_and_not_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
