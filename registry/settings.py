@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where bases are loaded: `auto` takes a GPU if there is one."""
     log_level: LogLevel = "INFO"
-    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
+    """`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`."""
 
     @field_validator("bases")
     @classmethod

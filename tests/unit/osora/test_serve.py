@@ -188,7 +188,7 @@ def test_one_data_directory_has_one_server(start: Callable[..., Serve], data_dir
     assert (data_dir / "run" / "serve.json").exists()
 
 
-PHASES = ["starting", "up redis", "up database", "up worker", "ready"]
+PHASES = ["starting", "up broker", "up database", "up worker", "ready"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
