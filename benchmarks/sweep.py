@@ -68,7 +68,7 @@ class Benchmark:
     def run(self) -> None:
         first, members = self.specs[0], len(self.specs)
         job = self.job(first)
-        estimate = self.engine.throughput.cost_of_sweep(job, members, self.choice)
+        *_, estimate = self.engine.throughput.cost_of_sweep(job, members, self.choice)
         self.add("estimate", first, ratio=estimate)  # what "auto" decides by; where that is against, a lower bound
         self.engine.add(job)
         self.engine.step()  # once, so that nothing is compiled while it is measured

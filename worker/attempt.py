@@ -65,15 +65,17 @@ class _Runner:
         self.store_is_down = False
 
     def run(self) -> None:
+        joined: Work | None = None
         try:
             try:
                 self.work = prepare(self.records, self.engine, self.reports)
                 self._join(self.work)
+                joined = self.work
                 reached("joined", self.attempt.job_id)
-                while self._goes_on_after(self.reports.next(), self.work):
+                while self._goes_on_after(self.reports.next(), joined):
                     pass
             except Interruption as interruption:
-                self._leave(interruption.signal, self.work)
+                self._leave(interruption.signal, joined)
         except (LeaseLostError, DrainTimeoutError):
             raise
         except Exception as error:
@@ -85,7 +87,7 @@ class _Runner:
         waits = False
         while True:
             try:
-                return self.engine.call(work.join)
+                return self.reports.wait_for(self.engine.post(work.join))
             except DuplicateJob:
                 # An attempt that this process has lost. It has been told, and takes its job out when it reacts.
                 logger.warning(
