@@ -61,6 +61,7 @@ class _Runner:
         self.meter = ProgressMeter()
         self.written_at = 0.0
         self.metrics: dict[str, Any] = {}
+        """Of training, up to the last step that was told."""
         self.compute_seconds = 0.0
         self.store_is_down = False
 
@@ -179,13 +180,12 @@ class _Runner:
     def _flush_meter(self) -> None:
         latest = self.meter.latest
         if latest is not None:
-            metrics = self.meter.take()
+            metrics = self.metrics = self.meter.take()
             self._metrics(latest.step, latest.total_steps, metrics, remaining_seconds=metrics["remaining_seconds"])
 
     def _metrics(
         self, step: int, total_steps: int, metrics: dict[str, Any], *, remaining_seconds: float | None
     ) -> None:
-        self.metrics |= metrics
         self.records.write(
             lambda session: jobs.record_progress(
                 session,

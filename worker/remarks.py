@@ -48,6 +48,7 @@ def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLeve
             "counted; sweep.csv has the curves of all",
             "info",
         )
+        yield from _against_the_start(outcome)
     if outcome.step < job.total_steps:
         patience = job.spec.early_stopping_patience
         epochs = "an epoch" if patience == 1 else f"{patience} epochs"
@@ -56,6 +57,13 @@ def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLeve
             "info",
         )
     start, kept = outcome.curve.start, outcome.curve.at(outcome.adapter_step)
+    rise = outcome.curve.training_rise(job.steps_per_epoch)
+    if start is None and rise is not None:
+        yield (
+            f"Training made it worse: the training loss rose from {rise[0]:.4f} to {rise[1]:.4f}, and without "
+            "validation no better state could be chosen. Try a lower learning rate, and name a validation file",
+            "warn",
+        )
     if start is None or kept is None:
         return
     if kept is start:
@@ -71,6 +79,19 @@ def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLeve
         yield (
             f"The last state is worse than the start: validation loss {kept.loss:.4f}, and {start.loss:.4f} before. "
             'Try a lower learning rate, or keep: "best"',
+            "warn",
+        )
+
+
+def _against_the_start(outcome: SweepOutcome) -> Iterator[tuple[str, EventLevel]]:
+    """Where no evaluation tells: a sweep's best may be the best of bad ones."""
+    if outcome.choice_losses is None:
+        return
+    before, after = outcome.choice_losses
+    if after > before:
+        yield (
+            f"Even the best of the sweep is worse than the start: its loss on the rows that it was chosen by is "
+            f"{after:.4f}, and was {before:.4f} before. Try lower learning rates",
             "warn",
         )
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from osora_core.training import Checkpoint, Evaluation, Outcome, Progress, Rung, Samples
+from osora_core.training import Checkpoint, Curve, Evaluation, Outcome, Progress, Rung, Samples
 
 T = TypeVar("T")
 
@@ -216,3 +216,9 @@ def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
         "full_valid_loss": evaluation.loss,
         "full_valid_mean_token_accuracy": evaluation.accuracy,
     }
+
+
+def evaluated_at(curve: Curve, step: int) -> dict[str, float]:
+    """The metrics of the evaluation after so many steps; none where there was none."""
+    evaluation = curve.at(step)
+    return {} if evaluation is None else evaluation_metrics(evaluation)
