@@ -37,7 +37,7 @@ def ingest(registry: Registry, principal: Principal, stream: IO[bytes], filename
             param="purpose",
             next_action=f"use {TRAINING_PURPOSE!r}",
         )
-    check_storable(filename)
+    check_storable(filename, param="file")
     limit = registry.settings.max_upload_bytes
     with tempfile.NamedTemporaryFile(prefix="osora-upload-") as spool:
         check, sha256, size = DatasetCheck(), hashlib.sha256(), 0

@@ -1,11 +1,14 @@
 """What a job's history says in words about its training."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from osora_core.training import JobSpec, Outcome, Rung, SweepOutcome, TrainingJob
+from osora_core.training import Evaluation, JobSpec, Outcome, Rung, SweepOutcome, TrainingJob
 from registry.models import EventLevel
 from worker.sweeps import Decision, Rows
+
+_STILL = 1e-3
+"""A validation loss that has moved by less than this share of itself has not moved."""
 
 
 def announcement(job: TrainingJob, decision: Decision, rows: Rows) -> str:
@@ -70,7 +73,7 @@ def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLeve
         begun = "the adapter that it began with" if job.start else "the bare base"
         yield (
             f"No state was better than the start: its validation loss, {start.loss:.4f}, is the lowest, so the adapter "
-            f"answers as {begun} does. Try a lower learning rate, or rows more like those of the validation file",
+            f"answers as {begun} does. {_advice(start, outcome.curve.evaluations)}",
             "warn",
         )
     elif job.spec.keep == "best":
@@ -94,6 +97,14 @@ def _against_the_start(outcome: SweepOutcome) -> Iterator[tuple[str, EventLevel]
             f"{after:.4f}, and was {before:.4f} before. Try lower learning rates",
             "warn",
         )
+
+
+def _advice(start: Evaluation, evaluations: Sequence[Evaluation]) -> str:
+    """What to try where nothing was better than the start: whether training did harm or nothing tells."""
+    farthest = max(abs(evaluation.loss - start.loss) for evaluation in evaluations)
+    if farthest <= _STILL * start.loss:
+        return "Training changed next to nothing: try a higher learning rate"
+    return "Try a lower learning rate, or rows more like those of the validation file"
 
 
 def _rates(spec: JobSpec) -> str:

@@ -68,3 +68,16 @@ def test_the_best_of_a_sweep_is_held_against_the_start() -> None:
     assert level == "warn"
     assert message.startswith("Even the best of the sweep is worse than the start")
     assert "2.6000, and was 2.5000 before" in message
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        ([1.0, 1.0, 1.0], "try a higher learning rate"),
+        ([1.0, 1.0005, 1.0001], "try a higher learning rate"),
+        ([1.0, 1.0005, 1.2], "Try a lower learning rate"),
+    ],
+)
+def test_a_rate_that_moves_nothing_is_not_said_to_be_too_high(losses: list[float], words: str) -> None:
+    ((_, message),) = said(losses, kept=0)
+    assert words in message
