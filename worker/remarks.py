@@ -22,9 +22,10 @@ def announcement(job: TrainingJob, decision: Decision, rows: Rows) -> str:
     )
     if len(specs) == 1:
         return f"{words}learning rate {spec.learning_rate:g}{because}"
-    source = "training rows, held back from all of them," if rows.held_back else "validation rows"
+    source = "training rows that none of them trains on" if rows.held_back else "validation rows"
     rates = ", ".join(map(_rates, specs))
-    return f"{words}a sweep of {len(specs)} rates{because} that {len(rows.choice)} {source} choose from: {rates}"
+    chosen = f"of which the loss on {len(rows.choice)} {source} chooses one: {rates}"
+    return f"{words}a sweep of {len(specs)} rates{because}, {chosen}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -47,8 +48,8 @@ def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLeve
     warning where training has made nothing better."""
     if isinstance(outcome, SweepOutcome):
         yield (
-            f"The sweep chose learning rate {_rates(outcome.spec)}. Its own {outcome.trained_tokens} tokens are "
-            "counted; sweep.csv has the curves of all",
+            f"The sweep chose learning rate {_rates(outcome.spec)}. Only this one's {outcome.trained_tokens} tokens "
+            "are counted; sweep.csv has the curves of all",
             "info",
         )
         yield from _against_the_start(outcome)

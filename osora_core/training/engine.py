@@ -79,7 +79,7 @@ class TrainingEngine:
         if job.slots_beside and self.bank.free <= job.slots_beside:
             raise OutOfSlots(
                 f"a job by the method {spec.method} that begins with an adapter takes {1 + job.slots_beside} slots of "
-                f"the bank, and {self.bank.free} are free"
+                f"the bank, of which {self.bank.free} are free"
             )
         self.memory.admit([job], list(self.jobs.values()))
         job.slot = self.bank.acquire()

@@ -142,7 +142,7 @@ class TrainingJob:
             raise UserError(
                 f"the adapter to begin with has rank {self.start.rank}, the job {self.spec.rank}",
                 param="osora.rank",
-                next_action=f"train with rank {self.start.rank}: in another it would be another adapter",
+                next_action=f"train with rank {self.start.rank}: a job keeps the rank of what it begins with",
             )
         self.checkpointed = (0, time.monotonic())
 

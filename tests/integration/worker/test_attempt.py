@@ -194,7 +194,7 @@ def test_an_adapter_that_is_gone_or_of_another_base_is_the_users_fault(
     with registry.transaction() as session:
         adapters.remove(session, [adapter_id])
     run_attempt(registry, engine, claim(registry, gone), Reports())
-    for job, words in ((gone, "is gone"), (changed, "f" * 64)):
+    for job, words in ((gone, "has been deleted"), (changed, "f" * 64)):
         error = read(registry, principal, job).error
         assert error is not None
         assert (error["fault"], error["param"]) == ("user", "osora.from_adapter")

@@ -92,7 +92,9 @@ def train_by_api(client: httpx.Client, registry: Registry, engine: EngineThread)
     return run
 
 
-@pytest.mark.parametrize(("valid", "chosen_by"), [(0, "1 training rows, held back from all"), (5, "5 validation rows")])
+@pytest.mark.parametrize(
+    ("valid", "chosen_by"), [(0, "1 training rows that none of them trains on"), (5, "5 validation rows")]
+)
 def test_a_sweep_on_preferences_tells_the_rate_that_it_took_and_all_curves(
     client: httpx.Client, train_by_api: Callable[..., dict[str, Any]], valid: int, chosen_by: str
 ) -> None:

@@ -145,7 +145,7 @@ def test_auto_sweeps_where_that_is_cheap_and_says_by_how_much() -> None:
     assert decision.data == {"sweep": True, "cost": 1.2, "limit": 1.5}
     assert "a sweep of 6 takes 1.2 times as long as a single job here" in said
     assert "360 rows" in said
-    assert "40 training rows, held back from all of them" in said
+    assert "40 training rows that none of them trains on" in said
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,18 @@ def test_a_chosen_rate_is_not_swept(asked: dict[str, Any]) -> None:
     [
         (FakeEngine(1.2), {}, 6, "a sweep of 6 takes 1.2 times as long as a single job here"),
         (FakeEngine(1.6), {}, 1, "learning rate 0.03 (the default, as a sweep of 6 would take about 1.6 times"),
-        (FakeEngine(5.0), {"learning_rate": "sweep"}, 6, "that 40 training rows, held back from all of them, choose"),
-        (FakeEngine(5.0), {"learning_rate": [0.1, 0.2], "valid": 30}, 2, "that 30 validation rows choose from: 0.1"),
+        (
+            FakeEngine(5.0),
+            {"learning_rate": "sweep"},
+            6,
+            "of which the loss on 40 training rows that none of them trains on chooses one",
+        ),
+        (
+            FakeEngine(5.0),
+            {"learning_rate": [0.1, 0.2], "valid": 30},
+            2,
+            "of which the loss on 30 validation rows chooses one: 0.1",
+        ),
         (FakeEngine(5.0), {"learning_rate": 0.1}, 1, "learning rate 0.1"),
     ],
 )
