@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from osora_core.adapter import Adapter
 from osora_core.data import Example
 from osora_core.errors import CorruptArtifact, OutOfSlots, UserError
 from osora_core.runtime import Runtime
@@ -380,33 +379,3 @@ def test_few_rows_to_choose_by_are_taken_as_they_are_and_many_are_sampled(exampl
     many: Any = list(range(1000))
     assert len(choice_of(many, seed=1)) == MAX_CHOICE_ROWS
     assert choice_of(many, seed=1) == choice_of(many, seed=1) != choice_of(many, seed=2)
-
-
-@pytest.mark.parametrize("rates", [(0.03, 1e-6), (5.0, 20.0)])
-@pytest.mark.parametrize("begins_with_an_adapter", [False, True])
-def test_the_best_is_held_against_the_start_where_nothing_is_validated(
-    engine: TrainingEngine, examples: list[Example], rates: tuple[float, ...], begins_with_an_adapter: bool
-) -> None:
-    start = train(engine.runtime, examples, SPEC)[0].outcome.adapter if begins_with_an_adapter else None
-    recorder = SweepRecorder()
-    run(engine, sweep(examples, specs(*rates), recorder, start=start))
-
-    def loss(adapter: Adapter | None) -> float:
-        told = Recorder()
-        engine.add(TrainingJob("measured", SPEC, examples, told, examples[18:], start=adapter))
-        engine.step()
-        (job,) = engine.jobs.values()
-        engine.discard(job)
-        return told.evaluations[0].loss
-
-    before, after = loss(start), loss(outcome(recorder).adapter)
-    assert outcome(recorder).choice_losses == pytest.approx((before, after), rel=1e-4)
-    if rates[0] > 1 and begins_with_an_adapter:
-        assert after > before
-
-
-def test_where_the_start_is_validated_it_is_not_measured_again(engine: TrainingEngine, examples: list[Example]) -> None:
-    recorder = SweepRecorder()
-    run(engine, sweep(examples, specs(0.03, 1e-6), recorder, valid=examples[18:]))
-    assert outcome(recorder).choice_losses is None
-    assert outcome(recorder).curve.start is not None
