@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from osora_core.errors import UserError
 from osora_core.training import JobSpec
 from registry.jobs import Plan
 from registry.models import Method
@@ -26,11 +27,17 @@ def training_spec(
     """The spec of a job over `rows` rows; where rates are to be swept, with the default ones.
 
     "auto" batches grow with the data, from 4 to 64 rows, and "auto" epochs are as many as give a small dataset about
-    400 steps, from 2 to 10: vectors learn by steps, not by batch size.
+    400 steps, from 2 to 10: vectors learn by steps, not by batch size. Raises UserError for a rate that would be zero.
     """
     batch_size = _number(hyperparameters.get("batch_size"), min(64, max(4, 2 ** round(math.log2(max(rows, 1) / 80)))))
     epochs = _number(hyperparameters.get("n_epochs"), min(10, max(2, round(400 * batch_size / max(rows, 1)))))
     multiplier = _number(hyperparameters.get("learning_rate_multiplier"), 1.0)
+    if DEFAULT_LEARNING_RATE * multiplier == 0:
+        raise UserError(
+            f"learning_rate_multiplier is {multiplier:g}, which makes the learning rate 0",
+            param="hyperparameters.learning_rate_multiplier",
+            next_action="choose a higher multiplier, 1 for the default rate",
+        )
     own = {name: value for name, value in osora.items() if name not in _NOT_THE_SPECS}
     return JobSpec.from_dict(
         {

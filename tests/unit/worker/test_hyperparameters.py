@@ -76,3 +76,11 @@ def test_an_unknown_knob_is_the_users_fault() -> None:
     with pytest.raises(UserError, match="colour") as refused:
         training_spec({}, {"colour": "red"}, rows=10, seed=0)
     assert refused.value.param == "colour"
+
+
+def test_a_multiplier_that_leaves_no_rate_is_told_to_be_too_low() -> None:
+    with pytest.raises(UserError, match="learning_rate_multiplier is 4.94066e-324") as refused:
+        training_spec({**AUTO, "learning_rate_multiplier": 5e-324}, {}, rows=8, seed=0)
+    assert refused.value.param == "hyperparameters.learning_rate_multiplier"
+    assert "higher" in str(refused.value.next_action)
+    assert training_spec({**AUTO, "learning_rate_multiplier": 1e-300}, {}, rows=8, seed=0).learning_rate > 0
