@@ -49,8 +49,11 @@ class UnsupportedBase(UserError):
     code = "unsupported_base"
 
 
-class IdentityMismatch(OsoraCoreError):
-    """An adapter was made on another base or basis; both hashes are in the message."""
+class IdentityMismatch(OsoraCoreError, ValueError):
+    """An adapter was made on another base or basis; both hashes are in the message.
+
+    A ValueError as well, like `UserError`: the adapter is a wrong argument for this base.
+    """
 
     code = "identity_mismatch"
 

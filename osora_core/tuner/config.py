@@ -38,6 +38,8 @@ class OsoraConfig(PeftConfig):
         r: how many leading singular triplets the adapter uses; at most the basis has.
         target_modules: "all-linear" (every linear but the output head), a list of module names or of their ends, or
             a regular expression over full names.
+        modules_to_save: names of modules that train whole and are saved with the adapter, such as a new head. They
+            get no OSoRA.
         layers_to_transform: indices of the decoder layers to adapt; all where it is None.
         layers_pattern: the name of the list of layers, such as "layers" or "h", where PEFT does not find it itself.
         train: "both", or only the singular values "s" or the output vector "o".
@@ -52,6 +54,9 @@ class OsoraConfig(PeftConfig):
     r: int = field(default=128, metadata={"help": "How many leading singular triplets the adapter uses."})
     target_modules: list[str] | set[str] | str | None = field(
         default=ALL_LINEAR, metadata={"help": "Modules to adapt: 'all-linear', names, or a regular expression."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules that train whole and are saved with the adapter, such as a new head."}
     )
     layers_to_transform: list[int] | int | None = field(
         default=None, metadata={"help": "Indices of the decoder layers to adapt."}
