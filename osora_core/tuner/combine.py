@@ -21,16 +21,17 @@ from osora_core.errors import UserError
 from osora_core.tuner.config import OsoraConfig
 
 Combination = Literal["linear", "ties", "dare_linear", "dare_ties", "magnitude_prune"]
+MajoritySign = Literal["total", "frequency"]
 Combine = Callable[[Sequence[Tensor]], Tensor]
 
 
 def combination(
-    weights: Sequence[float], kind: str, density: float | None, majority_sign_method: Literal["total", "frequency"]
+    weights: Sequence[float], kind: str, density: float | None, majority_sign_method: MajoritySign
 ) -> Combine:
-    """What combines the vectors of `len(weights)` adapters. Vectors of lower rank count as if zeros followed.
+    """What combines one vector of each of `len(weights)` adapters.
 
     kind: "linear" is the weighted sum; the others keep a `density` of each vector's values, as PEFT has them for LoRA.
-    Raises UserError for a kind that has no meaning for OSoRA, and for a missing or impossible density.
+    Raises UserError for a kind that has no meaning for OSoRA, and for a density or a method of signs that cannot be.
     """
     if kind not in get_args(Combination):
         raise UserError(
@@ -47,16 +48,22 @@ def combination(
                 next_action="choose a number above 0 and up to 1: the part of the values to keep",
             )
         options["density"] = density
+    if majority_sign_method not in get_args(MajoritySign):
+        raise UserError(
+            f"majority_sign_method cannot be {majority_sign_method!r}",
+            param="majority_sign_method",
+            next_action=f"choose {' or '.join(get_args(MajoritySign))}",
+        )
     if kind.endswith("ties"):
         options["majority_sign_method"] = majority_sign_method
     name = "task_arithmetic" if kind == "linear" else kind
-    return partial(_combine, partial(getattr(merge_utils, name), **options), torch.tensor(weights).float())
+    merge = partial(getattr(merge_utils, name), **options)
 
+    def combine(vectors: Sequence[Tensor]) -> Tensor:
+        combined: Tensor = merge(list(vectors), torch.tensor(weights, dtype=torch.float32, device=vectors[0].device))
+        return combined
 
-def _combine(merge: Callable[[list[Tensor], Tensor], Tensor], weights: Tensor, vectors: Sequence[Tensor]) -> Tensor:
-    length = max(vector.shape[0] for vector in vectors)
-    padded = [torch.nn.functional.pad(vector.detach(), (0, length - vector.shape[0])) for vector in vectors]
-    return merge(padded, weights.to(padded[0].device))
+    return combine
 
 
 def check_combinable(
@@ -86,12 +93,20 @@ def check_combinable(
                 param="adapters",
                 next_action="combine adapters that were trained without modules_to_save",
             )
+    ranks = sorted({configs[name].r for name in adapters})
+    if len(ranks) > 1:
+        # An adapter's delta scales the outputs of its own r triplets, so one of lower rank is not one with zeros.
+        raise UserError(
+            f"the adapters have different r ({', '.join(map(str, ranks))})",
+            param="adapters",
+            next_action="combine adapters of one r",
+        )
 
 
 def combined_config(configs: Sequence[OsoraConfig], modules: set[str]) -> OsoraConfig:
     """The config of adapters of these configs combined, which adapt `modules` (full names)."""
     first = configs[0]
-    combined = replace(first, r=max(config.r for config in configs), canary=None)
+    combined = replace(first, canary=None)
     if any(config.train != first.train for config in configs):
         combined.train = "both"
     if any(_where(config) != _where(first) for config in configs):

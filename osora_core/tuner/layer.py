@@ -100,7 +100,8 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
         repeats, rest = divmod(x.shape[0], len(mixed.slots))
         if rest:
             raise UserError(
-                f"adapter_names has {len(mixed.slots)} entries for a batch of {x.shape[0]} rows",
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(mixed.slots)} and {x.shape[0]} respectively.",
                 param="adapter_names",
                 next_action="name one adapter for each row",
             )

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
@@ -13,9 +13,10 @@ from transformers.pytorch_utils import Conv1D
 from osora_core.basis import Basis, BasisCache
 from osora_core.errors import IdentityMismatch, UserError
 from osora_core.tuner import state
-from osora_core.tuner.combine import Combination, check_combinable, combination, combined_config
+from osora_core.tuner.combine import Combination, MajoritySign, check_combinable, combination, combined_config
 from osora_core.tuner.config import OsoraConfig
 from osora_core.tuner.layer import BASE_ROW, Mixture, OsoraTunerLinear, mixture
+from osora_core.tuner.state import COMPILED
 from osora_core.weights import ALL_LINEAR
 
 
@@ -39,7 +40,7 @@ class OsoraModel(BaseTuner):
         if self._basis is None:
             assert config.basis_rank is not None
             cpu = torch.device("cpu")
-            self._basis = BasisCache.default().get(self.model, ALL_LINEAR, config.basis_rank, cpu)
+            self._basis = BasisCache.default().get(self._base(), ALL_LINEAR, config.basis_rank, cpu)
         self._check_identity(config, self._basis)
         if config.target_modules == ALL_LINEAR:
             config.target_modules = self._all_linear(self._basis)
@@ -48,13 +49,17 @@ class OsoraModel(BaseTuner):
             config.canary = None
         return config
 
+    def _base(self) -> nn.Module:
+        """The base, without torch.compile around it."""
+        return getattr(self.model, COMPILED, self.model)
+
     def _layers(self) -> Iterator[OsoraTunerLinear]:
         return (module for module in self.model.modules() if isinstance(module, OsoraTunerLinear))
 
     def _all_linear(self, basis: Basis) -> set[str]:
         """The basis's modules by the ends of their names, or in full where other modules end so too (a head's)."""
         ends = set(basis.target_modules)
-        matched = {name for name, _ in self.model.named_modules() if name.rpartition(".")[2] in ends}
+        matched = {name for name, _ in self._base().named_modules() if name.rpartition(".")[2] in ends}
         return ends if matched <= basis.factors.keys() else set(basis.factors)
 
     @staticmethod
@@ -99,6 +104,7 @@ class OsoraModel(BaseTuner):
             target.update_layer(adapter_name, peft_config)
             return
         assert self._basis is not None
+        current_key = current_key.removeprefix(f"{COMPILED}.")
         if current_key not in self._basis.factors or not isinstance(target, nn.Linear | Conv1D):
             raise UserError(
                 f"{current_key} ({type(target).__name__}) has no place in the basis",
@@ -120,7 +126,7 @@ class OsoraModel(BaseTuner):
         adapter_name: str,
         combination_type: Combination = "linear",
         density: float | None = None,
-        majority_sign_method: Literal["total", "frequency"] = "total",
+        majority_sign_method: MajoritySign = "total",
     ) -> None:
         """Add an adapter whose vectors are those of `adapters`, combined; see `osora_core.tuner.combine`.
 
@@ -140,6 +146,7 @@ class OsoraModel(BaseTuner):
         for layer in layers.values():
             layer.combine(adapters, adapter_name, combine)
 
+    # What a caller of PEFT can get wrong is refused in the words of PEFT's own tuners, by which callers know it.
     @contextmanager
     def _enable_peft_forward_hooks(
         self, *args: Any, adapter_names: list[str] | None = None, **_: Any
@@ -149,14 +156,21 @@ class OsoraModel(BaseTuner):
             yield
             return
         if self.training:
-            raise UserError("adapter_names is for inference; call model.eval() first", param="adapter_names")
+            raise UserError(
+                "Cannot pass `adapter_names` when the model is in training mode.",
+                param="adapter_names",
+                next_action="call model.eval() first",
+            )
         if any(layer.merged for layer in self._layers()):
-            raise UserError("adapter_names needs an unmerged model; call unmerge_adapter first", param="adapter_names")
+            raise UserError(
+                "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first.",
+                param="adapter_names",
+            )
         names = sorted(set(adapter_names) - {BASE_ROW})
         unknown = set(names) - self.peft_config.keys()
         if unknown:
             raise UserError(
-                f"there is no adapter {', '.join(sorted(unknown))}",
+                f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}",
                 param="adapter_names",
                 next_action=f"choose from {', '.join(self.peft_config)}, or {BASE_ROW!r}",
             )

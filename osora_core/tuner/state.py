@@ -10,7 +10,8 @@ from osora_core.tuner.layer import OsoraTunerLinear
 
 # What FSDP and activation checkpointing put into the names of modules, and leave out of those of a state dict.
 _WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-_COMPILED = "_orig_mod."
+# What torch.compile puts around a model.
+COMPILED = "_orig_mod"
 
 
 def of_adapter(model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -55,4 +56,4 @@ def _vectors(model: nn.Module, adapter_name: str) -> dict[str, Tensor]:
 
 def _stored_name(key: str) -> str:
     """A key as the name in the base, which is one for an injected, a compiled and a wrapped model."""
-    return key.replace(_COMPILED, "").removeprefix(KEY_PREFIX)
+    return key.replace(f"{COMPILED}.", "").removeprefix(KEY_PREFIX)
