@@ -283,6 +283,8 @@ def _layout(header: bytes) -> _Layout:
     layout = _Layout(dtypes.pop(), [], {}, {})
     end = 0
     for index, name in enumerate(sorted(entries, key=lambda name: entries[name]["data_offsets"])):
+        if len(entries[name]["shape"]) != 1:
+            raise ValueError(f"{name} is no vector of OSoRA; an adapter with modules_to_save is for PEFT alone")
         (size,) = entries[name]["shape"]
         begin, end = end, end + size * layout.dtype.itemsize
         if size < 1 or entries[name]["data_offsets"] != [begin, end]:

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from osora_core.basis import Basis, BasisCache
 from osora_core.errors import IdentityMismatch, UserError
@@ -51,7 +51,8 @@ class OsoraModel(BaseTuner):
 
     def _base(self) -> nn.Module:
         """The base, without torch.compile around it."""
-        return getattr(self.model, COMPILED, self.model)
+        base: nn.Module = getattr(self.model, COMPILED, self.model)
+        return base
 
     def _layers(self) -> Iterator[OsoraTunerLinear]:
         return (module for module in self.model.modules() if isinstance(module, OsoraTunerLinear))
@@ -105,7 +106,13 @@ class OsoraModel(BaseTuner):
             return
         assert self._basis is not None
         current_key = current_key.removeprefix(f"{COMPILED}.")
-        if current_key not in self._basis.factors or not isinstance(target, nn.Linear | Conv1D):
+        if isinstance(target, ModulesToSaveWrapper):
+            raise UserError(
+                f"{current_key} is saved whole by another adapter (modules_to_save)",
+                param="target_modules",
+                next_action="leave it out here, or load this adapter on a fresh copy of the base",
+            )
+        if current_key not in self._basis.factors:
             raise UserError(
                 f"{current_key} ({type(target).__name__}) has no place in the basis",
                 param="target_modules",

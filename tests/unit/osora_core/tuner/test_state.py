@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 
 from osora_core import OsoraConfig
+from osora_core.adapter import Adapter
 from osora_core.errors import CorruptArtifact, IdentityMismatch
 from osora_core.tuner import OsoraTunerLinear
 from tests.support.tiny_models import KINDS, make_model, make_tokens
@@ -139,6 +140,23 @@ def test_modules_to_save_train_and_travel_whole(tmp_path: Path) -> None:
     assert torch.equal(logits(loaded), logits(model))
     with loaded.disable_adapter():
         assert torch.equal(logits(loaded), logits(make_model()))
+    with pytest.raises(CorruptArtifact, match="modules_to_save is for PEFT alone"):
+        Adapter.load(tmp_path)
+
+
+def test_what_another_adapter_saves_whole_is_no_target() -> None:
+    model = get_peft_model(make_model(), config(target_modules=["q_proj"], modules_to_save=["down_proj"]))
+    model.add_adapter("fits", config(target_modules=["q_proj", "up_proj"]))
+    with pytest.raises(ValueError, match=r"down_proj is saved whole by another adapter"):
+        model.add_adapter("other", config(target_modules=["q_proj", "down_proj"]))
+
+
+def test_transformers_loads_an_adapter_by_itself(tmp_path: Path) -> None:
+    saved = get_peft_model(make_model(), config(task_type="CAUSAL_LM"))
+    saved.save_pretrained(tmp_path)
+    model = make_model()
+    model.load_adapter(str(tmp_path))
+    assert torch.equal(logits(model), logits(saved))
 
 
 def test_what_neither_the_config_nor_the_model_names_is_refused(tmp_path: Path) -> None:
