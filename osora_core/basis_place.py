@@ -4,6 +4,7 @@ import os
 import shutil
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,24 +35,28 @@ def fetch(place: str, fingerprint: str, path: Path) -> bool:
         shutil.copyfile(source, path)
         return True
     url = place.replace(_HASH, fingerprint) if _HASH in place else f"{place.rstrip('/')}/{fingerprint}.safetensors"
-    request = urllib.request.Request(url)
-    key = os.environ.get("OSORA_API_KEY")
-    if key and urlsplit(url)[:2] == urlsplit(os.environ.get("OSORA_URL") or _SERVICE)[:2]:
-        # The key is the service's. Not redirected: that may lead to another host.
-        request.add_unredirected_header("Authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer, path.open("wb") as file:
+        with urllib.request.urlopen(_request(url), timeout=_TIMEOUT_SECONDS) as answer, path.open("wb") as file:
             shutil.copyfileobj(answer, file, 1024 * 1024)
             written, promised = file.tell(), answer.headers.get("content-length")
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return False
         raise _unreachable(url, f"HTTP {error.code}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise _unreachable(url, str(error)) from error
     if promised is not None and written != int(promised):
         raise _unreachable(url, f"it broke off after {written} of {promised} bytes")
     return True
+
+
+def _request(url: str) -> urllib.request.Request:
+    request = urllib.request.Request(url)
+    key = os.environ.get("OSORA_API_KEY")
+    if key and urlsplit(url)[:2] == urlsplit(os.environ.get("OSORA_URL") or _SERVICE)[:2]:
+        # The key is the service's. Not redirected: that may lead to another host.
+        request.add_unredirected_header("Authorization", f"Bearer {key}")
+    return request
 
 
 def _is_url(place: str) -> bool:
