@@ -28,8 +28,8 @@ def pull(transport: Transport, base: str, folder: Path) -> Path:
 
     Raises OsoraError if what came is not the basis of this hash; nothing of it is kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint_at(transport, base)
+    folder.mkdir(parents=True, exist_ok=True)
     target, part = folder / f"{fingerprint}.safetensors", folder / f".{fingerprint}.part"
     if target.exists() and fingerprint_of(target) == fingerprint:
         return target
