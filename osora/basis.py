@@ -71,7 +71,7 @@ def _fingerprint_at(transport: Transport, base: str) -> str:
     if re.fullmatch("[0-9a-f]{64}", base):
         return base
     with transport.stream("GET", f"/bases/{segment(base)}/basis") as response:
-        fingerprint = response.headers.get("etag", "").strip('"')
+        fingerprint: str = response.headers.get("etag", "").strip('"')
     if not re.fullmatch("[0-9a-f]{64}", fingerprint):
         raise OsoraError("What answers is not Osora: a basis was asked for, and it sent something without its hash")
     return fingerprint

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file
 
 from osora_core.weights import compute_dtype
 
@@ -23,23 +24,23 @@ def own_values(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, PreTrainedModel) or getattr(model.config, "quantization_config", None) is not None:
         return model
-    dtype = compute_dtype(model)
+    dtype, source = compute_dtype(model), model.name_or_path
     place: dict[str, Any] = {
         "revision": getattr(model.config, "_commit_hash", None) or "main",
         "local_files_only": True,
     }
-    if not model.name_or_path or all(torch.promote_types(stored, dtype) == dtype for stored in _dtypes(model, place)):
+    if not source or all(torch.promote_types(stored, dtype) == dtype for stored in _dtypes(source, place)):
         return model
     whole = type(model).from_pretrained(
-        model.name_or_path, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **place
+        source, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **place
     )
     return whole if _rounds_to(whole, model) else model
 
 
-def _dtypes(model: PreTrainedModel, place: dict[str, Any]) -> set[torch.dtype]:
+def _dtypes(source: str, place: dict[str, Any]) -> set[torch.dtype]:
     """The floating-point dtypes in the checkpoint's files; none if there are no such files here."""
     found = set()
-    for file in _files(model.name_or_path, place):
+    for file in _files(source, place):
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(length))

@@ -127,7 +127,7 @@ class Runtime:
     @property
     def public_name(self) -> str:
         """What its adapters call it, see `base_models.public_name`."""
-        return base_models.public_name(self.name, self.model.name_or_path)
+        return base_models.public_name(self.name, self.model.name_or_path or "")
 
     @property
     def is_whole(self) -> bool:

@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, MambaConfig
 
-from osora_core.base_check import NEXT
 from osora_core import base_models
+from osora_core.base_check import NEXT
 from osora_core.basis import BasisCache
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime, usable_length
+from tests.support.tiny_base import make_base
 from tests.unit.osora_core.inference.test_decoder import make_family
 
 
