@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -26,7 +26,7 @@ from osora_core import basis_file, basis_place
 from osora_core.checkpoint import own_values
 from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
 from osora_core.identity import ANY, FETCH_BASIS, Identity, mismatch
-from osora_core.svd import top_triplets, top_triplets_of_all
+from osora_core.svd import of_each, top_triplets
 from osora_core.weights import (
     ALL_LINEAR,
     compute_dtype,
@@ -208,8 +208,8 @@ def compute_basis(
     weights = ((name, dense_weight(module).detach()) for name, module in modules.items())
     factors: dict[str, Factors] = {}
     with torch.no_grad():
-        for name, (U, S, Vt) in top_triplets_of_all(weights, rank):
-            factors[name] = Factors(*(part.to(DTYPE).cpu().contiguous() for part in (U, S, Vt)))
+        for name, one in of_each(partial(compute_factors, rank=rank, dtype=DTYPE), weights):
+            factors[name] = Factors(one.U.cpu(), one.S.cpu(), one.Vt.cpu())
             if len(factors) == 1 and wanted.probe not in (None, _hash(factors)):
                 raise IdentityMismatch(
                     f"the adapter was made on basis {wanted.basis}, which is not stored here, and this processor would "

@@ -7,13 +7,14 @@ A Rayleigh-Ritz step in float64 ends it. `benchmarks/basis.py` compares this wit
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-Triplets = tuple[Tensor, Tensor, Tensor]
+T = TypeVar("T")
 
 # float32 finds an eigenvalue to about 1e-7 of the largest, so one of this size to three digits before the last step.
 _RESOLVED = 1e-4
@@ -23,7 +24,7 @@ _VALUES_AT_ONCE = 128 * 1024**2
 _NOTHING = 1e-14
 
 
-def top_triplets(weight: Tensor, rank: int) -> Triplets:
+def top_triplets(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """U [d_out, r], S [r] (descending) and Vt [r, d_in] of weight [d_out, d_in], r = min(rank, d_out, d_in); float64.
 
     Deterministic: no random start, and signs are fixed (each right vector's largest entry is positive). Where the
@@ -42,17 +43,17 @@ def top_triplets(weight: Tensor, rank: int) -> Triplets:
     return U * signs, values, (V * signs).T
 
 
-def top_triplets_of_all(weights: Iterable[tuple[str, Tensor]], rank: int) -> Iterator[tuple[str, Triplets]]:
-    """`top_triplets` of each named weight, in order; `weights` is read as the work goes on.
+def of_each(compute: Callable[[Tensor], T], weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, T]]:
+    """What `compute` makes of each named weight, in order; `weights` is read as the work goes on.
 
     On the GPU, if there is one, one after the other. Else several at once, each on one thread: shared between threads,
     a sum is made in another order for every number of them, and the result would depend on it.
     """
     if torch.cuda.is_available():
-        yield from ((name, top_triplets(weight.cuda(), rank)) for name, weight in weights)
+        yield from ((name, compute(weight.cuda())) for name, weight in weights)
         return
     threads = torch.get_num_threads()
-    pending: deque[tuple[str, int, Future[Triplets]]] = deque()
+    pending: deque[tuple[str, int, Future[T]]] = deque()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         for name, weight in weights:
@@ -61,7 +62,7 @@ def top_triplets_of_all(weights: Iterable[tuple[str, Tensor]], rank: int) -> Ite
             ):
                 done, _, result = pending.popleft()
                 yield done, result.result()
-            pending.append((name, weight.numel(), pool.submit(top_triplets, weight, rank)))
+            pending.append((name, weight.numel(), pool.submit(compute, weight)))
         for done, _, result in pending:
             yield done, result.result()
     finally:

@@ -249,14 +249,14 @@ def test_another_basis_is_refused_after_one_weight(
     _, basis, _ = elsewhere
     model = Wide(torch.float32)
     decomposed: list[str] = []
-    decompose = basis_module.top_triplets_of_all
+    decompose = basis_module.of_each
 
-    def counting(weights: Iterable[tuple[str, Tensor]], rank: int) -> Iterator[tuple[str, Any]]:
-        for name, triplets in decompose(weights, rank):
+    def counting(compute: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Any]]:
+        for name, factors in decompose(compute, weights):
             decomposed.append(name)
-            yield name, triplets
+            yield name, factors
 
-    monkeypatch.setattr(basis_module, "top_triplets_of_all", counting)
+    monkeypatch.setattr(basis_module, "of_each", counting)
     other = Identity(fingerprint_base(model), basis.fingerprint, basis.stored.probe)
     with pytest.raises(IdentityMismatch, match=basis.fingerprint) as refused:
         BasisCache(tmp_path / "cache").get(model, ALL_LINEAR, 4, CPU, other)
