@@ -29,5 +29,20 @@ def resolve(base: str) -> str:
     )
 
 
+def public_name(name: str, source: str) -> str:
+    """What the world calls base `name`, loaded from `source` (see `resolve`): its hub id if it has one, else `name`.
+
+    A directory of this machine means nothing elsewhere, unless the hub's own cache says whose it is. What a config.json
+    says of itself is not asked: a model that was trained further often bears the name of the one that it came from.
+    """
+    if source.count("/") == 1 and not _is_model(Path(source)):
+        return source
+    for folder in Path(source).parents:
+        owner, _, model = folder.name.removeprefix("models--").partition("--")
+        if folder.name.startswith("models--") and model:
+            return f"{owner}/{model}"
+    return name
+
+
 def _is_model(path: Path) -> bool:
     return (path / "config.json").is_file()

@@ -15,6 +15,8 @@ class OsoraCoreError(Exception):
         self.message = message
         self.param = param
         self.next_action = next_action
+        if next_action is not None:  # where the library is used without the service, a traceback is all there is
+            self.add_note(f"Next: {next_action}.")
 
 
 class UserError(OsoraCoreError, ValueError):

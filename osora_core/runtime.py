@@ -125,6 +125,11 @@ class Runtime:
         return config
 
     @property
+    def public_name(self) -> str:
+        """What its adapters call it, see `base_models.public_name`."""
+        return base_models.public_name(self.name, self.model.name_or_path or "")
+
+    @property
     def is_whole(self) -> bool:
         """Whether this process holds all of the weights. Code that reads them by itself must ask."""
         return True

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from osora.cli import adapters, jobs, keys
+from osora.cli import adapters, bases, jobs, keys
 from osora.cli.generate import generate
 from osora.cli.output import EXIT_CODES, ExitCode, print_error, report
 from osora.cli.serve import serve
@@ -42,6 +42,7 @@ app.command()(serve)
 app.command()(train)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(bases.app, name="bases")
 app.command()(generate)
 app.add_typer(keys.app, name="key")
 

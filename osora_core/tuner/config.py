@@ -46,8 +46,8 @@ class OsoraConfig(PeftConfig):
         init_weights: True starts as the base; False with small random values, for tests of what an adapter changes.
         basis_rank: how many triplets the base's stored basis has. None: 128 or r, whichever is more. An adapter is
             tied to its basis, so a service with another basis rank than this refuses it.
-        base_fingerprint, basis_fingerprint: hashes of the base's weights and of the basis. Filled in when the adapter
-            is made; a loaded adapter is refused on any other base or basis.
+        base_fingerprint, basis_fingerprint, basis_probe: hashes of the base's weights, of the basis, and of its first
+            factors. Filled in when the adapter is made; a loaded adapter is refused on any other base or basis.
         canary: what the adapter answered when it was published, see `osora_core.canary`.
     """
 
@@ -69,6 +69,7 @@ class OsoraConfig(PeftConfig):
     basis_rank: int | None = field(default=None, metadata={"help": "How many triplets the stored basis has."})
     base_fingerprint: str | None = field(default=None, metadata={"help": "Hash of the base's weights."})
     basis_fingerprint: str | None = field(default=None, metadata={"help": "Hash of the basis."})
+    basis_probe: str | None = field(default=None, metadata={"help": "Hash of the basis's first factors."})
     canary: dict[str, Any] | None = field(
         default=None, metadata={"help": "What the adapter answered when it was published."}
     )

@@ -11,7 +11,8 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from osora_core.basis import Basis, BasisCache
-from osora_core.errors import IdentityMismatch, UserError
+from osora_core.errors import UserError
+from osora_core.identity import Identity, mismatch
 from osora_core.tuner import state
 from osora_core.tuner.combine import Combination, MajoritySign, check_combinable, combination, combined_config
 from osora_core.tuner.config import OsoraConfig
@@ -40,7 +41,8 @@ class OsoraModel(BaseTuner):
         if self._basis is None:
             assert config.basis_rank is not None
             cpu = torch.device("cpu")
-            self._basis = BasisCache.default().get(self._base(), ALL_LINEAR, config.basis_rank, cpu)
+            wanted = Identity(config.base_fingerprint, config.basis_fingerprint, config.basis_probe)
+            self._basis = BasisCache.default().get(self._base(), ALL_LINEAR, config.basis_rank, cpu, wanted)
         self._check_identity(config, self._basis)
         if config.target_modules == ALL_LINEAR:
             config.target_modules = self._all_linear(self._basis)
@@ -76,14 +78,9 @@ class OsoraModel(BaseTuner):
             ("basis", config.basis_fingerprint, basis.fingerprint),
         ):
             if mine is not None and mine != theirs:
-                raise IdentityMismatch(
-                    f"the adapter was made on {what} {mine}, this is {what} {theirs}",
-                    next_action={
-                        "base": "load the base that the adapter names; a new adapter needs a new OsoraConfig",
-                        "basis": "use the stored basis it was trained with ($OSORA_CACHE), or its export as LoRA",
-                    }[what],
-                )
+                raise mismatch(what, mine, theirs, "load it on a fresh copy of the base that it names")
         config.base_fingerprint, config.basis_fingerprint = basis.base_fingerprint, basis.fingerprint
+        config.basis_probe = basis.stored.probe
 
     @staticmethod
     def _check_target_module_exists(peft_config: Any, key: str) -> bool:
