@@ -7,7 +7,7 @@ rank), stored, and named by the hash of its content. Trainer and server use the 
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -201,16 +201,26 @@ class BasisCache:
         """The directory of $OSORA_CACHE, or ~/.cache/osora."""
         return cls(Path(os.environ.get("OSORA_CACHE") or Path.home() / ".cache" / "osora"))
 
-    def get(self, model: nn.Module, targets: str | Sequence[str], rank: int, device: torch.device) -> Basis:
+    def get(
+        self,
+        model: nn.Module,
+        targets: str | Sequence[str],
+        rank: int,
+        device: torch.device,
+        *,
+        before: Callable[[], object] = lambda: None,
+    ) -> Basis:
         """The one basis of (model's weights, targets, rank): read, fetched, or computed and stored.
 
         Of the processes of a machine that start together, one computes it. Of several machines the first to upload it
         wins, and the others fetch that. On a CPU the factors are memory-mapped, so that processes share their memory.
+        `before` is called before a basis is computed: what it raises spares that.
         """
         base = fingerprint_base(model)
         key = _key(base, targets, rank, compute_dtype(model))
         with self._locked(key) as path:
             if not self._bring(key, path):
+                before()
                 compute_basis(model, targets, rank, base).save(path)
                 if self.remote is not None:
                     self.remote.publish(key, path)

@@ -54,6 +54,9 @@ def main() -> None:
     except DATABASE_OUTAGES as error:
         url = make_url(settings.database_url).render_as_string(hide_password=True)
         sys.exit(f"The database {url} does not answer: {' '.join(str(getattr(error, 'orig', error)).split())}")
+    except OSError as error:
+        place = error.filename or settings.data_dir
+        sys.exit(f"{place} cannot be used: {error.strerror}. Next: set OSORA_DATA_DIR to a directory of yours.")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""Whether a model directory's weights are there and whole, as far as names, sizes and headers tell."""
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from osora_common.unusable_base import UnusableBaseError
+
+_INDEX = "model.safetensors.index.json"
+_HEADER_BYTES = 8
+# The format's own limit: https://github.com/huggingface/safetensors#format
+_LONGEST_HEADER = 100_000_000
+
+
+def check_weights(base: str, folder: Path, names: Collection[str], *, whole: bool) -> None:
+    """Raises UnusableBaseError if `names`, a model's files, have no safetensors, or (if they must be `whole`) one of
+    them is missing in `folder` or cut short there."""
+    if "model.safetensors" in names:
+        files = ["model.safetensors"]
+    elif _INDEX in names:
+        files = _listed(base, folder) if whole else []
+    else:
+        raise _without_safetensors(base, sorted(names))
+    if not whole:
+        return
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise UnusableBaseError(
+            f"the base model {base!r} cannot be loaded: {len(missing)} of its {len(files)} files of weights "
+            f"{'is' if len(missing) == 1 else 'are'} missing, {missing[0]} among them",
+            f"copy or download the whole model into {folder}",
+        )
+    for name in files:
+        _check_whole(base, folder / name)
+
+
+def _listed(base: str, folder: Path) -> list[str]:
+    try:
+        return sorted({str(name) for name in json.loads((folder / _INDEX).read_text())["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnusableBaseError(
+            f"the base model {base!r} cannot be loaded: its {_INDEX} is not a list of its weights",
+            f"copy or download the whole model into {folder}",
+        ) from error
+
+
+def _without_safetensors(base: str, names: Sequence[str]) -> UnusableBaseError:
+    def first(*endings: str) -> str | None:
+        return next((name for name in names if name.endswith(endings)), None)
+
+    if pickle := first(".bin", ".pt", ".pth", ".ckpt"):
+        return UnusableBaseError(
+            f"the base model {base!r} cannot be loaded: its weights are pickles ({pickle}), which can run code of "
+            "whoever made them, and only safetensors are read",
+            "take a version of it with safetensors; or, where you trust it, convert it with transformers: "
+            f"AutoModelForCausalLM.from_pretrained({base!r}).save_pretrained(...)",
+        )
+    found = first(".gguf", ".onnx", ".safetensors")
+    return UnusableBaseError(
+        f"the base model {base!r} cannot be loaded: it has no model.safetensors" + (f", only {found}" if found else ""),
+        "copy or download the model's safetensors, as transformers writes them, beside its config.json",
+    )
+
+
+def _check_whole(base: str, path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(_HEADER_BYTES)
+        length = int.from_bytes(start, "little")
+        header = file.read(length) if len(start) == _HEADER_BYTES and length <= _LONGEST_HEADER else start
+    if start == b"version ":  # of a Git LFS pointer: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+        raise UnusableBaseError(
+            f"the base model {base!r} cannot be loaded: {path.name} is only a pointer of Git LFS",
+            f"run `git lfs pull` in {path.parent}",
+        )
+    try:
+        entries = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        whole = _HEADER_BYTES + length + max(ends, default=0)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise UnusableBaseError(
+            f"the base model {base!r} cannot be loaded: {path.name} is cut short or no safetensors file",
+            "copy or download the file again",
+        ) from error
+    if size != whole:
+        raise UnusableBaseError(
+            f"the base model {base!r} cannot be loaded: {path.name} has {size} bytes and should have {whole}",
+            "copy or download the file again",
+        )
