@@ -1,8 +1,10 @@
 """Whether a model directory's weights are there and whole, as far as names, sizes and headers tell."""
 
 import json
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from osora_common.unusable_base import UnusableBaseError
 
@@ -10,6 +12,8 @@ _INDEX = "model.safetensors.index.json"
 _HEADER_BYTES = 8
 # The format's own limit: https://github.com/huggingface/safetensors#format
 _LONGEST_HEADER = 100_000_000
+# How a file begins that Git has in place of a large one: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+_POINTER = b"version https://git-lfs"
 
 
 def check_weights(base: str, folder: Path, names: Collection[str], *, whole: bool) -> None:
@@ -32,6 +36,17 @@ def check_weights(base: str, folder: Path, names: Collection[str], *, whole: boo
         )
     for name in files:
         _check_whole(base, folder / name)
+
+
+def values(folder: Path) -> int:
+    """How many values the weights in a model directory have, by the headers of its safetensors files."""
+    shapes = (
+        entry["shape"]
+        for path in folder.glob("*.safetensors")
+        for name, entry in _header(path)[1].items()
+        if name != "__metadata__"
+    )
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def _listed(base: str, folder: Path) -> list[str]:
@@ -64,26 +79,36 @@ def _without_safetensors(base: str, names: Sequence[str]) -> UnusableBaseError:
 
 def _check_whole(base: str, path: Path) -> None:
     size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(_HEADER_BYTES)
-        length = int.from_bytes(start, "little")
-        header = file.read(length) if len(start) == _HEADER_BYTES and length <= _LONGEST_HEADER else start
-    if start == b"version ":  # of a Git LFS pointer: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
-        raise UnusableBaseError(
-            f"the base model {base!r} cannot be loaded: {path.name} is only a pointer of Git LFS",
-            f"run `git lfs pull` in {path.parent}",
-        )
     try:
-        entries = json.loads(header)
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
-        whole = _HEADER_BYTES + length + max(ends, default=0)
+        begin, header = _header(path)
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        if _begins(path) == _POINTER:
+            raise UnusableBaseError(
+                f"the base model {base!r} cannot be loaded: {path.name} is only a pointer of Git LFS",
+                f"run `git lfs pull` in {path.parent}",
+            ) from error
         raise UnusableBaseError(
             f"the base model {base!r} cannot be loaded: {path.name} is cut short or no safetensors file",
             "copy or download the file again",
         ) from error
+    whole = begin + max(ends, default=0)
     if size != whole:
         raise UnusableBaseError(
             f"the base model {base!r} cannot be loaded: {path.name} has {size} bytes and should have {whole}",
             "copy or download the file again",
         )
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the tensors begin, and what the file says of them. Raises ValueError if it is none of that format."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_HEADER_BYTES), "little")
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"{path} has no header")
+        return _HEADER_BYTES + length, json.loads(file.read(length))
+
+
+def _begins(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(_POINTER))
