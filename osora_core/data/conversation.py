@@ -176,7 +176,7 @@ def conversations_of(tokenizer: PreTrainedTokenizerBase) -> Conversations:
     return _conversations(tokenizer, str(tokenizer.chat_template))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)  # each request asks, so no server may have more bases
 def _conversations(tokenizer: PreTrainedTokenizerBase, template: str) -> Conversations:
     return Conversations(tokenizer)
 
