@@ -37,6 +37,8 @@ class Served:
         runtime = self.runtime
         return {
             "name": runtime.name,
+            "family": runtime.model.config.model_type,
+            "has_chat_template": runtime.tokenizer.chat_template is not None,
             "fingerprint": runtime.basis.base_fingerprint,
             "parameters": runtime.parameters,
             "bytes": runtime.bytes,

@@ -32,21 +32,41 @@ WINDOW = 20
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.35, torch.float16: 0.1}
 
 
-class Loaded(Protocol):
-    """What is checked of an `osora_core.runtime.Runtime`, which has itself checked when it is loaded."""
+class Resident(Protocol):
+    """A base in memory."""
 
     @property
     def name(self) -> str: ...
     @property
     def model(self) -> PreTrainedModel: ...
     @property
-    def basis(self) -> Basis: ...
-    @property
     def device(self) -> torch.device: ...
     @property
     def max_length(self) -> int: ...
     @property
     def config(self) -> PreTrainedConfig: ...
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A base that has no basis yet."""
+
+    name: str
+    model: PreTrainedModel
+    device: torch.device
+    max_length: int
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        config: PreTrainedConfig = self.model.config.get_text_config()
+        return config
+
+
+class Loaded(Resident, Protocol):
+    """What is checked of an `osora_core.runtime.Runtime`, which has itself checked when it is loaded."""
+
+    @property
+    def basis(self) -> Basis: ...
     def hidden_states(self, input_ids: Tensor, **kwargs: Any) -> Tensor: ...
     def logits(self, hidden: Tensor) -> Tensor: ...
 
@@ -65,6 +85,16 @@ class Verdict:
     @property
     def holds(self) -> bool:
         return self.worst <= self.tolerance  # what is not a number does not
+
+
+def check_attention(base: Resident) -> Verdict:
+    """Compare a base's own forward with our attention in it: what can be refused before its basis is computed, which
+    takes far longer. Raises UnsupportedBase where it differs, or cannot run."""
+    with refusing(base.name, base.config, "attention"), short_windows(base.model), torch.inference_mode():
+        text, _ = random_texts(base)
+        expected = eager(base, text)
+        own = base.model(input_ids=text.unsqueeze(0), use_cache=False).logits[0].float().log_softmax(dim=-1)
+        return judge(base, "attention", (own - expected).abs().amax(-1))
 
 
 def check_training(runtime: Loaded) -> Verdict:
@@ -154,7 +184,7 @@ def short_windows(model: nn.Module, window: int = WINDOW) -> Iterator[None]:
             owner.sliding_window = length
 
 
-def random_texts(runtime: Loaded, at_most: int = TEXT_TOKENS) -> list[Tensor]:
+def random_texts(runtime: Resident, at_most: int = TEXT_TOKENS) -> list[Tensor]:
     """Two texts [T] of different lengths, always the same ones."""
     longest = min(TEXT_TOKENS, runtime.max_length, at_most)
     generator = torch.Generator().manual_seed(0)
@@ -162,7 +192,7 @@ def random_texts(runtime: Loaded, at_most: int = TEXT_TOKENS) -> list[Tensor]:
     return [tokens[0].to(runtime.device), tokens[1, : longest // 2].to(runtime.device)]
 
 
-def eager(runtime: Loaded, text: Tensor) -> Tensor:
+def eager(runtime: Resident, text: Tensor) -> Tensor:
     """Log-probabilities [T, V] after each token of text [T], as transformers computes them."""
     model = runtime.model
     model.set_attn_implementation("eager")
@@ -174,7 +204,7 @@ def eager(runtime: Loaded, text: Tensor) -> Tensor:
     return logits.float().log_softmax(dim=-1)
 
 
-def judge(runtime: Loaded, path: str, differences: Tensor) -> Verdict:
+def judge(runtime: Resident, path: str, differences: Tensor) -> Verdict:
     """The verdict over differences [positions]. Raises UnsupportedBase if it does not hold."""
     finite = differences.nan_to_num(torch.inf)
     position = int(finite.argmax())
@@ -190,7 +220,7 @@ def judge(runtime: Loaded, path: str, differences: Tensor) -> Verdict:
     return verdict
 
 
-def _missing(runtime: Loaded) -> str:
+def _missing(runtime: Resident) -> str:
     """What would be needed, as far as the model's modules tell."""
     names = {type(module).__name__.lower() for module in runtime.model.modules()}
     known: Sequence[tuple[str, str]] = (

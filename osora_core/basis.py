@@ -2,14 +2,13 @@
 
 A basis belongs to the values of a base's checkpoint, in float32, whatever dtype the base is loaded in and however many
 threads compute it. Two kinds of processor round differently all the same, by far more than an adapter's precision. So a
-basis is computed once per (base, targets, rank), stored, and named by the hash of its content; trainer, server and
-whoever loads an adapter use the same stored one.
+basis is computed once per (base, targets, rank), stored, and named by the hash of its content; all use that one.
 """
 
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -245,13 +244,14 @@ class BasisCache:
 
     def get(
         self, model: nn.Module, targets: str | Sequence[str], rank: int, device: torch.device,
-        wanted: Identity = ANY,
+        wanted: Identity = ANY, before: Callable[[], object] = lambda: None,
     ) -> Basis:  # fmt: skip
         """The one basis of (base, targets, rank), in the model's dtype: read, fetched, or computed and stored.
 
         Of the processes of a machine that start together, one computes it. Of several machines the first to upload it
         wins, and the others fetch that. On a CPU a float32 one is memory-mapped: processes share its memory. Raises
         IdentityMismatch if it is not `wanted`, before anything is decomposed where stored files or the probe show it.
+        `before` is called before a basis is computed: what it raises spares that.
         """
         dtype = compute_dtype(model)
         values, base = self._identify(model, targets, rank, wanted)
@@ -262,7 +262,7 @@ class BasisCache:
         else:
             path = self._pulled(base, rank, targets) or self._former(base, targets, rank, dtype)
         if path is None:
-            path = self._make(values, base, targets, rank, wanted)
+            path = self._make(values, base, targets, rank, wanted, before)
         return _load(path, wanted, device, dtype)
 
     def find(self, base_fingerprint: str, basis_fingerprint: str, rank: int) -> Basis:
@@ -329,11 +329,15 @@ class BasisCache:
         with self._locked(key) as path:
             return path if self._bring(key, path) else None
 
-    def _make(self, values: nn.Module, base: str, targets: str | Sequence[str], rank: int, wanted: Identity) -> Path:
+    def _make(
+        self, values: nn.Module, base: str, targets: str | Sequence[str], rank: int, wanted: Identity,
+        before: Callable[[], object],
+    ) -> Path:  # fmt: skip
         """The basis that this machine, or another of the remote store, computes. Refuses what was not `wanted`."""
         key = _key(base, targets, rank, DTYPE)
         with self._locked(key) as path:
             if not self._bring(key, path):
+                before()
                 compute_basis(values, targets, rank, base, wanted).save(path)
                 if self.remote is not None:
                     self.remote.publish(key, path)
@@ -376,10 +380,8 @@ class BasisCache:
 def _load(path: Path, wanted: Identity, device: torch.device, dtype: torch.dtype | None) -> Basis:
     """The basis at `path`. Raises CorruptArtifact if it is not the one that was wanted."""
     basis = Basis.load(path, device, dtype)
-    for what, expected, found in (
-        ("base", wanted.base, basis.base_fingerprint),
-        ("basis", wanted.basis, basis.fingerprint),
-    ):
+    found_here = {"base": (wanted.base, basis.base_fingerprint), "basis": (wanted.basis, basis.fingerprint)}
+    for what, (expected, found) in found_here.items():
         if expected not in (None, found):
             raise CorruptArtifact(
                 f"the file {path} holds {what} {found}, where {expected} was looked for",

@@ -6,6 +6,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from osora_common.store_url import DATABASE_STORE
 from registry.db import read_only
 from registry.models import Blob
 from registry.object_keys import StoredObject, checked, missing
@@ -17,7 +18,7 @@ _PAGE_OBJECTS = 1000
 class DatabaseStore:
     """See `registry.store.ObjectStore`. It makes its own transactions; do not call it inside one."""
 
-    url = "db:"
+    url = DATABASE_STORE
 
     def __init__(self, engine: Engine) -> None:
         self._writers = engine

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from osora_common.object_store import open_object_store
+from osora_common.store_url import DATABASE_STORE
 from registry.blobs import DatabaseStore
 from registry.object_keys import StoredObject, checked, missing
 
@@ -59,7 +60,7 @@ class ObjectStore(Protocol):
 
 def open_store(url: str, options: dict[str, SecretStr], engine: Engine) -> ObjectStore:
     """The store that a URL names: `db:` (in `engine`'s database) or anything obstore knows."""
-    if url == "db:":
+    if url == DATABASE_STORE:
         return DatabaseStore(engine)
     return ObstoreStore(url, options)
 

@@ -6,11 +6,13 @@ from fastapi import APIRouter, Header, Path
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
+from api.bases.known import OffersDep
 from api.bases.schemas import BaseList, BaseOut
 from api.deps import ReaderDep, ServicesDep
 from api.downloads import resumable
 from api.schemas import errors
 from api.services import Services
+from registry.bases import Offer
 from registry.errors import NotFound, Unavailable
 
 router = APIRouter(prefix="/bases", tags=["bases"])
@@ -22,12 +24,10 @@ NameOrHash = Annotated[
 
 
 @router.get("", summary="List bases", responses=errors(401, 403))
-async def list_bases(services: ServicesDep, principal: ReaderDep) -> BaseList:
+async def list_bases(services: ServicesDep, principal: ReaderDep, offers: OffersDep) -> BaseList:
     """What can be fine-tuned and called here. `loaded` says whether an inference server has it in memory."""
     held = {base["name"]: base for base in await services.gateway.bases()}
-    names = {**services.settings.base_paths, **held}
-    said = ({"name": name, **held.get(name, {}), "loaded": name in held} for name in names)
-    return BaseList(data=[BaseOut.model_validate(base) for base in said])
+    return BaseList(data=[BaseOut.of(name, offers.get(name, Offer()), held.get(name)) for name in {**offers, **held}])
 
 
 @router.get(
