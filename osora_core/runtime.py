@@ -20,8 +20,9 @@ from osora_core import attention, base_check, base_models
 from osora_core.basis import Basis, BasisCache
 from osora_core.cores import available_cores
 from osora_core.data.conversation import conversations_of
-from osora_core.errors import UnsupportedBase, UserError
+from osora_core.errors import MemoryTooSmall, UnsupportedBase, UserError
 from osora_core.linear import OsoraLinear
+from osora_core.out_of_memory import refusing_to_run_out, require_room
 from osora_core.weights import ALL_LINEAR, find_targets
 
 
@@ -48,7 +49,8 @@ class Runtime:
         """Load base `name` (from `path` where that differs) and its all-linear basis of `rank`.
 
         device: "auto" (CUDA where there is one), "cpu" or "cuda". dtype: of the weights, by default float32 on a CPU
-        and bfloat16 on a GPU. Raises UnknownBase if it is not found and UserError if its architecture is not supported.
+        and bfloat16 on a GPU. Raises UnknownBase if it is not found, UserError if its architecture is not supported and
+        MemoryTooSmall if it takes more than is free.
         """
         place = torch.device(
             "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
@@ -61,10 +63,12 @@ class Runtime:
             )
         dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
         source = base_models.resolve(path or name)
+        require_room(name, source, dtype, place)
         attention.register()
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-            with base_check.refusing(name, config, "loading", (OSError, ValueError, SafetensorError)):
+            loading = base_check.refusing(name, config, "loading", (OSError, ValueError, SafetensorError))
+            with refusing_to_run_out(f"the base {name!r}"), loading:
                 model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                     source,
                     config=config,
@@ -73,7 +77,7 @@ class Runtime:
                     trust_remote_code=False,
                     use_safetensors=True,
                 )
-        except UnsupportedBase:
+        except (UnsupportedBase, MemoryTooSmall):
             raise
         except (
             OSError,
