@@ -72,7 +72,7 @@ def _heads_of(config: PreTrainedConfig) -> tuple[int, int]:
 
 
 def _mib(count: float) -> str:
-    return f"{count / 2**20:.1f} MiB"
+    return f"{count / 2**20:.3g} MiB"
 
 
 class KVPool:

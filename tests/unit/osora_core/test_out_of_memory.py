@@ -68,9 +68,7 @@ def test_what_is_no_weights_is_said_by_whoever_loads_it(tmp_path: Path, free: di
         MemoryError(),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you"
-        ),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
         RuntimeError("unable to mmap 538 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
     ],
 )
