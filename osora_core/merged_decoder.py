@@ -8,9 +8,12 @@ Shapes: L layers, N tokens of a pass, d hidden size, H query heads, G key/value 
 size, R a module's triplets, P / L the values of a slot's vectors in one layer.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +27,12 @@ from osora_core.weights import is_plain
 
 MOST_VALUES = 2**25
 """Of the layers' weights. They are there three times: as the base has them, laid out, and with an update."""
+
+_PART_TOKENS = 48
+"""Tokens that are worth a thread of their own."""
+
+P = TypeVar("P")
+T = TypeVar("T")
 
 _GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 
@@ -40,10 +49,11 @@ class _Stack:
     sigma: slice
     delta: slice
 
-    def own(self, vectors: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-        """sigma [L, 1, r], s0 + sigma [L, 1, r] and delta [L, d_out, 1] in the vectors [L, P / L] of a slot."""
-        sigma = vectors[:, self.sigma][:, :rank].unsqueeze(1)
-        return sigma, self.S[:, :rank].unsqueeze(1) + sigma, vectors[:, self.delta].unsqueeze(2)
+    def own(self, vectors: Tensor, rank: int, layers: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """sigma [l, 1, r], s0 + sigma [l, 1, r] and delta [l, d_out, 1] of l layers in the vectors [L, P / L] of a
+        slot."""
+        sigma = vectors[layers, self.sigma][:, :rank].unsqueeze(1)
+        return sigma, self.S[layers, :rank].unsqueeze(1) + sigma, vectors[layers, self.delta].unsqueeze(2)
 
 
 class _Group:
@@ -79,27 +89,27 @@ class _Group:
             layers * (d_in + 4 * out) for out, d_in in shapes
         )
 
-    def merged(self, vectors: Tensor, rank: int) -> Tensor:
-        """W0 + U * (sigma + delta (s0 + sigma)) V^T of each linear, [L, outputs, d_in]; see
+    def merge(self, vectors: Tensor, rank: int, layers: slice, into: Tensor) -> None:
+        """Write W0 + U * (sigma + delta (s0 + sigma)) V^T of these layers' linears into `into` [L, outputs, d_in]; see
         `operator.factored.lora_factor`."""
-        dense = torch.empty_like(self.weight)
         for stack in self._stacks:
-            sigma, scale, delta = stack.own(vectors, rank)
-            factor = torch.addcmul(sigma, delta, scale).mul_(stack.U[..., :rank])
-            torch.baddbmm(self.weight[:, stack.outputs], factor, stack.Vt[:, :rank], out=dense[:, stack.outputs])
-        return dense
+            sigma, scale, delta = stack.own(vectors, rank, layers)
+            factor = torch.addcmul(sigma, delta, scale).mul_(stack.U[layers, :, :rank])
+            own = into[layers, stack.outputs]
+            torch.baddbmm(self.weight[layers, stack.outputs], factor, stack.Vt[layers, :rank], out=own)
 
-    def gradients(self, vectors: Tensor, rank: int, x: Tensor, g: Tensor, into: Tensor) -> None:
-        """Write dL/dsigma and dL/ddelta into `into` [L, P / L], from inputs x [L, N, d_in] and g [L, N, outputs].
+    def gradients(self, vectors: Tensor, rank: int, layers: slice, x: Tensor, g: Tensor, into: Tensor) -> None:
+        """Write dL/dsigma and dL/ddelta of these layers into `into` [L, P / L], from inputs x [L, N, d_in] and
+        g [L, N, outputs].
 
         With M = U * (g^T z): dL/dsigma = (1 + delta)^T M and dL/ddelta = M (s0 + sigma).
         """
         for stack in self._stacks:
-            _, scale, delta = stack.own(vectors, rank)
-            z = x @ stack.Vt[:, :rank].mT
-            moment = (g[..., stack.outputs].mT @ z).mul_(stack.U[..., :rank])
-            into[:, stack.sigma][:, :rank] = ((1 + delta).mT @ moment).squeeze(1)
-            into[:, stack.delta] = (moment @ scale.mT).squeeze(2)
+            _, scale, delta = stack.own(vectors, rank, layers)
+            z = x[layers] @ stack.Vt[layers, :rank].mT
+            moment = (g[layers, :, stack.outputs].mT @ z).mul_(stack.U[layers, :, :rank])
+            into[layers, stack.sigma][:, :rank] = ((1 + delta).mT @ moment).squeeze(1)
+            into[layers, stack.delta] = (moment @ scale.mT).squeeze(2)
 
 
 class MergedDecoder:
@@ -119,6 +129,9 @@ class MergedDecoder:
         self._costs = [0, 0]
         for group in self.groups:
             self._costs = [sum(pair) for pair in zip(self._costs, group.costs, strict=True)]
+        self._threads = ThreadPoolExecutor(
+            os.cpu_count(), "part-of-a-pass", initializer=torch.set_num_threads, initargs=(1,)
+        )
 
     @staticmethod
     def supports(model: Any, basis: Basis) -> bool:
@@ -151,6 +164,36 @@ class MergedDecoder:
         dense, saved = self._costs
         return sum(lengths) * saved > dense and max(lengths) <= LONGEST
 
+    def each(self, work: Callable[[P], T], parts: Sequence[P]) -> list[T]:
+        """What `work` makes of each part, on a thread each."""
+        if len(parts) == 1:
+            return [work(parts[0])]
+        inference = torch.is_inference_mode_enabled()
+
+        def alone(part: P) -> T:
+            # Both are a thread's own settings.
+            with torch.inference_mode(inference), torch.no_grad():
+                return work(part)
+
+        return list(self._threads.map(alone, parts))
+
+    def merged(self, vectors: Tensor, rank: int) -> list[Tensor]:
+        """The weights [L, outputs, d_in] of each group with the update of vectors [L, P / L]."""
+        weights = [torch.empty_like(group.weight) for group in self.groups]
+
+        def merge(layers: slice) -> None:
+            for group, into in zip(self.groups, weights, strict=True):
+                group.merge(vectors, rank, layers, into)
+
+        self.each(merge, self.layer_parts())
+        return weights
+
+    def layer_parts(self) -> list[slice]:
+        """The layers, in as many parts as there are threads for."""
+        layers = len(self.attentions)
+        count = min(torch.get_num_threads(), layers)
+        return [slice(layers * part // count, layers * (part + 1) // count) for part in range(count)]
+
     def hidden_states(
         self, tokens: Tensor, places: Tensor, lengths: Sequence[int], bank: Bank | None = None, slot: int = 0
     ) -> Tensor:
@@ -161,13 +204,14 @@ class MergedDecoder:
         """
         x = self._model.embed_tokens(tokens)
         cos, sin = (part[0] for part in self._model.rotary_emb(x, position_ids=places.unsqueeze(0)))
+        parts = _parts(cos, sin, lengths)
         if bank is None:
-            run = _Run(self, [group.weight for group in self.groups], Text(cos, sin, lengths))
+            run = _Run(self, [group.weight for group in self.groups], parts)
             bare: Tensor = self._model.norm(run.forward(x))
             return bare
         vectors = bank.values[slot].detach().to(x.dtype).view(len(self.attentions), -1)
         rank = int(bank.ranks[slot])
-        run = _Run(self, [group.merged(vectors, rank) for group in self.groups], Text(cos, sin, lengths))
+        run = _Run(self, self.merged(vectors, rank), parts)
         views = [view for pair in bank.layers for view in pair]
         if torch.is_grad_enabled() and views[0].requires_grad:
             x = _Decoding.apply(run, x, vectors, rank, slot, *views)  # type: ignore[no-untyped-call]
@@ -175,6 +219,33 @@ class MergedDecoder:
             x = run.forward(x)
         hidden: Tensor = self._model.norm(x)
         return hidden
+
+
+@dataclass
+class _Part:
+    """Sequences of a pass that are computed together: where their tokens are in it, and what is kept of each layer for
+    the backward pass: what the norms divided by, and what attention knows."""
+
+    tokens: slice
+    text: Text
+    layers: list[tuple[Tensor, Tensor, Attended]] = field(default_factory=list)
+
+
+def _parts(cos: Tensor, sin: Tensor, lengths: Sequence[int]) -> list[_Part]:
+    """The sequences in as many parts of about equally many tokens as there are threads for, and tokens worth it.
+
+    Threads that share each of so small products wait for each other more than they compute.
+    """
+    ends = [0, *accumulate(lengths)]
+    count = min(torch.get_num_threads(), len(lengths), ends[-1] // _PART_TOKENS) or 1
+    # The first sequence of each part: the one whose begin is nearest to its share of the tokens.
+    firsts = [min(range(len(ends)), key=lambda at: abs(ends[at] - share * ends[-1] / count)) for share in range(count)]
+    bounds = [*dict.fromkeys(firsts), len(lengths)]
+    parts = []
+    for first, last in pairwise(bounds):
+        tokens = slice(ends[first], ends[last])
+        parts.append(_Part(tokens, Text(cos[tokens], sin[tokens], lengths[first:last])))
+    return parts
 
 
 def _base(linear: OsoraLinear) -> nn.Linear:
@@ -210,10 +281,8 @@ class _Decoding(torch.autograd.Function):
 class _Run:
     """One pass: what the layers computed of it, and with which weights."""
 
-    def __init__(self, decoder: MergedDecoder, weights: Sequence[Tensor], text: Text) -> None:
-        self._decoder, self._weights, self._text = decoder, weights, text
-        # Of each layer, for the backward pass: what the norms divided by, and what attention knows.
-        self._layers: list[tuple[Tensor, Tensor, Attended]] = []
+    def __init__(self, decoder: MergedDecoder, weights: Sequence[Tensor], parts: Sequence[_Part]) -> None:
+        self._decoder, self._weights, self._parts = decoder, weights, parts
 
     def _buffers(self, tokens: int, like: Tensor, layers: int) -> None:
         """Room for so many layers: what each group reads [layers, N, d_in] and gives, and silu(gate)."""
@@ -225,8 +294,9 @@ class _Run:
     @property
     def kept(self) -> list[Tensor]:
         """All that is there until the backward pass."""
-        attended = [part for *_, of_layer in self._layers for part in of_layer if part is not None]
-        norms = [factor for first, second, _ in self._layers for factor in (first, second)]
+        layers = [layer for part in self._parts for layer in part.layers]
+        attended = [tensor for *_, of_layer in layers for tensor in of_layer if tensor is not None]
+        norms = [factor for first, second, _ in layers for factor in (first, second)]
         return [*self._weights, *self._inputs, *self._outputs, self._opened, *attended, *norms]
 
     def _product(self, group: int, layer: int, x: Tensor, out: Tensor) -> Tensor:
@@ -236,45 +306,56 @@ class _Run:
 
     def forward(self, x: Tensor, keeps: bool = False) -> Tensor:
         """Hidden states [N, d] behind the last layer, of embeddings x [N, d]."""
+        self._buffers(len(x), x, len(self._decoder.attentions) if keeps else 1)
+        return torch.cat(self._decoder.each(lambda part: self._forward(part, x[part.tokens], keeps), self._parts))
+
+    def _forward(self, part: _Part, x: Tensor, keeps: bool) -> Tensor:
         decoder, epsilon = self._decoder, self._decoder.epsilon
-        self._buffers(len(x), x, len(decoder.attentions) if keeps else 1)
         for layer, attention in enumerate(decoder.attentions):
             place = layer if keeps else 0
             (h, seen, m, inner), (qkv, mixed, both, added) = (
-                [own[place] for own in stacked] for stacked in (self._inputs, self._outputs)
+                [own[place, part.tokens] for own in stacked] for stacked in (self._inputs, self._outputs)
             )
             first = normalize(x, epsilon, out=h)
-            attended = attention.forward(self._product(0, layer, h, qkv), self._text, out=seen)
+            attended = attention.forward(self._product(0, layer, h, qkv), part.text, out=seen)
             x = x + self._product(1, layer, seen, mixed)
             second = normalize(x, epsilon, out=m)
             gate, up = self._product(2, layer, m, both).chunk(2, dim=1)
-            opened = torch.ops.aten.silu.out(gate, out=self._opened[place])
+            opened = torch.ops.aten.silu.out(gate, out=self._opened[place, part.tokens])
             x = x + self._product(3, layer, torch.mul(opened, up, out=inner), added)
             if keeps:
-                self._layers.append((first, second, attended))
+                part.layers.append((first, second, attended))
         return x
 
     def backward(self, g: Tensor, vectors: Tensor, rank: int) -> Tensor:
         """dL/d vectors [L, P / L], from that of what `forward` returned, g [N, d]."""
-        decoder = self._decoder
-        # Gradients take the places of the outputs that they are of.
-        qkv, mixed, both, added = self._outputs
-        added[-1] = g
-        for layer in range(len(self._layers) - 1, -1, -1):
-            first, second, attended = self._layers[layer]
+        self._decoder.each(lambda part: self._backward(part, g[part.tokens]), self._parts)
+        grads = torch.zeros_like(vectors)
+
+        def learn(layers: slice) -> None:
+            for group, inputs, outputs in zip(self._decoder.groups, self._inputs, self._outputs, strict=True):
+                group.gradients(vectors, rank, layers, inputs, outputs, grads)
+
+        self._decoder.each(learn, self._decoder.layer_parts())
+        return grads
+
+    def _backward(self, part: _Part, g: Tensor) -> None:
+        """Leave the gradients of outputs in their places."""
+        attentions = self._decoder.attentions
+        qkv, mixed, both, added = ([*own[:, part.tokens]] for own in self._outputs)
+        inputs = [[*own[:, part.tokens]] for own in self._inputs]
+        added[-1].copy_(g)
+        for layer in range(len(attentions) - 1, -1, -1):
+            first, second, attended = part.layers[layer]
             g = added[layer]
             inner = g @ self._weights[3][layer]
             gate, up = both[layer].chunk(2, dim=1)
             opened = inner * up
-            torch.mul(inner, self._opened[layer], out=up)
+            torch.mul(inner, self._opened[layer, part.tokens], out=up)
             torch.ops.aten.silu_backward.grad_input(opened, gate, grad_input=gate)
             h = both[layer] @ self._weights[2][layer]
-            g = torch.add(g, unnormalized(h, self._inputs[2][layer], second), out=mixed[layer])
-            decoder.attentions[layer].backward(g @ self._weights[1][layer], attended, self._text, into=qkv[layer])
+            g = torch.add(g, unnormalized(h, inputs[2][layer], second), out=mixed[layer])
+            attentions[layer].backward(g @ self._weights[1][layer], attended, part.text, into=qkv[layer])
             if layer > 0:  # below the first there is nothing to learn
                 h = qkv[layer] @ self._weights[0][layer]
-                torch.add(g, unnormalized(h, self._inputs[0][layer], first), out=added[layer - 1])
-        grads = torch.zeros_like(vectors)
-        for group, inputs, outputs in zip(decoder.groups, self._inputs, self._outputs, strict=True):
-            group.gradients(vectors, rank, inputs, outputs, grads)
-        return grads
+                torch.add(g, unnormalized(h, inputs[0][layer], first), out=added[layer - 1])

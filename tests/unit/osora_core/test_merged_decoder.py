@@ -1,5 +1,6 @@
 """Layers as dense weights compute and learn what transformers' own modules do with each linear's operator."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import MethodType
@@ -138,6 +139,42 @@ def test_rows_of_several_slots_learn_together_what_they_learn_alone(tmp_path: Pa
 
     torch.testing.assert_close(together, torch.stack(alone).sum(0), rtol=1e-4, atol=0)
     assert float((grads - bank.take_grads()).norm() / grads.norm()) < 1e-4
+
+
+def test_parts_on_threads_of_their_own_learn_what_the_pass_as_a_whole_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = loaded(tmp_path, Qwen2Config, use_sliding_window=True, sliding_window=4, max_window_layers=1)
+    bank = filled_bank(runtime, 24, torch.float32)
+    passes = Passes(runtime, bank)
+    items = [(row, 0) for row in rows(30, 41, 12, 60, 5)]
+    found, used = [], set()
+    each = MergedDecoder.each
+
+    def noticed(self: MergedDecoder, work: Any, parts: Any) -> Any:
+        def by(part: Any) -> Any:
+            used.add(threading.current_thread().name)
+            return work(part)
+
+        return each(self, by, parts)
+
+    monkeypatch.setattr(MergedDecoder, "each", noticed)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            used.clear()
+            sums = passes.backward(items, [1], [0.01])
+            with torch.inference_mode():
+                scored = passes.scores(items, [1]).losses
+            found.append((sums, scored, bank.take_grads()))
+            assert (used == {threading.current_thread().name}) == (count == 1)
+    finally:
+        torch.set_num_threads(threads)
+    (sums, scored, grads), (other_sums, other_scored, other_grads) = found
+    torch.testing.assert_close(other_sums, sums, rtol=1e-5, atol=0)
+    torch.testing.assert_close(other_scored, scored, rtol=1e-5, atol=0)
+    assert float((other_grads - grads).norm() / grads.norm()) < 1e-5
 
 
 def test_models_of_other_kinds_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
