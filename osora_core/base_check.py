@@ -23,6 +23,7 @@ from osora_core import attention
 from osora_core.basis import Basis
 from osora_core.errors import UnsupportedBase, UserError
 from osora_core.merged_decoder import MergedDecoder
+from osora_core.out_of_memory import is_out_of_memory
 
 # A verdict of other rules than these is not believed.
 RULES = 2
@@ -143,15 +144,16 @@ def remembered(runtime: Loaded, directory: Path, path: str, check: Callable[[], 
 
 
 @contextmanager
-def refusing(
-    name: str, config: Any, path: str, others: tuple[type[Exception], ...] = (UserError, torch.OutOfMemoryError)
-) -> Iterator[None]:
-    """What goes wrong inside, other than `others`, is the base's: raised as UnsupportedBase, in one sentence."""
+def refusing(name: str, config: Any, path: str, others: tuple[type[Exception], ...] = (UserError,)) -> Iterator[None]:
+    """What goes wrong inside, other than `others` and memory that runs out, is the base's: raised as UnsupportedBase,
+    in one sentence."""
     try:
         yield
     except others:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         lines = str(error).strip().splitlines() or [""]
         raise UnsupportedBase(
             f"the base {name!r} cannot be used: {path} of its family {config.model_type!r} fails with "
