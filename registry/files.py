@@ -4,11 +4,13 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
+from registry import bases
 from registry.columns import check_storable
 from registry.context import Registry
 from registry.dataset import DatasetCheck
@@ -23,12 +25,19 @@ RESULTS_PURPOSE = "fine-tune-results"
 _CHUNK_BYTES = 1024 * 1024
 
 
-def ingest(registry: Registry, principal: Principal, stream: IO[bytes], filename: str, purpose: str) -> File:
+def ingest(
+    registry: Registry,
+    principal: Principal,
+    stream: IO[bytes],
+    filename: str,
+    purpose: str,
+    offers: bases.Offers = MappingProxyType({}),
+) -> File:
     """Stores a training file, checking every line as it comes in; the stream is read once, in pieces.
 
     Raises:
         InvalidRequest: the purpose is not one that is uploaded, or the name cannot be stored.
-        InvalidFile: a line is not training data; nothing is stored.
+        InvalidFile: a line is not training data, or none of the bases on offer could learn from it; nothing is stored.
         TooLarge: over `max_upload_bytes`; nothing is stored.
     """
     if purpose != TRAINING_PURPOSE:
@@ -53,6 +62,7 @@ def ingest(registry: Registry, principal: Principal, stream: IO[bytes], filename
             sha256.update(chunk)
             spool.write(chunk)
         summary = check.finish()
+        bases.check_upload(offers, summary.format)
         spool.flush()
         file = File(
             id=(file_id := new_id("file-")),

@@ -273,7 +273,7 @@ class TrainingJob:
         modules = set(basis.target_modules if targets == "all-linear" else targets)
         if self.start is not None:
             modules.update(self.start.target_modules)
-        return Adapter.from_row(row, basis, rank=self.spec.rank, modules=modules, base=runtime.name)
+        return Adapter.from_row(row, basis, rank=self.spec.rank, modules=modules, base=runtime.public_name)
 
     def wants_evaluation(self) -> bool:
         """Before the first step and at each epoch's end, once each."""
