@@ -40,6 +40,9 @@ class Throughput:
         self._bank = passes.bank
         self._memory = memory
         self._apart = apart
+        # On a CPU each token costs as much as the first, once they cost more than to run the model at all. A GPU has
+        # units to spare well beyond that, but what does not fit a pass takes another.
+        self._full = passes.pass_tokens if passes.runtime.device.type == "cpu" else passes.token_budget
         self._seconds: dict[tuple[str, int, int, int], float] = {}
 
     def cost_of_sweep(self, job: TrainingJob, members: int, choice: Sequence[Row]) -> Iterator[float | None]:
@@ -62,7 +65,7 @@ class Throughput:
         tokens = sum(map(len, batch))
         choosing = sum(map(len, choice)) / tokens
         busy = relative_cost(members, job.total_steps, {1: 1.0, members: float(members)}, choosing)
-        if self._apart or busy <= CHEAP or tokens >= self._passes.pass_tokens:
+        if self._apart or busy <= CHEAP or tokens >= self._full:
             yield busy
             return
         shapes = {copies: _shape(job, batch, copies) for copies in sorted({1, 2, members})}

@@ -139,7 +139,7 @@ def test_auto_goes_by_what_a_sweep_on_preferences_costs(
         return 1 + a_copy_more * (copies - 1)
 
     monkeypatch.setattr(Throughput, "_timed", given)
-    monkeypatch.setattr(engine.engine.passes, "pass_tokens", 10**6)
+    monkeypatch.setattr(engine.engine.throughput, "_full", 10**6)
     job = train_by_api({"learning_rate": "auto"}, rows=200, valid=20)
     events = client.get(f"/jobs/{job['id']}/events", params={"limit": 100}).json()["data"]
     (auto,) = (event["data"]["auto"] for event in events if "auto" in event["data"])

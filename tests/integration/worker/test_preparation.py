@@ -84,7 +84,7 @@ def test_in_the_middle_of_a_measured_step(
     status: str,
 ) -> None:
     """It is the last one: nothing is measured for a job that is gone."""
-    monkeypatch.setattr(engine.engine.passes, "pass_tokens", 10**6)
+    monkeypatch.setattr(engine.engine.throughput, "_full", 10**6)
     monkeypatch.setattr(Throughput, "_step", hold)
     hyperparameters = {"n_epochs": 100, "batch_size": 4}
     rows = {"training_file": upload("order"), "validation_file": upload("order", 20)}

@@ -79,8 +79,8 @@ class Device:
         first: float = 0.0,
     ) -> None:
         self.engine, self.timed = engine, list[int]()
-        monkeypatch.setattr(engine, "throughput", Throughput(engine.passes, engine.memory, apart=False))
         monkeypatch.setattr(engine.passes, "pass_tokens", full)
+        monkeypatch.setattr(engine, "throughput", Throughput(engine.passes, engine.memory, apart=False))
 
         def taking(job: TrainingJob, batch: Sequence[Row], slots: Sequence[int]) -> None:
             clock.now += 1.0 + a_copy_more * (len(slots) - 1) + (0 if self.timed else first)
@@ -186,7 +186,7 @@ def test_a_step_on_pairs_is_timed_with_all_of_its_passes(
         return forward(group, slots)
 
     monkeypatch.setattr(engine.passes, "forward", slow)
-    engine.passes.pass_tokens = 10**6
+    engine.throughput._full = 10**6
     preferences, answers = (
         job(pairs, method="dpo"),
         job([answer for pair in pairs for answer in pair.sequences]),
@@ -221,7 +221,7 @@ def test_measuring_leaves_no_trace(runtime: Runtime, examples: list[Example]) ->
         engine.add(TrainingJob("job", JobSpec(rank=16, epochs=1, batch_size=8), examples, recorder))
         engine.step()
         if measures:
-            engine.passes.pass_tokens = 10**6
+            engine.throughput._full = 10**6
             assert answer(engine, job(examples[:4], epochs=1000), 3, examples[:8]) > 0
             assert engine.bank.free == 3
         while engine.step():
