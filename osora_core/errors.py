@@ -51,6 +51,12 @@ class UnsupportedBase(UserError):
     code = "unsupported_base"
 
 
+class MemoryTooSmall(UserError):
+    """There is not enough memory for what was asked for; a limit, or the device, would have to be larger."""
+
+    code = "memory_too_small"
+
+
 class IdentityMismatch(OsoraCoreError, ValueError):
     """An adapter was made on another base or basis; both hashes are in the message.
 

@@ -83,9 +83,12 @@ def main() -> None:
             app()
         except SystemExit as ended:
             code = ended.code
+            if isinstance(ended.__context__, BrokenPipeError):  # typer and rich catch it, and exit with 1
+                raise ended.__context__ from None
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our words has left: `| head`
+    except BrokenPipeError:  # whoever read our words has left, with all that was wanted: `| head`
         _mute()
+        code = ExitCode.OK
     except KeyboardInterrupt:
         print_error("Interrupted", None, as_json, code="interrupted")
         code = ExitCode.INTERRUPTED

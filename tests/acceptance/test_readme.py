@@ -64,6 +64,7 @@ def test_the_library_works_as_written(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program.replace("/tmp/tickets", str(tmp_path / "tickets"))]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "FutureWarning" not in done.stderr
     assert "trainable params: 26,624 || all params: 6,977,792" in done.stdout
     base = AutoModelForCausalLM.from_pretrained(ROOT / "models" / "osora-tiny")
     lora = PeftModel.from_pretrained(base, tmp_path / "tickets-lora").peft_config["default"]

@@ -209,7 +209,7 @@ def test_a_sweep_from_the_command_line(service: Service, tmp_path: Path) -> None
     assert job["osora"]["resolved"]["learning_rate"] == 0.05
     assert job["hyperparameters"]["n_epochs"] == 8
     assert job["trained_tokens"] == max(event["data"].get("trained_tokens", 0) for event in events)
-    assert any("2 training rows, held back from all of them" in event["message"] for event in events)
+    assert any("2 training rows that none of them trains on" in event["message"] for event in events)
     contents = {}
     for file_id in job["result_files"]:
         headers = {"authorization": f"Bearer {service.key}"}
