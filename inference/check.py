@@ -1,16 +1,16 @@
-"""`python -m inference.check`: whether the bases in `OSORA_BASES` are there, long before one would be loaded."""
+"""`python -m inference.check`: whether the bases in `OSORA_BASES` can be loaded, long before one would be."""
 
 from inference.settings import InferenceSettings
+from osora_common import base_lookup
 from osora_common.refusal import refusing
-from osora_core import base_models
-from osora_core.errors import UserError
+from osora_common.unusable_base import UnusableBaseError
 
 
 def main() -> None:
-    """The command. It says nothing if all are there or, as a hub's name, may be."""
-    with refusing(UserError):
+    """The command. It says nothing if there is nothing against any of them."""
+    with refusing(UnusableBaseError):
         for path in InferenceSettings().base_paths.values():
-            base_models.resolve(path)
+            base_lookup.look_up(path)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ class Served:
         runtime = self.runtime
         return {
             "name": runtime.name,
+            "family": runtime.model.config.model_type,
+            "has_chat_template": runtime.tokenizer.chat_template is not None,
             "fingerprint": runtime.basis.base_fingerprint,
             "parameters": runtime.parameters,
             "bytes": runtime.bytes,
@@ -47,6 +49,7 @@ class Served:
                 "fingerprint": runtime.basis.fingerprint,
                 "rank": runtime.basis.rank,
                 "target_modules": runtime.basis.target_modules,
+                "object_key": runtime.basis.key,
             },
         }
 

@@ -1,13 +1,15 @@
 """The `OSORA_*` settings of the inference server, which cannot share the registry's class: that knows databases."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from osora_common.base_list import parse_bases
+from osora_common.base_list import BaseList, parse_bases
 from osora_common.log_level import LogLevel
+from osora_common.object_store import check_options
+from osora_common.store_url import DATABASE_STORE, RegistryStoreUrl, StoreUrl
 
 
 class InferenceSettings(BaseSettings):
@@ -16,14 +18,14 @@ class InferenceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="OSORA_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     data_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Path("~/.osora")
-    bases: str = "osora-tiny"
-    object_store: str | None = None
+    bases: BaseList = "osora-tiny"
+    object_store: RegistryStoreUrl | None = None
     object_store_options: dict[str, SecretStr] = Field(default_factory=dict)
-    artifact_store: str | None = None
+    artifact_store: StoreUrl | None = None
     """Where to read adapters from, if not the object store itself. With `OSORA_OBJECT_STORE=db:` this is the API's
     `http://host:port/internal/objects`."""
     internal_token: SecretStr | None = None
-    basis_rank: int = Field(default=128, ge=1)
+    basis_rank: int = Field(default=128, ge=1, le=8192)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_level: LogLevel = "INFO"
 
@@ -52,16 +54,21 @@ class InferenceSettings(BaseSettings):
         """Base name to the path (or hub name) that it is loaded from."""
         return dict(parse_bases(self.bases))
 
+    @model_validator(mode="after")
+    def _adapters_can_be_read(self) -> Self:
+        if self.store_url == DATABASE_STORE:
+            raise ValueError(
+                "OSORA_OBJECT_STORE is db:, which keeps adapters in the database that the inference server does not "
+                "know: set OSORA_ARTIFACT_STORE to the API's http://host:port/internal/objects"
+            )
+        options = {name: value.get_secret_value() for name, value in self.object_store_options.items()}
+        check_options(self.store_url, options)
+        return self
+
     @property
     def store_url(self) -> str:
-        """The store to read from. Raises ValueError for `db:`, which only a process with a database can read."""
-        url = self.artifact_store or self.object_store or f"file://{self.data_dir}/objects"
-        if url == "db:":
-            raise ValueError(
-                "OSORA_OBJECT_STORE=db: keeps adapters in the database, which the inference server does not know; "
-                "set OSORA_ARTIFACT_STORE=http://<api>/internal/objects"
-            )
-        return url
+        """The store to read from."""
+        return self.artifact_store or self.object_store or f"file://{self.data_dir}/objects"
 
     def token(self) -> str | None:
         """The bearer token of our own processes: the setting, or the file that the API makes; None before that."""

@@ -130,16 +130,21 @@ class Adapter(TypedDict, total=False):
 
 
 class Base(TypedDict, total=False):
-    """All but `name` and `loaded` are None where no inference server has it in memory."""
+    """`family`, `has_chat_template` and `problem` are None where they are not known, and what follows them where no
+    inference server has it in memory."""
 
     name: str
     loaded: bool
+    family: str | None
+    has_chat_template: bool | None
+    problem: str | None
     fingerprint: str | None
     parameters: int | None
     bytes: int | None
     max_length: int | None
     dtype: str | None
     device: str | None
+    basis: dict[str, Any] | None
 
 
 class Key(TypedDict, total=False):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
 # obstore takes these apart from a store's own configuration, and panics over one that it finds there.
@@ -44,3 +45,16 @@ def open_http_store(url: str, token: str) -> ObjectStore:
     """The objects below a plain HTTP address that asks for a bearer token; they can only be read."""
     headers = {"authorization": f"Bearer {token}"}
     return from_url(url, client_options={"allow_http": True, "default_headers": headers})
+
+
+def check_options(url: str, options: Mapping[str, str]) -> None:
+    """Raises ValueError, in one sentence and without their values, if a cloud store cannot be opened with `options`."""
+    if url.partition(":")[0] in ("file", "memory", "db", "http", "https"):
+        return
+    try:
+        open_object_store(url, options)
+    except (BaseError, ValueError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        for value in sorted(options.values(), key=len, reverse=True):
+            reason = reason.replace(value, "…") if value else reason
+        raise ValueError(f"OSORA_OBJECT_STORE_OPTIONS cannot be used for a store of this kind: {reason}") from error

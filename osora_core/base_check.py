@@ -29,25 +29,46 @@ from osora_core.out_of_memory import is_out_of_memory
 RULES = 2
 TEXT_TOKENS = 72
 WINDOW = 20
+_FEW_TOKENS = 4
 # Nats of log-probability. float32 sums in another order; in bfloat16 transformers' own attentions differ by this much.
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.35, torch.float16: 0.1}
 
 
-class Loaded(Protocol):
-    """What is checked of an `osora_core.runtime.Runtime`, which has itself checked when it is loaded."""
+class Resident(Protocol):
+    """A base in memory."""
 
     @property
     def name(self) -> str: ...
     @property
     def model(self) -> PreTrainedModel: ...
     @property
-    def basis(self) -> Basis: ...
-    @property
     def device(self) -> torch.device: ...
     @property
     def max_length(self) -> int: ...
     @property
     def config(self) -> PreTrainedConfig: ...
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A base that has no basis yet."""
+
+    name: str
+    model: PreTrainedModel
+    device: torch.device
+    max_length: int
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        config: PreTrainedConfig = self.model.config.get_text_config()
+        return config
+
+
+class Loaded(Resident, Protocol):
+    """What is checked of an `osora_core.runtime.Runtime`, which has itself checked when it is loaded."""
+
+    @property
+    def basis(self) -> Basis: ...
     def hidden_states(self, input_ids: Tensor, **kwargs: Any) -> Tensor: ...
     def logits(self, hidden: Tensor) -> Tensor: ...
 
@@ -68,26 +89,41 @@ class Verdict:
         return self.worst <= self.tolerance  # what is not a number does not
 
 
+def check_attention(base: Resident) -> Verdict:
+    """Compare a base's own forward with our attention in it: what can be refused before its basis is computed, which
+    takes far longer. Raises UnsupportedBase where it differs, or cannot run."""
+    with refusing(base.name, base.config, "attention"), short_windows(base.model), torch.inference_mode():
+        text, _ = random_texts(base)
+        expected = eager(base, text)
+        own = base.model(input_ids=text.unsqueeze(0), use_cache=False).logits[0].float().log_softmax(dim=-1)
+        return judge(base, "attention", (own - expected).abs().amax(-1))
+
+
 def check_training(runtime: Loaded) -> Verdict:
     """Compare the training paths of a loaded base: rows that are padded, rows one after another, and through dense
     weights where that supports it. Raises UnsupportedBase where they differ, or cannot run."""
     with refusing(runtime.name, runtime.config, "training"), short_windows(runtime.model), torch.inference_mode():
-        texts = random_texts(runtime)
-        lengths = [len(text) for text in texts]
-        expected = torch.cat([eager(runtime, text) for text in texts])
-        padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
-        rows = runtime.hidden_states(padded)
-        hidden = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
-        places = torch.cat([torch.arange(length, device=runtime.device) for length in lengths])
-        flat = runtime.hidden_states(
-            torch.cat(texts).unsqueeze(1), position_ids=places.unsqueeze(1), lengths=lengths
-        ).squeeze(1)
-        paths = [hidden, flat]
-        if MergedDecoder.supports(runtime.model, runtime.basis):
-            decoder = MergedDecoder(runtime.model, runtime.basis)
-            paths.append(decoder.hidden_states(torch.cat(texts), places, lengths))
-        found = [runtime.logits(states).float().log_softmax(dim=-1) for states in paths]
-        return judge(runtime, "training", torch.stack([(own - expected).abs().amax(-1) for own in found]).amax(0))
+        # A few tokens first: layers that carry a state take gigabytes for rows of one token, and differ at once.
+        _compare_training(runtime, random_texts(runtime, _FEW_TOKENS))
+        return _compare_training(runtime, random_texts(runtime))
+
+
+def _compare_training(runtime: Loaded, texts: Sequence[Tensor]) -> Verdict:
+    lengths = [len(text) for text in texts]
+    expected = torch.cat([eager(runtime, text) for text in texts])
+    padded = nn.utils.rnn.pad_sequence([*texts], batch_first=True)
+    rows = runtime.hidden_states(padded)
+    hidden = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
+    places = torch.cat([torch.arange(length, device=runtime.device) for length in lengths])
+    flat = runtime.hidden_states(
+        torch.cat([*texts]).unsqueeze(1), position_ids=places.unsqueeze(1), lengths=lengths
+    ).squeeze(1)
+    paths = [hidden, flat]
+    if MergedDecoder.supports(runtime.model, runtime.basis):
+        decoder = MergedDecoder(runtime.model, runtime.basis)
+        paths.append(decoder.hidden_states(torch.cat([*texts]), places, lengths))
+    found = [runtime.logits(states).float().log_softmax(dim=-1) for states in paths]
+    return judge(runtime, "training", torch.stack([(own - expected).abs().amax(-1) for own in found]).amax(0))
 
 
 def remembered(runtime: Loaded, directory: Path, path: str, check: Callable[[], Verdict]) -> Verdict:
@@ -156,7 +192,7 @@ def short_windows(model: nn.Module, window: int = WINDOW) -> Iterator[None]:
             owner.sliding_window = length
 
 
-def random_texts(runtime: Loaded, at_most: int = TEXT_TOKENS) -> list[Tensor]:
+def random_texts(runtime: Resident, at_most: int = TEXT_TOKENS) -> list[Tensor]:
     """Two texts [T] of different lengths, always the same ones."""
     longest = min(TEXT_TOKENS, runtime.max_length, at_most)
     generator = torch.Generator().manual_seed(0)
@@ -164,7 +200,7 @@ def random_texts(runtime: Loaded, at_most: int = TEXT_TOKENS) -> list[Tensor]:
     return [tokens[0].to(runtime.device), tokens[1, : longest // 2].to(runtime.device)]
 
 
-def eager(runtime: Loaded, text: Tensor) -> Tensor:
+def eager(runtime: Resident, text: Tensor) -> Tensor:
     """Log-probabilities [T, V] after each token of text [T], as transformers computes them."""
     model = runtime.model
     model.set_attn_implementation("eager")
@@ -176,7 +212,7 @@ def eager(runtime: Loaded, text: Tensor) -> Tensor:
     return logits.float().log_softmax(dim=-1)
 
 
-def judge(runtime: Loaded, path: str, differences: Tensor) -> Verdict:
+def judge(runtime: Resident, path: str, differences: Tensor) -> Verdict:
     """The verdict over differences [positions]. Raises UnsupportedBase if it does not hold."""
     finite = differences.nan_to_num(torch.inf)
     position = int(finite.argmax())
@@ -192,7 +228,7 @@ def judge(runtime: Loaded, path: str, differences: Tensor) -> Verdict:
     return verdict
 
 
-def _missing(runtime: Loaded) -> str:
+def _missing(runtime: Resident) -> str:
     """What would be needed, as far as the model's modules tell."""
     names = {type(module).__name__.lower() for module in runtime.model.modules()}
     known: Sequence[tuple[str, str]] = (

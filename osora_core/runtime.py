@@ -1,6 +1,8 @@
 """One resident base: model, tokenizer and basis in a process. Engines borrow it; nothing ever rewrites its weights."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,7 @@ from osora_core import attention, base_check, base_models
 from osora_core.basis import Basis, BasisCache
 from osora_core.cores import available_cores
 from osora_core.data.conversation import conversations_of
-from osora_core.errors import MemoryTooSmall, UnsupportedBase, UserError
+from osora_core.errors import UnsupportedBase, UserError
 from osora_core.linear import OsoraLinear
 from osora_core.out_of_memory import refusing_to_run_out, require_room
 from osora_core.weights import ALL_LINEAR, find_targets
@@ -62,37 +64,26 @@ class Runtime:
                 next_action="choose `cpu` or `auto`, or install a torch for this machine's GPU and its driver",
             )
         dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
-        source = base_models.resolve(path or name)
+        source = base_models.look_up(path or name)
         require_room(name, source, dtype, place)
         attention.register()
-        try:
+        with _loading(source):
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-            loading = base_check.refusing(name, config, "loading", (OSError, ValueError, SafetensorError))
-            with refusing_to_run_out(f"the base {name!r}"), loading:
-                model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                    source,
-                    config=config,
-                    dtype=dtype,
-                    attn_implementation=attention.NAME,
-                    trust_remote_code=False,
-                    use_safetensors=True,
-                )
-        except (UnsupportedBase, MemoryTooSmall):
-            raise
-        except (
-            OSError,
-            ValueError,
-            SafetensorError,
-        ) as error:  # no such name on the hub, no safetensors, no causal model
-            reason = " ".join(str(error).split()).partition(". ")[0]
-            raise UserError(
-                f"the base model {source!r} cannot be loaded: {reason}",
-                param="model",
-                next_action="name a bundled base, a directory or a hub id with a causal language model as safetensors",
-            ) from error
-        model = model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]
+        max_length = usable_length(config)
         tokenizer = _tokenizer_of(source)
-        basis = cache.get(model, ALL_LINEAR, rank, place)
+        loading = base_check.refusing(name, config, "loading", (OSError, ValueError, SafetensorError))
+        with _loading(source), refusing_to_run_out(f"the base {name!r}"), loading:
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attention.NAME,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+        model = model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]
+        bare = base_check.Bare(name, model, place, max_length)
+        basis = cache.get(model, ALL_LINEAR, rank, place, before=lambda: base_check.check_attention(bare))
         install(model, basis)
         runtime = cls(
             name=name,
@@ -100,7 +91,7 @@ class Runtime:
             tokenizer=tokenizer,
             basis=basis,
             device=place,
-            max_length=usable_length(model.config),
+            max_length=max_length,
             eos_ids=_eos_ids(model, tokenizer),
         )
         base_check.remembered(runtime, cache.directory, "training", lambda: base_check.check_training(runtime))
@@ -129,6 +120,11 @@ class Runtime:
         return config
 
     @property
+    def public_name(self) -> str:
+        """What its adapters call it, see `base_models.public_name`."""
+        return base_models.public_name(self.name, self.model.name_or_path or "")
+
+    @property
     def is_whole(self) -> bool:
         """Whether this process holds all of the weights. Code that reads them by itself must ask."""
         return True
@@ -146,6 +142,22 @@ class Runtime:
     def bytes(self) -> int:
         """Bytes of the weights as they lie in memory."""
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
+
+
+@contextmanager
+def _loading(source: str) -> Iterator[None]:
+    """What transformers says of a base that it cannot load, in one sentence."""
+    try:
+        yield
+    except UserError:  # says itself what is wrong
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise UserError(
+            f"the base model {source!r} cannot be loaded: {reason}",
+            param="model",
+            next_action="name a bundled base, a directory or a hub id with a causal language model as safetensors",
+        ) from error
 
 
 def _tokenizer_of(source: str) -> PreTrainedTokenizerBase:

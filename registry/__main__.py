@@ -1,4 +1,7 @@
-"""`python -m registry init`: prepares an installation; safe to repeat, and from several processes at once."""
+"""`python -m registry init`: prepares an installation; safe to repeat, and from several processes at once.
+
+`python -m registry check` only looks: see `registry.check`.
+"""
 
 import argparse
 import os
@@ -9,7 +12,7 @@ from filelock import FileLock
 from sqlalchemy.engine import make_url
 
 from osora_common.refusal import refusing
-from registry import migrate, tenants
+from registry import check, migrate, tenants
 from registry.context import Registry
 from registry.errors import Unauthorized
 from registry.outages import DATABASE_OUTAGES
@@ -46,14 +49,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m registry", description="The system of record of Osora.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("init", help="migrate the database, create the default tenant and the local key")
-    parser.parse_args()
+    commands.add_parser("check", help="say whether database, object store and broker can be used")
+    command = parser.parse_args().command
     with refusing():
         settings = get_settings()
+    if command == "check":
+        check.report(settings)
+        return
     try:
         init(settings)
     except DATABASE_OUTAGES as error:
         url = make_url(settings.database_url).render_as_string(hide_password=True)
         sys.exit(f"The database {url} does not answer: {' '.join(str(getattr(error, 'orig', error)).split())}")
+    except OSError as error:
+        place = error.filename or settings.data_dir
+        sys.exit(f"{place} cannot be used: {error.strerror}. Next: set OSORA_DATA_DIR to a directory of yours.")
 
 
 if __name__ == "__main__":

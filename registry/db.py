@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Double, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -26,6 +27,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 _SQLITE_BUSY_SECONDS = 30
 _READ_ONLY = "osora_read_only"
+_KNOWN = "sqlite:///path or postgresql+psycopg://user:password@host/name"
 
 
 class now(FunctionElement[float]):
@@ -69,24 +71,27 @@ def take_turns(session: Session, name: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
-def make_engine(url: str | URL) -> Engine:
-    """An engine for SQLite or PostgreSQL, set up for several processes with several threads each.
+def check_database_url(url: str) -> str:
+    """The URL of a database that Osora can use. Raises ValueError, without its password, for any other."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError(f"it is no URL of a database: use {_KNOWN}") from error
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise ValueError(f"{backend!r} is not supported: use {_KNOWN}")
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise ValueError("a database in memory cannot be shared by several processes: name a file, sqlite:///path")
+    return url
 
-    Raises:
-        ValueError: the URL names another kind of database.
-    """
+
+def make_engine(url: str | URL) -> Engine:
+    """An engine for SQLite or PostgreSQL, set up for several processes with several threads each; its URL is one that
+    `check_database_url` lets pass."""
     parsed = make_url(url)
-    match parsed.get_backend_name():
-        case "sqlite":
-            return _make_sqlite_engine(parsed)
-        case "postgresql":
-            return create_engine(
-                parsed.set(drivername="postgresql+psycopg"), pool_size=10, max_overflow=30, pool_pre_ping=True
-            )
-        case other:
-            raise ValueError(
-                f"OSORA_DATABASE_URL: {other!r} is not supported; use sqlite:///path or postgresql+psycopg://host/name"
-            )
+    if parsed.get_backend_name() == "sqlite":
+        return _make_sqlite_engine(parsed)
+    return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_size=10, max_overflow=30, pool_pre_ping=True)
 
 
 def read_only(engine: Engine) -> Engine:
@@ -95,9 +100,7 @@ def read_only(engine: Engine) -> Engine:
 
 
 def _make_sqlite_engine(url: URL) -> Engine:
-    if url.database is None or url.database in ("", ":memory:"):
-        raise ValueError(f"OSORA_DATABASE_URL: {url} is in memory, but several processes share it; name a file")
-    path = Path(url.database)
+    path = Path(url.database or "")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(OSError):  # SQLite will say so where it matters
         # It holds training data's names and tenants' prompts: its owner's alone, as are the files beside it, which

@@ -4,11 +4,13 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
+from registry import bases
 from registry.columns import check_storable
 from registry.context import Registry
 from registry.dataset import DatasetCheck
@@ -23,12 +25,19 @@ RESULTS_PURPOSE = "fine-tune-results"
 _CHUNK_BYTES = 1024 * 1024
 
 
-def ingest(registry: Registry, principal: Principal, stream: IO[bytes], filename: str, purpose: str) -> File:
+def ingest(
+    registry: Registry,
+    principal: Principal,
+    stream: IO[bytes],
+    filename: str,
+    purpose: str,
+    offers: bases.Offers = MappingProxyType({}),
+) -> File:
     """Stores a training file, checking every line as it comes in; the stream is read once, in pieces.
 
     Raises:
         InvalidRequest: the purpose is not one that is uploaded, or the name cannot be stored.
-        InvalidFile: a line is not training data; nothing is stored.
+        InvalidFile: a line is not training data, or none of the bases on offer could learn from it; nothing is stored.
         TooLarge: over `max_upload_bytes`; nothing is stored.
     """
     if purpose != TRAINING_PURPOSE:
@@ -37,7 +46,7 @@ def ingest(registry: Registry, principal: Principal, stream: IO[bytes], filename
             param="purpose",
             next_action=f"use {TRAINING_PURPOSE!r}",
         )
-    check_storable(filename)
+    check_storable(filename, param="file")
     limit = registry.settings.max_upload_bytes
     with tempfile.NamedTemporaryFile(prefix="osora-upload-") as spool:
         check, sha256, size = DatasetCheck(), hashlib.sha256(), 0
@@ -53,6 +62,7 @@ def ingest(registry: Registry, principal: Principal, stream: IO[bytes], filename
             sha256.update(chunk)
             spool.write(chunk)
         summary = check.finish()
+        bases.check_upload(offers, summary.format)
         spool.flush()
         file = File(
             id=(file_id := new_id("file-")),
@@ -88,7 +98,7 @@ def get_for_training(session: Session, principal: Principal, file_id: str, *, pa
         raise _not_found(file_id, param)
     if file.purpose != TRAINING_PURPOSE:
         raise InvalidRequest(
-            f"file {file_id!r} has the purpose {file.purpose!r}",
+            f"file {file_id!r} was uploaded for {file.purpose!r}, not for training",
             param=param,
             next_action=f"name a file uploaded with the purpose {TRAINING_PURPOSE!r}",
         )
@@ -104,7 +114,7 @@ def delete(registry: Registry, principal: Principal, file_id: str) -> None:
         user = live_users(session, [file_id]).get(file_id)
         if user is not None:
             raise Conflict(
-                f"file {file_id!r} is used by the job {user}, which has not ended",
+                f"the job {user}, which has not ended, uses the file {file_id!r}",
                 code="file_in_use",
                 next_action=f"wait for {user} or cancel it",
             )

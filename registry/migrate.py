@@ -8,6 +8,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 
 from registry.db import make_engine
@@ -41,17 +42,28 @@ def migrating(url: str) -> Iterator[Config]:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             yield _config(connection)
             if is_sqlite and (stray := connection.execute(text("PRAGMA foreign_key_check")).first()):
-                raise RuntimeError(f"a row of {stray[0]} points at no row of {stray[2]}; the migration was not made")
+                raise RuntimeError(
+                    f"a row of {stray[0]} refers to a row of {stray[2]} that is not there; nothing was migrated"
+                )
     finally:
         engine.dispose()
 
 
+def newest_schema() -> str | None:
+    """The number of the schema that `upgrade` brings a database to."""
+    return ScriptDirectory(_scripts()).get_current_head()
+
+
 def _config(connection: Connection) -> Config:
+    configuration = Config()
+    # Alembic interpolates % in options; a checkout's path may hold one.
+    configuration.set_main_option("script_location", _scripts().replace("%", "%%"))
+    configuration.attributes["connection"] = connection
+    return configuration
+
+
+def _scripts() -> str:
     found = find_spec("migrations")
     if found is None or found.origin is None:
         raise RuntimeError("the package `migrations` is not installed; reinstall osora")
-    configuration = Config()
-    # Alembic interpolates % in options; a checkout's path may hold one.
-    configuration.set_main_option("script_location", str(Path(found.origin).parent).replace("%", "%%"))
-    configuration.attributes["connection"] = connection
-    return configuration
+    return str(Path(found.origin).parent)

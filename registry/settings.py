@@ -7,11 +7,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from osora_common.base_list import parse_bases
+from osora_common.base_list import BaseList, parse_bases
 from osora_common.log_level import LogLevel
+from osora_common.object_store import check_options
+from osora_common.store_url import RegistryStoreUrl
+from registry.urls import BrokerUrl, DatabaseUrl, HttpUrls
 
 
 def _in_data_dir(template: str) -> Any:
@@ -28,6 +31,8 @@ def _forever_is_none(value: Any) -> Any:
 
 # A retention of 0 days could mean "none" or "at once": it is refused.
 _Days = Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_forever_is_none)]
+# Whoever waits longer than a day for something waits for ever.
+_Seconds = Annotated[float, Field(gt=0, le=24 * 3600, allow_inf_nan=False)]
 _SWEEP_MEMBERS = 8
 
 
@@ -39,13 +44,13 @@ class Settings(BaseSettings):
     data_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Path("~/.osora")
     """Everything the embedded mode keeps: database, objects, keys, sockets."""
 
-    database_url: str = _in_data_dir("sqlite:///{data_dir}/osora.db")
+    database_url: DatabaseUrl = _in_data_dir("sqlite:///{data_dir}/osora.db")
     """`sqlite:///path` or `postgresql+psycopg://user:password@host/name`."""
 
-    broker_url: str = _in_data_dir("redis+socket://{data_dir}/run/redis.sock")
+    broker_url: BrokerUrl = _in_data_dir("redis+socket://{data_dir}/run/redis.sock")
     """Where Celery carries wake-ups for the workers."""
 
-    object_store: str = _in_data_dir("file://{data_dir}/objects")
+    object_store: RegistryStoreUrl = _in_data_dir("file://{data_dir}/objects")
     """`file:///path`, `s3://bucket/prefix`, `gs://`, `az://`, `memory://`, or `db:` (a table of blobs).
 
     For this installation alone: what its database does not name is deleted after `orphan_grace_hours`.
@@ -54,11 +59,11 @@ class Settings(BaseSettings):
     object_store_options: dict[str, SecretStr] = Field(default_factory=dict)
     """Endpoint, region, keys of a cloud store, as a JSON object of obstore's configuration names."""
 
-    bases: str = "osora-tiny"
+    bases: BaseList = "osora-tiny"
     """Base models on offer, separated by commas: each `name` of a bundled one, `owner/name` on a model hub, or
     `name=path` with a directory or hub name to load it from."""
 
-    inference_urls: str = "http://127.0.0.1:8100"
+    inference_urls: HttpUrls = "http://127.0.0.1:8100"
     """The inference servers' URLs, separated by commas."""
 
     host: str = "127.0.0.1"
@@ -72,17 +77,17 @@ class Settings(BaseSettings):
     internal_token: SecretStr | None = None
     """Bearer token between our own processes; without one, `{data_dir}/internal.token` is created once."""
 
-    lease_seconds: float = Field(default=60, gt=0)
+    lease_seconds: _Seconds = 60
     """How long a worker may be silent before its jobs are given to others."""
-    heartbeat_seconds: float = Field(default=10, gt=0)
+    heartbeat_seconds: _Seconds = 10
     """How often a worker renews its leases."""
-    signal_seconds: float = Field(default=1, gt=0)
+    signal_seconds: _Seconds = 1
     """How often a worker looks whether a job of its is to be cancelled or paused."""
-    reconcile_seconds: float = Field(default=15, gt=0)
+    reconcile_seconds: _Seconds = 15
     """How long a job may wait in an empty queue before its wake-up is written again."""
     max_attempts: int = Field(default=3, ge=1)
     """Attempts that may end by a fault of ours before the job fails."""
-    checkpoint_seconds: float = Field(default=30, gt=0)
+    checkpoint_seconds: _Seconds = 30
     """A running job writes a checkpoint so many seconds after its last one, and at the end of each epoch."""
     checkpoint_steps: int | None = Field(default=None, ge=1)
     """The same by steps, if set: a checkpoint is due when either is."""
@@ -94,12 +99,12 @@ class Settings(BaseSettings):
     worker_shard_base: bool = False
     """Whether each of a worker's devices holds a part of the base's layers only: for one that does not fit a device."""
 
-    basis_rank: int = Field(default=128, ge=1)
+    basis_rank: int = Field(default=128, ge=1, le=8192)
     """Singular triplets kept of each weight: the highest rank that an adapter can have. Another rank is another basis,
     and adapters of the old one no longer load."""
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
     """The largest file that can be uploaded."""
-    maintenance_seconds: float = Field(default=1, gt=0)
+    maintenance_seconds: _Seconds = 1
     """How often each worker looks for lost leases, unsent wake-ups and what has outlived its retention."""
 
     file_retention_days: _Days = None
@@ -122,34 +127,30 @@ class Settings(BaseSettings):
     log_level: LogLevel = "INFO"
     """`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`."""
 
-    @field_validator("bases")
-    @classmethod
-    def _bases_are_named_once(cls, value: str) -> str:
-        names = [name for name, _ in parse_bases(value)]
-        if not names or "" in names:
-            raise ValueError(f"{value!r} must list at least one base, as `name` or `name=path`, comma-separated")
-        if len(set(names)) != len(names):
-            raise ValueError(f"{value!r} names a base twice; give each base a name of its own")
-        return value
-
     @model_validator(mode="after")
     def _devices_and_bases_fit(self) -> Self:
         if self.worker_devices > 1 and len(self.base_paths) > 1:
             raise ValueError(
-                f"OSORA_WORKER_DEVICES is {self.worker_devices}, which takes one base a worker, and OSORA_BASES names "
-                f"{len(self.base_paths)}: start a worker of its own, with one base in OSORA_BASES, for each"
+                f"OSORA_BASES names {len(self.base_paths)} bases, and with OSORA_WORKER_DEVICES={self.worker_devices} "
+                "a worker serves one: start a worker for each base, with that base alone in its OSORA_BASES"
             )
         if self.worker_shard_base and self.worker_devices == 1:
             raise ValueError("OSORA_WORKER_SHARD_BASE needs OSORA_WORKER_DEVICES of at least 2")
         return self
 
     @model_validator(mode="after")
+    def _store_can_be_opened(self) -> Self:
+        options = {name: value.get_secret_value() for name, value in self.object_store_options.items()}
+        check_options(self.object_store, options)
+        return self
+
+    @model_validator(mode="after")
     def _a_lease_outlasts_a_heartbeat(self) -> Self:
         if self.lease_seconds <= self.heartbeat_seconds:
             raise ValueError(
-                f"OSORA_LEASE_SECONDS is {self.lease_seconds:g} and OSORA_HEARTBEAT_SECONDS is "
-                f"{self.heartbeat_seconds:g}, so that every lease ends before it is renewed: a lease must be longer, "
-                "better several times"
+                f"OSORA_LEASE_SECONDS ({self.lease_seconds:g}) must be above OSORA_HEARTBEAT_SECONDS "
+                f"({self.heartbeat_seconds:g}), or every lease ends before it is renewed: three times as long is a "
+                "good value"
             )
         return self
 

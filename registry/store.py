@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from osora_common.object_store import open_object_store
+from osora_common.store_url import DATABASE_STORE
 from registry.blobs import DatabaseStore
 from registry.object_keys import StoredObject, checked, missing
 
@@ -38,8 +39,8 @@ class ObjectStore(Protocol):
     def get(self, key: str) -> bytes:
         """The whole object. Raises `NotFound`."""
 
-    def stream(self, key: str) -> Iterator[bytes]:
-        """The object in pieces. Raises `NotFound` at the call, not at the first piece."""
+    def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
+        """The object in pieces, from a byte of it on. Raises `NotFound` at the call, not at the first piece."""
 
     def size(self, key: str) -> int | None:
         """The object's size in bytes, or None when there is none."""
@@ -59,7 +60,7 @@ class ObjectStore(Protocol):
 
 def open_store(url: str, options: dict[str, SecretStr], engine: Engine) -> ObjectStore:
     """The store that a URL names: `db:` (in `engine`'s database) or anything obstore knows."""
-    if url == "db:":
+    if url == DATABASE_STORE:
         return DatabaseStore(engine)
     return ObstoreStore(url, options)
 
@@ -95,10 +96,10 @@ class ObstoreStore:
         except (NotFoundError, FileNotFoundError) as error:
             raise missing(key) from error
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
         """See `ObjectStore.stream`."""
         try:
-            result = obstore.get(self._store, checked(key))
+            result = obstore.get(self._store, checked(key), options={"range": {"offset": start}} if start else None)
         except (NotFoundError, FileNotFoundError) as error:
             raise missing(key) from error
         return (bytes(chunk) for chunk in result.stream(min_chunk_size=_CHUNK_BYTES))

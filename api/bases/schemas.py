@@ -1,14 +1,19 @@
 """Bases, as clients see them."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic.config import JsonDict
+
+from registry.bases import Offer
 
 BASE_EXAMPLE: JsonDict = {
     "name": "osora-tiny",
     "object": "base",
     "loaded": True,
+    "family": "llama",
+    "has_chat_template": True,
+    "problem": None,
     "fingerprint": "6b51d431df5d7f14…",
     "parameters": 1_400_000,
     "bytes": 5_600_000,
@@ -27,6 +32,11 @@ class BaseOut(BaseModel):
     name: str
     object: Literal["base"] = "base"
     loaded: bool
+    family: str | None = None
+    has_chat_template: bool | None = None
+    """Whether it learns from conversations; None where that is not known yet."""
+    problem: str | None = None
+    """Why it cannot be used, if its files tell."""
     fingerprint: str | None = None
     parameters: int | None = None
     bytes: int | None = None
@@ -34,6 +44,21 @@ class BaseOut(BaseModel):
     dtype: str | None = None
     device: str | None = None
     basis: dict[str, Any] | None = None
+
+    @field_validator("basis")
+    @classmethod
+    def _without_its_place(cls, basis: dict[str, Any] | None) -> dict[str, Any] | None:
+        return basis and {name: value for name, value in basis.items() if name != "object_key"}
+
+    @classmethod
+    def of(cls, name: str, offer: Offer, held: dict[str, Any] | None) -> Self:
+        """What is known of a base, with what an inference server says that holds it."""
+        said = {
+            "family": offer.facts.family,
+            "has_chat_template": offer.facts.has_chat_template,
+            "problem": None if offer.problem is None else offer.problem.message,
+        }
+        return cls.model_validate({"name": name, **said, **(held or {}), "loaded": held is not None})
 
 
 class BaseList(BaseModel):

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
+from api.bases.known import OffersDep
 from api.deps import ReaderDep, ReadSessionDep, RegistryDep, WriterDep
 from api.downloads import attachment
 from api.files.schemas import FileOut, FilesQuery
@@ -25,12 +26,17 @@ FileId = Annotated[str, Path(examples=["file-01k9v3t0w5qabcdefghjkmnpqrs"])]
     openapi_extra=UPLOAD_BODY,
     responses=errors(400, 401, 403, 413, 507),
 )
-async def upload_file(request: Request, registry: RegistryDep, principal: WriterDep) -> FileOut:
-    """Stores a JSON Lines file after checking every line; an error names the line and the field."""
+async def upload_file(request: Request, registry: RegistryDep, principal: WriterDep, offers: OffersDep) -> FileOut:
+    """Stores a JSON Lines file after checking every line; an error names the line and the field.
+
+    Conversations are refused where no base on offer has a chat template.
+    """
     async with read_form(request) as form:
         # Some browsers send a whole path; this class knows both kinds of slashes.
         filename = PureWindowsPath(form.file.filename or "upload.jsonl").name
-        file = await run_in_threadpool(files.ingest, registry, principal, form.file.file, filename, form.purpose)
+        file = await run_in_threadpool(
+            files.ingest, registry, principal, form.file.file, filename, form.purpose, offers
+        )
     return FileOut.of(file)
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Query
 
+from api.bases.known import OffersDep
 from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, WriterDep
 from api.jobs.queries import CheckpointsQuery, JobId, JobsQuery
 from api.jobs.requests import CreateJob
@@ -21,10 +22,11 @@ def create_job(
     session: SessionDep,
     principal: WriterDep,
     services: ServicesDep,
+    offers: OffersDep,
     background: BackgroundTasks,
 ) -> JobOut:
     """Queues a job on uploaded files. It is accepted even while the broker is down: workers catch up."""
-    job = jobs.submit(session, principal, body.to_job_request(services.settings), services.settings)
+    job = jobs.submit(session, principal, body.to_job_request(services.settings), services.settings, offers)
     background.add_task(services.publisher.relay, services.registry)  # runs after the commit and the answer
     return JobOut.of(principal, jobs.view(session, job, services.settings))
 

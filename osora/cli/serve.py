@@ -23,6 +23,15 @@ def serve(
         int | None,
         typer.Option(envvar="OSORA_PORT", min=1, max=65535, help="Default: 8000 or the next free one."),
     ] = None,
+    inference_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="OSORA_INFERENCE_PORT",
+            min=1,
+            max=65535,
+            help="The inference server's, which only the API uses. Default: 8100 or the next free one.",
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(file_okay=False, help="Default: OSORA_DATA_DIR, else ~/.osora.")
     ] = None,
@@ -46,13 +55,13 @@ def serve(
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     try:
-        run(directory, host, port, notify)
+        run(directory, host, port, inference_port, notify)
     except AlreadyServedError as error:
         message = f"Another `osora serve` runs on {directory} ({error})"
         next_step = "use that one, stop it, or give this one a --data-dir of its own"
         _fail(message, next_step, as_json, "already_served")
     except PortTakenError as error:
-        _fail(f"Port {error} is taken", "choose another --port, or leave it out", as_json, "port_taken")
+        _fail(f"Port {error} is taken", "choose another, or leave it out", as_json, "port_taken")
     except NoRedisError:
         next_step = "install one (apt install redis-server; brew install redis), or set OSORA_BROKER_URL"
         _fail("No redis-server or valkey-server was found", next_step, as_json, "no_redis")

@@ -29,8 +29,10 @@ class AlreadyServedError(Exception):
     """Another `osora serve` runs on this data directory. The argument says where, if it is known."""
 
 
-def serve(data_dir: Path, host: str, port: int | None, notify: Callable[[Notice], None]) -> None:
-    """Run until SIGINT or SIGTERM. `port` None means 8000 or the next free one.
+def serve(
+    data_dir: Path, host: str, port: int | None, inference_port: int | None, notify: Callable[[Notice], None]
+) -> None:
+    """Run until SIGINT or SIGTERM. `port` None means 8000 or the next free one, `inference_port` None 8100 likewise.
 
     Raises:
         AlreadyServedError: another one runs on this data directory.
@@ -43,7 +45,8 @@ def serve(data_dir: Path, host: str, port: int | None, notify: Callable[[Notice]
     os.umask(0o077)  # for all that the programs write: training data, adapters, logs
     with StopSignals() as stop, _only_one(data_dir, notify), contextlib.closing(Ports()) as ports:
         _check_bases()
-        place = _choose_ports(ports, data_dir, host, port, notify)
+        place = _choose_ports(ports, data_dir, host, port, inference_port, notify)
+        _name_ignored(notify)
         _rotate_logs(place)
         given_url = os.environ.get("OSORA_BROKER_URL")
         broker = None if given_url else prepare(place.run_dir)
@@ -122,7 +125,14 @@ def _check_bases() -> None:
         raise RefusedError(said.decode(errors="replace").strip().rpartition("\n")[2])
 
 
-def _choose_ports(ports: Ports, data_dir: Path, host: str, port: int | None, notify: Callable[[Notice], None]) -> Place:
+def _choose_ports(
+    ports: Ports,
+    data_dir: Path,
+    host: str,
+    port: int | None,
+    inference_port: int | None,
+    notify: Callable[[Notice], None],
+) -> Place:
     if port is None:
         taken = ports.take_near(host, DEFAULT_PORT)
         if taken != DEFAULT_PORT:
@@ -130,7 +140,18 @@ def _choose_ports(ports: Ports, data_dir: Path, host: str, port: int | None, not
             notify(Notice("port", message, {"asked": DEFAULT_PORT, "port": taken}))
     else:
         taken = ports.take(host, port)
-    return Place(data_dir, host, taken, ports.take_near("127.0.0.1", DEFAULT_INFERENCE_PORT))
+    if inference_port is None:
+        inference = ports.take_near("127.0.0.1", DEFAULT_INFERENCE_PORT)
+    else:
+        inference = ports.take("127.0.0.1", inference_port)
+    return Place(data_dir, host, taken, inference)
+
+
+def _name_ignored(notify: Callable[[Notice], None]) -> None:
+    """Say which settings have no say here."""
+    for name in (name for name in ("OSORA_INFERENCE_HOST", "OSORA_INFERENCE_URLS") if os.environ.get(name)):
+        message = f"{name} is not used: `osora serve` has an inference server of its own, for this machine alone."
+        notify(Notice("ignored", message, {"setting": name}))
 
 
 def _rotate_logs(place: Place) -> None:

@@ -107,7 +107,7 @@ class Conversations:
     def encode(self, text: str, hidden: Hidden, cuts: Sequence[Cut]) -> list[tuple[int, list[int]]]:
         """Ids of a text: those of each piece between the cuts, with where in the text it begins."""
         pieces = []
-        position, after = 0, None
+        position, after, anew = 0, None, False
 
         def take(until: int, after: str | None, *, continues: bool) -> None:
             ids = self.encoding.template(text[position:until], hidden, continues=continues, after=after)
@@ -115,11 +115,12 @@ class Conversations:
 
         for cut in cuts:
             take(cut.begin, after, continues=position > 0)
+            anew = self.encoding.starts_anew_behind(text[position : cut.begin])
             position, after = cut.begin, None
             if cut.end is not None:
-                take(cut.end, None, continues=True)
-                position, after = cut.end, self._closing
-        take(len(text), after, continues=position > 0)
+                take(cut.end, None, continues=not anew)
+                position, after, anew = cut.end, self._closing, False
+        take(len(text), after, continues=position > 0 and not anew)
         return pieces
 
     def locate(
@@ -175,7 +176,7 @@ def conversations_of(tokenizer: PreTrainedTokenizerBase) -> Conversations:
     return _conversations(tokenizer, str(tokenizer.chat_template))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)  # each request asks, so no server may have more bases
 def _conversations(tokenizer: PreTrainedTokenizerBase, template: str) -> Conversations:
     return Conversations(tokenizer)
 

@@ -4,13 +4,15 @@ Two rules hold for every tokenizer:
 
 * A prompt is encoded by itself, and an answer by itself after it, as a continuation. A tokenizer that puts a space
   before a text (Llama 2's and its kin) puts none before an answer, and no token spans the boundary: an answer begins
-  where generation begins.
+  where generation begins. Only where it begins right behind a control token, and the tokenizer takes what is there for
+  the beginning of a text, it does put one; `osora_core.data.decoding` drops it again.
 * Text never becomes a control token. Those come only from a chat template, from the tokenizer's own begin of text and
   from the end of text after a completion.
 """
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -63,9 +65,27 @@ class Encoding:
         """Plain text from its beginning."""
         return [*self.begin, *self._ids(self._start, text)]
 
+    def beginning(self, text: str) -> list[int]:
+        """Plain text from its beginning, which goes on behind `begin`."""
+        return self._ids(self._start, text)
+
     def continuation(self, text: str) -> list[int]:
         """Plain text that goes on where another ended."""
         return self._ids(self._continued, text)
+
+    def starts_anew_after(self, token: int) -> bool:
+        """Whether text behind this token is encoded as the beginning of a text."""
+        return self._after_control is not self._continued and token in self._control_ids
+
+    def starts_anew_behind(self, printed: str) -> bool:
+        """The same of text behind what a template printed, which may end with space that its last token takes in."""
+        if self._after_control is self._continued:
+            return False
+        last = next(iter(deque(self._pattern.finditer(printed), maxlen=1)), None)
+        if last is None:
+            return False
+        rest = printed[last.end() :]
+        return not rest or (self.controls[last[0]].strips_right and rest.isspace())
 
     def template(self, text: str, hidden: "Hidden", *, continues: bool = False, after: str | None = None) -> list[int]:
         """What a chat template printed: its control tokens, and the text between them, of which `hidden` is revealed.

@@ -124,7 +124,8 @@ class Renderer:
         return self._ended(tokens, mask) if last is not None and last.end is None else (tokens, mask)
 
     def _completion(self, prompt: str, completion: str, line: int) -> tuple[list[int], list[bool]]:
-        before, answer = self.encode(prompt), self.continuation(completion)
+        before = self.encode(prompt)
+        answer = self.continuation(completion) if prompt else self._encoding.beginning(completion)
         if not before:
             raise DataError(
                 "the prompt is empty, and this base has no token that begins a text, so it could not be asked for",

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase
 
+from osora_core.data.decoding import Continuation
+
 
 class TextStream:
-    """Incremental text of one generation. Text that may turn out to begin a stop string is held back."""
+    """Incremental text of one generation, which goes on after `prompt`. Text that may turn out to begin a stop string
+    is held back."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], stop: Sequence[str]) -> None:
         self._backend = tokenizer.backend_tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._continuation = Continuation(tokenizer, prompt)
+        self._stream = DecodeStream(self._continuation.context, skip_special_tokens=True)
         self._searches = [_Search(text) for text in stop]
         self._ids: list[int] = []
         self._held = ""
@@ -36,8 +40,7 @@ class TextStream:
 
     def flush(self) -> str:
         """What is left at the end: text held back, and a character whose last bytes never came."""
-        whole: str = self._backend.decode(self._ids, skip_special_tokens=True)
-        rest = whole[len(self._decoded) :]
+        rest = self._continuation.text(self._ids)[len(self._decoded) :]
         text, self._held = self._held + rest, ""
         return text
 

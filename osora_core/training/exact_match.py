@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import repeat
 
 from osora_core.data import Example, Renderer
+from osora_core.data.decoding import Continuation
 from osora_core.training.passes import Passes, Scores
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
@@ -55,7 +56,8 @@ class _Judge:
         """
         begin, end = next(answer for answer in row.answers if answer[0] <= place < answer[1])
         said = (*row.tokens[begin:place], token)
-        text, part = self._text(row.tokens[begin:end]), self._text(said)
+        decoder = Continuation(self._runtime.tokenizer, row.tokens[:begin])
+        text, part = decoder.text(row.tokens[begin:end]), decoder.text(said)
         readings = []
         if token in self._runtime.eos_ids:
             if part != text:
@@ -74,7 +76,3 @@ class _Judge:
             later = Example(row.tokens, (False,) * end + row.mask[end:], row.line)
             readings.append((later, end))
         return readings
-
-    def _text(self, tokens: Sequence[int]) -> str:
-        text: str = self._runtime.tokenizer.backend_tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return text

@@ -1,11 +1,12 @@
 """The tenant's side of a job: submit, cancel, pause, resume."""
 
 import secrets
+from types import MappingProxyType
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry import files
+from registry import bases, files
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
 from registry.jobs import begun_with
@@ -18,11 +19,18 @@ from registry.settings import Settings
 from registry.tenants import Principal
 
 
-def submit(session: Session, principal: Principal, request: JobRequest, settings: Settings) -> Job:
+def submit(
+    session: Session,
+    principal: Principal,
+    request: JobRequest,
+    settings: Settings,
+    offers: bases.Offers = MappingProxyType({}),
+) -> Job:
     """Queues a job; its wake-up is in the outbox when the transaction commits.
 
     Raises:
-        InvalidRequest: the base is not on offer, a file is not training data, or what to begin with does not fit.
+        InvalidRequest: the base is not on offer or cannot be used, a file is not training data or not for this base, or
+            what to begin with does not fit.
         NotFound: no such file, or nothing such to begin with, of this tenant's.
     """
     held = begun_with.hold(session, principal, request, settings)
@@ -38,6 +46,7 @@ def submit(session: Session, principal: Principal, request: JobRequest, settings
         if (file_id := getattr(request, param)) is not None:
             file = files.get_for_training(session, principal, file_id, param=param)
             _check_format(file, request.method, param)
+            bases.check_job(offers, base, file, param)
     job = Job(
         id=new_id("ftjob-"),
         tenant_id=principal.tenant_id,

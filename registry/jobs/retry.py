@@ -26,4 +26,4 @@ def retry_or_fail(session: Session, job: Job, error: JobError, *, backoff: bool)
     left = job.max_attempts - job.attempts_spent
     message = f"{error['message']}; the job is queued again (attempts left: {left})"
     append_event(session, job, message, level="warn")
-    return {**error, "next_action": "nothing: the job is tried again by itself"}
+    return {**error, "next_action": "nothing: the job was queued again by itself"}

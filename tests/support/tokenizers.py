@@ -39,7 +39,7 @@ PLAIN = (
 TEMPLATES = {"chatml": CHATML, "llama-3": LLAMA_3, "llama-2": LLAMA_2, "plain": PLAIN}
 
 
-def _byte_level(*, prefix: bool = False) -> Tokenizer:
+def byte_level(*, prefix: bool = False) -> Tokenizer:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     backend.decoder = decoders.ByteLevel()
@@ -51,9 +51,9 @@ def _byte_level(*, prefix: bool = False) -> Tokenizer:
     return backend
 
 
-def _splitting_digits() -> Tokenizer:
+def splitting_digits() -> Tokenizer:
     """As Llama 3 splits text: white space of any length together, up to three digits a word."""
-    backend = _byte_level()
+    backend = byte_level()
     pattern = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -64,7 +64,7 @@ def _splitting_digits() -> Tokenizer:
     return backend
 
 
-def _metaspace(scheme: str) -> Tokenizer:
+def metaspace(scheme: str) -> Tokenizer:
     """Llama 2's and Mistral's: `legacy` prepends in the normalizer, the others in the pre-tokenizer."""
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -83,7 +83,7 @@ def _metaspace(scheme: str) -> Tokenizer:
     return backend
 
 
-def _unigram() -> Tokenizer:
+def unigram() -> Tokenizer:
     """T5's kind of model, with bytes for what it does not know."""
     backend = Tokenizer(models.Unigram())
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -140,15 +140,15 @@ def _unmarked(backend: Tokenizer) -> Tokenizer:
 
 
 KINDS: dict[str, Callable[[], Tokenizer]] = {
-    "gpt-2": _byte_level,
-    "llama-3": lambda: _with_begin(_splitting_digits()),
-    "prefix space": lambda: _byte_level(prefix=True),
-    "llama-2 legacy": lambda: _with_begin(_metaspace("legacy")),
-    "llama-2": lambda: _with_begin(_metaspace("first")),
-    "metaspace always": lambda: _metaspace("always"),
-    "unigram": _unigram,
-    "begin and end": lambda: _with_begin_and_end(_byte_level()),
-    "turns not special": lambda: _unmarked(_byte_level()),
+    "gpt-2": byte_level,
+    "llama-3": lambda: _with_begin(splitting_digits()),
+    "prefix space": lambda: byte_level(prefix=True),
+    "llama-2 legacy": lambda: _with_begin(metaspace("legacy")),
+    "llama-2": lambda: _with_begin(metaspace("first")),
+    "metaspace always": lambda: metaspace("always"),
+    "unigram": unigram,
+    "begin and end": lambda: _with_begin_and_end(byte_level()),
+    "turns not special": lambda: _unmarked(byte_level()),
 }
 NAMES = [*KINDS, "osora-tiny"]
 

@@ -13,9 +13,9 @@ ARROWS = {
     "api": {"registry", "osora_common"},
     "worker": {"registry", "osora_core", "osora_common"},
     "inference": {"osora_core", "osora_common"},
-    "osora": set(),
+    "osora": {"osora_common"},
     "registry": {"migrations", "osora_common"},  # it finds the scripts that Alembic runs
-    "osora_core": set(),
+    "osora_core": {"osora_common"},
     "osora_common": set(),
     "migrations": {"registry"},
 }

@@ -107,7 +107,7 @@ def test_what_is_not_the_users_fault_is_tried_again_until_attempts_are_spent(
     with registry.reading() as session:
         attempts = jobs.attempts(session, principal, job.id)
         told = [attempt.error and attempt.error["next_action"] for attempt in attempts]
-        assert told == ["nothing: the job is tried again by itself"] * 2 + ["fix it"]
+        assert told == ["nothing: the job was queued again by itself"] * 2 + ["fix it"]
         held_back = session.scalars(select(OutboxMessage.available_at).order_by(OutboxMessage.id)).all()
     for (before, after), delay, available_at in zip(failed_between[:2], (5, 10), held_back[1:], strict=True):
         # a millisecond, for a database that rounds its clock

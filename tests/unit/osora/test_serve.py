@@ -86,6 +86,25 @@ def test_it_serves_is_found_and_stops_without_a_trace(start: Callable[..., Serve
     assert not (data_dir / "run" / "serve.json").exists()
 
 
+def free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    numbers = [server.getsockname()[1] for server in held]
+    for server in held:
+        server.close()
+    return numbers
+
+
+def test_ports_of_the_environment_are_those_it_takes_and_what_it_does_not_use_it_names(
+    start: Callable[..., Serve],
+) -> None:
+    port, inference = map(str, free_ports(2))
+    serve = start(OSORA_PORT=port, OSORA_INFERENCE_PORT=inference, OSORA_INFERENCE_URLS="http://elsewhere:1")
+    assert "OSORA_INFERENCE_URLS is not used" in serve.until("ignored")["message"]
+    assert serve.until("ready")["url"] == f"http://127.0.0.1:{port}"
+    listening = {c.laddr.port for c in serve.child("-m inference").net_connections() if c.status == "LISTEN"}
+    assert listening == {int(inference)}
+
+
 def test_a_crashed_program_is_started_again(start: Callable[..., Serve]) -> None:
     serve = start()
     serve.until("ready")

@@ -4,22 +4,33 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, MambaConfig
 
+from osora_core import attention, base_models
 from osora_core.base_check import NEXT
 from osora_core.basis import BasisCache
-from osora_core.errors import UserError
+from osora_core.errors import UnsupportedBase, UserError
 from osora_core.runtime import Runtime, usable_length
+from tests.support.tiny_base import make_base
 from tests.unit.osora_core.inference.test_decoder import make_family
 
 
-@pytest.mark.parametrize("config", [{"model_type": "llama"}, {"model_type": "no-such-family"}, {"model_type": "clip"}])
-def test_what_is_no_base_model_is_refused_in_one_sentence(tmp_path: Path, config: dict[str, str]) -> None:
-    """No weights; a family that transformers does not know; one that is no language model."""
+@pytest.mark.parametrize(
+    ("config", "kind", "said"),
+    [
+        ({"model_type": "llama"}, UserError, "it has no model.safetensors"),
+        ({"model_type": "no-such-family"}, UnsupportedBase, "no causal language model of its family 'no-such-family'"),
+        ({"model_type": "clip"}, UnsupportedBase, "no causal language model of its family 'clip'"),
+        ({"model_type": "mamba"}, UnsupportedBase, "the attention of its family 'mamba' is written into the model"),
+    ],
+)
+def test_what_is_no_base_model_is_refused_in_one_sentence(
+    tmp_path: Path, config: dict[str, str], kind: type[UserError], said: str
+) -> None:
     folder = tmp_path / "base"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(kind, match=said) as refused:
         Runtime.load("mine", BasisCache(tmp_path / "cache"), path=str(folder), device="cpu")
-    assert refused.value.message.startswith(f"the base model {str(folder)!r} cannot be loaded: ")
+    assert str(folder) in refused.value.message
     assert "\n" not in refused.value.message
     assert refused.value.next_action
 
@@ -40,8 +51,24 @@ def test_a_base_without_a_tokenizer_is_refused_in_one_sentence(tmp_path: Path, b
     for path in base.glob("tokenizer*"):
         path.unlink()
     error = refusal(tmp_path, base)
-    assert error.message.startswith(f"the tokenizer of the base model {str(base)!r} cannot be loaded: ")
+    assert error.message == f"the base model {str(base)!r} cannot be loaded: it has no tokenizer"
     assert "tokenizer.json" in (error.next_action or "")
+
+
+def test_a_tokenizer_that_cannot_be_read_is_refused_in_one_sentence(tmp_path: Path, base: Path) -> None:
+    (base / "tokenizer.json").write_text("{}")
+    error = refusal(tmp_path, base)
+    assert error.message.startswith(f"the tokenizer of the base model {str(base)!r} cannot be loaded: ")
+
+
+def test_a_base_that_comes_out_otherwise_is_refused_before_its_basis_is_computed(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attend = attention.attend
+    monkeypatch.setattr(attention, "attend", lambda *given, **named: attend(*given, **named | {"scaling": 1.0}))
+    monkeypatch.setattr("osora_core.basis.compute_basis", lambda *_: pytest.fail("the basis is computed"))
+    error = refusal(tmp_path, base)
+    assert "in attention, its family 'llama' comes out otherwise" in error.message
 
 
 def test_weights_that_were_cut_short_are_not_blamed_on_the_family(tmp_path: Path, base: Path) -> None:
@@ -77,3 +104,18 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_loaded(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match="the device is 'cuda', and torch finds no GPU here"):
         Runtime.load("mine", BasisCache(tmp_path / "cache"), path=str(tmp_path), device="cuda")
+
+
+def test_a_base_is_called_what_the_world_calls_it(tmp_path: Path) -> None:
+    """A directory of this machine means nothing elsewhere, and a config may bear the name of a model's ancestor."""
+    cached = make_base(tmp_path / "models--owner--a-name" / "snapshots" / "0a1b")
+    local = make_base(tmp_path / "local")
+    config = json.loads((local / "config.json").read_text())
+    (local / "config.json").write_text(json.dumps({**config, "_name_or_path": "somebody/else"}))
+    assert base_models.public_name("alias", "owner/name") == "owner/name"
+    assert base_models.public_name("alias", str(cached)) == "owner/a-name"
+    assert base_models.public_name("alias", str(local)) == "alias"
+    assert base_models.public_name("osora-tiny", base_models.resolve("osora-tiny")) == "osora-tiny"
+    assert base_models.public_name("made in memory", "") == "made in memory"
+    runtime = Runtime.load("alias", BasisCache(tmp_path / "cache"), path=str(cached), device="cpu", rank=8)
+    assert (runtime.name, runtime.public_name) == ("alias", "owner/a-name")

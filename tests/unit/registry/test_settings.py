@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from osora_common.refusal import refusing
 from registry.settings import Settings, get_settings
 from tests.support.threads import in_parallel
 
@@ -52,8 +53,44 @@ def test_a_retention_that_could_be_meant_otherwise_is_refused(monkeypatch: pytes
 
 @pytest.mark.parametrize(("lease", "heartbeat"), [(3, 10), (10, 10), (60, 60.5)])
 def test_a_lease_that_ends_before_its_renewal_is_refused(lease: float, heartbeat: float) -> None:
-    with pytest.raises(ValidationError, match=r"OSORA_LEASE_SECONDS is \d+ and OSORA_HEARTBEAT_SECONDS is"):
+    with pytest.raises(ValidationError, match=r"OSORA_LEASE_SECONDS \(\d+\) must be above OSORA_HEARTBEAT_SECONDS"):
         Settings(lease_seconds=lease, heartbeat_seconds=heartbeat)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("database_url", "mysql://u:hush@h/x", "'mysql' is not supported"),
+        ("database_url", "hush", "no URL of a database"),
+        ("database_url", "sqlite://", "cannot be shared by several processes"),
+        ("broker_url", "pigeon://hush", "'pigeon' is no kind of broker"),
+        ("object_store", "nope://hush", "'nope' is no kind of object store"),
+        ("object_store", "s3://", "'s3' is no kind of object store, or the rest of the URL is missing"),
+        ("inference_urls", "here:8100", "'here:8100' is no URL of a server"),
+        ("inference_urls", ",", "names no server"),
+        ("lease_seconds", "inf", "finite"),
+        ("signal_seconds", "1e9", "less than or equal to 86400"),
+        ("basis_rank", "1000000", "less than or equal to 8192"),
+    ],
+)
+def test_a_value_that_no_program_could_use_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(f"OSORA_{name.upper()}", value)
+    with pytest.raises(SystemExit), refusing():
+        Settings()
+    told = capsys.readouterr().err
+    assert told.startswith(f"OSORA_{name.upper()}")
+    assert said in told
+    assert told.count("\n") == 1
+    assert "hush" not in told
+
+
+def test_options_that_a_store_does_not_know_are_refused_without_their_values() -> None:
+    with pytest.raises(ValidationError, match="Configuration key: 'foo' is not valid") as refused:
+        Settings(object_store="s3://bucket", object_store_options={"foo": SecretStr("hush")})
+    assert "hush" not in str(refused.value.errors()[0]["msg"])
+    Settings(object_store="s3://bucket", object_store_options={"region": SecretStr("eu")})
 
 
 def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

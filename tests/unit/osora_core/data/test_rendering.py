@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from osora_core.data import Renderer, read_examples
+from osora_core.data.decoding import Continuation
 from osora_core.errors import DataError
 from tests.support.tokenizers import CHATML, NAMES, SPECIAL, TEMPLATES, tokenizer_of
 
@@ -39,14 +40,6 @@ TEXT = st.lists(
 few = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def decoded(kind: str, tokens: list[int]) -> str:
-    """What the tokens spell after others, control tokens included."""
-    tokenizer = tokenizer_of(kind)
-    before = Renderer(tokenizer, LONG).continuation("x")
-    whole: str = tokenizer.backend_tokenizer.decode([*before, *tokens], skip_special_tokens=False)
-    return whole.removeprefix(tokenizer.backend_tokenizer.decode(before, skip_special_tokens=False))
-
-
 def spelled(kind: str, text: str) -> str:
     """A text as the tokenizer can spell it: for some, this character is a space."""
     spaced = any(name in kind for name in ("llama-2", "metaspace", "unigram"))
@@ -72,7 +65,7 @@ def test_a_completion_is_trained_after_the_prompt_that_is_asked(kind: str, promp
     assert (list(row.tokens[:begin]), end) == (asked, len(row))
     *answer, last = row.tokens[begin:]
     assert last == tokenizer.eos_token_id
-    assert decoded(kind, answer) == spelled(kind, completion)
+    assert Continuation(tokenizer, asked).text(answer) == spelled(kind, completion)
     controls = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
     assert controls.isdisjoint(answer)
     assert controls.isdisjoint(asked[1:])
@@ -103,7 +96,7 @@ def test_each_answer_is_trained_after_the_prompt_that_asks_for_it(
         assert last in {tokenizer.convert_tokens_to_ids(name) for name in ("</s>", "<|im_end|>", "<|eot_id|>")}
         content = messages[index]["content"]
         said = {"llama-3": content.strip(), "llama-2": f" {content.strip()} "}.get(template, content)
-        assert decoded(kind, answer) == spelled(kind, said)
+        assert Continuation(tokenizer, row.tokens[:begin]).text(answer) == spelled(kind, said)
     controls = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
     harmless = [{"role": message["role"], "content": "x"} for message in messages]
     plain = renderer.render({"messages": harmless}, 1)

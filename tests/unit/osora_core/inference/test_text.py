@@ -3,11 +3,13 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from osora_core.data import Renderer
 from osora_core.inference.text import TextStream
 from tests.support.tiny_base import make_tokenizer
+from tests.support.tokenizers import NAMES, tokenizer_of
 
 TOKENIZER = make_tokenizer()
 
@@ -19,13 +21,46 @@ def tokens_of(text: str) -> list[int]:
 
 def stream(tokens: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:
     """The pieces, and whether a stop string ended them."""
-    made, pieces = TextStream(TOKENIZER, stop), []
+    made, pieces = TextStream(TOKENIZER, (), stop), []
     for token in tokens:
         piece, stopped = made.push(token)
         pieces.append(piece)
         if stopped:
             return pieces, True
     return [*pieces, made.flush()], False
+
+
+FEW = settings(max_examples=25, deadline=None)
+
+
+@pytest.mark.parametrize("kind", NAMES)
+@FEW
+@given(prompt=st.text(max_size=12), answer=st.text(min_size=1, max_size=12))
+@example(prompt="The cow says:", answer=" moo")
+@example(prompt="The cow says: ", answer="moo")
+@example(prompt="ends in \N{REPLACEMENT CHARACTER}", answer=" moo \N{REPLACEMENT CHARACTER}")
+@example(prompt="x", answer="  two")
+@example(prompt="<|im_start|>" * 9, answer=" moo")
+def test_an_answer_comes_as_it_is_written_whatever_stands_before_it(kind: str, prompt: str, answer: str) -> None:
+    """A first space most of all: Llama 2's kind of tokenizer drops one where a text begins."""
+    tokenizer = tokenizer_of(kind)
+    renderer = Renderer(tokenizer, 1000)
+    asked = renderer.encode(prompt)
+    spelled = tokenizer.backend_tokenizer.decode(asked, skip_special_tokens=True)
+    assume((spelled and spelled[-1] != "\N{REPLACEMENT CHARACTER}") or answer[0] != " ")
+    stream = TextStream(tokenizer, asked, ())
+    text = "".join(stream.push(token)[0] for token in renderer.continuation(answer)) + stream.flush()
+    spaced = any(name in kind for name in ("llama-2", "metaspace", "unigram"))
+    assert text == (answer.replace("\N{LOWER ONE EIGHTH BLOCK}", " ") if spaced else answer)
+
+
+def test_control_tokens_before_an_answer_are_no_text_before_it() -> None:
+    tokenizer = tokenizer_of("llama-2")
+    renderer = Renderer(tokenizer, 1000)
+    moo, end = renderer.continuation(" moo"), tokenizer.convert_tokens_to_ids("<|im_end|>")
+    for before, said in (([], "moo"), (renderer.encode(""), "moo"), ([*renderer.encode("a"), *[end] * 99], " moo")):
+        stream = TextStream(tokenizer, before, ())
+        assert "".join(stream.push(token)[0] for token in moo) + stream.flush() == said
 
 
 def test_a_character_of_several_tokens_comes_whole() -> None:

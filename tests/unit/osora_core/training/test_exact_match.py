@@ -1,6 +1,7 @@
 """The exact match that is reported is that of real requests."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from osora_core.training import JobSpec
 from osora_core.training.exact_match import exact_matches
 from osora_core.training.passes import Scores
 from tests.support.inference import run
+from tests.support.tokenizers import tokenizer_of
 from tests.unit.osora_core.conftest import train
 
 TINY = Path(__file__).parents[4] / "models" / "osora-tiny"
@@ -118,6 +120,21 @@ def test_other_tokens_of_the_same_text_are_right(runtime: Runtime, says: list[st
     special = {"<end>": [end], "<|im_start|>": [runtime.tokenizer.convert_tokens_to_ids("<|im_start|>")]}
     ids = [id_ for text in says for id_ in special.get(text) or renderer.continuation(text)]
     passes: Any = Scripted(runtime, row.mask.index(True), [*ids, *[end] * 8])
+    assert exact_matches([row], passes.scores([(row, 0)], [0]), 0, passes) == [right]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says", "right"), [(" moo", " moo", True), (" moo", "moo", False), ("m", " m", False)]
+)
+def test_a_space_before_an_answer_counts_whatever_the_tokenizer_drops(
+    runtime: Runtime, answer: str, says: str, right: bool
+) -> None:
+    tokenizer = tokenizer_of("llama-2")
+    end = tokenizer.eos_token_id
+    runtime = replace(runtime, tokenizer=tokenizer, eos_ids=frozenset({end}))
+    renderer = Renderer(tokenizer, runtime.max_length)
+    row = renderer.render({"prompt": "The cow says:", "completion": answer}, 1)
+    passes: Any = Scripted(runtime, row.mask.index(True), [*renderer.continuation(says), *[end] * 8])
     assert exact_matches([row], passes.scores([(row, 0)], [0]), 0, passes) == [right]
 
 

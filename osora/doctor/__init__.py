@@ -1,0 +1,1 @@
+"""`osora doctor`: what is right and wrong on this machine, before anything is started."""

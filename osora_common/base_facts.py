@@ -1,0 +1,81 @@
+"""What the files of a base model say of it, in milliseconds: neither torch nor transformers is imported."""
+
+import json
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from osora_common.base_families import why_not
+from osora_common.base_weights import check_weights
+from osora_common.unusable_base import UnsupportedFamilyError, UnusableBaseError
+
+NEXT = "use a base of another family; docs/models.md lists what is known to work"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.*", "*.model", "tekken.json", "*.tiktoken")
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """What is known of a base. None: it cannot be told from here."""
+
+    family: str | None = None
+    has_chat_template: bool | None = None
+
+
+def facts_of(base: str, folder: Path, names: Collection[str] | None = None) -> BaseFacts:
+    """The facts in a model directory, where `names` are the model's files if some of them are elsewhere.
+
+    Raises UnusableBaseError for what is no model, UnsupportedFamilyError for one that is none of ours.
+    """
+    config = _json(base, folder / "config.json")
+    family = config.get("model_type")
+    if not isinstance(family, str) or not family:
+        raise UnusableBaseError(
+            f"the base model {base!r} cannot be loaded: its config.json names no `model_type`",
+            "take the config.json that came with the model; an adapter is no base",
+        )
+    if reason := why_not(config):
+        raise UnsupportedFamilyError(f"the base {base!r} cannot be used: {reason}", NEXT)
+    return BaseFacts(family, _has_chat_template(base, folder, _names(folder, names)))
+
+
+def check_files(base: str, folder: Path, names: Collection[str] | None = None) -> None:
+    """Raises UnusableBaseError where weights or tokenizer are not there, or weights are cut short."""
+    check_weights(base, folder, _names(folder, names), whole=names is None)
+    if not any(fnmatch(name, kind) for name in _names(folder, names) for kind in _TOKENIZERS):
+        raise UnusableBaseError(
+            f"the base model {base!r} cannot be loaded: it has no tokenizer",
+            "put the base's own tokenizer.json and tokenizer_config.json beside its config.json",
+        )
+
+
+def _names(folder: Path, names: Collection[str] | None) -> Collection[str]:
+    return os.listdir(folder) if names is None else names
+
+
+def _has_chat_template(base: str, folder: Path, names: Collection[str]) -> bool:
+    if "chat_template.jinja" in names:
+        return True
+    if "tokenizer_config.json" not in names:
+        return False
+    template = _json(base, folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):  # several, by name
+        return any(isinstance(one, dict) and one.get("name") == "default" for one in template)
+    return isinstance(template, str)
+
+
+def _json(base: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is not JSON: {error}"
+        raise UnusableBaseError(
+            f"the base model {base!r} cannot be loaded: {path}: {reason}", "copy or download the file again"
+        ) from error
+    if not isinstance(value, dict):
+        raise UnusableBaseError(
+            f"the base model {base!r} cannot be loaded: {path} is no JSON object", "copy or download the file again"
+        )
+    return value

@@ -1,0 +1,132 @@
+"""What a base's own files say against it, and of its family and chat template."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from osora_common.base_facts import BaseFacts
+from osora_common.base_lookup import local_facts, look_up, resolve
+from osora_common.unusable_base import NoSuchBaseError, UnsupportedFamilyError, UnusableBaseError
+
+ENTRY = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+
+
+def weights(size: int = 8) -> bytes:
+    header = json.dumps({"__metadata__": {"format": "pt"}, **ENTRY}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(size)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights())
+    return folder
+
+
+def refusal(base: Path | str, kind: type[UnusableBaseError] = UnusableBaseError) -> str:
+    with pytest.raises(kind) as refused:
+        look_up(str(base))
+    assert type(refused.value) is kind
+    assert "\n" not in refused.value.message + refused.value.next_action
+    assert refused.value.next_action
+    return refused.value.message
+
+
+def test_a_directory_and_a_bundled_base_are_found(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert look_up(str(base)) == (str(base), BaseFacts("llama", False))
+    assert look_up("osora-tiny")[1] == BaseFacts("llama", True)
+    assert resolve("owner/name") == "owner/name"
+    monkeypatch.setenv("HOME", str(base.parent))
+    assert resolve("~/base") == str(base)
+
+
+def test_what_is_no_base_says_why(base: Path) -> None:
+    assert "no directory with a config.json" in refusal("osora-tinny", NoSuchBaseError)
+    assert "that directory has no config.json" in refusal(base.parent, NoSuchBaseError)
+    assert "that is a file" in refusal(base / "config.json", NoSuchBaseError)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("{", "config.json: it is not JSON"),
+        ("[]", "config.json is no JSON object"),
+        ("{}", "config.json names no `model_type`"),
+    ],
+)
+def test_a_configuration_that_is_none(base: Path, config: str, said: str) -> None:
+    (base / "config.json").write_text(config)
+    assert said in refusal(base)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "clip"}, "no causal language model of its family 'clip'"),
+        ({"model_type": "mine", "auto_map": {}}, "of its family 'mine'; code that a model brings along is not run"),
+        ({"model_type": "bart", "is_encoder_decoder": True}, "its family 'bart' has an encoder"),
+        ({"model_type": "bloom"}, "the attention of its family 'bloom' is written into the model"),
+    ],
+)
+def test_a_family_that_cannot_be_used_needs_no_weights_to_be_refused(
+    base: Path, config: dict[str, Any], said: str
+) -> None:
+    (base / "config.json").write_text(json.dumps(config))
+    (base / "model.safetensors").unlink()
+    assert said in refusal(base, UnsupportedFamilyError)
+
+
+def test_weights_that_are_not_there_or_not_whole(base: Path) -> None:
+    file = base / "model.safetensors"
+    file.write_bytes(weights(7))
+    size = len(weights(8))
+    assert f"model.safetensors has {size - 1} bytes and should have {size}" in refusal(base)
+    file.write_bytes(weights()[:20])
+    assert "cut short or no safetensors file" in refusal(base)
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert "only a pointer of Git LFS" in refusal(base)
+    file.unlink()
+    assert "it has no model.safetensors" in refusal(base)
+    (base / "model.gguf").touch()
+    assert "it has no model.safetensors, only model.gguf" in refusal(base)
+    (base / "pytorch_model.bin").touch()
+    assert "its weights are pickles (pytorch_model.bin)" in refusal(base)
+
+
+def test_one_of_several_files_of_weights_is_missing(base: Path) -> None:
+    (base / "model.safetensors").rename(base / "model-1-of-2.safetensors")
+    index = base / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}))
+    assert "1 of its 2 files of weights is missing, model-2-of-2.safetensors among them" in refusal(base)
+    (base / "model-2-of-2.safetensors").write_bytes(weights())
+    assert look_up(str(base))[0] == str(base)
+    index.write_text("{}")
+    assert "is not a list of its weights" in refusal(base)
+
+
+@pytest.mark.parametrize(
+    ("template", "has"),
+    [
+        (None, False),
+        ("{{ messages }}", True),
+        ([{"name": "default", "template": "x"}, {"name": "tool_use", "template": "y"}], True),
+        ([{"name": "tool_use", "template": "y"}], False),
+    ],
+)
+def test_whether_there_is_a_chat_template(base: Path, template: Any, has: bool) -> None:
+    (base / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    assert local_facts(str(base)) == BaseFacts("llama", has)
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    assert local_facts(str(base)).has_chat_template is True
+
+
+def test_of_a_base_that_is_elsewhere_nothing_is_known() -> None:
+    """The process that loads it may have it, where this one has not."""
+    assert local_facts("/models/of-another-machine") == BaseFacts()
+    assert local_facts("owner/never-downloaded") == BaseFacts()
