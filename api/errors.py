@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from api.schemas import ErrorBody, ErrorDetail
 from api.validation import cut, explain, printable
+from registry.columns import UnstorableText, is_storable
 from registry.errors import InvalidFile, InvalidRequest, OsoraError, StorageFull, Unavailable
 from registry.outages import DATABASE_OUTAGES, STORE_OUTAGES, is_disk_full
 
@@ -23,6 +24,12 @@ _HEADERS = {
 }
 _LONGEST_TEXT = 2000
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+_NEXT_ACTIONS = {
+    404: "GET /docs lists the routes",
+    405: "GET /docs lists the routes",
+    413: "send less: rows go into a file, in parts if need be, and whoever runs the service can raise "
+    "OSORA_MAX_UPLOAD_BYTES",
+}
 
 
 def install(app: FastAPI) -> None:
@@ -61,6 +68,9 @@ def respond(status: int, body: ErrorBody, headers: dict[str, str] | None = None)
 
 
 async def _on_osora_error(request: Request, error: OsoraError) -> JSONResponse:
+    if isinstance(error, UnstorableText) and error.param is None:
+        # Of a body or a query the field is named before it comes to that; what is left is the path.
+        error.param = next((name for name, value in request.path_params.items() if not is_storable(value)), None)
     return respond(error.status, body_of(error))
 
 
@@ -83,7 +93,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
         message=_readable(message),
         type=InvalidRequest.type,
         code=_HTTP_CODES.get(error.status_code, InvalidRequest.code),
-        next_action="GET /docs lists the routes" if error.status_code in (404, 405) else None,
+        next_action=_NEXT_ACTIONS.get(error.status_code),
     )
     return respond(error.status_code, ErrorBody(error=detail), dict(headers or {}))
 

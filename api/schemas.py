@@ -27,11 +27,11 @@ def _without_nul(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
-"""An id or a name: of a base, an adapter, a file, a module."""
+# PostgreSQL keeps none in a text, and of a JSON column with one somewhere in it, it could search none of the rows.
+NO_NUL = AfterValidator(_without_nul)
 
-# Of a JSON column with a NUL somewhere in it, PostgreSQL could search none of the rows.
-_NO_NUL = AfterValidator(_without_nul)
+Name = Annotated[str, Field(max_length=_LONGEST_NAME), NO_NUL]
+"""An id or a name: of a base, an adapter, a file, a module."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class AtMost:
 
 
 Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64), _NO_NUL], Annotated[str, Field(max_length=512), _NO_NUL]], AtMost(16)
+    dict[Annotated[str, Field(max_length=64), NO_NUL], Annotated[str, Field(max_length=512), NO_NUL]], AtMost(16)
 ]
 """A client's own notes on a thing, with OpenAI's limits."""
 

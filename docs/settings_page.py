@@ -28,6 +28,12 @@ OTHERS = {
     ),
     "OSORA_DEBUG": ("none", "`1`: `osora` shows the traceback of an error that it did not expect."),
     "OSORA_CACHE": ("`~/.cache/osora`", "Where `osora_core` as a library keeps the basis of each base."),
+    "OSORA_BASIS_FROM": (
+        "none",
+        "Where `osora_core` as a library finds a basis by its hash: a folder of files `<hash>.safetensors`, the URL of "
+        "one, or a URL with `{hash}` in it, such as a service's `http://127.0.0.1:8000/bases/{hash}/basis` "
+        "(`OSORA_API_KEY` is sent to `OSORA_URL` alone).",
+    ),
     "OSORA_TEST_DATABASE_URL": ("a server of their own", "A PostgreSQL for the tests."),
     "OSORA_TEST_REDIS_URL": ("a server of their own", "A Redis for the tests."),
 }

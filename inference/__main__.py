@@ -7,16 +7,15 @@ import uvicorn
 from transformers.utils import logging as transformers_logging
 
 from inference.app import create_app
+from inference.engines import make_engines
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_common.http_server import ReadyServer, exit_on_signals
 from osora_common.refusal import refusing
 from osora_core.basis import BasisCache
 from osora_core.errors import UserError
-from osora_core.inference.check import check_serving
+from osora_core.out_of_memory import refusing_to_run_out
 from osora_core.runtime import Runtime, set_threads
-
-logger = logging.getLogger("inference")
 
 _GRACE_SECONDS = 3
 
@@ -46,16 +45,14 @@ def _serve(settings: InferenceSettings) -> None:
     set_threads(1)
     store = ArtifactStore(settings)
     cache = BasisCache(settings.data_dir / "cache", store)
-    runtimes = {}
-    for name, path in settings.base_paths.items():
-        runtimes[name] = Runtime.load(name, cache, path=path, device=settings.device, rank=settings.basis_rank)
-        verdict = check_serving(runtimes[name], cache.directory, settings.inference_max_length)
-        logger.info(
-            "base %s is loaded (%s); at worst %.2g nats from transformers, where %g are allowed",
-            name, runtimes[name].basis.base_fingerprint[:12], verdict.worst, verdict.tolerance,
-        )  # fmt: skip
+    with refusing_to_run_out("the bases in OSORA_BASES and their engines"):
+        runtimes = {
+            name: Runtime.load(name, cache, path=path, device=settings.device, rank=settings.basis_rank)
+            for name, path in settings.base_paths.items()
+        }
+        engines = make_engines(settings, runtimes, cache.directory)
     server: Server
-    app = create_app(settings, runtimes, store, on_death=lambda: server.fail())
+    app = create_app(settings, engines, store, on_death=lambda: server.fail())
     config = uvicorn.Config(
         app,
         host=settings.inference_host,

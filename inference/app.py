@@ -29,20 +29,19 @@ from osora_core.adapter import Adapter
 from osora_core.data import Renderer
 from osora_core.inference import AdapterRow, InferenceEngine
 from osora_core.inference.grammar import GrammarCompiler
-from osora_core.runtime import Runtime
 
 
 def create_app(
     settings: InferenceSettings,
-    runtimes: Mapping[str, Runtime],
+    engines: Mapping[str, InferenceEngine],
     store: ArtifactStore,
     on_death: Callable[[], None],
 ) -> FastAPI:
-    """The server's app over loaded bases. `on_death` is called if an engine fails for good."""
+    """The server's app over a warm engine for each base. `on_death` is called if an engine fails for good."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.served = {name: _serve(runtime, settings, store, on_death) for name, runtime in runtimes.items()}
+        app.state.served = {name: _serve(engine, settings, store, on_death) for name, engine in engines.items()}
         yield
         for served in app.state.served.values():
             served.loop.stop()
@@ -106,12 +105,10 @@ def create_app(
     return app
 
 
-def _serve(runtime: Runtime, settings: InferenceSettings, store: ArtifactStore, on_death: Callable[[], None]) -> Served:
-    engine = InferenceEngine(
-        runtime, rows=settings.inference_rows, adapters=settings.inference_adapters,
-        max_length=settings.inference_max_length,
-    )  # fmt: skip
-    engine.warm_up()
+def _serve(
+    engine: InferenceEngine, settings: InferenceSettings, store: ArtifactStore, on_death: Callable[[], None]
+) -> Served:
+    runtime = engine.runtime
     loop = EngineLoop(engine, queue_limit=settings.inference_queue, on_death=on_death)
 
     def check(adapter: Adapter, row: AdapterRow) -> "Future[None] | None":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inference.schemas import ExportRequest
 from osora_core import export
-from osora_core.adapter import Adapter, pack
+from osora_core.adapter import READABLE, Adapter, pack
 from osora_core.runtime import Runtime
 
 
@@ -34,7 +34,7 @@ class Exporter:
             with self._turn:
                 adapter = Adapter.from_zip(self._fetch(request.adapter.object_key), request.adapter.sha256)
                 if request.format == "lora":
-                    path.write_bytes(pack(export.to_lora(adapter, runtime.basis)))
+                    path.write_bytes(pack(export.to_lora(adapter, runtime.basis, base=runtime.public_name)))
                 else:
                     self._merge(adapter, runtime, path)
         except BaseException:
@@ -47,4 +47,5 @@ class Exporter:
             export.merge(adapter, runtime.basis, Path(folder), base=self._base_paths[runtime.name])
             with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
                 for file in sorted(Path(folder).iterdir()):
+                    file.chmod(READABLE)
                     archive.write(file, file.name)

@@ -49,6 +49,7 @@ class Served:
                 "fingerprint": runtime.basis.fingerprint,
                 "rank": runtime.basis.rank,
                 "target_modules": runtime.basis.target_modules,
+                "object_key": runtime.basis.key,
             },
         }
 

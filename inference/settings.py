@@ -34,10 +34,13 @@ class InferenceSettings(BaseSettings):
     inference_port: int = Field(default=8100, ge=0, le=65535)
     """The inference server's port."""
     inference_rows: int = Field(default=32, ge=1)
-    """Requests that decode together."""
+    """Requests that decode together, if memory allows so many."""
     inference_max_length: int = Field(default=8192, ge=2)
-    """Tokens of prompt and answer together, if the base allows so many. Keys and values of as many rows of this length
-    are set aside at the start: 34 GB for 32 rows of a Llama-8B."""
+    """Tokens of prompt and answer together, if base and memory allow so many."""
+    inference_kv_bytes: int | None = Field(default=None, ge=1)
+    """Memory for the keys and values of all bases: 34 GB hold 32 requests of 8192 tokens of a Llama-8B in bfloat16. By
+    default as much as so many requests need, and at most 80 % of what is free on a GPU, half of it on a CPU. With less,
+    fewer requests run at once. The log says at the start how many."""
     inference_adapters: int = Field(default=256, ge=1)
     """Adapters that lie in the bank at once."""
     inference_queue: int = Field(default=512, ge=1)

@@ -1,5 +1,6 @@
 """Adapters and bases from the object store, read-only but for bases that are not there yet."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import obstore
@@ -52,6 +53,7 @@ class ArtifactStore:
         if not self._writable:
             return
         try:
-            obstore.put(self._store, key, path, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return
+            obstore.head(self._store, key)
+        except (NotFoundError, FileNotFoundError):
+            with suppress(AlreadyExistsError):
+                obstore.put(self._store, key, path, mode="create", use_multipart=False)

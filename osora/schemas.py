@@ -144,6 +144,7 @@ class Base(TypedDict, total=False):
     max_length: int | None
     dtype: str | None
     device: str | None
+    basis: dict[str, Any] | None
 
 
 class Key(TypedDict, total=False):

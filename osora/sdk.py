@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from osora.basis import library_folder, pull
 from osora.discovery import discover
 from osora.errors import OsoraError
 from osora.schemas import (
@@ -90,6 +91,14 @@ class Osora:
     def bases(self) -> Page[Base]:
         """The bases that the service offers."""
         return _data(self._transport.request("GET", "/bases"))
+
+    def pull_basis(self, base: str, folder: str | os.PathLike[str] | None = None) -> Path:
+        """Bring the stored basis of a base (or the one of this hash) here, so that its adapters load in PEFT.
+
+        `folder`: default where `osora_core` finds it by itself; another is named to it in OSORA_BASIS_FROM. Returns the
+        file, which is there whole or not at all. What breaks off is taken up again, also by another call.
+        """
+        return pull(self._transport, base, library_folder() if folder is None else Path(folder))
 
     def ready(self) -> dict[str, Any]:
         """The state of the service's parts; an unready service is an answer, not an error."""

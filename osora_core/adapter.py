@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import stat
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,25 +19,30 @@ from safetensors.torch import save
 from torch import Tensor
 
 from osora_core.basis import Basis, Span
-from osora_core.errors import CorruptArtifact, IdentityMismatch
+from osora_core.errors import CorruptArtifact
+from osora_core.identity import mismatch
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 KEY_PREFIX = "base_model.model."
 # The part of adapter_config.json that the artifact itself decides.
-_OWN = ("peft_type", "task_type", "base_model_name_or_path", "inference_mode", "r", "canary")
+_OWN = ("peft_type", "task_type", "base_model_name_or_path", "inference_mode", "r", "canary", "basis_probe")
 _IDENTITY = ("base_fingerprint", "basis_fingerprint", "basis_rank")
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # The earliest time a ZIP can carry: equal adapters must give equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+# The mode of unpacked files: who unpacks them and who serves them may be two.
+READABLE = 0o644
 
 
 @dataclass(frozen=True)
 class Adapter:
     """sigma [r] and delta [d_out] (float32) by module name, with the identity of base and basis.
 
-    canary: what it answered when it was published (`osora_core.canary`). extra: settings of an OsoraConfig that
-    training by PEFT left, kept so that writing the adapter again loses nothing.
+    base: what the world calls its base, see `osora_core.base_models.public_name`. basis_probe: the hash of the basis's
+    first factors (None where version 0.1.0 wrote it). canary: what it answered when it was published
+    (`osora_core.canary`). extra: settings of an OsoraConfig that training by PEFT left, kept so that writing the
+    adapter again loses nothing.
     """
 
     sigma: Mapping[str, Tensor]
@@ -46,6 +52,7 @@ class Adapter:
     base_fingerprint: str
     basis_fingerprint: str
     basis_rank: int
+    basis_probe: str | None = None
     canary: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -70,6 +77,7 @@ class Adapter:
             "base_fingerprint": self.base_fingerprint,
             "basis_fingerprint": self.basis_fingerprint,
             "basis_rank": self.basis_rank,
+            **({} if self.basis_probe is None else {"basis_probe": self.basis_probe}),
             **({} if self.canary is None else {"canary": dict(self.canary)}),
         }
 
@@ -131,6 +139,7 @@ class Adapter:
             base_fingerprint=config["base_fingerprint"],
             basis_fingerprint=config["basis_fingerprint"],
             basis_rank=config["basis_rank"],
+            basis_probe=config.get("basis_probe"),
             canary=config.get("canary"),
             extra={k: v for k, v in config.items() if k not in (*_OWN, *_IDENTITY) and v is not None},
         )
@@ -162,10 +171,7 @@ class Adapter:
             ("basis", self.basis_fingerprint, basis.fingerprint),
         ):
             if mine != theirs:
-                raise IdentityMismatch(
-                    f"the adapter was made on {what} {mine}, this is {what} {theirs}",
-                    next_action=f"load the {what} that the adapter names, or train it again on this one",
-                )
+                raise mismatch(what, mine, theirs)
         names = tuple(self.sigma)
         sigma, delta = (tuple(part[name].numel() for name in names) for part in (self.sigma, self.delta))
         return _order(basis.spans, names, sigma, delta)
@@ -182,6 +188,7 @@ class Adapter:
             base_fingerprint=basis.base_fingerprint,
             basis_fingerprint=basis.fingerprint,
             basis_rank=basis.rank,
+            basis_probe=basis.stored.probe,
         )
 
 
@@ -196,7 +203,9 @@ def pack(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.external_attr = (stat.S_IFREG | READABLE) << 16
+            archive.writestr(info, content)
     return buffer.getvalue()
 
 
@@ -283,6 +292,8 @@ def _layout(header: bytes) -> _Layout:
     layout = _Layout(dtypes.pop(), [], {}, {})
     end = 0
     for index, name in enumerate(sorted(entries, key=lambda name: entries[name]["data_offsets"])):
+        if len(entries[name]["shape"]) != 1:
+            raise ValueError(f"{name} is no vector of OSoRA; an adapter with modules_to_save is for PEFT alone")
         (size,) = entries[name]["shape"]
         begin, end = end, end + size * layout.dtype.itemsize
         if size < 1 or entries[name]["data_offsets"] != [begin, end]:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from osora_core.basis import Basis
 from osora_core.errors import OutOfSlots
+from osora_core.lazy_zeros import zeros
 
 
 class Bank:
@@ -22,7 +23,7 @@ class Bank:
     ) -> None:  # fmt: skip
         rows = capacity + 1
         self.basis = basis
-        self.values = torch.zeros(rows, basis.row_length, dtype=dtype, device=device)
+        self.values = zeros(rows, basis.row_length, dtype=dtype, device=device)
         self.ranks = torch.zeros(rows, dtype=torch.long, device=device)
         self._views = [self.values[:, columns] for span in basis.spans for columns in (span.sigma, span.delta)]
         if trainable:

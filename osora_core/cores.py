@@ -4,38 +4,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Where Linux names this process's control groups, and where it shows them.
-_OWN_GROUPS = Path("/proc/self/cgroup")
-_GROUPS = Path("/sys/fs/cgroup")
+from osora_core.control_groups import control_groups
 
 
 def available_cores() -> int:
-    """The cores of this process's affinity (`taskset`, a container's cpuset), within its quota, at least 1.
-
-    The quota is that of its control groups (`docker run --cpus`, a pod's CPU limit, systemd's CPUQuota), rounded down.
-    """
+    """The cores of this process's affinity (`taskset`, a container's cpuset), within the quota of its control groups,
+    rounded down, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min([cores, *_quotas()])))
-
-
-def _quotas() -> Iterator[float]:
-    """The quotas, in cores, of this process's control groups and of the groups around them."""
-    if not _OWN_GROUPS.exists():
-        return
-    for line in _OWN_GROUPS.read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = _GROUPS / "cpu" if controllers else _GROUPS
-        own = root / path.lstrip("/")
-        # Within a container the path may be the host's: then the groups that are shown begin with the container's own.
-        for group in (own, *own.parents):
-            if group.is_relative_to(root):
-                yield from _quota(group)
+    quotas = (quota for group in control_groups("cpu") for quota in _quota(group))
+    return max(1, int(min([cores, *quotas])))
 
 
 def _quota(group: Path) -> Iterator[float]:
-    """The quota that one group sets itself, in the files of version 2 or 1; nothing if it sets none."""
+    """The quota, in cores, that one group sets itself, in the files of version 2 or 1; nothing if it sets none."""
     try:
         if (group / "cpu.max").exists():
             quota, period = (group / "cpu.max").read_text().split()

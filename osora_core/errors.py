@@ -15,6 +15,8 @@ class OsoraCoreError(Exception):
         self.message = message
         self.param = param
         self.next_action = next_action
+        if next_action is not None:  # where the library is used without the service, a traceback is all there is
+            self.add_note(f"Next: {next_action}.")
 
 
 class UserError(OsoraCoreError, ValueError):
@@ -49,8 +51,17 @@ class UnsupportedBase(UserError):
     code = "unsupported_base"
 
 
-class IdentityMismatch(OsoraCoreError):
-    """An adapter was made on another base or basis; both hashes are in the message."""
+class MemoryTooSmall(UserError):
+    """There is not enough memory for what was asked for; a limit, or the device, would have to be larger."""
+
+    code = "memory_too_small"
+
+
+class IdentityMismatch(OsoraCoreError, ValueError):
+    """An adapter was made on another base or basis; both hashes are in the message.
+
+    A ValueError as well, like `UserError`: the adapter is a wrong argument for this base.
+    """
 
     code = "identity_mismatch"
 

@@ -16,7 +16,9 @@ from transformers.pytorch_utils import Conv1D
 from osora_core import base_models
 from osora_core.adapter import CONFIG_NAME, KEY_PREFIX, WEIGHTS_NAME, Adapter
 from osora_core.basis import Basis, Factors
-from osora_core.errors import IdentityMismatch, UserError
+from osora_core.checkpoint import own_values
+from osora_core.errors import UserError
+from osora_core.identity import mismatch
 from osora_core.operator import lora_factor, merged_weight
 from osora_core.weights import dense_weight, fingerprint_base
 
@@ -78,18 +80,17 @@ def merge(adapter: Adapter, basis: Basis, directory: Path, *, base: str | None =
     model: Any = AutoModelForCausalLM.from_pretrained(
         source, dtype=dtype, trust_remote_code=False, use_safetensors=True
     )
-    found = fingerprint_base(model)
+    own = own_values(model)
+    found = fingerprint_base(own)
     if found != adapter.base_fingerprint:
-        raise IdentityMismatch(
-            f"the adapter was made on base {adapter.base_fingerprint}, {source} is base {found}",
-            next_action="name the path of the adapter's own base with `base`",
-        )
+        raise mismatch("base", adapter.base_fingerprint, found, "name the path of the adapter's own base with `base`")
     for name, sigma in adapter.sigma.items():
-        module = model.get_submodule(name)
+        module, whole = model.get_submodule(name), own.get_submodule(name)
         stored = basis.factors[name]
         factors = Factors(stored.U.cpu(), stored.S.cpu(), stored.Vt.cpu())
-        merged = merged_weight(dense_weight(module), factors, sigma, adapter.delta[name])
+        merged = merged_weight(dense_weight(whole), factors, sigma, adapter.delta[name])
         weight = cast(Tensor, module.weight)
+        merged = merged.to(weight.dtype)
         weight.data = merged.T.contiguous() if isinstance(module, Conv1D) else merged
     model.save_pretrained(directory)
     AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(directory)

@@ -41,15 +41,22 @@ class FairQueue(Generic[T]):
             self._waiting[tenant] = deque()
         self._waiting[tenant].append(item)
 
+    def first(self) -> T:
+        """The next one, which stays. Raises ValueError if nothing waits."""
+        return self._waiting[self._next_tenant()][0]
+
     def pop(self) -> T:
         """The next one; its cost counts as served. Raises ValueError if nothing waits."""
-        tenant = min(self._waiting, key=self._served.__getitem__)
+        tenant = self._next_tenant()
         self._level = max(self._level, self._served[tenant])
         item = self._waiting[tenant].popleft()
         self.charge(tenant, self._cost(item))
         if not self._waiting[tenant]:
             self._leave(tenant)
         return item
+
+    def _next_tenant(self) -> str:
+        return min(self._waiting, key=self._served.__getitem__)
 
     def charge(self, tenant: str, tokens: float) -> None:
         """Count weighted tokens as served to a tenant."""

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 
 
@@ -21,15 +20,18 @@ def _import_tuner() -> None:
 
 
 class _AfterPeft(MetaPathFinder):
-    """Finds PEFT as it would be found without us, and has the tuner imported behind it."""
+    """Finds PEFT as it would be found without us, and has the tuner imported behind it.
+
+    It stays, as to be asked for PEFT does not mean that PEFT is imported: transformers asks whether it is installed.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname != "peft":
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next((spec for finder in others if (spec := finder.find_spec(fullname, path, target))), None)
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module = _then_tuner(spec.loader.exec_module)  # type: ignore[assignment, method-assign]
         return spec

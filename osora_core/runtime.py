@@ -24,6 +24,7 @@ from osora_core.cores import available_cores
 from osora_core.data.conversation import conversations_of
 from osora_core.errors import UnsupportedBase, UserError
 from osora_core.linear import OsoraLinear
+from osora_core.out_of_memory import refusing_to_run_out, require_room
 from osora_core.weights import ALL_LINEAR, find_targets
 
 
@@ -50,7 +51,8 @@ class Runtime:
         """Load base `name` (from `path` where that differs) and its all-linear basis of `rank`.
 
         device: "auto" (CUDA where there is one), "cpu" or "cuda". dtype: of the weights, by default float32 on a CPU
-        and bfloat16 on a GPU. Raises UnknownBase if it is not found and UserError if its architecture is not supported.
+        and bfloat16 on a GPU. Raises UnknownBase if it is not found, UserError if its architecture is not supported and
+        MemoryTooSmall if it takes more than is free.
         """
         place = torch.device(
             "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
@@ -63,12 +65,14 @@ class Runtime:
             )
         dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
         source = base_models.look_up(path or name)
+        require_room(name, source, dtype, place)
         attention.register()
         with _loading(source):
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         max_length = usable_length(config)
         tokenizer = _tokenizer_of(source)
-        with _loading(source), base_check.refusing(name, config, "loading", (OSError, ValueError, SafetensorError)):
+        loading = base_check.refusing(name, config, "loading", (OSError, ValueError, SafetensorError))
+        with _loading(source), refusing_to_run_out(f"the base {name!r}"), loading:
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 source,
                 config=config,
@@ -116,6 +120,11 @@ class Runtime:
         return config
 
     @property
+    def public_name(self) -> str:
+        """What its adapters call it, see `base_models.public_name`."""
+        return base_models.public_name(self.name, self.model.name_or_path or "")
+
+    @property
     def is_whole(self) -> bool:
         """Whether this process holds all of the weights. Code that reads them by itself must ask."""
         return True
@@ -140,7 +149,7 @@ def _loading(source: str) -> Iterator[None]:
     """What transformers says of a base that it cannot load, in one sentence."""
     try:
         yield
-    except UnsupportedBase:
+    except UserError:  # says itself what is wrong
         raise
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0]

@@ -6,11 +6,20 @@ there, eigenvalues below `_RESOLVED` of the largest, is found by taking out what
 A Rayleigh-Ritz step in float64 ends it. `benchmarks/basis.py` compares this with the other ways.
 """
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
+
 # float32 finds an eigenvalue to about 1e-7 of the largest, so one of this size to three digits before the last step.
 _RESOLVED = 1e-4
+# Values of weights that are decomposed at once on a CPU; each takes about 32 bytes meanwhile.
+_VALUES_AT_ONCE = 128 * 1024**2
 # Below this part of the largest a float64 Gram matrix holds rounding and nothing else.
 _NOTHING = 1e-14
 
@@ -32,6 +41,34 @@ def top_triplets(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     largest = V.gather(0, V.abs().argmax(dim=0, keepdim=True))
     signs = torch.where(largest < 0, -1.0, 1.0)
     return U * signs, values, (V * signs).T
+
+
+def of_each(compute: Callable[[Tensor], T], weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, T]]:
+    """What `compute` makes of each named weight, in order; `weights` is read as the work goes on.
+
+    On the GPU, if there is one, one after the other. Else several at once, each on one thread: shared between threads,
+    a sum is made in another order for every number of them, and the result would depend on it.
+    """
+    if torch.cuda.is_available():
+        yield from ((name, compute(weight.cuda())) for name, weight in weights)
+        return
+    threads = torch.get_num_threads()
+    pending: deque[tuple[str, int, Future[T]]] = deque()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for name, weight in weights:
+            while pending and (
+                len(pending) >= threads or sum(size for _, size, _ in pending) + weight.numel() > _VALUES_AT_ONCE
+            ):
+                done, _, result = pending.popleft()
+                yield done, result.result()
+            pending.append((name, weight.numel(), pool.submit(compute, weight)))
+        for done, _, result in pending:
+            yield done, result.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        # That of the linear algebra's library is one for the whole process.
+        torch.set_num_threads(threads)
 
 
 def _top_eigenvectors(gram: Tensor, count: int) -> Tensor:

@@ -48,14 +48,13 @@ def dense_weight(module: nn.Module) -> Tensor:
 
 
 def find_targets(model: nn.Module, targets: str | Iterable[str]) -> dict[str, nn.Module]:
-    """Modules to adapt, by full name in model order: every linear but the output head, or those whose last name
-    component is listed. Raises UserError if a listed name matches nothing."""
-    get_head = getattr(model, "get_output_embeddings", None)
-    head = get_head() if get_head is not None else None
+    """Modules to adapt, by full name in model order: every linear but the output head and a task's head, or those whose
+    last name component is listed. Raises UserError if a listed name matches nothing."""
+    head, backbone = _output_head(model), _backbone(model)
     linears: dict[str, nn.Module] = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and name.startswith(backbone)
     }
     if not linears:
         raise UserError(
@@ -75,6 +74,25 @@ def find_targets(model: nn.Module, targets: str | Iterable[str]) -> dict[str, nn
             next_action=f"choose from {', '.join(known)}, or 'all-linear'",
         )
     return found
+
+
+def _output_head(model: nn.Module) -> nn.Module | None:
+    """What turns a language model's hidden states into logits."""
+    get_head = getattr(model, "get_output_embeddings", None)
+    head: nn.Module | None = get_head() if get_head is not None else None
+    return head
+
+
+def _backbone(model: nn.Module) -> str:
+    """What the names of a base's own modules begin with.
+
+    A transformers model for a task (classification, question answering) keeps its pretrained part apart from the
+    task's head, which is new and random each time that the checkpoint of a language model is loaded as such a model.
+    """
+    inner = getattr(model, "base_model", model)
+    if inner is model or _output_head(model) is not None:
+        return ""
+    return next((f"{name}." for name, module in model.named_modules() if module is inner), "")
 
 
 def compute_dtype(model: nn.Module) -> torch.dtype:
@@ -111,7 +129,8 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtyp
 def fingerprint_base(model: nn.Module) -> str:
     """The identity of a base: a hash of its parameters' values, the same for a bfloat16 checkpoint read as float32.
 
-    A quantised weight counts with the values it stands for. Raises UserError for a quantisation that we cannot read.
+    A task's head (see `_backbone`) is no part of it, and a quantised weight counts with the values it stands for.
+    Raises UserError for a quantisation that we cannot read.
     """
     quantisation = getattr(getattr(model, "config", None), "quantization_config", None)
     method = getattr(quantisation, "quant_method", None)
@@ -121,12 +140,15 @@ def fingerprint_base(model: nn.Module) -> str:
             param="model",
             next_action=f"load it without quantisation, or with {' or '.join(READABLE_QUANTISATION)}",
         )
-    return fingerprint_tensors(_values(model), torch.float32)
+    return fingerprint_tensors(base_values(model), torch.float32)
 
 
-def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter by name, quantised ones as what they stand for."""
+def base_values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter of the base by name, quantised ones as what they stand for."""
+    backbone = _backbone(model)
     for name, parameter in model.named_parameters():
+        if not name.startswith(backbone):
+            continue
         if parameter.is_meta:
             raise UserError(
                 f"{name} is not in memory but on the meta device",

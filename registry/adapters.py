@@ -52,7 +52,7 @@ def delete(registry: Registry, principal: Principal, id_or_name: str) -> Adapter
         user = live_users(session, [adapter.id]).get(adapter.id)
         if user is not None:
             raise Conflict(
-                f"adapter {id_or_name!r} is what the job {user} begins with, which has not ended",
+                f"the job {user}, which has not ended, begins with the adapter {id_or_name!r}",
                 code="adapter_in_use",
                 next_action=f"wait for {user} or cancel it",
             )

@@ -49,11 +49,11 @@ class DatabaseStore:
         """See `ObjectStore.get`."""
         return b"".join(self.stream(key))
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
         """See `ObjectStore.stream`."""
         if self.size(key) is None:
             raise missing(key)
-        return self._pieces(key)
+        return self._pieces(key, start)
 
     def size(self, key: str) -> int | None:
         """See `ObjectStore.size`."""
@@ -93,16 +93,20 @@ class DatabaseStore:
         """See `ObjectStore.clear_unfinished`: a put is one transaction, and leaves nothing."""
         return 0
 
-    def _pieces(self, key: str) -> Iterator[bytes]:
+    def _pieces(self, key: str, start: int) -> Iterator[bytes]:
+        # Every piece but the last has this size.
+        first, skipped = divmod(start, _PIECE_BYTES)
         # One statement is one snapshot: an overwrite meanwhile cannot mix two objects.
-        statement = select(Blob.data).where(Blob.key == key).order_by(Blob.number)
+        statement = select(Blob.data).where(Blob.key == key, Blob.number >= first).order_by(Blob.number)
         with (
             self._readers.connect().execution_options(yield_per=4) as connection,
             connection.begin(),
             # Closed by name: a reader that leaves early must not leave a cursor open on the server.
             connection.execute(statement) as result,
         ):
-            yield from result.scalars()
+            for piece in result.scalars():
+                yield piece[skipped:]
+                skipped = 0
 
 
 def _insert(connection: Connection, key: str, data: bytes | Path) -> None:

@@ -32,9 +32,16 @@ class PlainText(TypeDecorator[str]):
         return value
 
 
-def check_storable(text: str) -> None:
-    """Raises `UnstorableText` for what no `PlainText` column takes."""
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+def is_storable(text: str) -> bool:
+    """Whether a `PlainText` column takes it."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def check_storable(text: str, param: str | None = None) -> None:
+    """Raises `UnstorableText`, which names `param`, for what no `PlainText` column takes."""
+    if not is_storable(text):
         raise UnstorableText(
-            f"{text[:60]!a} has a character that cannot be stored", next_action="remove NULs and surrogates"
+            f"{text[:60]!a} has a character that cannot be stored",
+            param=param,
+            next_action="remove NULs and surrogates",
         )

@@ -46,7 +46,7 @@ def ingest(
             param="purpose",
             next_action=f"use {TRAINING_PURPOSE!r}",
         )
-    check_storable(filename)
+    check_storable(filename, param="file")
     limit = registry.settings.max_upload_bytes
     with tempfile.NamedTemporaryFile(prefix="osora-upload-") as spool:
         check, sha256, size = DatasetCheck(), hashlib.sha256(), 0
@@ -98,7 +98,7 @@ def get_for_training(session: Session, principal: Principal, file_id: str, *, pa
         raise _not_found(file_id, param)
     if file.purpose != TRAINING_PURPOSE:
         raise InvalidRequest(
-            f"file {file_id!r} has the purpose {file.purpose!r}",
+            f"file {file_id!r} was uploaded for {file.purpose!r}, not for training",
             param=param,
             next_action=f"name a file uploaded with the purpose {TRAINING_PURPOSE!r}",
         )
@@ -114,7 +114,7 @@ def delete(registry: Registry, principal: Principal, file_id: str) -> None:
         user = live_users(session, [file_id]).get(file_id)
         if user is not None:
             raise Conflict(
-                f"file {file_id!r} is used by the job {user}, which has not ended",
+                f"the job {user}, which has not ended, uses the file {file_id!r}",
                 code="file_in_use",
                 next_action=f"wait for {user} or cancel it",
             )

@@ -20,6 +20,21 @@ _COMPLETION_EXAMPLE = '{"prompt": "…", "completion": "…"}'
 
 _PREFERENCE_KEYS = {"input", "preferred_output", "non_preferred_output"}
 
+_AS_TEXT = f"write each line as {_CHAT_EXAMPLE} or {_COMPLETION_EXAMPLE}"
+# Rows that other tools read, by keys that they have all of, and what to write instead.
+_FOREIGN = (
+    ("Alpaca's format (`instruction`, `input`, `output`)", {"instruction", "output"}, _AS_TEXT),
+    ("ShareGPT's format (`conversations`)", {"conversations"}, f"write each line as {_CHAT_EXAMPLE}"),
+    (
+        "TRL's preference format (`prompt`, `chosen`, `rejected`)",
+        {"chosen", "rejected"},
+        f"write each line as {_PREFERENCE_EXAMPLE}, for the method dpo",
+    ),
+    ("TRL's format of rated answers (`prompt`, `completion`, `label`)", {"prompt", "completion", "label"}, _AS_TEXT),
+    ("the format of plain text (`text`)", {"text"}, _AS_TEXT),
+)
+_OF_TOOLS = {"tools", "functions", "tool_calls", "tool_call_id", "function_call", "parallel_tool_calls", "tool_choice"}
+
 
 def check_line(raw: bytes, number: int) -> Format:
     """The format of one line of JSON Lines. Raises `InvalidFile` with the line's number and field."""
@@ -27,6 +42,7 @@ def check_line(raw: bytes, number: int) -> Format:
     line = _Line(number)
     if not isinstance(row, dict):
         line.reject(None, f"must be a JSON object, not {_kind(row)}", f"write each line as {_CHAT_EXAMPLE}")
+    _refuse_foreign(line, row)
     if "messages" in row:
         line.only(row, "", ("messages",))
         _check_chat(line, row["messages"])
@@ -44,8 +60,15 @@ def check_line(raw: bytes, number: int) -> Format:
     line.reject(
         None,
         f"has neither `messages` nor `prompt` and `completion`; its keys are {_quoted(sorted(row))}",
-        f"write each line as {_CHAT_EXAMPLE} or {_COMPLETION_EXAMPLE}",
+        _AS_TEXT,
     )
+
+
+def _refuse_foreign(line: "_Line", row: dict[str, Any]) -> None:
+    """A row of a format that is known and not read is told so at once, not key by key."""
+    for name, keys, next_action in _FOREIGN:
+        if keys <= row.keys() and "messages" not in row:
+            line.reject(None, f"is in {name}, which is not read here", next_action)
 
 
 def _check_chat(line: "_Line", messages: Any) -> None:
@@ -67,9 +90,17 @@ def _check_messages(line: "_Line", messages: Any, path: str, example: str) -> bo
         if not isinstance(message, dict):
             line.reject(place, f"must be an object with `role` and `content`, not {_kind(message)}", example)
         role = message.get("role")
+        if role == "function":
+            line.refuse_tools(f"{place}.role")
         if role not in ROLES:
             line.reject(f"{place}.role", f"is {_quoted(role)}", f"use one of {', '.join(ROLES)}")
         line.only(message, f"{place}.", ("role", "content", "weight"))
+        if isinstance(message.get("content"), list):
+            line.reject(
+                f"{place}.content",
+                "is a list of OpenAI's content parts, and only text is read here",
+                "write the text as one JSON string",
+            )
         content = line.text(message, f"{place}.", "content", "the message's text")
         learns |= _weight(line, message, place) != 0 and role == "assistant" and content != ""
     return learns
@@ -114,9 +145,24 @@ class _Line:
         raise InvalidFile(subject + problem, line=self.number, field=field, next_action=next_action)
 
     def only(self, row: dict[str, Any], prefix: str, known: tuple[str, ...]) -> None:
-        for key in row:
-            if key not in known:
-                self.reject(prefix + _short(key), "is not known here", f"remove it; known are {', '.join(known)}")
+        """Raises where there are other keys, and names all of them: nobody has to try again for each."""
+        unknown = [key for key in row if key not in known]
+        of_tools = next((key for key in unknown if key in _OF_TOOLS), None)
+        if of_tools is not None:
+            self.refuse_tools(prefix + of_tools)
+        if not unknown:
+            return
+        first, *others = unknown
+        more = f" (and {len(others)} more: {_short(', '.join(others))})" if others else ""
+        them = "them" if others else "it"
+        self.reject(prefix + _short(first), f"is not known here{more}", f"remove {them}; known are {', '.join(known)}")
+
+    def refuse_tools(self, field: str) -> NoReturn:
+        self.reject(
+            field,
+            "belongs to OpenAI's format for tool calls, which is not read here",
+            "use messages with text only, and leave out tools, functions, their calls and their results",
+        )
 
     def text(self, row: dict[str, Any], prefix: str, key: str, what: str) -> str:
         if key not in row:

@@ -42,7 +42,9 @@ def migrating(url: str) -> Iterator[Config]:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             yield _config(connection)
             if is_sqlite and (stray := connection.execute(text("PRAGMA foreign_key_check")).first()):
-                raise RuntimeError(f"a row of {stray[0]} points at no row of {stray[2]}; the migration was not made")
+                raise RuntimeError(
+                    f"a row of {stray[0]} refers to a row of {stray[2]} that is not there; nothing was migrated"
+                )
     finally:
         engine.dispose()
 

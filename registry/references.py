@@ -126,7 +126,7 @@ def delete(registry: Registry, principal: Principal, id_or_name: str) -> str:
         user = user if job.is_terminal else job.id
         if user is not None:
             raise Conflict(
-                f"checkpoint {id_or_name!r} is needed by the job {user}, which has not ended",
+                f"the job {user}, which has not ended, needs the checkpoint {id_or_name!r}",
                 code="checkpoint_in_use",
                 next_action=f"wait for {user} or cancel it",
             )

@@ -131,8 +131,8 @@ class Settings(BaseSettings):
     def _devices_and_bases_fit(self) -> Self:
         if self.worker_devices > 1 and len(self.base_paths) > 1:
             raise ValueError(
-                f"OSORA_WORKER_DEVICES is {self.worker_devices}, which takes one base a worker, and OSORA_BASES names "
-                f"{len(self.base_paths)}: start a worker of its own, with one base in OSORA_BASES, for each"
+                f"OSORA_BASES names {len(self.base_paths)} bases, and with OSORA_WORKER_DEVICES={self.worker_devices} "
+                "a worker serves one: start a worker for each base, with that base alone in its OSORA_BASES"
             )
         if self.worker_shard_base and self.worker_devices == 1:
             raise ValueError("OSORA_WORKER_SHARD_BASE needs OSORA_WORKER_DEVICES of at least 2")
@@ -148,9 +148,9 @@ class Settings(BaseSettings):
     def _a_lease_outlasts_a_heartbeat(self) -> Self:
         if self.lease_seconds <= self.heartbeat_seconds:
             raise ValueError(
-                f"OSORA_LEASE_SECONDS is {self.lease_seconds:g} and OSORA_HEARTBEAT_SECONDS is "
-                f"{self.heartbeat_seconds:g}, so that every lease ends before it is renewed: a lease must be longer, "
-                "better several times"
+                f"OSORA_LEASE_SECONDS ({self.lease_seconds:g}) must be above OSORA_HEARTBEAT_SECONDS "
+                f"({self.heartbeat_seconds:g}), or every lease ends before it is renewed: three times as long is a "
+                "good value"
             )
         return self
 

@@ -39,8 +39,8 @@ class ObjectStore(Protocol):
     def get(self, key: str) -> bytes:
         """The whole object. Raises `NotFound`."""
 
-    def stream(self, key: str) -> Iterator[bytes]:
-        """The object in pieces. Raises `NotFound` at the call, not at the first piece."""
+    def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
+        """The object in pieces, from a byte of it on. Raises `NotFound` at the call, not at the first piece."""
 
     def size(self, key: str) -> int | None:
         """The object's size in bytes, or None when there is none."""
@@ -96,10 +96,10 @@ class ObstoreStore:
         except (NotFoundError, FileNotFoundError) as error:
             raise missing(key) from error
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
         """See `ObjectStore.stream`."""
         try:
-            result = obstore.get(self._store, checked(key))
+            result = obstore.get(self._store, checked(key), options={"range": {"offset": start}} if start else None)
         except (NotFoundError, FileNotFoundError) as error:
             raise missing(key) from error
         return (bytes(chunk) for chunk in result.stream(min_chunk_size=_CHUNK_BYTES))

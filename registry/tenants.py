@@ -52,7 +52,7 @@ class Principal:
         """Raises `Forbidden` unless the key has the scope: `operator` includes `admin`, and that `read` and `write`."""
         if not self.has(scope):
             raise Forbidden(
-                f"this key has the scopes {sorted(self.scopes)}, and this takes {scope!r}",
+                f"this takes the scope {scope!r}, and the key has {', '.join(sorted(self.scopes))}",
                 next_action=f"use a key that was created with the scope {scope!r}",
             )
 

@@ -11,8 +11,10 @@ from celery import signals
 from transformers.utils import logging as transformers_logging
 
 from osora_common.refusal import refusing
+from osora_core import out_of_memory
 from osora_core.basis import BasisCache
 from osora_core.errors import UserError
+from osora_core.out_of_memory import refusing_to_run_out
 from osora_core.runtime import Runtime, set_threads
 from osora_core.training.distributed import SharedPasses
 from osora_core.training.passes import MakePasses, Passes
@@ -43,19 +45,20 @@ def _work(settings: Settings) -> None:
         cache = BasisCache(settings.data_dir / "cache", StoredBasis(registry.store))
         others: FollowerProcesses | None = None
         passes: MakePasses = Passes
-        if settings.worker_devices > 1:
-            runtime, others = spread(settings, cache)
-            runtimes = {runtime.name: runtime}
-            passes = partial(SharedPasses, followers=others.followers)
-        else:
-            runtimes = {
-                name: Runtime.load(name, cache, path=path, device=settings.device, rank=settings.basis_rank)
-                for name, path in settings.base_paths.items()
-            }
         publisher = Publisher(settings.broker_url)
         # SIGTERM to ourselves is how Celery is told to stop from another thread.
         end = partial(os.kill, os.getpid(), signal.SIGTERM)
-        node = Node(registry, runtimes, publisher, on_failure=end, passes=passes)
+        with refusing_to_run_out("the bases in OSORA_BASES and their jobs", _next_action(settings)):
+            if settings.worker_devices > 1:
+                runtime, others = spread(settings, cache)
+                runtimes = {runtime.name: runtime}
+                passes = partial(SharedPasses, followers=others.followers)
+            else:
+                runtimes = {
+                    name: Runtime.load(name, cache, path=path, device=settings.device, rank=settings.basis_rank)
+                    for name, path in settings.base_paths.items()
+                }
+            node = Node(registry, runtimes, publisher, on_failure=end, passes=passes)
         app = create_app(settings)
         add_tasks(app, node)
 
@@ -96,6 +99,13 @@ def _work(settings: Settings) -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _next_action(settings: Settings) -> str:
+    """What to do where memory runs out before the first job."""
+    if settings.worker_jobs == "auto":
+        return out_of_memory.NEXT
+    return f"lower OSORA_WORKER_JOBS, which is {settings.worker_jobs}, or {out_of_memory.NEXT}"
 
 
 if __name__ == "__main__":

@@ -61,19 +61,22 @@ class _Runner:
         self.meter = ProgressMeter()
         self.written_at = 0.0
         self.metrics: dict[str, Any] = {}
+        """Of training, up to the last step that was told."""
         self.compute_seconds = 0.0
         self.store_is_down = False
 
     def run(self) -> None:
+        joined: Work | None = None
         try:
             try:
                 self.work = prepare(self.records, self.engine, self.reports)
                 self._join(self.work)
+                joined = self.work
                 reached("joined", self.attempt.job_id)
-                while self._goes_on_after(self.reports.next(), self.work):
+                while self._goes_on_after(self.reports.next(), joined):
                     pass
             except Interruption as interruption:
-                self._leave(interruption.signal, self.work)
+                self._leave(interruption.signal, joined)
         except (LeaseLostError, DrainTimeoutError):
             raise
         except Exception as error:
@@ -85,7 +88,7 @@ class _Runner:
         waits = False
         while True:
             try:
-                return self.engine.call(work.join)
+                return self.reports.wait_for(self.engine.post(work.join))
             except DuplicateJob:
                 # An attempt that this process has lost. It has been told, and takes its job out when it reacts.
                 logger.warning(
@@ -177,13 +180,12 @@ class _Runner:
     def _flush_meter(self) -> None:
         latest = self.meter.latest
         if latest is not None:
-            metrics = self.meter.take()
+            metrics = self.metrics = self.meter.take()
             self._metrics(latest.step, latest.total_steps, metrics, remaining_seconds=metrics["remaining_seconds"])
 
     def _metrics(
         self, step: int, total_steps: int, metrics: dict[str, Any], *, remaining_seconds: float | None
     ) -> None:
-        self.metrics |= metrics
         self.records.write(
             lambda session: jobs.record_progress(
                 session,

@@ -19,4 +19,5 @@ class StoredBasis:
         return True
 
     def publish(self, key: str, path: Path) -> None:
-        self._store.put_if_absent(key, path)
+        if self._store.size(key) is None:  # what is there already need not be read to find that out
+            self._store.put_if_absent(key, path)

@@ -19,7 +19,7 @@ def fetch_start(attempt: Attempt, basis: Basis, fetch: Callable[[str], bytes]) -
         return None
     if attempt.start is None:
         raise UserError(
-            f"{attempt.from_adapter_id}, which the job was to begin with, is gone",
+            f"{attempt.from_adapter_id} has been deleted, and the job begins with it",
             param=PARAM,
             next_action="submit the job again with another adapter, or without one",
         )
@@ -28,7 +28,7 @@ def fetch_start(attempt: Attempt, basis: Basis, fetch: Callable[[str], bytes]) -
         adapter.check(basis)
     except IdentityMismatch as error:
         raise UserError(
-            f"{attempt.from_adapter_id} cannot be begun with: {error.message}",
+            f"the job cannot begin with {attempt.from_adapter_id}: {error.message}",
             param=PARAM,
             next_action=error.next_action,
         ) from error

@@ -1,7 +1,9 @@
 """From a claimed job to what the engine trains: rendered rows, spec, and the newest checkpoint that is whole."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import TypeVar
 
 from osora_core.data import Renderer, Row
@@ -41,25 +43,32 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
     start = fetch_start(attempt, runtime.basis, records.fetch)
     settings = records.settings
 
+    made: list[TrainingJob] = []
+
     def job(spec: JobSpec, rows: Sequence[Row], resume: Checkpoint | None = None) -> TrainingJob:
-        return TrainingJob(
-            attempt.job_id,
-            spec,
-            rows,
-            reports,
-            valid,
-            resume,
-            checkpoint_steps=attempt.osora.get("checkpoint_steps", settings.checkpoint_steps),
-            checkpoint_seconds=attempt.osora.get("checkpoint_seconds", settings.checkpoint_seconds),
-            start=start,
-            tenant=attempt.tenant_id,
-            weight=_WEIGHTS[attempt.osora.get("priority", "normal")],
-            prompts=prompts,
-            sample_tokens=attempt.osora.get("sample_tokens", TrainingJob.sample_tokens),
-        )
+        def make(_: threading.Event) -> TrainingJob:
+            return TrainingJob(
+                attempt.job_id,
+                spec,
+                rows,
+                reports,
+                valid,
+                resume,
+                checkpoint_steps=attempt.osora.get("checkpoint_steps", settings.checkpoint_steps),
+                checkpoint_seconds=attempt.osora.get("checkpoint_seconds", settings.checkpoint_seconds),
+                start=start,
+                tenant=attempt.tenant_id,
+                weight=_WEIGHTS[attempt.osora.get("priority", "normal")],
+                prompts=prompts,
+                sample_tokens=attempt.osora.get("sample_tokens", TrainingJob.sample_tokens),
+                same_rows_as=next((other for other in made if other.train is rows), None),
+            )
+
+        made.append(reports.aside(make))  # it reads all rows, if no other has
+        return made[-1]
 
     if attempt.plan is None:
-        decision = decide(attempt, train, valid, job, engine, settings.sweep_members)
+        decision = decide(records, train, valid, job, engine, reports)
     else:
         decision = Decision([JobSpec.from_dict(spec) for spec in attempt.plan["specs"]])
     first, *others = specs = decision.specs
@@ -80,22 +89,21 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
 
 
 def _rows(records: Records, file: FileRef, renderer: Renderer, reports: Reports) -> list[Row]:
-    data = records.fetch(file.object_key)
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
+    """A large file takes longer to fetch and to render, and even one long row, than a tenant who cancels or a worker
+    that stops will wait: so the attempt does not wait for it."""
+    data = records.stored(lambda: reports.aside(lambda _: records.store.get(file.object_key)))
+    method = methods.named(records.attempt.method)
+
+    def read(left: threading.Event) -> list[Row]:
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
+        return list(method.read(takewhile(lambda _: not left.is_set(), split_lines(data)), renderer))
+
     try:
-        method = methods.named(records.attempt.method)
-        return list(method.read(_interruptible(split_lines(data), reports), renderer))
+        return reports.aside(read)
     except DataError as error:
         error.message = f"file {file.id}, {error}"
         raise
-
-
-def _interruptible(lines: Iterable[bytes], reports: Reports) -> Iterator[bytes]:
-    """A large file takes longer to render than a tenant who cancels, or a worker that stops, will wait."""
-    for line in lines:
-        reports.pause(0)
-        yield line
 
 
 def _resumed(records: Records, engine: EngineThread, kind: type[C], make: Callable[[C | None], Work]) -> Work:

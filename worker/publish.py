@@ -12,6 +12,7 @@ from worker.artifacts import artifact, result_files
 from worker.hyperparameters import plan_of
 from worker.points import reached
 from worker.records import Records
+from worker.reports import evaluated_at
 from worker.threads import EngineThread
 
 
@@ -26,6 +27,7 @@ def publish_checkpoint(
 ) -> None:
     """Upload first, point to it after: the row never names an object that is not whole.
 
+    `metrics` are those of training; those of validation are the checkpoint's own, if it was evaluated there.
     `patiently`: whether an outage of the object store is waited out; else it is raised.
     """
     data, attempt = checkpoint.to_bytes(), records.attempt
@@ -53,7 +55,7 @@ def publish_checkpoint(
             bytes=len(data),
             adapter=new,
             ends_epoch=checkpoint.ends_epoch,
-            metrics=metrics,
+            metrics=metrics | evaluated_at(checkpoint.curve, checkpoint.step),
         )
     )
     reached("checkpoint_recorded", attempt.job_id)
@@ -62,7 +64,10 @@ def publish_checkpoint(
 
 
 def publish_outcome(records: Records, engine: EngineThread, outcome: Outcome, metrics: dict[str, Any]) -> None:
-    """Upload adapter and curve, read the adapter back, then publish both and end the job in one transaction."""
+    """Upload adapter and curve, read the adapter back, then publish both and end the job in one transaction.
+
+    `metrics` are those of training at its end; those of validation are the adapter's own, whichever state it is.
+    """
     attempt = records.attempt
     adapter = engine.call(lambda e: replace(outcome.adapter, canary=canary.compute(e.runtime, outcome.adapter)))
     folder = f"{attempt.job_id}/{attempt.number}"
@@ -86,7 +91,7 @@ def publish_outcome(records: Records, engine: EngineThread, outcome: Outcome, me
             step=outcome.step,
             trained_tokens=outcome.trained_tokens,
             adapter=new,
-            metrics=metrics,
+            metrics=metrics | evaluated_at(outcome.curve, outcome.adapter_step),
             result_files=[file for _, file in files],
             plan=plan_of([outcome.spec]) if isinstance(outcome, SweepOutcome) else None,
         )

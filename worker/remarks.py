@@ -1,11 +1,14 @@
 """What a job's history says in words about its training."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from osora_core.training import JobSpec, Outcome, Rung, SweepOutcome, TrainingJob
+from osora_core.training import Evaluation, JobSpec, Outcome, Rung, SweepOutcome, TrainingJob
 from registry.models import EventLevel
 from worker.sweeps import Decision, Rows
+
+_STILL = 1e-3
+"""A validation loss that has moved by less than this share of itself has not moved."""
 
 
 def announcement(job: TrainingJob, decision: Decision, rows: Rows) -> str:
@@ -19,9 +22,10 @@ def announcement(job: TrainingJob, decision: Decision, rows: Rows) -> str:
     )
     if len(specs) == 1:
         return f"{words}learning rate {spec.learning_rate:g}{because}"
-    source = "training rows, held back from all of them," if rows.held_back else "validation rows"
+    source = "training rows that none of them trains on" if rows.held_back else "validation rows"
     rates = ", ".join(map(_rates, specs))
-    return f"{words}a sweep of {len(specs)} rates{because} that {len(rows.choice)} {source} choose from: {rates}"
+    chosen = f"of which the loss on {len(rows.choice)} {source} chooses one: {rates}"
+    return f"{words}a sweep of {len(specs)} rates{because}, {chosen}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -44,10 +48,11 @@ def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLeve
     warning where training has made nothing better."""
     if isinstance(outcome, SweepOutcome):
         yield (
-            f"The sweep chose learning rate {_rates(outcome.spec)}. Its own {outcome.trained_tokens} tokens are "
-            "counted; sweep.csv has the curves of all",
+            f"The sweep chose learning rate {_rates(outcome.spec)}. Only this one's {outcome.trained_tokens} tokens "
+            "are counted; sweep.csv has the curves of all",
             "info",
         )
+        yield from _against_the_start(outcome)
     if outcome.step < job.total_steps:
         patience = job.spec.early_stopping_patience
         epochs = "an epoch" if patience == 1 else f"{patience} epochs"
@@ -56,13 +61,20 @@ def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLeve
             "info",
         )
     start, kept = outcome.curve.start, outcome.curve.at(outcome.adapter_step)
+    rise = outcome.curve.training_rise(job.steps_per_epoch)
+    if start is None and rise is not None:
+        yield (
+            f"Training made it worse: the training loss rose from {rise[0]:.4f} to {rise[1]:.4f}, and without "
+            "validation no better state could be chosen. Try a lower learning rate, and name a validation file",
+            "warn",
+        )
     if start is None or kept is None:
         return
     if kept is start:
         begun = "the adapter that it began with" if job.start else "the bare base"
         yield (
             f"No state was better than the start: its validation loss, {start.loss:.4f}, is the lowest, so the adapter "
-            f"answers as {begun} does. Try a lower learning rate, or rows more like those of the validation file",
+            f"answers as {begun} does. {_advice(start, outcome.curve.evaluations)}",
             "warn",
         )
     elif job.spec.keep == "best":
@@ -73,6 +85,27 @@ def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLeve
             'Try a lower learning rate, or keep: "best"',
             "warn",
         )
+
+
+def _against_the_start(outcome: SweepOutcome) -> Iterator[tuple[str, EventLevel]]:
+    """Where no evaluation tells: a sweep's best may be the best of bad ones."""
+    if outcome.choice_losses is None:
+        return
+    before, after = outcome.choice_losses
+    if after > before:
+        yield (
+            f"Even the best of the sweep is worse than the start: its loss on the rows that it was chosen by is "
+            f"{after:.4f}, and was {before:.4f} before. Try lower learning rates",
+            "warn",
+        )
+
+
+def _advice(start: Evaluation, evaluations: Sequence[Evaluation]) -> str:
+    """What to try where nothing was better than the start: whether training did harm or nothing tells."""
+    farthest = max(abs(evaluation.loss - start.loss) for evaluation in evaluations)
+    if farthest <= _STILL * start.loss:
+        return "Training changed next to nothing: try a higher learning rate"
+    return "Try a lower learning rate, or rows more like those of the validation file"
 
 
 def _rates(spec: JobSpec) -> str:

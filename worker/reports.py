@@ -3,10 +3,14 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
-from osora_core.training import Checkpoint, Evaluation, Outcome, Progress, Rung, Samples
+from osora_core.training import Checkpoint, Curve, Evaluation, Outcome, Progress, Rung, Samples
+
+T = TypeVar("T")
 
 Signal = Literal["lost", "cancel", "pause", "drain"]
 
@@ -64,6 +68,40 @@ class Reports:
         if signal is not None:
             raise Interruption(signal)
 
+    def wait_for(self, future: "Future[T]") -> T:
+        """What a future brings or raises. Raises `Interruption` as `pause` does; what has not begun then never does."""
+        future.add_done_callback(lambda _: self._wake())
+        with self._changed:
+            self._changed.wait_for(lambda: self._signal or future.done())
+        try:
+            self.pause(0)
+        except Interruption:
+            future.cancel()
+            raise
+        return future.result()
+
+    def aside(self, work: Callable[[threading.Event], T]) -> T:
+        """What `work` returns or raises, on a thread of its own, because it may take longer than a signal can wait.
+
+        Raises `Interruption` as `pause` does. The event that `work` is given is set then: it should end soon, and
+        nobody hears of it any more.
+        """
+        future: Future[T] = Future()
+        left = threading.Event()
+
+        def run() -> None:
+            try:
+                future.set_result(work(left))
+            except BaseException as error:
+                future.set_exception(error)
+
+        future.set_running_or_notify_cancel()
+        threading.Thread(target=run, name="aside", daemon=True).start()
+        try:
+            return self.wait_for(future)
+        finally:
+            left.set()
+
     def signal(self, name: Signal | Literal["continue"]) -> None:
         """A word from outside: the tenant's wish, a lost lease, a worker that stops; "continue" withdraws a pause."""
         with self._changed:
@@ -104,6 +142,10 @@ class Reports:
 
     def failed(self, error: Exception) -> None:
         self._add(error)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
 
     def _add(self, report: Report) -> None:
         with self._changed:
@@ -174,3 +216,9 @@ def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
         "full_valid_loss": evaluation.loss,
         "full_valid_mean_token_accuracy": evaluation.accuracy,
     }
+
+
+def evaluated_at(curve: Curve, step: int) -> dict[str, float]:
+    """The metrics of the evaluation after so many steps; none where there was none."""
+    evaluation = curve.at(step)
+    return {} if evaluation is None else evaluation_metrics(evaluation)

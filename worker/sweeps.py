@@ -7,10 +7,12 @@ from typing import Any
 from osora_core.data import Row
 from osora_core.errors import OutOfSlots
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
+from osora_core.training.errors import JobTooShort
 from osora_core.training.sweep import choice_of, hold_back
-from osora_core.training.throughput import CHEAP
-from registry.jobs import Attempt
+from osora_core.training.throughput import CHEAP, MEASURING
 from worker.hyperparameters import leaves_rate_open, sweep_specs, training_spec, wants_sweep
+from worker.records import Records
+from worker.reports import Reports
 from worker.threads import EngineThread
 
 MakeJob = Callable[[JobSpec, Sequence[Row]], TrainingJob]
@@ -52,19 +54,24 @@ class Rows:
         return cls(rest, held, held_back=True)
 
 
+class OthersTrainError(Exception):
+    """The engine has jobs: what a step takes now says nothing, and they should not wait."""
+
+
 def decide(
-    attempt: Attempt,
+    records: Records,
     train: Sequence[Row],
     valid: Sequence[Row],
     job: MakeJob,
     engine: EngineThread,
-    at_most: int,
+    reports: Reports,
 ) -> Decision:
-    """What the job trains: one spec, or several as a sweep, of our grid up to `at_most`.
+    """What the job trains: one spec, or several as a sweep, of our grid up to as many as the settings allow.
 
     A tenant who asks for a sweep gets it. A rate that is left to us is swept where that is cheap, which the engine
-    measures; else it is the default.
+    measures if it has to; else it is the default. Raises `Interruption` when a signal comes meanwhile.
     """
+    attempt, at_most = records.attempt, records.settings.sweep_members
     hyperparameters, osora, seed = attempt.hyperparameters, attempt.osora, attempt.seed
     single = training_spec(hyperparameters, osora, rows=len(train), seed=seed, method=attempt.method)
     asked = wants_sweep(osora)
@@ -77,30 +84,54 @@ def decide(
     specs = sweep_specs(fewer, osora, at_most)
     if asked:
         return Decision(specs)
-    cost, reason = _cost(job(specs[0], rows.train), len(specs), rows.choice, engine)
+    cost, reason = _cost(records, job, specs, rows, engine, reports)
     sweeps = cost is not None and cost <= CHEAP
     return Decision(specs if sweeps else [single], reason, {"sweep": sweeps, "cost": cost, "limit": CHEAP})
 
 
-def _cost(job: TrainingJob, members: int, choice: Sequence[Row], engine: EngineThread) -> tuple[float | None, str]:
+def _cost(
+    records: Records, job: MakeJob, specs: Sequence[JobSpec], rows: Rows, engine: EngineThread, reports: Reports
+) -> tuple[float | None, str]:
     """What a sweep takes over what a single job takes, None where that is not to be known, and a reason in words."""
+    members, choice = len(specs), rows.choice
     if members == 1:
         return None, "the default, as this worker trains one job at a time"
     if len(choice) < ENOUGH_TO_CHOOSE:
         return None, f"the default, as {len(choice)} rows are too few to choose by"
-
-    def measure(e: TrainingEngine) -> float | None:
-        return None if e.jobs else e.throughput.cost_of_sweep(job, members, choice)
-
     try:
-        cost = engine.call(measure)
+        cost = _measured(records, job(specs[0], rows.train), members, choice, engine, reports)
     except OutOfSlots:
         return None, f"the default, as the worker has no room for a sweep of {members}"
-    if cost is None:
+    except OthersTrainError:
         return None, "the default, as the worker trains other jobs already"
+    except JobTooShort:
+        return None, f"the default, as the job is too short to measure first what a sweep of {members} would take"
     if cost <= CHEAP:
         return cost, f"a sweep of {members} takes {cost:.1f} times as long as a single job here"
     return (
         cost,
-        f"the default, as a sweep of {members} would take at least {cost:.1f} times as long as a single job here",
+        f"the default, as a sweep of {members} would take about {cost:.1f} times as long as a single job here",
     )
+
+
+def _measured(
+    records: Records, job: TrainingJob, members: int, choice: Sequence[Row], engine: EngineThread, reports: Reports
+) -> float:
+    """What the engine says a sweep costs, one measured step after another, so that a signal or a job that joins waits
+    for one at most."""
+    costs = engine.engine.throughput.cost_of_sweep(job, members, choice)
+
+    def following(e: TrainingEngine) -> float | None:
+        if e.jobs:
+            raise OthersTrainError
+        return next(costs)
+
+    is_told = False
+    while (cost := reports.wait_for(engine.post(following))) is None:
+        if not is_told:
+            records.say(
+                f"Measuring what a sweep of {members} learning rates would take, for at most {MEASURING:.0%} of the "
+                "job's time"
+            )
+        is_told = True
+    return cost

@@ -63,6 +63,8 @@ class EngineThread(threading.Thread):
                         future.cancel()
                     return
             for function, future in commands:
+                if not future.set_running_or_notify_cancel():  # nobody waits for it any more
+                    continue
                 try:
                     future.set_result(function())
                 except DeviceLostError as error:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic.config import JsonDict
 
 from registry.bases import Offer
@@ -44,6 +44,11 @@ class BaseOut(BaseModel):
     dtype: str | None = None
     device: str | None = None
     basis: dict[str, Any] | None = None
+
+    @field_validator("basis")
+    @classmethod
+    def _without_its_place(cls, basis: dict[str, Any] | None) -> dict[str, Any] | None:
+        return basis and {name: value for name, value in basis.items() if name != "object_key"}
 
     @classmethod
     def of(cls, name: str, offer: Offer, held: dict[str, Any] | None) -> Self:

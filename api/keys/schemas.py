@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas import AtMost, Name, QueryModel, RequestModel
+from api.schemas import NO_NUL, AtMost, Name, QueryModel, RequestModel
 from registry.models import ApiKey
 from registry.tenants import ALL_SCOPES, Scope
 
@@ -16,7 +16,7 @@ class CreateKey(RequestModel):
         json_schema_extra={"examples": [{"name": "ticket-triage", "tenant": "acme", "scopes": ["read", "write"]}]}
     )
 
-    name: Annotated[str, Field(min_length=1, max_length=200, description="What it is for.")]
+    name: Annotated[str, Field(min_length=1, max_length=200, description="What it is for."), NO_NUL]
     tenant: Annotated[
         Name | None,
         Field(description="Whose it is; created if need be. Another than your own takes the scope `operator`."),

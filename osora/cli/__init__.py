@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from osora.cli import adapters, jobs, keys
+from osora.cli import adapters, bases, jobs, keys
 from osora.cli.doctor import doctor
 from osora.cli.generate import generate
 from osora.cli.output import EXIT_CODES, ExitCode, print_error, report
@@ -44,6 +44,7 @@ app.command()(doctor)
 app.command()(train)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(bases.app, name="bases")
 app.command()(generate)
 app.add_typer(keys.app, name="key")
 
@@ -82,9 +83,12 @@ def main() -> None:
             app()
         except SystemExit as ended:
             code = ended.code
+            if isinstance(ended.__context__, BrokenPipeError):  # typer and rich catch it, and exit with 1
+                raise ended.__context__ from None
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our words has left: `| head`
+    except BrokenPipeError:  # whoever read our words has left, with all that was wanted: `| head`
         _mute()
+        code = ExitCode.OK
     except KeyboardInterrupt:
         print_error("Interrupted", None, as_json, code="interrupted")
         code = ExitCode.INTERRUPTED

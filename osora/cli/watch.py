@@ -10,6 +10,15 @@ from osora.cli.output import duration
 from osora.schemas import Event, Job
 from osora.sdk import Osora
 
+# What a job is at, by how the last event that tells it begins.
+_AT = {
+    "Fine-tuning job": ("preparing", "reading the rows"),
+    "Measuring": ("preparing", "measuring what a sweep would take"),
+    "Training": ("training", "before the first step"),
+    "Waiting": ("waiting", ""),
+    "Job returned to the queue": ("waiting", ""),
+}
+
 
 class JobProgress:
     """A progress bar that takes job events. Use as a context manager."""
@@ -40,11 +49,18 @@ class JobProgress:
         if "prompt" in data and "text" in data:
             self._show_sample(data)
         elif event.get("type") != "metrics":
+            self._show_phase(event["message"])
             self._progress.console.print(f"  {event['message']}", markup=False, highlight=False, soft_wrap=True)
         elif "valid_loss" in event["data"]:
             self._show_evaluation(event["data"])
         else:
             self._show_step(event["data"])
+
+    def _show_phase(self, message: str) -> None:
+        assert self._task is not None
+        for beginning, (description, detail) in _AT.items():
+            if message.startswith(beginning):
+                self._progress.update(self._task, description=description, detail=detail)
 
     def _show_evaluation(self, data: dict[str, Any]) -> None:
         exact = f" · exact match {data['valid_exact_match']:.0%}" if "valid_exact_match" in data else ""

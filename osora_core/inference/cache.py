@@ -4,36 +4,103 @@ Shapes: L layers, C lines of the pool, G key/value heads, H query heads, D head 
 forward.
 """
 
+import mmap
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
+from math import ceil, gcd
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from osora_core.attention import Attending, weigh
+from osora_core.errors import MemoryTooSmall
+from osora_core.free_memory import mappable_bytes
+from osora_core.lazy_zeros import LazyZeros
+
+LEAST_TOKENS = 256
+"""Of prompt and answer together, for which a pool must have room: a question with a short answer."""
+# Of the address space that is left: the rest is for what steps work on.
+_MAPPED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """`lines` sequences of up to `length` tokens each, and up to `tokens` of all of them together, of `token_bytes`."""
+
+    lines: int
+    length: int
+    tokens: int
+    token_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """What keys and values take when all tokens are there."""
+        return self.tokens * self.token_bytes
+
+    @classmethod
+    def within(
+        cls, limit: float, config: PreTrainedConfig, lines: int, length: int, *, dtype: torch.dtype,
+        device: torch.device,
+    ) -> "PoolSize":  # fmt: skip
+        """The largest size of up to so many lines of up to this length that takes no more than `limit` bytes.
+
+        On a CPU all lines share the limit, because a page is taken when it is written; on a GPU a line is taken as a
+        whole, and there are fewer of them. Raises MemoryTooSmall where not even one short text fits.
+        """
+        heads, size = _heads_of(config)
+        token_bytes = 2 * config.num_hidden_layers * heads * size * dtype.itemsize
+        room = limit if device.type == "cuda" else _MAPPED_SHARE * mappable_bytes()
+        if room < lines * (length + 1) * token_bytes:
+            lines = max(1, int(room // ((length + 1) * token_bytes)))
+        least, tokens = min(length, LEAST_TOKENS), min(limit, room) / token_bytes
+        if tokens < least + 1:
+            raise MemoryTooSmall(
+                f"{_mib(min(limit, room))} are there for keys and values, and a text of {least} tokens takes "
+                f"{_mib((least + 1) * token_bytes)}",
+                next_action="give this process more memory",
+            )
+        length = int(min(length, tokens - 1))
+        return cls(lines, length, int(min(lines * length, tokens)), token_bytes)
+
+
+def _heads_of(config: PreTrainedConfig) -> tuple[int, int]:
+    """Key/value heads of a layer, and their size."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _mib(count: float) -> str:
+    return f"{count / 2**20:.3g} MiB"
 
 
 class KVPool:
-    """Keys and values [L, C, G, length + 1, D]: a line for each sequence.
+    """Keys and values [L, C, G, length + 1 or more, D]: a line for each sequence.
 
     Live sequences fill lines 0, 1, 2 ... without a gap, so that a forward reads a slice of the pool and copies nothing.
-    The last position of a line takes what padding writes.
+    Position `length` of a line takes what padding writes. Whoever fills the pool keeps to `size.tokens`.
 
     Beyond what a live sequence holds there are only zeros. Attention multiplies what it masks by zero, which a number
-    that is not finite survives: left behind by a broken adapter, it would reach the line's next owner.
+    that is not finite survives: left behind by a broken adapter, it would reach the line's next owner. On a CPU these
+    zeros take no memory: a page comes when it is written, and goes when its sequence ends.
     """
 
-    def __init__(
-        self, config: PreTrainedConfig, lines: int, length: int, *, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (config.num_hidden_layers, lines, heads, length + 1, size)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.lines = lines
-        self.length = length
+    def __init__(self, config: PreTrainedConfig, size: PoolSize, *, dtype: torch.dtype, device: torch.device) -> None:
+        heads, width = _heads_of(config)
+        self.size = size
+        self.lines, self.length = size.lines, size.length
+        position_bytes = width * dtype.itemsize
+        # Every line begins with a page of its own.
+        step = mmap.PAGESIZE // gcd(mmap.PAGESIZE, position_bytes) if device.type == "cpu" else 1
+        positions = step * ceil((size.length + 1) / step)
+        shape = (config.num_hidden_layers, size.lines, heads, positions, width)
+        self._pages = [LazyZeros(shape, dtype) for _ in range(2)] if device.type == "cpu" else []
+        if self._pages:
+            self.keys, self.values = (pages.tensor for pages in self._pages)
+        else:
+            self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        self._position_bytes, self._strip_bytes = position_bytes, positions * position_bytes
 
     def move(self, source: int, target: int, length: int) -> None:
         """Bring the first `length` positions of one line to another, which is empty."""
@@ -43,8 +110,14 @@ class KVPool:
 
     def clear(self, line: int, length: int) -> None:
         """Make the first `length` positions of a line zero again."""
-        for pool in (self.keys, self.values):
-            pool[:, line, :, :length] = 0
+        if not self._pages:
+            for pool in (self.keys, self.values):
+                pool[:, line, :, :length] = 0
+            return
+        layers, lines, heads = self.keys.shape[:3]
+        held = mmap.PAGESIZE * ceil(length * self._position_bytes / mmap.PAGESIZE)
+        for pages, layer, head in product(self._pages, range(layers), range(heads)):
+            pages.clear(((layer * lines + line) * heads + head) * self._strip_bytes, held)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,16 +35,16 @@ def check_generation(engine: InferenceEngine) -> Verdict:
         return judge(runtime, "generation", torch.cat([_differences(engine, scores) for scores in answers]))
 
 
-def check_serving(runtime: Runtime, directory: Path, max_length: int) -> Verdict:
-    """`check_generation` of an engine that takes texts of up to `max_length` tokens, remembered in `directory`."""
+def checked_engine(runtime: Runtime, directory: Path, **options: Any) -> tuple[InferenceEngine, Verdict]:
+    """A warm engine with these options, and the verdict on it, which is remembered in `directory`.
+
+    Raises UnsupportedBase where the base cannot be served, or not as it should be, and MemoryTooSmall.
+    """
     with refusing(runtime.name, runtime.config, "generation"):
-        engine = InferenceEngine(runtime, rows=2, adapters=2, max_length=max_length)
-
-    def check() -> Verdict:
+        engine = InferenceEngine(runtime, **options)
         engine.warm_up()
-        return check_generation(engine)
-
-    return remembered(runtime, directory, f"generation through {engine.execution}", check)
+    path = f"generation through {engine.execution}"
+    return engine, remembered(runtime, directory, path, lambda: check_generation(engine))
 
 
 def _answers(engine: InferenceEngine) -> list[list[TokenScore]]:

@@ -1,5 +1,6 @@
 """The inference engine: continuous batching, chunked prefill, an adapter a row."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from osora_core.bank import Bank
 from osora_core.errors import OsoraCoreError, UserError
 from osora_core.fairness import FairQueue
 from osora_core.inference import execution
-from osora_core.inference.cache import KVPool
+from osora_core.inference.cache import KVPool, PoolSize
 from osora_core.inference.request import AdapterRow, Output, Request, TokenScore
 from osora_core.inference.sampling import Sampler, sample, score, send
 from osora_core.inference.slots import AdapterSlots
@@ -64,22 +65,28 @@ class _Launched:
 class InferenceEngine:
     """A plain object: not thread-safe, does nothing between calls of `step()`.
 
-    `rows` requests run at once, the others wait; tenants share the rows fairly. The bank holds as many adapters as
-    `adapters` says, and at least one for each row, so that no request ever waits for a slot. Rows [0, decoding) are
-    those that decode; behind them are the rows whose prompts are still being read. A `brief` engine is for a few
-    texts: it prepares nothing and leaves the model's weights where they are.
+    `rows` requests run at once, the others wait; tenants share the rows fairly. Where `kv_bytes` hold the keys and
+    values of fewer tokens than `rows` texts of `max_length`, there are fewer rows, or requests wait until those that
+    run leave room for all that they may become, and at last texts are shorter: see `PoolSize`. The bank holds as many
+    adapters as `adapters` says, and at least one for each row, so that no request ever waits for a slot. Rows
+    [0, decoding) are those that decode; behind them are the rows whose prompts are still being read. A `brief` engine
+    is for a few texts: it prepares nothing and leaves the model's weights where they are.
+
+    Raises MemoryTooSmall where not even one short text fits.
     """
 
     def __init__(
         self, runtime: Runtime, *, rows: int = 32, adapters: int = 256, max_length: int | None = None,
-        prefill_tokens: int = 2048, brief: bool = False,
+        prefill_tokens: int = 2048, brief: bool = False, kv_bytes: float = math.inf,
     ) -> None:  # fmt: skip
         self.runtime = runtime
-        self.max_length = min(max_length or runtime.max_length, runtime.max_length)
-        bank = Bank(runtime.basis, max(adapters, rows), device=runtime.device, dtype=runtime.basis.dtype)
+        length = min(max_length or runtime.max_length, runtime.max_length)
+        dtype, device = runtime.model.dtype, runtime.device
+        size = PoolSize.within(kv_bytes, runtime.config, rows, length, dtype=dtype, device=device)
+        self.rows, self.max_length = size.lines, size.length
+        bank = Bank(runtime.basis, max(adapters, self.rows), device=device, dtype=runtime.basis.dtype)
         self.slots = AdapterSlots(bank)
-        self.pool = KVPool(runtime.config, rows, self.max_length, dtype=runtime.model.dtype, device=runtime.device)
-        self.rows = rows
+        self.pool = KVPool(runtime.config, size, dtype=dtype, device=device)
         self._execution = execution.choose(runtime, self.pool, bank, brief=brief)
         self._ahead = self._execution.ahead
         self._launched: _Launched | None = None
@@ -173,13 +180,16 @@ class InferenceEngine:
     def _admit(self) -> list[Output]:
         """Give rows to requests that wait. One that cannot start fails alone."""
         failures = []
-        while self._examinations and len(self._live) < self.rows:
+        while self._examinations and self._has_room([self._examinations[0][0]]):
             request, examination = self._examinations.popleft()
             try:
                 self._start(request, 0.0, examination)
             except Exception as error:
                 examination.answer.set_exception(error)
-        admitted = [self._waiting.pop() for _ in range(min(len(self._since), self.rows - len(self._live)))]
+        admitted: list[Request] = []
+        # Nobody overtakes one for which there is no room yet: it would wait for ever.
+        while self._waiting and not self._examinations and self._has_room([*admitted, self._waiting.first()]):
+            admitted.append(self._waiting.pop())
         # Neighbours of about the same length are read with little padding.
         for request in sorted(admitted, key=lambda request: len(request.prompt)):
             queued = time.perf_counter() - self._since.pop(request.id)
@@ -188,6 +198,12 @@ class InferenceEngine:
             except Exception as error:
                 failures.append(Output(request.id, "", 0, "error", queued_seconds=queued, error=error))
         return failures
+
+    def _has_room(self, coming: Sequence[Request]) -> bool:
+        """Whether these may join the live ones, to whatever length all of them may grow."""
+        requests = [*(sequence.request for sequence in self._live), *coming]
+        lengths = (min(len(own.prompt) + own.params.max_tokens, self.max_length) for own in requests)
+        return len(requests) <= self.rows and sum(lengths) <= self.pool.size.tokens
 
     def _start(self, request: Request, queued: float, examination: _Examination | None = None) -> None:
         sampler = Sampler(request, self.vocabulary, self.runtime.device)

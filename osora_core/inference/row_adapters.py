@@ -11,6 +11,7 @@ from torch import Tensor
 
 from osora_core.bank import Bank
 from osora_core.basis import Basis
+from osora_core.lazy_zeros import zeros
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class RowAdapters:
         self._delta = torch.cat([places[span.delta] for span in spans])
         self._triplets = torch.cat([torch.arange(span.rank) for span in spans]).to(device)
         self._S = torch.cat([factors.S for factors in basis.factors.values()]).to(device)
-        self._scales = torch.zeros(2, rows, len(self._sigma), device=device)
-        self._deltas = torch.zeros(rows, len(self._delta), device=device)
+        self._scales = zeros(2, rows, len(self._sigma), device=device)
+        self._deltas = zeros(rows, len(self._delta), device=device)
         self._sizes = [span.rank for span in spans], [span.d_out for span in spans]
         self._rank = [0] * rows
 

@@ -5,6 +5,8 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 
@@ -56,6 +58,21 @@ class Curve:
     def since_best(self) -> int:
         """How many evaluations there have been since the best one."""
         return 0 if self.best is None else len(self.evaluations) - 1 - self.evaluations.index(self.best)
+
+    def training_rise(self, steps_per_epoch: int) -> tuple[float, float] | None:
+        """The mean training losses of the first and the last tenth of the steps, where the last is the higher one by
+        more than batches differ; else None.
+
+        How much they differ is taken from neighbouring steps (von Neumann 1941), whose difference a trend hardly
+        changes: twice the standard error of the difference of the two means. Where each step reads all rows, they do
+        not differ.
+        """
+        losses, tenth = self.losses, max(1, len(self.losses) // 10)
+        if len(losses) < 2:
+            return None
+        before, after = fmean(losses[:tenth]), fmean(losses[-tenth:])
+        variance = fmean((b - a) ** 2 for a, b in pairwise(losses)) / 2 if steps_per_epoch > 1 else 0.0
+        return (before, after) if after - before > 2 * math.sqrt(2 * variance / tenth) else None
 
     def copy(self) -> "Curve":
         """The curve as it is now; later steps do not change it."""

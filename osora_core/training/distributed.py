@@ -37,9 +37,9 @@ from torch.distributed.fsdp import fully_shard
 
 from osora_core.bank import Bank
 from osora_core.data import Example
+from osora_core.free_memory import available_bytes
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
-from osora_core.training.devices import available_bytes
 from osora_core.training.errors import DeviceLostError
 from osora_core.training.memory import Memory
 from osora_core.training.passes import NOBODY, Item, Passes, Scores

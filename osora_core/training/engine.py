@@ -79,7 +79,7 @@ class TrainingEngine:
         if job.slots_beside and self.bank.free <= job.slots_beside:
             raise OutOfSlots(
                 f"a job by the method {spec.method} that begins with an adapter takes {1 + job.slots_beside} slots of "
-                f"the bank, and {self.bank.free} are free"
+                f"the bank, of which {self.bank.free} are free"
             )
         self.memory.admit([job], list(self.jobs.values()))
         job.slot = self.bank.acquire()
@@ -149,6 +149,8 @@ class TrainingEngine:
         """One optimizer step of every active job whose turn it is (see `Rounds`); False if there is none."""
         self._each(self._measure)  # those that have just joined, before their first step
         self._train([job for job in self.jobs.values() if not job.done])  # one may have been resumed where it ends
+        self._each(self._measure)  # before its checkpoint, part of which that is; and it may end the job
+        self._probe()
         self._each(self._settle)
         for action in list(self.after_step.values()):
             action(self)
@@ -240,9 +242,27 @@ class TrainingEngine:
             job.observer.sampled(sample(job, self.runtime, self.bank.read(job.slot)))
         job.compute_seconds += time.monotonic() - started
 
+    def _probe(self) -> None:
+        """End the jobs with whose last state the model computes no numbers. All are asked in common passes: each would
+        take as long by itself."""
+        ending = [job for job in self.jobs.values() if job.ends_unmeasured]
+        try:
+            if all(map(math.isfinite, probe(ending, self.passes) if ending else ())):
+                return
+        except DeviceLostError:
+            raise
+        except Exception:
+            pass
+        for job in ending:
+            self._guard(job, self._probe_alone)
+
+    def _probe_alone(self, job: TrainingJob) -> None:
+        (loss,) = probe([job], self.passes)
+        if not math.isfinite(loss):
+            raise NonFiniteLoss.at(f"the loss became {loss} after the last step")
+
     def _settle(self, job: TrainingJob) -> None:
-        """Measure first: what was measured is part of the checkpoint, and may end the job."""
-        self._measure(job)
+        """What becomes of it after this step."""
         if job.wants_checkpoint():
             job.checkpointed = (job.step, time.monotonic())
             job.observer.checkpoint(self._checkpoint(job))
@@ -253,14 +273,9 @@ class TrainingEngine:
             job.observer.finished(outcome)
 
     def _kept(self, job: TrainingJob) -> tuple[Tensor, int]:
-        """The row [P] that becomes the adapter, and the step after which it was the job's. Raises NonFiniteLoss for a
-        last state with which the model computes no numbers."""
+        """The row [P] that becomes the adapter, and the step after which it was the job's."""
         best = job.curve.best
-        if job.spec.keep == "last" or best is None:
-            if job.curve.evaluated_at != job.step:
-                loss = probe(job, self.passes)
-                if not math.isfinite(loss):
-                    raise NonFiniteLoss.at(f"the loss became {loss} after the last step")
+        if best is None or job.keeps_last:
             return self.bank.read(job.slot), job.step
         if best.step == 0:
             return job.start_row(self.runtime.basis), 0

@@ -30,6 +30,12 @@ class JobTooLarge(UserError):
     code = "job_too_large"
 
 
+class JobTooShort(OsoraCoreError):
+    """Measuring what a sweep of a job would cost takes too much of the time that the job itself takes."""
+
+    code = "job_too_short"
+
+
 class DuplicateJob(OsoraCoreError):
     """The engine holds another job of the same id: an earlier attempt at it, which has not been taken out yet."""
 

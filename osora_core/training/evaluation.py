@@ -32,6 +32,9 @@ def mean_losses(job: TrainingJob, rows: Sequence[Row], slots: Sequence[int], pas
     return [job.method.figures(job, rows, of_slot, right, passes).loss for of_slot, right in by_slot]
 
 
-def probe(job: TrainingJob, passes: Passes) -> float:
-    """The summed loss, in nats, of one of its sequences: whether the model still computes numbers with it."""
-    return passes.scores([(job.train[0].sequences[0], 0)], [job.slot]).losses.item()
+def probe(jobs: Sequence[TrainingJob], passes: Passes) -> list[float]:
+    """Of each job the summed loss, in nats, of one of its sequences, in common passes: whether the model still computes
+    numbers with it."""
+    items = [(job.train[0].sequences[0], index) for index, job in enumerate(jobs)]
+    losses: list[float] = passes.scores(items, [job.slot for job in jobs]).losses.tolist()
+    return losses

@@ -142,7 +142,7 @@ class TrainingJob:
             raise UserError(
                 f"the adapter to begin with has rank {self.start.rank}, the job {self.spec.rank}",
                 param="osora.rank",
-                next_action=f"train with rank {self.start.rank}: in another it would be another adapter",
+                next_action=f"train with rank {self.start.rank}: a job keeps the rank of what it begins with",
             )
         self.checkpointed = (0, time.monotonic())
 
@@ -195,6 +195,16 @@ class TrainingJob:
         """At the last step, or when the validation loss has not fallen for as many epochs as the spec is patient."""
         patience = self.spec.early_stopping_patience
         return self.step >= self.total_steps or (patience is not None and self.curve.since_best >= patience)
+
+    @property
+    def keeps_last(self) -> bool:
+        """Whether its last state becomes the adapter: as its spec says, or because no other was measured."""
+        return self.spec.keep == "last" or self.curve.best is None
+
+    @property
+    def ends_unmeasured(self) -> bool:
+        """Whether it ends here with a state that no evaluation has seen."""
+        return self.done and self.keeps_last and self.curve.evaluated_at != self.step
 
     def identity(self, basis: Basis) -> str:
         """sha256 over spec, data, basis and start: what a checkpoint must agree on to continue exactly."""
@@ -263,7 +273,7 @@ class TrainingJob:
         modules = set(basis.target_modules if targets == "all-linear" else targets)
         if self.start is not None:
             modules.update(self.start.target_modules)
-        return Adapter.from_row(row, basis, rank=self.spec.rank, modules=modules, base=runtime.name)
+        return Adapter.from_row(row, basis, rank=self.spec.rank, modules=modules, base=runtime.public_name)
 
     def wants_evaluation(self) -> bool:
         """Before the first step and at each epoch's end, once each."""

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, UntypedStorage
 from torch.distributed.tensor import DTensor
 
+from osora_core import out_of_memory
 from osora_core.bank import Bank
+from osora_core.errors import MemoryTooSmall
 from osora_core.linear import use_slots
 from osora_core.operator import runs
 from osora_core.runtime import Runtime, threads
@@ -36,6 +38,7 @@ MOST_JOBS = 64
 # What "auto" batches of small datasets are, of rows that are as long as a question with its answer.
 _TYPICAL_ROWS, _TYPICAL_TOKENS = 4, 256
 _FEW_JOBS = 8
+_SHORT_TOKENS = 32
 
 
 def free_bytes(passes: Passes) -> float:
@@ -86,17 +89,26 @@ class Memory:
         A typical job's step has four rows of 256 tokens (or as many as the base can read, if these are fewer), all of
         which count. At least 1 and at most MOST_JOBS; on a CPU at most 8, or one a core where there are more: its
         cores are busy with few jobs, and further ones would slow these down where they could wait for another worker.
+
+        Raises MemoryTooSmall where not even a job of one short row has room.
         """
         runtime = self._runtime
         step = _TYPICAL_ROWS * min(_TYPICAL_TOKENS, runtime.max_length)
         most = MOST_JOBS if runtime.device.type == "cuda" else min(MOST_JOBS, max(_FEW_JOBS, threads()))
 
-        def fits(jobs: int) -> bool:
-            tokens = min(self._budget, jobs * step)
+        def takes(jobs: int, tokens: int) -> int:
             rows = (1 + slots(jobs)) * (_LASTING_ROWS + _GRADIENT_ROWS)
-            return self._needed(tokens, tokens, jobs) + 4 * rows * runtime.basis.row_length <= self.limit
+            return self._needed(tokens, tokens, jobs) + 4 * rows * runtime.basis.row_length
 
-        return next((jobs for jobs in range(most, 1, -1) if fits(jobs)), 1)
+        least = takes(1, min(_SHORT_TOKENS, runtime.max_length))
+        if least > self.limit:
+            raise MemoryTooSmall(
+                f"a job on the base {runtime.name!r} takes at least {_gib(least)} of memory, and beside the base "
+                f"{_gib(max(0.0, self.limit))} are there",
+                next_action=out_of_memory.NEXT,
+            )
+        fitting = (jobs for jobs in range(most, 1, -1) if takes(jobs, min(self._budget, jobs * step)) <= self.limit)
+        return next(fitting, 1)
 
     def admit(self, joining: Sequence[TrainingJob], others: Sequence[TrainingJob]) -> None:
         """For a job, or all members of a sweep: raises NotEnoughMemory if it has to wait for others to end, JobTooLarge

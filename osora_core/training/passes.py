@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from osora_core.bank import Bank
 from osora_core.data import Example, FlatBatch, PaddedBatch, flatten, pad, split_by_tokens
+from osora_core.free_memory import available_bytes
 from osora_core.linear import use_slots
 from osora_core.merged_decoder import MergedDecoder
 from osora_core.operator import runs
 from osora_core.runtime import Runtime
-from osora_core.training.devices import available_bytes
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 8192}
 """Tokens, padding included, that go through the model at once: more no longer pays, and on a CPU leaves its caches."""

@@ -204,10 +204,24 @@ class Sweep:
         self._end(others, "discarded", engine)
         outcome = best.outcome
         assert outcome is not None
+        losses = self._against_the_start(outcome, engine) if outcome.curve.start is None else None
         best.end("chosen", outcome.step)
         self._over = True
         values = {field.name: getattr(outcome, field.name) for field in fields(Outcome)}
-        self.observer.finished(SweepOutcome(**values, spec=best.member.spec, family=family_csv(self.members)))
+        family = family_csv(self.members)
+        self.observer.finished(SweepOutcome(**values, spec=best.member.spec, family=family, choice_losses=losses))
+
+    def _against_the_start(self, outcome: Outcome, engine: TrainingEngine) -> tuple[float, float]:
+        """Losses on the rows to choose by, of what all members began with and of what the best leaves: the members were
+        only compared with each other, and the last one with nobody. In a slot that its end has freed."""
+        bank, losses = engine.bank, []
+        for row in (self.job.start_row(bank.basis), outcome.adapter.to_row(bank.basis)):
+            slot = bank.acquire()
+            bank.write(slot, row, self.job.spec.rank)
+            losses += mean_losses(self.job, self.choice, [slot], engine.passes)
+            bank.release(slot)
+        before, after = losses
+        return before, after
 
     def _end(self, runs: Sequence["_Run"], fate: Fate, engine: TrainingEngine, step: int | None = None) -> None:
         """Settle what becomes of these: they end where they are, or at a step that they may have gone past."""

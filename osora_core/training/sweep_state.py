@@ -76,10 +76,15 @@ class Rung:
 
 @dataclass(frozen=True)
 class SweepOutcome(Outcome):
-    """What the chosen member leaves, its spec, and the curves of the whole family as CSV."""
+    """What the chosen member leaves, its spec, and the curves of the whole family as CSV.
+
+    `choice_losses`: on the rows to choose by, of what it began with and of what it leaves, where its curve has no
+    evaluation that tells whether it has become better.
+    """
 
     spec: JobSpec
     family: str
+    choice_losses: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,18 @@
-"""What a sweep would cost here: an engine's own steps, timed with one copy of a batch and with several."""
+"""What a sweep would cost here: told from a job's figures where they tell it, or else from an engine's own steps, timed
+with one copy of a batch and with several."""
 
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 
-from osora_core.bank import Bank
-from osora_core.data import Row, sequences
+from osora_core.data import Row
 from osora_core.errors import OutOfSlots
+from osora_core.training.errors import JobTooShort
 from osora_core.training.job import TrainingJob
 from osora_core.training.memory import Memory
 from osora_core.training.methods import contributions
@@ -20,11 +22,13 @@ from osora_core.training.sweep_state import halvings
 
 CHEAP = 1.5
 """A sweep is cheap if it takes at most so many times as long as a single job."""
+MEASURING = 0.05
+"""Measuring takes at most this share of the time that a single job is expected to take."""
 _REPEATS = 2
 
 
 class Throughput:
-    """Seconds of all passes that a step of a job takes in so many copies, and of a row to choose by.
+    """Seconds of all passes that a step of a job takes in so many copies.
 
     Measured when first asked for, in slots that are free, which it leaves as they were; known from then on for batches
     of the same method and about the same shape (rows and longest row to the next power of two). `apart`: whether jobs
@@ -37,49 +41,85 @@ class Throughput:
         self._memory = memory
         self._apart = apart
         self._seconds: dict[tuple[str, int, int, int], float] = {}
-        self._choosing: dict[tuple[str, int, int], float] = {}
 
-    def cost_of_sweep(self, job: TrainingJob, members: int, choice: Sequence[Row]) -> float:
+    def cost_of_sweep(self, job: TrainingJob, members: int, choice: Sequence[Row]) -> Iterator[float | None]:
         """How many times as long as `job`, which has not joined, a sweep takes that chooses by the rows `choice`.
 
-        Stops measuring once it knows that this is more than CHEAP: the answer is then a lower bound, because a step
-        takes the more for each further copy, the fewer idle units the device has left. Raises OutOfSlots where fewer
-        than `members` slots are free, or memory is too small for so many.
+        The last value is the answer. Before it comes a None ahead of each step that has to be timed, so that whoever
+        asks can say so, do something else in between, or ask no further: nothing is held meanwhile.
+
+        Nothing is timed where a single job's step is a full pass: there copies cost as much as the first. What is timed
+        ends once the answer is known to be more than CHEAP (it is then a lower bound, because a step takes the more for
+        each further copy, the fewer idle units the device has left), and before it would take more than MEASURING of
+        the job's own time: that raises JobTooShort. Raises OutOfSlots where fewer than `members` slots are free, or
+        memory is too small for so many.
         """
         if self._bank.free < members:
             raise OutOfSlots(f"{members} slots are needed to measure a sweep, and {self._bank.free} are free")
         if self._memory.needed([job] * members) > self._memory.limit:
             raise OutOfSlots(f"a sweep of {members} does not fit the memory")
-        batch, known = job.next_batch(), dict[int, float]()
-        for copies in sorted({1, 2, members}):
-            known[copies] = self._measured(job, batch, copies)
+        batch = job.next_batch()
+        tokens = sum(map(len, batch))
+        choosing = sum(map(len, choice)) / tokens
+        busy = relative_cost(members, job.total_steps, {1: 1.0, members: float(members)}, choosing)
+        if self._apart or busy <= CHEAP or tokens >= self._passes.pass_tokens:
+            yield busy
+            return
+        shapes = {copies: _shape(job, batch, copies) for copies in sorted({1, 2, members})}
+        allowance = _Allowance(job.total_steps)
+        # Even where copies take no time at all.
+        allowance.require(2.0 * sum(shape not in self._seconds for shape in shapes.values()), 1.0)
+        known = dict[int, float]()
+        for copies, shape in shapes.items():
+            if shape not in self._seconds:
+                later = 2 * sum(count for count in shapes if count > copies)
+                taken = yield from self._taken(job, batch, copies, allowance, known.get(1), later)
+                self._seconds[shape] = min(taken[1:])
+            known[copies] = self._seconds[shape]
             cost = relative_cost(members, job.total_steps, known)
             if len(known) > 1 and cost > CHEAP:
-                return cost
-        # Last, because it is the longest: whole passes, of which a job may have fewer itself.
-        choosing = len(choice) * self._row_to_choose_by(job, choice, members) if choice else 0.0
-        return relative_cost(members, job.total_steps, known, choosing)
+                yield cost
+                return
+        # A pass without gradients takes less than a step over as many tokens.
+        yield relative_cost(members, job.total_steps, known, choosing * known[members] / members)
 
-    def _measured(self, job: TrainingJob, batch: Sequence[Row], copies: int) -> float:
-        rows, longest = (2 ** math.ceil(math.log2(size)) for size in (len(batch), max(map(len, batch))))
-        shape = (job.spec.method, rows, longest, copies)
-        if shape not in self._seconds:
-            self._seconds[shape] = _seconds(self._bank, copies, lambda slots: self._step(job, batch, slots))
-        return self._seconds[shape]
+    def _taken(
+        self,
+        job: TrainingJob,
+        batch: Sequence[Row],
+        copies: int,
+        allowance: "_Allowance",
+        single: float | None,
+        later: int,
+    ) -> Generator[None, None, list[float]]:
+        """Seconds of two steps of so many copies, of which the first makes the device ready and does not count, or of
+        three. `single`: those of a step of one copy, where they are known; `later`: as many of these may be needed
+        after that."""
+        taken: list[float] = []
+        while len(taken) <= _REPEATS:
+            alone = single or min(taken, default=1.0)
+            if len(taken) > 1 and not allowance.covers((copies + later) * alone, alone):
+                break
+            allowance.require(copies * alone, alone)
+            yield None
+            taken.append(self._timed(job, batch, copies))
+            # What a device takes to get ready for single steps, the job would wait for in any case.
+            allowance.spent = len(taken) * min(taken) if single is None else allowance.spent + taken[-1]
+        return taken
 
-    def _row_to_choose_by(self, job: TrainingJob, choice: Sequence[Row], members: int) -> float:
-        """Seconds a member and row, where all members share passes that are full."""
-        longest = 2 ** math.ceil(math.log2(max(map(len, choice))))
-        shape = (job.spec.method, longest, members)
-        if shape not in self._choosing:
-            rows = choice[: max(1, self._passes.token_budget // (longest * members))]
-            read = sequences(rows)
-
-            def choose(slots: Sequence[int]) -> None:
-                self._passes.scores([(row, index) for index in range(members) for row in read], slots)
-
-            self._choosing[shape] = _seconds(self._bank, members, choose) / (members * len(rows))
-        return self._choosing[shape]
+    def _timed(self, job: TrainingJob, batch: Sequence[Row], copies: int) -> float:
+        """Seconds of a step of so many copies. It waits for the device. Raises OutOfSlots where memory is too small."""
+        slots = [self._bank.acquire() for _ in range(copies)]
+        try:
+            started = time.perf_counter()
+            self._step(job, batch, slots)
+            return time.perf_counter() - started
+        except torch.OutOfMemoryError as error:
+            raise OutOfSlots(f"{copies} copies of a batch do not fit the device's memory") from error
+        finally:
+            self._bank.take_grads()
+            for slot in slots:
+                self._bank.release(slot)
 
     def _step(self, job: TrainingJob, batch: Sequence[Row], slots: Sequence[int]) -> None:
         """All passes of a step of copies of a job."""
@@ -89,6 +129,29 @@ class Throughput:
         # Preferences are compared with the bare base here: an adapter would cost as much.
         parts = list(zip(twins, contributions([(twin, batch) for twin in twins], self._passes), strict=True))
         backward_once(self._passes, parts, parts, self._apart).tolist()
+
+
+@dataclass
+class _Allowance:
+    """What measuring may take: MEASURING of all steps of a single job, however long these turn out to be. `spent`: the
+    seconds that it has taken."""
+
+    total_steps: int
+    spent: float = 0.0
+
+    def covers(self, further: float, single: float) -> bool:
+        """Whether so many seconds more fit, where a single step takes `single`."""
+        return self.spent + further <= MEASURING * self.total_steps * single
+
+    def require(self, further: float, single: float) -> None:
+        """Raises JobTooShort where they do not."""
+        if not self.covers(further, single):
+            raise JobTooShort(f"measuring a sweep takes longer than {MEASURING:.0%} of {self.total_steps} steps")
+
+
+def _shape(job: TrainingJob, batch: Sequence[Row], copies: int) -> tuple[str, int, int, int]:
+    rows, longest = (2 ** math.ceil(math.log2(size)) for size in (len(batch), max(map(len, batch))))
+    return job.spec.method, rows, longest, copies
 
 
 def relative_cost(members: int, total_steps: int, seconds: Mapping[int, float], choosing: float = 0.0) -> float:
@@ -115,24 +178,3 @@ def _interpolated(seconds: Mapping[int, float], copies: int) -> float:
     above = points[points.index(below) + 1]
     slope = (seconds[above] - seconds[below]) / (above - below)
     return seconds[below] + max(0.0, slope) * (copies - below)
-
-
-def _seconds(bank: Bank, copies: int, work: Callable[[Sequence[int]], None]) -> float:
-    """What `work` takes in so many slots: the fastest of a few, after one that is not counted. It waits for the device.
-
-    Raises OutOfSlots where memory is too small for it.
-    """
-    slots = [bank.acquire() for _ in range(copies)]
-    taken = []
-    try:
-        for _ in range(1 + _REPEATS):
-            started = time.perf_counter()
-            work(slots)
-            taken.append(time.perf_counter() - started)
-    except torch.OutOfMemoryError as error:
-        raise OutOfSlots(f"{copies} copies of a batch do not fit the device's memory") from error
-    finally:
-        bank.take_grads()
-        for slot in slots:
-            bank.release(slot)
-    return min(taken[1:])

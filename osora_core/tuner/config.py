@@ -38,20 +38,25 @@ class OsoraConfig(PeftConfig):
         r: how many leading singular triplets the adapter uses; at most the basis has.
         target_modules: "all-linear" (every linear but the output head), a list of module names or of their ends, or
             a regular expression over full names.
+        modules_to_save: names of modules that train whole and are saved with the adapter, such as a new head. They
+            get no OSoRA.
         layers_to_transform: indices of the decoder layers to adapt; all where it is None.
         layers_pattern: the name of the list of layers, such as "layers" or "h", where PEFT does not find it itself.
         train: "both", or only the singular values "s" or the output vector "o".
         init_weights: True starts as the base; False with small random values, for tests of what an adapter changes.
         basis_rank: how many triplets the base's stored basis has. None: 128 or r, whichever is more. An adapter is
             tied to its basis, so a service with another basis rank than this refuses it.
-        base_fingerprint, basis_fingerprint: hashes of the base's weights and of the basis. Filled in when the adapter
-            is made; a loaded adapter is refused on any other base or basis.
+        base_fingerprint, basis_fingerprint, basis_probe: hashes of the base's weights, of the basis, and of its first
+            factors. Filled in when the adapter is made; a loaded adapter is refused on any other base or basis.
         canary: what the adapter answered when it was published, see `osora_core.canary`.
     """
 
     r: int = field(default=128, metadata={"help": "How many leading singular triplets the adapter uses."})
     target_modules: list[str] | set[str] | str | None = field(
         default=ALL_LINEAR, metadata={"help": "Modules to adapt: 'all-linear', names, or a regular expression."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules that train whole and are saved with the adapter, such as a new head."}
     )
     layers_to_transform: list[int] | int | None = field(
         default=None, metadata={"help": "Indices of the decoder layers to adapt."}
@@ -64,6 +69,7 @@ class OsoraConfig(PeftConfig):
     basis_rank: int | None = field(default=None, metadata={"help": "How many triplets the stored basis has."})
     base_fingerprint: str | None = field(default=None, metadata={"help": "Hash of the base's weights."})
     basis_fingerprint: str | None = field(default=None, metadata={"help": "Hash of the basis."})
+    basis_probe: str | None = field(default=None, metadata={"help": "Hash of the basis's first factors."})
     canary: dict[str, Any] | None = field(
         default=None, metadata={"help": "What the adapter answered when it was published."}
     )

@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from osora_core.basis import Factors
+from osora_core.basis import Basis, Factors
 from osora_core.errors import UserError
 from osora_core.operator import dense_update, osora_add, osora_update
 from osora_core.tuner.config import OsoraConfig
@@ -40,7 +40,7 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
     """A frozen linear and what its adapters add to it; several active ones add up.
 
     U [d_out, R], S [R] and Vt [R, d_in] are there once, whatever the number of adapters; an adapter of rank r uses the
-    first r triplets.
+    first r triplets. `basis` is where they come from; further adapters of the model use it too.
     """
 
     adapter_layer_names = ("osora_sigma", "osora_delta")
@@ -49,12 +49,14 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
     S: Tensor
     Vt: Tensor
 
-    def __init__(self, base_layer: nn.Module, factors: Factors, adapter_name: str, config: OsoraConfig) -> None:
+    def __init__(self, base_layer: nn.Module, basis: Basis, key: str, adapter_name: str, config: OsoraConfig) -> None:
         super().__init__()
         self.base_layer = base_layer
+        self.basis = basis
         device = cast(Tensor, base_layer.weight).device
         for name in ("U", "S", "Vt"):
-            self.register_buffer(name, getattr(factors, name).to(device), persistent=False)
+            self.register_buffer(name, getattr(basis.factors[key], name).to(device), persistent=False)
+        self.in_features, self.out_features = self.Vt.shape[1], self.U.shape[0]
         self.osora_sigma = AdapterVectors()
         self.osora_delta = AdapterVectors()
         self.trains: dict[str, str] = {}
@@ -98,7 +100,8 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
         repeats, rest = divmod(x.shape[0], len(mixed.slots))
         if rest:
             raise UserError(
-                f"adapter_names has {len(mixed.slots)} entries for a batch of {x.shape[0]} rows",
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(mixed.slots)} and {x.shape[0]} respectively.",
                 param="adapter_names",
                 next_action="name one adapter for each row",
             )
@@ -123,7 +126,7 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Fold adapters into the weight. The sum is made in float64 and rounded once; the old weight is kept aside.
 
-        Raises UserError if the weight is quantised, ValueError with `safe_merge` if the result is not finite.
+        Raises UserError if the weight is quantised or, with `safe_merge`, if the result is not finite.
         """
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.osora_sigma]
         if not names:
@@ -140,7 +143,11 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
         for name in merged:
             weight += self._oriented(self._update(name))
         if safe_merge and not weight.isfinite().all():
-            raise ValueError(f"the weight merged with {', '.join(names)} holds values that are not finite")
+            # The words of PEFT's own tuners, by which its callers know this error.
+            raise UserError(
+                f"NaNs detected in the merged weights. The adapter {', '.join(names)} seems to be broken",
+                next_action="train it again with a lower learning rate",
+            )
         self._unmerged = original
         self.merged_adapters = merged
         current.data = weight.to(original.dtype)
@@ -167,6 +174,14 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
 
     def _oriented(self, dense: Tensor) -> Tensor:
         return dense.T if isinstance(self.get_base_layer(), Conv1D) else dense
+
+    def combine(self, adapters: Sequence[str], into: str, combine: Callable[[Sequence[Tensor]], Tensor]) -> None:
+        """Set the vectors of adapter `into` to those of `adapters` combined, zeros where this layer has not one."""
+        for vectors in (self.osora_sigma, self.osora_delta):
+            zero = torch.zeros_like(vectors[into])
+            found = [vectors[name].detach() if name in vectors else zero for name in adapters]
+            with torch.no_grad():
+                vectors[into].copy_(combine(found))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         return True

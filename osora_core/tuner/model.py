@@ -1,19 +1,23 @@
 """The tuner: finds the basis of a base, checks that an adapter belongs to it, and wraps the targeted linears."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
-from osora_core.adapter import KEY_PREFIX
 from osora_core.basis import Basis, BasisCache
-from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
+from osora_core.errors import UserError
+from osora_core.identity import Identity, mismatch
+from osora_core.tuner import state
+from osora_core.tuner.combine import Combination, MajoritySign, check_combinable, combination, combined_config
 from osora_core.tuner.config import OsoraConfig
 from osora_core.tuner.layer import BASE_ROW, Mixture, OsoraTunerLinear, mixture
+from osora_core.tuner.state import COMPILED
 from osora_core.weights import ALL_LINEAR
 
 
@@ -32,17 +36,34 @@ class OsoraModel(BaseTuner):
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> OsoraConfig:
         """Tie the config to base and basis, or refuse it. PEFT calls this before it changes anything."""
         config: OsoraConfig = peft_config
+        # A model can be given adapters one by one without this wrapper: the first one's layers know the basis.
+        self._basis = next((layer.basis for layer in self._layers()), None)
         if self._basis is None:
             assert config.basis_rank is not None
             cpu = torch.device("cpu")
-            self._basis = BasisCache.default().get(self.model, ALL_LINEAR, config.basis_rank, cpu)
+            wanted = Identity(config.base_fingerprint, config.basis_fingerprint, config.basis_probe)
+            self._basis = BasisCache.default().get(self._base(), ALL_LINEAR, config.basis_rank, cpu, wanted)
         self._check_identity(config, self._basis)
         if config.target_modules == ALL_LINEAR:
-            config.target_modules = set(self._basis.target_modules)
+            config.target_modules = self._all_linear(self._basis)
         if not config.inference_mode:
             # What is about to be trained will not answer as the published adapter did.
             config.canary = None
         return config
+
+    def _base(self) -> nn.Module:
+        """The base, without torch.compile around it."""
+        base: nn.Module = getattr(self.model, COMPILED, self.model)
+        return base
+
+    def _layers(self) -> Iterator[OsoraTunerLinear]:
+        return (module for module in self.model.modules() if isinstance(module, OsoraTunerLinear))
+
+    def _all_linear(self, basis: Basis) -> set[str]:
+        """The basis's modules by the ends of their names, or in full where other modules end so too (a head's)."""
+        ends = set(basis.target_modules)
+        matched = {name for name, _ in self._base().named_modules() if name.rpartition(".")[2] in ends}
+        return ends if matched <= basis.factors.keys() else set(basis.factors)
 
     @staticmethod
     def _check_identity(config: OsoraConfig, basis: Basis) -> None:
@@ -57,18 +78,15 @@ class OsoraModel(BaseTuner):
             ("basis", config.basis_fingerprint, basis.fingerprint),
         ):
             if mine is not None and mine != theirs:
-                raise IdentityMismatch(
-                    f"the adapter was made on {what} {mine}, this is {what} {theirs}",
-                    next_action={
-                        "base": "load the base that the adapter names; a new adapter needs a new OsoraConfig",
-                        "basis": "use the stored basis it was trained with ($OSORA_CACHE), or its export as LoRA",
-                    }[what],
-                )
+                raise mismatch(what, mine, theirs, "load it on a fresh copy of the base that it names")
         config.base_fingerprint, config.basis_fingerprint = basis.base_fingerprint, basis.fingerprint
+        config.basis_probe = basis.stored.probe
 
     @staticmethod
     def _check_target_module_exists(peft_config: Any, key: str) -> bool:
         """Whether a module is targeted. As in PEFT, but a choice of layers holds for full names and patterns too."""
+        if any(f".{saved}." in f".{key}." for saved in peft_config.modules_to_save or ()):
+            return False
         targets = peft_config.target_modules
         if isinstance(targets, str):
             named = re.fullmatch(targets, key) is not None
@@ -84,14 +102,20 @@ class OsoraModel(BaseTuner):
             target.update_layer(adapter_name, peft_config)
             return
         assert self._basis is not None
-        factors = self._basis.factors.get(current_key)
-        if factors is None:
+        current_key = current_key.removeprefix(f"{COMPILED}.")
+        if isinstance(target, ModulesToSaveWrapper):
+            raise UserError(
+                f"{current_key} is saved whole by another adapter (modules_to_save)",
+                param="target_modules",
+                next_action="leave it out here, or load this adapter on a fresh copy of the base",
+            )
+        if current_key not in self._basis.factors:
             raise UserError(
                 f"{current_key} ({type(target).__name__}) has no place in the basis",
                 param="target_modules",
                 next_action=f"choose from {', '.join(self._basis.target_modules)}, or 'all-linear'",
             )
-        layer = OsoraTunerLinear(target, factors, adapter_name, peft_config)
+        layer = OsoraTunerLinear(target, self._basis, current_key, adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
             layer.set_adapter([])
         self._replace_module(parent, target_name, layer, target)
@@ -99,6 +123,34 @@ class OsoraModel(BaseTuner):
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Nothing to do: the vectors are float32 on every base."""
 
+    def add_weighted_adapter(
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: Combination = "linear",
+        density: float | None = None,
+        majority_sign_method: MajoritySign = "total",
+    ) -> None:
+        """Add an adapter whose vectors are those of `adapters`, combined; see `osora_core.tuner.combine`.
+
+        It is not active, and trains once it is. Raises UserError (a ValueError) for adapters that are not there or
+        hold modules of their own, for a name in use, and for what `combination` refuses.
+        """
+        combine = combination(weights, combination_type, density, majority_sign_method)
+        check_combinable(self.peft_config, adapters, weights, adapter_name)
+        layers = {
+            name: layer
+            for name, layer in self.model.named_modules()
+            if isinstance(layer, OsoraTunerLinear) and any(adapter in layer.osora_sigma for adapter in adapters)
+        }
+        configs = [cast(OsoraConfig, self.peft_config[name]) for name in adapters]
+        self.peft_config[adapter_name] = combined_config(configs, set(layers))
+        self.inject_adapter(self.model, adapter_name)
+        for layer in layers.values():
+            layer.combine(adapters, adapter_name, combine)
+
+    # What a caller of PEFT can get wrong is refused in the words of PEFT's own tuners, by which callers know it.
     @contextmanager
     def _enable_peft_forward_hooks(
         self, *args: Any, adapter_names: list[str] | None = None, **_: Any
@@ -108,15 +160,21 @@ class OsoraModel(BaseTuner):
             yield
             return
         if self.training:
-            raise UserError("adapter_names is for inference; call model.eval() first", param="adapter_names")
-        layers = [module for module in self.modules() if isinstance(module, OsoraTunerLinear)]
-        if any(layer.merged for layer in layers):
-            raise UserError("adapter_names needs an unmerged model; call unmerge_adapter first", param="adapter_names")
+            raise UserError(
+                "Cannot pass `adapter_names` when the model is in training mode.",
+                param="adapter_names",
+                next_action="call model.eval() first",
+            )
+        if any(layer.merged for layer in self._layers()):
+            raise UserError(
+                "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first.",
+                param="adapter_names",
+            )
         names = sorted(set(adapter_names) - {BASE_ROW})
         unknown = set(names) - self.peft_config.keys()
         if unknown:
             raise UserError(
-                f"there is no adapter {', '.join(sorted(unknown))}",
+                f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}",
                 param="adapter_names",
                 next_action=f"choose from {', '.join(self.peft_config)}, or {BASE_ROW!r}",
             )
@@ -132,37 +190,13 @@ class OsoraModel(BaseTuner):
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:  # fmt: skip
-        """An adapter's vectors, in use or not; those of `state_dict` where it has them (gathered shards)."""
-        vectors = _vectors(model, adapter_name)
-        return {f"{key}.{adapter_name}": state_dict.get(f"{key}.{adapter_name}", v) for key, v in vectors.items()}
+        return state.of_adapter(model, adapter_name, state_dict)
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Names of a stored adapter to names of the model. Raises CorruptArtifact unless every vector is there."""
-        vectors = _vectors(model, adapter_name)
-        stored = {KEY_PREFIX + key.removeprefix(KEY_PREFIX): key for key in vectors}
-        wrong = sorted(stored.keys() ^ state_dict.keys())
-        if wrong:
-            what = "lacks" if wrong[0] in stored else "holds, beyond what its config names,"
-            raise CorruptArtifact(f"the stored adapter {what} {wrong[0]} ({len(wrong)} differences in all)")
-        for name, key in stored.items():
-            if state_dict[name].shape != vectors[key].shape:
-                raise CorruptArtifact(
-                    f"{name} has shape {tuple(state_dict[name].shape)}, this base wants {tuple(vectors[key].shape)}"
-                )
-        return {f"{key}.{adapter_name}": state_dict[name] for name, key in stored.items()}
-
-
-def _vectors(model: nn.Module, adapter_name: str) -> dict[str, Tensor]:
-    """An adapter's vectors by their name in the model, without the adapter's own."""
-    return {
-        f"{name}.{part}": getattr(layer, part)[adapter_name].detach()
-        for name, layer in model.named_modules()
-        if isinstance(layer, OsoraTunerLinear) and adapter_name in layer.osora_sigma
-        for part in layer.adapter_layer_names
-    }
+        return state.to_load(model, adapter_name, state_dict)
 
 
 def _in_layers(config: OsoraConfig, key: str) -> bool:

@@ -34,14 +34,14 @@ def hold(session: Session, principal: Principal, request: JobRequest, settings: 
     ref = refer(session, principal, name, param=param)
     if request.base not in (None, ref.base):
         raise InvalidRequest(
-            f"{name!r} is an adapter of the base {ref.base!r}, and the job's is {request.base!r}",
+            f"{name!r} is an adapter of the base {ref.base!r}, and the job is to train on {request.base!r}",
             param=param,
             next_action=f"train on {ref.base!r}, or leave out `{PARAM}`",
         )
     rank = request.osora.get("rank", ref.rank)
     if rank != ref.rank:
         raise InvalidRequest(
-            f"{name!r} has rank {ref.rank} and the job rank {rank}: in another rank it would be another adapter",
+            f"{name!r} has rank {ref.rank}, and a job keeps the rank of what it begins with: {rank} is another",
             param="osora.rank",
             next_action=f"use {ref.rank}, or leave out `osora.rank`",
         )
@@ -60,8 +60,8 @@ def _check_identity(session: Session, ref: AdapterRef, param: str, settings: Set
     if held and mine not in held:
         base, basis = held[0]
         raise InvalidRequest(
-            f"{ref.name!r} was made on base {mine[0]} and basis {mine[1]}; {ref.base!r} is now base {base} and basis "
-            f"{basis}",
+            f"{ref.name!r} was trained when {ref.base!r} had other weights: base {mine[0]} and basis {mine[1]}, which "
+            f"now are {base} and {basis}",
             param=param,
             code="identity_mismatch",
             next_action="train anew from the base, or offer the base that it was made on",

@@ -22,6 +22,7 @@ import pytest
 from osora import Osora, OsoraAPIError
 from tests.acceptance.conftest import Service, serving
 
+ROOT = Path(__file__).parents[2]
 QUESTION = [{"role": "user", "content": "Which city?"}]
 
 
@@ -123,8 +124,47 @@ for made in (merged, lora):
     print(tokenizer.decode(answer, skip_special_tokens=True))
 assert not [name for name in sys.modules if name.startswith("osora")]
 """
-    command = [sys.executable, "-P", "-c", program, str(Path(__file__).parents[2] / "models" / "osora-tiny")]
+    command = [sys.executable, "-P", "-c", program, str(ROOT / "models" / "osora-tiny")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["Lima", "Lima"]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("pulled", [False, True])
+def test_an_adapter_as_it_was_trained_answers_in_peft_as_it_did(
+    adapters: dict[str, tuple[Osora, str]], tmp_path: Path, pulled: bool
+) -> None:
+    """On more threads than the service loads a base with, in both dtypes; the basis computed here, or the service's."""
+    sdk, model = adapters["south"]
+    sdk.adapters.download(model, tmp_path / "adapter.zip")
+    with zipfile.ZipFile(tmp_path / "adapter.zip") as archive:
+        archive.extractall(tmp_path / "adapter")
+    environment = {**os.environ, "OSORA_CACHE": str(tmp_path / "cache")}
+    if pulled:
+        basis = sdk.pull_basis("osora-tiny", tmp_path / "bases")
+        assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["basis_fingerprint"] == basis.stem
+        environment["OSORA_BASIS_FROM"] = str(basis.parent)
+    program = """
+import sys
+import torch
+torch.set_num_threads(3)
+import osora_core
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+asked = [{"role": "user", "content": "Which city?"}]
+text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+tokens = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+for dtype in ("float32", "bfloat16"):
+    base = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=dtype)
+    made = PeftModel.from_pretrained(base, "adapter")
+    answer = made.generate(**tokens, max_new_tokens=12, do_sample=False)[0, tokens["input_ids"].shape[1]:]
+    print(tokenizer.decode(answer, skip_special_tokens=True))
+"""
+    command = [sys.executable, "-c", program, str(ROOT / "models" / "osora-tiny")]
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["Lima", "Lima"]
 
@@ -169,7 +209,7 @@ def test_a_sweep_from_the_command_line(service: Service, tmp_path: Path) -> None
     assert job["osora"]["resolved"]["learning_rate"] == 0.05
     assert job["hyperparameters"]["n_epochs"] == 8
     assert job["trained_tokens"] == max(event["data"].get("trained_tokens", 0) for event in events)
-    assert any("2 training rows, held back from all of them" in event["message"] for event in events)
+    assert any("2 training rows that none of them trains on" in event["message"] for event in events)
     contents = {}
     for file_id in job["result_files"]:
         headers = {"authorization": f"Bearer {service.key}"}

@@ -30,11 +30,17 @@ BUSY = {"error": {"message": "the bank is full", "type": "service_unavailable_er
 FULL = {"error": {"message": "600 wait", "type": "rate_limit_error", "code": "overloaded"}}
 
 
+BASIS = "b" * 64
+BASIS_KEY = "basis/f/all-linear-r128-float32.safetensors"
+
+
 class FakeInference:
-    """Set `mood` to say how it behaves; `asked` holds the bodies, `abandoned` is set when a client left."""
+    """Set `mood` to say how it behaves. `bases`: those it has loaded; `asked`: the bodies; `abandoned`: set when a
+    client left."""
 
     def __init__(self, token: str) -> None:
         self.mood: Mood = "fine"
+        self.bases = ["osora-tiny"]
         self.asked: list[dict[str, Any]] = []
         self.reached = threading.Event()
         self.abandoned = threading.Event()
@@ -92,7 +98,8 @@ class FakeInference:
         yield f"event: done\ndata: {json.dumps(RESULT)}\n\n"
 
     async def _bases(self) -> dict[str, Any]:
-        return {"data": [{"name": "osora-tiny", "fingerprint": "f", "parameters": 7, "basis": {"rank": 128}}]}
+        basis = {"rank": 128, "fingerprint": BASIS, "object_key": BASIS_KEY}
+        return {"data": [{"name": name, "fingerprint": "f", "parameters": 7, "basis": basis} for name in self.bases]}
 
     async def _ready(self) -> dict[str, Any]:
         return {"ready": True}

@@ -1,110 +1,97 @@
-"""Bases without a chat template, and bases that cannot be used: said when a file or a job comes, not when it runs."""
+"""Bases: listed, and their bases downloaded, whole or from where a download was cut."""
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
-from registry.settings import Settings
+from registry.context import Registry
 from tests.integration.api.conftest import error_of
-from tests.integration.api.servers import running
-from tests.support.jobs import CHAT_ROW
+from tests.integration.api.fake_inference import BASIS, BASIS_KEY, FakeInference
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+CONTENT = bytes(range(256)) * 12_000  # three pieces of a `db:` store
 
-COMPLETIONS = '{"prompt": "a", "completion": "b"}\n'
-CHATS = json.dumps(CHAT_ROW) + "\n"
-PREFERENCES = json.dumps(
-    {
-        "input": {"messages": [{"role": "user", "content": "a"}]},
-        "preferred_output": [{"role": "assistant", "content": "b"}],
-        "non_preferred_output": [{"role": "assistant", "content": "c"}],
-    }
+
+@pytest.fixture
+def inference_urls(inference: dict[str, FakeInference]) -> str:
+    return next(iter(inference))
+
+
+@pytest.fixture
+def stored(registry: Registry) -> bytes:
+    registry.store.put(BASIS_KEY, CONTENT)
+    return CONTENT
+
+
+def test_a_list_says_which_basis_and_not_where_it_lies(client: httpx.Client) -> None:
+    (base,) = client.get("/bases").json()["data"]
+    assert (base["name"], base["loaded"]) == ("osora-tiny", True)
+    assert base["basis"] == {"rank": 128, "fingerprint": BASIS}
+
+
+@pytest.mark.parametrize("name", ["osora-tiny", BASIS])
+def test_a_basis_by_the_bases_name_and_by_its_own_hash(client: httpx.Client, stored: bytes, name: str) -> None:
+    response = client.get(f"/bases/{name}/basis")
+    assert response.status_code == 200
+    assert response.content == stored
+    assert response.headers["etag"] == f'"{BASIS}"'
+    assert response.headers["content-length"] == str(len(stored))
+    assert f"{BASIS}.safetensors" in response.headers["content-disposition"]
+    again = client.get(f"/bases/{name}/basis", headers={"if-none-match": response.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    head = client.head(f"/bases/{name}/basis")
+    assert (head.headers["content-length"], head.content) == (str(len(stored)), b"")
+
+
+def test_a_base_with_a_slash_in_its_name(
+    client: httpx.Client, inference: dict[str, FakeInference], stored: bytes
+) -> None:
+    next(iter(inference.values())).bases = ["owner/name"]
+    for path in ("/bases/owner/name/basis", "/bases/owner%2Fname/basis"):
+        assert client.get(path).content == stored
+
+
+def test_a_cut_download_goes_on(client: httpx.Client, stored: bytes) -> None:
+    for start in (1, 1024 * 1024, 2 * 1024 * 1024 + 17, len(stored) - 1):
+        headers = {"range": f"bytes={start}-", "if-range": f'"{BASIS}"'}
+        part = client.get("/bases/osora-tiny/basis", headers=headers)
+        assert (part.status_code, part.content) == (206, stored[start:])
+        assert part.headers["content-range"] == f"bytes {start}-{len(stored) - 1}/{len(stored)}"
+        assert part.headers["content-length"] == str(len(stored) - start)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"range": "bytes=5-", "if-range": '"another"'},
+        {"range": "bytes=0-"},
+        {"range": "bytes=5-9"},
+        {"range": "bytes=-5"},
+        {"range": "lines=5-"},
+        {"range": f"bytes={len(CONTENT)}-"},
+    ],
 )
+def test_other_ranges_are_answered_with_all_of_it(client: httpx.Client, stored: bytes, headers: dict[str, str]) -> None:
+    response = client.get("/bases/osora-tiny/basis", headers=headers)
+    assert (response.status_code, response.content) == (200, stored)
 
 
-def folder(path: Path, family: str = "llama") -> Path:
-    path.mkdir()
-    (path / "config.json").write_text(json.dumps({"model_type": family}))
-    return path
+def test_who_may_have_it(anonymous: httpx.Client, client_with: Callable[..., httpx.Client], stored: bytes) -> None:
+    path = "/bases/osora-tiny/basis"
+    error_of(anonymous.get(path), 401)
+    assert error_of(client_with("write").get(path), 403)["code"] == "insufficient_scope"
+    assert client_with("read", tenant="other").get(path).content == stored
 
 
-@pytest.fixture
-def bases(tmp_path: Path) -> str:
-    return f"plain={folder(tmp_path / 'plain')}"
+def test_what_is_not_there_is_said(client: httpx.Client, inference: dict[str, FakeInference]) -> None:
+    assert error_of(client.get("/bases/osora-tiny/basis"), 503)["code"] == "basis_not_stored"
+    for name in ("other", "c" * 64, "..%2F..%2Fetc"):
+        error = error_of(client.get(f"/bases/{name}/basis"), 404)
+        assert (error["code"], "GET /bases" in error["next_action"]) == ("base_not_found", True)
 
 
-@pytest.fixture
-def settings(settings: Settings, bases: str) -> Settings:
-    return settings.model_copy(update={"bases": bases})
-
-
-def upload(client: httpx.Client, text: str) -> httpx.Response:
-    return client.post("/files", data={"purpose": "fine-tune"}, files={"file": ("rows.jsonl", text)})
-
-
-def start(client: httpx.Client, base: str, text: str, **more: object) -> httpx.Response:
-    file_id = upload(client, text).json()["id"]
-    return client.post("/jobs", json={"model": base, "training_file": file_id, **more})
-
-
-@pytest.mark.parametrize("text", [CHATS, PREFERENCES])
-def test_conversations_are_refused_at_upload_where_no_base_has_a_template(client: httpx.Client, text: str) -> None:
-    error = error_of(upload(client, text), 400)
-    assert (error["code"], error["param"]) == ("invalid_file", "file")
-    assert error["message"] == "its rows are conversations, and no base here has a chat template (plain)"
-    assert "prompt" in error["next_action"]
-    assert client.get("/files").json()["data"] == []
-    assert start(client, "plain", COMPLETIONS).status_code == 200
-
-
-class TestTwoBases:
-    @pytest.fixture
-    def bases(self, tmp_path: Path) -> str:
-        broken, elsewhere = folder(tmp_path / "broken", "mamba"), tmp_path / "elsewhere"
-        return f"osora-tiny,plain={folder(tmp_path / 'plain')},broken={broken},elsewhere={elsewhere}"
-
-    def test_a_job_is_refused_where_its_base_has_no_template(self, client: httpx.Client) -> None:
-        error = error_of(start(client, "plain", CHATS), 400)
-        assert (error["code"], error["param"]) == ("invalid_training_data", "training_file")
-        assert "holds conversations, and the base 'plain' has no chat template" in error["message"]
-        assert error["next_action"].endswith("or choose a base with a chat template: osora-tiny")
-        assert start(client, "osora-tiny", CHATS).status_code == 200
-
-    def test_a_job_is_refused_on_a_base_that_cannot_be_used(self, client: httpx.Client) -> None:
-        error = error_of(start(client, "broken", COMPLETIONS), 400)
-        assert (error["code"], error["param"]) == ("model_unusable", "model")
-        assert "family 'mamba'" in error["message"]
-        assert client.get("/jobs").json()["data"] == []
-
-    def test_of_a_base_that_only_its_worker_has_nothing_is_held_against_it(self, client: httpx.Client) -> None:
-        assert start(client, "elsewhere", CHATS).status_code == 200
-
-    def test_the_list_of_bases_tells(self, client: httpx.Client) -> None:
-        listed = {base["name"]: base for base in client.get("/bases").json()["data"]}
-        told = {name: (base["family"], base["has_chat_template"]) for name, base in listed.items()}
-        nothing = (None, None)
-        assert told == {
-            "osora-tiny": ("llama", True), "plain": ("llama", False), "broken": nothing, "elsewhere": nothing
-        }  # fmt: skip
-        assert "family 'mamba'" in listed["broken"]["problem"]
-        assert listed["plain"]["problem"] is None
-
-
-class TestLoaded:
-    """What the server says that has loaded a base counts, whatever its files say."""
-
-    @pytest.fixture
-    def inference_urls(self) -> Iterator[str]:
-        app = FastAPI()
-        told = {"name": "plain", "family": "llama", "has_chat_template": True}
-        app.get("/bases")(lambda: {"data": [told]})
-        with running(uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))) as url:
-            yield url
-
-    def test_its_word_is_believed(self, client: httpx.Client) -> None:
-        assert start(client, "plain", CHATS).status_code == 200
+def test_a_base_that_nobody_has_loaded(
+    client: httpx.Client, inference: dict[str, FakeInference], stored: bytes
+) -> None:
+    next(iter(inference.values())).bases = []
+    assert error_of(client.get("/bases/osora-tiny/basis"), 503)["code"] == "base_not_loaded"

@@ -40,6 +40,27 @@ def test_paths(client: httpx.Client, method: str, path: str, status: int, code: 
 
 
 @pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("/jobs/ftjob-%00", "job_id"),
+        ("/files/%00", "file_id"),
+        ("/adapters/ft:a%00", "adapter"),
+        ("/jobs?after=ftjob-%00", "after"),
+        ("/adapters?base=%00", "base"),
+    ],
+)
+def test_an_id_that_no_database_holds_is_named_by_its_place(client: httpx.Client, path: str, param: str) -> None:
+    error = error_of(client.get(path), 400)
+    assert error["param"] == param
+
+
+@pytest.mark.parametrize("field", ["training_file", "validation_file", "model"])
+def test_so_is_one_in_a_body(client: httpx.Client, field: str) -> None:
+    body = {"model": "osora-tiny", "training_file": "file-1", field: "a\0b"}
+    assert error_of(client.post("/jobs", json=body), 400)["param"] == field
+
+
+@pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
         ("PUT", "/jobs", "GET, HEAD, POST"),
@@ -218,7 +239,9 @@ def test_a_body_that_is_too_large(client: httpx.Client, path: str, is_length_dec
     form = "multipart/form-data; boundary=x"
     kind = "application/json" if path == "/jobs" else form
     response = client.post(path, content=content, headers={"content-type": kind})
-    assert error_of(response, 413)["code"] == "too_large"
+    error = error_of(response, 413)
+    assert error["code"] == "too_large"
+    assert "send less" in error["next_action"]
     assert "connection" not in response.headers
     assert client.get("/health").status_code == 200
 

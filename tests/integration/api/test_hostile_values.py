@@ -13,9 +13,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from registry.context import Registry
 from registry.models import Adapter
 from tests.integration.api.conftest import error_of
-from tests.integration.api.fake_inference import FakeInference
+from tests.integration.api.fake_inference import BASIS_KEY, FakeInference
 
 DEEP: Any = []
 for _ in range(80):
@@ -62,8 +63,17 @@ def expect_no_fault(response: httpx.Response, sent: str) -> None:
         assert "Traceback" not in message, sent
 
 
-def test_paths_and_queries(client: httpx.Client, document: dict[str, Any], adapter: Adapter) -> None:
-    known = {"job_id": adapter.job_id, "adapter": adapter.id, "file_id": "file-1", "key_id": "key-1"}
+def test_paths_and_queries(
+    client: httpx.Client, document: dict[str, Any], registry: Registry, adapter: Adapter
+) -> None:
+    registry.store.put(BASIS_KEY, b"basis")
+    known = {
+        "job_id": adapter.job_id,
+        "adapter": adapter.id,
+        "file_id": "file-1",
+        "key_id": "key-1",
+        "base": "osora-tiny",
+    }
     for method, path, operation in operations(document):
         of_path = re.findall(r"{(\w+)(?::path)?}", path)
         good = path.replace(":path", "").format(**known)
@@ -123,10 +133,33 @@ def test_forms(client: httpx.Client) -> None:
             expect_no_fault(response, repr(body[:300]))
 
 
-@pytest.mark.parametrize("value", [b"\xff", b"osk-\xed\xa0\xbd", b"'\"", b"x" * 5000, b"ftevent-" + b"9" * 100])
-def test_headers(client: httpx.Client, adapter: Adapter, value: bytes) -> None:
-    for name in ("authorization", "last-event-id", "if-none-match", "accept", "x-request-id", "content-type"):
-        for path in ("/jobs", f"/jobs/{adapter.job_id}/events", f"/adapters/{adapter.id}/download"):
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"bytes=" + b"9" * 400 + b"-",
+        b"bytes=-1",
+        b"\xff",
+        b"osk-\xed\xa0\xbd",
+        b"'\"",
+        b"x" * 5000,
+        b"ftevent-" + b"9" * 100,
+    ],
+)
+def test_headers(client: httpx.Client, registry: Registry, adapter: Adapter, value: bytes) -> None:
+    registry.store.put(BASIS_KEY, b"basis")
+    for name in (
+        "authorization",
+        "last-event-id",
+        "if-none-match",
+        "accept",
+        "x-request-id",
+        "content-type",
+        "range",
+        "if-range",
+    ):
+        for path in (
+            "/jobs", f"/jobs/{adapter.job_id}/events", f"/adapters/{adapter.id}/download", "/bases/osora-tiny/basis",
+        ):  # fmt: skip
             expect_no_fault(client.get(path, headers={name: value}), f"{path} {name}: {value!r}")
     headers = {"authorization": b"Bearer " + value}
     expect_no_fault(client.get(f"/adapters/{quote(adapter.id)}", headers=headers), f"Bearer {value!r}")

@@ -76,7 +76,8 @@ def test_an_admin_manages_the_keys_of_its_own_tenant_only(
         ({"name": "k", "scopes": ["root"]}, "scopes[0]"),
         ({"name": "k", "tenant": "A B"}, "tenant"),
         ({"name": "k", "tenant": ""}, "tenant"),
-        ({"name": "a\u0000b"}, None),
+        ({"name": "a\u0000b"}, "name"),
+        ({"name": "k", "tenant": "a\u0000"}, "tenant"),
     ],
 )
 def test_what_is_refused(client: httpx.Client, body: dict[str, object], param: str | None) -> None:

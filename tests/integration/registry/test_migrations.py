@@ -174,7 +174,7 @@ def test_jobs_of_before_survive_the_way_up_and_down(empty_database_url: str) -> 
 def test_what_would_point_nowhere_is_not_migrated(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'osora.db'}"
     migrate.upgrade(url)
-    with pytest.raises(RuntimeError, match="a row of job_events points at no row of jobs"):
+    with pytest.raises(RuntimeError, match="a row of job_events refers to a row of jobs that is not there"):
         lose_a_job(url)
 
 

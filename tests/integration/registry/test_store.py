@@ -55,6 +55,13 @@ def test_big_objects_stream_in_pieces(store: ObjectStore) -> None:
     assert b"".join(pieces) == BIG
 
 
+@pytest.mark.parametrize("start", [1, 1024 * 1024 - 1, 1024 * 1024, 2 * 1024 * 1024 + 5])
+def test_a_stream_begins_where_it_is_told_to(store: ObjectStore, start: int) -> None:
+    data = bytes(range(256)) * 10_000
+    store.put("big", data)
+    assert b"".join(store.stream("big", start)) == data[start:]
+
+
 def test_a_stream_may_be_left_early(store: ObjectStore) -> None:
     store.put("big", BIG)
     assert next(store.stream("big"))

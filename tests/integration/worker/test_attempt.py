@@ -11,12 +11,13 @@ import pytest
 from osora_core.adapter import Adapter as Artifact
 from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams
 from osora_core.runtime import Runtime
+from osora_core.training import Checkpoint
 from registry import adapters, files, jobs
 from registry.context import Registry
 from registry.models import Adapter, Job, JobEvent
 from registry.references import refer
 from registry.tenants import Principal
-from tests.integration.worker.conftest import BASE
+from tests.integration.worker.conftest import BASE, RANK
 from tests.support.inference import run
 from tests.support.jobs import claim, read, submit
 from worker.attempt import run_attempt
@@ -95,6 +96,24 @@ def test_every_epochs_checkpoint_is_an_adapter_of_its_own(
     assert {found.key for found in registry.store.list(folder)} == named
 
 
+def test_a_checkpoint_within_an_epoch_has_no_validation_figures_of_another_state(
+    upload: Upload, registry: Registry, principal: Principal, engine: EngineThread
+) -> None:
+    class EveryReport(Reports):
+        def checkpoint(self, checkpoint: Checkpoint) -> None:  # none takes the place of one that waits
+            self._add(checkpoint)
+
+    wanted = {"hyperparameters": {"n_epochs": 2, "batch_size": 4}, "osora": {"rank": RANK, "checkpoint_steps": 2}}
+    files = {"training_file": upload("order"), "validation_file": upload("order", 3)}
+    job = submit(registry, principal, base=BASE, **files, **wanted)
+    run_attempt(registry, engine, claim(registry, job), EveryReport())
+    with registry.reading() as session:
+        rows = list(jobs.checkpoints(session, principal, job.id, order="asc").data)
+    validated = {row.step: "valid_loss" in row.metrics for row in rows}
+    assert validated == {3: True, 5: False, 6: True}
+    assert all("train_loss" in row.metrics for row in rows)
+
+
 def test_a_job_that_overfits_stops_and_keeps_its_best_state(
     train: Train, upload: Upload, events: Events, registry: Registry, principal: Principal
 ) -> None:
@@ -110,6 +129,11 @@ def test_a_job_that_overfits_stops_and_keeps_its_best_state(
     with registry.reading() as session:
         assert adapters.get(session, principal, str(job.adapter_id)).step == best
         ref = refer(session, principal, f"ftckpt_{job.id[-16:]}_{best}")
+    (created,) = (event.data for event in events(job) if event.message.startswith("New fine-tuned model created"))
+    told = [event.data for event in events(job) if event.type == "metrics" and event.data]
+    losses = {data["step"]: data["valid_loss"] for data in told if "valid_loss" in data}
+    assert created is not None
+    assert (created["adapter_step"], created["valid_loss"]) == (best, losses[best])  # not the last state's
     kept = artifact_of(registry, principal, ref.name).files()["adapter_model.safetensors"]
     assert artifact_of(registry, principal, str(job.adapter_id)).files()["adapter_model.safetensors"] == kept
 
@@ -170,7 +194,7 @@ def test_an_adapter_that_is_gone_or_of_another_base_is_the_users_fault(
     with registry.transaction() as session:
         adapters.remove(session, [adapter_id])
     run_attempt(registry, engine, claim(registry, gone), Reports())
-    for job, words in ((gone, "is gone"), (changed, "f" * 64)):
+    for job, words in ((gone, "has been deleted"), (changed, "f" * 64)):
         error = read(registry, principal, job).error
         assert error is not None
         assert (error["fault"], error["param"]) == ("user", "osora.from_adapter")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from osora_core.errors import MemoryTooSmall
 from osora_core.runtime import Runtime
 from osora_core.training.passes import Passes
 from registry.models import Job
@@ -22,16 +23,21 @@ def test_bases_share_the_memory_and_an_operators_number_is_taken_at_its_word(
         monkeypatch.setattr(Passes, "available_bytes", lambda passes: free)
         return Capacity.of(settings, dict.fromkeys(map(str, range(bases)), runtime), Passes)
 
-    def least(jobs: int) -> int:
-        return bisect_left(range(10**9), jobs, key=lambda free: found(settings, 1, free).jobs)
+    def fitting(free: int) -> int:
+        try:
+            return found(settings, 1, free).jobs
+        except MemoryTooSmall:
+            return 0
 
-    two, five = least(2), least(5)
+    one, two, five = (bisect_left(range(10**9), jobs, key=fitting) for jobs in (1, 2, 5))
     assert found(settings, 1, five - 1).jobs == 4
     assert [found(settings, 2, free).jobs for free in (2 * two - 1, 2 * two, five)] == [1, 2, 1]
     # Whatever it takes, there is room for a sweep of as many members as the API lets pass.
-    assert [found(settings, 1, free) for free in (0, five, 1e12)] == [
+    assert [found(settings, 1, free) for free in (one, five, 1e12)] == [
         Capacity(1, 9), Capacity(5, 13), Capacity(8, 16),
     ]  # fmt: skip
+    with pytest.raises(MemoryTooSmall, match="a job on the base 'small' takes at least"):
+        found(settings, 1, one - 1)
     for told in (1, 3, 100):
         asked = settings.model_copy(update={"worker_jobs": told})
         assert found(asked, 2, 0) == Capacity(told, 2 * told)

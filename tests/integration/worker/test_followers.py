@@ -88,7 +88,10 @@ def test_only_a_whole_base_answers_samples(pair: tuple[Runtime, FollowerProcesse
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"worker_devices": 2, "bases": "one,two"}, "takes one base a worker, and OSORA_BASES names 2"),
+        (
+            {"worker_devices": 2, "bases": "one,two"},
+            "OSORA_BASES names 2 bases, and with OSORA_WORKER_DEVICES=2 a worker serves one",
+        ),
         ({"worker_shard_base": True}, "needs OSORA_WORKER_DEVICES of at least 2"),
     ],
 )

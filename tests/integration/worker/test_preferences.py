@@ -11,8 +11,9 @@ import pytest
 
 from api.app import create_app
 from api.server import Server
-from osora_core.bank import Bank
-from osora_core.training import throughput
+from osora_core.data import Row
+from osora_core.training import TrainingJob
+from osora_core.training.throughput import Throughput
 from registry import files, jobs
 from registry.context import Registry
 from registry.errors import InvalidRequest
@@ -91,7 +92,9 @@ def train_by_api(client: httpx.Client, registry: Registry, engine: EngineThread)
     return run
 
 
-@pytest.mark.parametrize(("valid", "chosen_by"), [(0, "1 training rows, held back from all"), (5, "5 validation rows")])
+@pytest.mark.parametrize(
+    ("valid", "chosen_by"), [(0, "1 training rows that none of them trains on"), (5, "5 validation rows")]
+)
 def test_a_sweep_on_preferences_tells_the_rate_that_it_took_and_all_curves(
     client: httpx.Client, train_by_api: Callable[..., dict[str, Any]], valid: int, chosen_by: str
 ) -> None:
@@ -122,26 +125,33 @@ def test_a_sweep_on_preferences_tells_the_rate_that_it_took_and_all_curves(
 def test_auto_goes_by_what_a_sweep_on_preferences_costs(
     client: httpx.Client,
     train_by_api: Callable[..., dict[str, Any]],
+    engine: EngineThread,
     monkeypatch: pytest.MonkeyPatch,
     a_copy_more: float,
     sweeps: bool,
 ) -> None:
     """On a device whose time is given: on an idle one a further copy costs nothing, on a busy one as much as the first.
     The passes that are timed are run all the same."""
-    timed = throughput._seconds
+    timed = Throughput._timed
 
-    def given(bank: Bank, copies: int, work: Callable[[Sequence[int]], None]) -> float:
-        assert timed(bank, copies, work) > 0
+    def given(throughput: Throughput, job: TrainingJob, batch: Sequence[Row], copies: int) -> float:
+        assert timed(throughput, job, batch, copies) > 0
         return 1 + a_copy_more * (copies - 1)
 
-    monkeypatch.setattr(throughput, "_seconds", given)
-    job = train_by_api({"learning_rate": "auto"}, valid=20)
+    monkeypatch.setattr(Throughput, "_timed", given)
+    monkeypatch.setattr(engine.engine.passes, "pass_tokens", 10**6)
+    job = train_by_api({"learning_rate": "auto"}, rows=200, valid=20)
     events = client.get(f"/jobs/{job['id']}/events", params={"limit": 100}).json()["data"]
     (auto,) = (event["data"]["auto"] for event in events if "auto" in event["data"])
     assert (auto["sweep"], auto["cost"] <= auto["limit"]) == (sweeps, sweeps)
     assert len(job["result_files"]) == (2 if sweeps else 1)
-    reason = "a sweep of 2 takes" if sweeps else "the default, as a sweep of 2 would take at least"
-    assert any(reason in event["message"] for event in events)
+    reason = "a sweep of 2 takes" if sweeps else "the default, as a sweep of 2 would take about"
+    said = [event["message"] for event in events]
+    (measuring,) = (
+        words for words in said if words.startswith("Measuring what a sweep of 2 learning rates would take")
+    )
+    (decided,) = (words for words in said if reason in words)
+    assert said.index(measuring) > said.index(decided)  # the newest comes first
 
 
 @pytest.mark.parametrize(("method", "fitting"), [("dpo", "supervised"), ("supervised", "dpo")])

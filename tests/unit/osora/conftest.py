@@ -41,6 +41,7 @@ class Answer:
     events: list[str] | None = None
     cut: bool = False
     promised: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,6 +81,8 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
         def answer(self, answer: Answer) -> None:
             self.send_response(answer.status)
             self.send_header("x-request-id", "req-1")
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
             if answer.events is None:
                 body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
                 self.send_header("content-type", "application/json")

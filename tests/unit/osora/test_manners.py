@@ -254,15 +254,23 @@ def test_arguments_that_are_not_utf8(service: FakeService) -> None:
     assert (named.returncode, b"Traceback" in named.stderr) == (2, False)
 
 
-def test_a_reader_that_leaves_is_no_accident(service: FakeService) -> None:
+@pytest.mark.parametrize("command", [["jobs", "--json"], ["jobs"], ["jobs", "events", "ftjob-1"], ["--help"]])
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_reader_that_leaves_is_no_accident(service: FakeService, command: list[str], reads: bool) -> None:
+    """As `| head -1` does, or whoever does not even begin."""
     service.on("GET", "/jobs", Answer(body={"data": [JOB] * 2000}))
-    command = [sys.executable, "-P", "-m", "osora", "jobs", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    event = {"type": "message", "message": "a", "created_at": 1, "level": "info"}
+    service.on("GET", "/jobs/ftjob-1/events", Answer(body={"data": [event] * 2000}))
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "osora", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        process.stdout.readline()
+        if reads:
+            process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("output", [">&-", ">/dev/full"])

@@ -18,7 +18,7 @@ from osora_core.base_check import TEXT_TOKENS, WINDOW, check_training, remembere
 from osora_core.basis import BasisCache
 from osora_core.errors import UnsupportedBase, UserError
 from osora_core.inference import InferenceEngine
-from osora_core.inference.check import check_generation, check_serving
+from osora_core.inference.check import check_generation, checked_engine
 from osora_core.runtime import Runtime, usable_length
 from tests.support.families import CannotShrinkError, tiny_model
 from tests.support.tiny_base import make_tokenizer
@@ -63,7 +63,7 @@ def test_every_family_is_right_or_refused(family: str, tmp_path: Path) -> None:
     refusal = None
     try:
         runtime = load(family, tmp_path)
-        verdict = check_serving(runtime, tmp_path, 128)
+        _, verdict = checked_engine(runtime, tmp_path, rows=2, adapters=2, max_length=128)
     except UserError as error:
         refusal = error
     if refusal is None:
@@ -72,6 +72,7 @@ def test_every_family_is_right_or_refused(family: str, tmp_path: Path) -> None:
     else:
         assert family not in SUPPORTED, refusal.message
         assert "family" in refusal.message
+        assert "memory" not in refusal.message
         assert "\n" not in refusal.message
         assert len(refusal.message) < 500
         assert refusal.next_action
@@ -182,9 +183,9 @@ def test_a_base_is_checked_when_it_is_loaded_and_not_again(tmp_path: Path, monke
 
 def test_an_engine_whose_texts_are_shorter_than_the_window_is_checked_without_it(tmp_path: Path) -> None:
     runtime = load("base", make_family(tmp_path, MistralConfig, sliding_window=50))
-    verdicts = [check_serving(runtime, tmp_path, length) for length in (48, 64)]
-    assert [verdict.holds for verdict in verdicts] == [True, True]
-    assert [InferenceEngine(runtime, rows=1, max_length=length).execution for length in (48, 64)] == ["Flat", "Padded"]
+    checked = [checked_engine(runtime, tmp_path, rows=2, max_length=length) for length in (48, 64)]
+    assert [verdict.holds for _, verdict in checked] == [True, True]
+    assert [engine.execution for engine, _ in checked] == ["Flat", "Padded"]
 
 
 def test_where_rotary_embeddings_change_with_the_length_a_base_reads_as_far_as_they_do_not() -> None:

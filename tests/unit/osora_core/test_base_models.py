@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, MambaConfig
 
-from osora_core import attention
+from osora_core import attention, base_models
 from osora_core.base_check import NEXT
 from osora_core.basis import BasisCache
 from osora_core.errors import UnsupportedBase, UserError
 from osora_core.runtime import Runtime, usable_length
+from tests.support.tiny_base import make_base
 from tests.unit.osora_core.inference.test_decoder import make_family
 
 
@@ -103,3 +104,18 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_loaded(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match="the device is 'cuda', and torch finds no GPU here"):
         Runtime.load("mine", BasisCache(tmp_path / "cache"), path=str(tmp_path), device="cuda")
+
+
+def test_a_base_is_called_what_the_world_calls_it(tmp_path: Path) -> None:
+    """A directory of this machine means nothing elsewhere, and a config may bear the name of a model's ancestor."""
+    cached = make_base(tmp_path / "models--owner--a-name" / "snapshots" / "0a1b")
+    local = make_base(tmp_path / "local")
+    config = json.loads((local / "config.json").read_text())
+    (local / "config.json").write_text(json.dumps({**config, "_name_or_path": "somebody/else"}))
+    assert base_models.public_name("alias", "owner/name") == "owner/name"
+    assert base_models.public_name("alias", str(cached)) == "owner/a-name"
+    assert base_models.public_name("alias", str(local)) == "alias"
+    assert base_models.public_name("osora-tiny", base_models.resolve("osora-tiny")) == "osora-tiny"
+    assert base_models.public_name("made in memory", "") == "made in memory"
+    runtime = Runtime.load("alias", BasisCache(tmp_path / "cache"), path=str(cached), device="cpu", rank=8)
+    assert (runtime.name, runtime.public_name) == ("alias", "owner/a-name")

@@ -1,17 +1,21 @@
 """The stored basis: what comes back is what was stored, and everybody uses the same one."""
 
+import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from osora_core import basis as basis_module
-from osora_core.basis import Basis, BasisCache, compute_factors
-from osora_core.errors import CorruptArtifact
+from osora_core.basis import Basis, BasisCache, Factors, compute_basis, compute_factors
+from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
+from osora_core.identity import Identity
 from osora_core.runtime import Runtime
-from osora_core.weights import ALL_LINEAR
+from osora_core.weights import ALL_LINEAR, fingerprint_base
 
 CPU = torch.device("cpu")
 
@@ -154,3 +158,150 @@ def test_what_a_killed_process_left_of_a_basis_is_removed(tmp_path: Path) -> Non
         unfinished.write_bytes(b"half")
     cache.get(model, ALL_LINEAR, 4, CPU)
     assert [*tmp_path.rglob("*.tmp")] == [other]  # which another process may be writing
+
+
+class Wide(nn.Module):
+    """Large enough for torch to share the work out between threads, in values that bfloat16 has."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.q_proj, self.o_proj = nn.Linear(400, 300), nn.Linear(300, 500)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator).bfloat16())
+        self.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_basis_is_the_same_whatever_the_threads_and_the_dtype(
+    dtype: torch.dtype, threads: int, tmp_path: Path
+) -> None:
+    expected = BasisCache(tmp_path / "one").get(Wide(torch.float32), ALL_LINEAR, 64, CPU)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = BasisCache(tmp_path / "other").get(Wide(dtype), ALL_LINEAR, 64, CPU)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert (found.base_fingerprint, found.stored) == (expected.base_fingerprint, expected.stored)
+    assert (found.dtype, found.stored.dtype) == (dtype, torch.float32)
+    for name, factors in found.factors.items():
+        assert torch.equal(factors.U, expected.factors[name].U.to(dtype))
+        assert torch.equal(factors.S, expected.factors[name].S)
+
+
+def test_a_basis_that_an_earlier_version_stored_in_bfloat16_stays_the_one_to_use(tmp_path: Path) -> None:
+    model, cache = Wide(torch.bfloat16), BasisCache(tmp_path)
+    new = BasisCache(tmp_path / "new").get(model, ALL_LINEAR, 8, CPU)
+    former = Basis(dict(new.factors), new.base_fingerprint, 8)
+    former.save(tmp_path / former.key)
+    assert former.fingerprint != new.fingerprint
+    assert cache.get(model, ALL_LINEAR, 8, CPU).fingerprint == former.fingerprint
+    # In another dtype as well, for an adapter that was made on it.
+    wanted = Identity(former.base_fingerprint, former.fingerprint)
+    found = cache.get(Wide(torch.float32), ALL_LINEAR, 8, CPU, wanted)
+    assert (found.fingerprint, found.dtype) == (former.fingerprint, torch.float32)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> tuple[Small, Basis, Path]:
+    """A basis as another processor would have computed it, in a folder under its hash."""
+    model = Small()
+    computed = compute_basis(model, ALL_LINEAR, 4, fingerprint_base(model))
+    rounded = {n: Factors(f.U.bfloat16().float(), f.S, f.Vt.bfloat16().float()) for n, f in computed.factors.items()}
+    basis = Basis(rounded, computed.base_fingerprint, 4)
+    folder = tmp_path / "bases"
+    basis.save(folder / f"{basis.fingerprint}.safetensors")
+    return model, basis, folder
+
+
+def wanted(basis: Basis) -> Identity:
+    return Identity(basis.base_fingerprint, basis.fingerprint, basis.stored.probe)
+
+
+def nothing_is_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basis_module, "compute_basis", lambda *_: pytest.fail("a weight was decomposed"))
+
+
+def test_a_basis_is_found_by_its_hash_in_a_folder(
+    elsewhere: tuple[Small, Basis, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, basis, folder = elsewhere
+    nothing_is_decomposed(monkeypatch)
+    monkeypatch.setenv("OSORA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OSORA_BASIS_FROM", str(folder))
+    cache = BasisCache.default()
+    assert cache.get(model, ALL_LINEAR, 4, CPU, wanted(basis)).fingerprint == basis.fingerprint
+    assert cache.find(basis.base_fingerprint, basis.fingerprint, 4).fingerprint == basis.fingerprint
+    # Then it is in the cache, and what is made anew fits the one that somebody went to fetch.
+    (folder / f"{basis.fingerprint}.safetensors").unlink()
+    monkeypatch.delenv("OSORA_BASIS_FROM")
+    for identity in (wanted(basis), Identity()):
+        assert BasisCache.default().get(model, ALL_LINEAR, 4, CPU, identity).fingerprint == basis.fingerprint
+
+
+def test_another_basis_is_refused_after_one_weight(
+    elsewhere: tuple[Small, Basis, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, basis, _ = elsewhere
+    model = Wide(torch.float32)
+    decomposed: list[str] = []
+    decompose = basis_module.of_each
+
+    def counting(compute: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Any]]:
+        for name, factors in decompose(compute, weights):
+            decomposed.append(name)
+            yield name, factors
+
+    monkeypatch.setattr(basis_module, "of_each", counting)
+    other = Identity(fingerprint_base(model), basis.fingerprint, basis.stored.probe)
+    with pytest.raises(IdentityMismatch, match=basis.fingerprint) as refused:
+        BasisCache(tmp_path / "cache").get(model, ALL_LINEAR, 4, CPU, other)
+    assert decomposed == ["q_proj"]
+    # In a notebook the traceback is all that a person sees.
+    assert "osora bases pull" in traceback.format_exception(refused.value)[-1]
+    assert list(tmp_path.glob("cache/**/*.safetensors")) == []
+
+
+def test_what_is_stored_is_refused_at_once_where_another_is_wanted(
+    elsewhere: tuple[Small, Basis, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, basis, _ = elsewhere
+    cache = BasisCache(tmp_path / "cache")
+    stored = cache.get(model, ALL_LINEAR, 4, CPU)
+    nothing_is_decomposed(monkeypatch)
+    with pytest.raises(IdentityMismatch, match=f"{basis.fingerprint}, this is basis {stored.fingerprint}"):
+        cache.get(model, ALL_LINEAR, 4, CPU, wanted(basis))
+    with pytest.raises(IdentityMismatch, match=f"made on base f00d, this is base {basis.base_fingerprint}"):
+        cache.get(model, ALL_LINEAR, 4, CPU, Identity("f00d", basis.fingerprint))
+    with pytest.raises(UserError, match="is not stored"):
+        cache.find(basis.base_fingerprint, basis.fingerprint, 4)
+
+
+def test_a_file_under_the_wrong_hash_is_refused_and_not_kept(
+    elsewhere: tuple[Small, Basis, Path], tmp_path: Path
+) -> None:
+    model, basis, folder = elsewhere
+    name = "a" * 64
+    (folder / f"{basis.fingerprint}.safetensors").rename(folder / f"{name}.safetensors")
+    cache = BasisCache(tmp_path / "cache", elsewhere=str(folder))
+    with pytest.raises(CorruptArtifact, match=f"holds basis {basis.fingerprint}, where {name}"):
+        cache.get(model, ALL_LINEAR, 4, CPU, Identity(basis.base_fingerprint, name))
+    assert list(tmp_path.glob("cache/**/*.safetensors")) == []
+
+
+def test_a_hash_that_is_a_path_leads_nowhere(elsewhere: tuple[Small, Basis, Path], tmp_path: Path) -> None:
+    _, basis, folder = elsewhere
+    cache = BasisCache(tmp_path / "cache", elsewhere=str(tmp_path / "empty"))
+    with pytest.raises(UserError, match="is not stored"):
+        cache.find(basis.base_fingerprint, f"../../{folder.name}/{basis.fingerprint}", 4)
+
+
+def test_a_local_basis_reaches_a_store_that_lost_it(tmp_path: Path) -> None:
+    model, remote = Small(), KeyedRemote(tmp_path / "remote")
+    basis = BasisCache(tmp_path / "cache").get(model, ALL_LINEAR, 4, CPU)
+    BasisCache(tmp_path / "cache", remote).get(model, ALL_LINEAR, 4, CPU)
+    assert (tmp_path / "remote" / basis.key).exists()

@@ -155,6 +155,21 @@ def test_a_merged_checkpoint_keeps_the_dtype_of_its_base(tmp_path: Path) -> None
     torch.testing.assert_close(logits(merged).float(), served(runtime, adapter), rtol=0.1, atol=0.3)
 
 
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_a_base_that_is_served_in_a_narrower_dtype_is_merged_from_its_own_values(dtype: str, tmp_path: Path) -> None:
+    path = make_base(tmp_path / "base")
+    narrow = Runtime.load(
+        "other", BasisCache(tmp_path / "cache"), path=str(path), device="cpu", rank=8, dtype=torch.bfloat16
+    )
+    row = 0.1 * torch.randn(narrow.basis.row_length, generator=torch.Generator().manual_seed(6))
+    adapter = Adapter.from_row(row, narrow.basis, rank=8, modules={"up_proj"}, base=str(path))
+    export.merge(adapter, narrow.basis, tmp_path / "merged", dtype=dtype)
+    whole = Runtime.load("other", BasisCache(tmp_path / "cache"), path=str(path), device="cpu", rank=8)
+    expected = served(whole, adapter)
+    found = logits(plain(tmp_path / "merged"))
+    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.3 if dtype == "bfloat16" else 0.02)
+
+
 def test_exports_refuse_what_is_not_the_adapters(adapter: Adapter, runtime: Runtime, tmp_path: Path) -> None:
     other = Runtime.load(
         "other", BasisCache(tmp_path / "cache"), path=str(make_base(tmp_path / "base", seed=9)), device="cpu", rank=16

@@ -45,6 +45,13 @@ def rows(runtime: Runtime) -> list[Example]:
     ]
 
 
+def test_an_adapter_of_a_gpu_fits_a_cpu(runtimes: tuple[Runtime, Runtime]) -> None:
+    cpu, gpu = (runtime.basis for runtime in runtimes)
+    assert (gpu.base_fingerprint, gpu.stored) == (cpu.base_fingerprint, cpu.stored)
+    assert (cpu.dtype, gpu.dtype) == (torch.float32, torch.bfloat16)
+    assert gpu.factors["model.layers.0.self_attn.q_proj"].U.is_cuda
+
+
 def test_jobs_learn_on_a_gpu_what_they_learn_on_a_cpu(runtimes: tuple[Runtime, Runtime]) -> None:
     """The GPU computes in bfloat16. Small differences grow with the steps, so it is the first ones that must agree."""
     on_cpu, on_gpu = (train(runtime, rows(runtime), *SPECS) for runtime in runtimes)

@@ -49,7 +49,8 @@ def test_accepts(line: bytes, expected: str) -> None:
         (b"[1]", None, "must be a JSON object, not a list"),
         (b"null", None, "not null"),
         (b"12", None, "not a number"),
-        (b'{"text": "a"}', None, '"text"'),
+        (b'{"text": "a"}', None, "is in the format of plain text (`text`), which is not read here"),
+        (b'{"txt": "a"}', None, '"txt"'),
         (b'{"prompt": NaN, "completion": "a"}', None, "NaN"),
         (b'{"prompt": ' + b"9" * 5000 + b"}", None, "has a number of more than 4300 digits"),
         (b'{"messages": ' + b"[" * 100_000, None, "is nested too deeply"),
@@ -69,13 +70,13 @@ def test_accepts(line: bytes, expected: str) -> None:
         (b'{"prompt": "a", "completion": "b", "weight": 1}', "weight", "is not known"),
         (b'{"messages": {}}', "messages", "must be a list"),
         (b'{"messages": []}', "messages", "an empty list"),
-        (b'{"messages": [], "tools": []}', "tools", "is not known"),
+        (b'{"messages": [], "tools": []}', "tools", "OpenAI's format for tool calls, which is not read here"),
         (chat("hi"), "messages[0]", "not a string"),
         (chat(USER, {"content": "x"}), "messages[1].role", "null"),
         (chat(USER, {"role": "robot", "content": "x"}), "messages[1].role", '"robot"'),
         (chat(USER, {"role": ["user"], "content": "x"}), "messages[1].role", '["user"]'),
         (chat(USER, {"role": "assistant"}), "messages[1].content", "is missing"),
-        (chat({"role": "user", "content": [{"type": "text"}]}), "messages[0].content", "not a list"),
+        (chat({"role": "user", "content": [{"type": "text"}]}), "messages[0].content", "OpenAI's content parts"),
         (chat(USER, ASSISTANT | {"weight": 0.5}), "messages[1].weight", "is 0.5"),
         (chat(USER, ASSISTANT | {"weight": True}), "messages[1].weight", "is true"),
         (chat(USER | {"weight": 1}, ASSISTANT), "messages[0].weight", "only for assistant"),
@@ -95,6 +96,47 @@ def test_refuses(line: bytes, field: str | None, message: str) -> None:
     assert error.next_action
     assert "set_int_max" not in error.message
     error.message.encode()  # it can be sent
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "message", "next_action"),
+    [
+        ({"instruction": "a", "input": "", "output": "b"}, None, "Alpaca's format", '"messages"'),
+        ({"instruction": "a", "output": "b", "system": "c", "history": []}, None, "Alpaca's format", '"prompt"'),
+        ({"conversations": [{"from": "human", "value": "a"}]}, None, "ShareGPT's format", '"messages"'),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, None, "TRL's preference format", "preferred_output"),
+        ({"chosen": [], "rejected": []}, None, "TRL's preference format", "for the method dpo"),
+        ({"prompt": "a", "completion": "b", "label": True}, None, "TRL's format of rated answers", '"completion"'),
+        ({"messages": [USER, ASSISTANT], "functions": [{}]}, "functions",
+         "OpenAI's format for tool calls", "text only"),
+        ({"messages": [USER, {"role": "assistant", "content": None, "tool_calls": []}]}, "messages[1].tool_calls",
+         "OpenAI's format for tool calls", "text only"),
+        ({"messages": [USER, {"role": "assistant", "function_call": {}}]}, "messages[1].function_call",
+         "OpenAI's format for tool calls", "text only"),
+        ({"messages": [{"role": "function", "name": "w", "content": "a"}]}, "messages[0].role",
+         "OpenAI's format for tool calls", "text only"),
+        ({"messages": [USER, {"role": "tool", "tool_call_id": "c", "content": "a"}]}, "messages[1].tool_call_id",
+         "OpenAI's format for tool calls", "text only"),
+    ],
+)  # fmt: skip
+def test_a_row_of_another_format_hears_its_name_and_what_to_write(
+    row: dict[str, Any], field: str | None, message: str, next_action: str
+) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        check_line(json.dumps(row).encode(), 1)
+    assert caught.value.field == field
+    assert message in caught.value.message
+    assert "which is not read here" in caught.value.message
+    assert next_action in str(caught.value.next_action)
+    assert "remove" not in str(caught.value.next_action)
+
+
+def test_all_unknown_keys_are_named_at_once() -> None:
+    with pytest.raises(InvalidFile) as caught:
+        check_line(json.dumps({"messages": [USER, ASSISTANT], "id": 1, "source": "x", "split": "train"}).encode(), 3)
+    assert caught.value.message == "line 3: `id` is not known here (and 2 more: source, split)"
+    assert caught.value.next_action == "remove them; known are messages"
+    assert caught.value.field == "id"
 
 
 def check(data: bytes, *, piece: int = 1 << 20) -> tuple[str, int]:
@@ -155,7 +197,7 @@ GOOD, BAD = ([{"role": "assistant", "content": text}] for text in ("b", "c"))
     ("changes", "field", "words"),
     [
         ({"input": None}, "input", "must be an object with `messages`, not null"),
-        ({"input": {"messages": [], "tools": []}}, "input.tools", "is not known"),
+        ({"input": {"messages": [], "tools": []}}, "input.tools", "OpenAI's format for tool calls"),
         ({"input": {}}, "input.messages", "must be a list with a message in it, not null"),
         ({"input": {"messages": [{"role": "user"}]}}, "input.messages[0].content", "is missing"),
         ({"preferred_output": GOOD * 2}, "preferred_output", "must be one assistant message"),

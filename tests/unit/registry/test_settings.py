@@ -53,7 +53,7 @@ def test_a_retention_that_could_be_meant_otherwise_is_refused(monkeypatch: pytes
 
 @pytest.mark.parametrize(("lease", "heartbeat"), [(3, 10), (10, 10), (60, 60.5)])
 def test_a_lease_that_ends_before_its_renewal_is_refused(lease: float, heartbeat: float) -> None:
-    with pytest.raises(ValidationError, match=r"OSORA_LEASE_SECONDS is \d+ and OSORA_HEARTBEAT_SECONDS is"):
+    with pytest.raises(ValidationError, match=r"OSORA_LEASE_SECONDS \(\d+\) must be above OSORA_HEARTBEAT_SECONDS"):
         Settings(lease_seconds=lease, heartbeat_seconds=heartbeat)
 
 

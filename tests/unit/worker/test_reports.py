@@ -1,5 +1,8 @@
 """Reports in the order they came, and metrics averaged over the steps that they cover."""
 
+import threading
+from concurrent.futures import Future
+
 import pytest
 import torch
 
@@ -88,3 +91,37 @@ def test_a_newer_checkpoint_replaces_one_that_was_not_stored_yet() -> None:
     reports.progress(between := progress(1))
     reports.checkpoint(new)
     assert [reports.next(), reports.next()] == [between, new]
+
+
+def test_a_signal_ends_the_wait_for_a_future_and_what_has_not_begun_never_does() -> None:
+    reports, waiting, done = Reports(), Future[int](), Future[int]()
+    done.set_result(3)
+    assert reports.wait_for(done) == 3
+    reports.signal("pause")
+    with pytest.raises(Interruption, match="pause"):
+        reports.wait_for(waiting)
+    assert waiting.cancelled()
+    assert reports.wait_for(done) == 3  # the signal has been heard
+
+
+def test_what_is_done_aside_is_told_that_nobody_waits_any_more() -> None:
+    reports, begun, told = Reports(), threading.Event(), threading.Event()
+
+    def work(left: threading.Event) -> None:
+        begun.set()
+        assert left.wait(60)
+        told.set()
+
+    threading.Thread(target=lambda: begun.wait(60) and reports.signal("cancel")).start()
+    with pytest.raises(Interruption, match="cancel"):
+        reports.aside(work)
+    assert told.wait(60)
+
+
+def test_what_goes_wrong_aside_is_raised() -> None:
+    def work(left: threading.Event) -> None:
+        raise KeyError("gone")
+
+    with pytest.raises(KeyError, match="gone"):
+        Reports().aside(work)
+    assert Reports().aside(lambda left: left.is_set()) is False

@@ -1,6 +1,7 @@
 """Who sweeps: those who ask for it, and of those who leave the rate to us the ones for whom it is cheap."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,10 +11,11 @@ import pytest
 from osora_core.data import Example, Preference, Row
 from osora_core.errors import OutOfSlots
 from osora_core.training import JobSpec, TrainingJob
-from registry.jobs import Attempt
+from osora_core.training.errors import JobTooShort
 from tests.unit.worker.test_hyperparameters import AUTO
 from worker.hyperparameters import plan_of, sweep_specs
 from worker.remarks import announcement
+from worker.reports import Reports
 from worker.sweeps import Decision, Rows, decide
 
 DEFAULT = JobSpec(rank=8)
@@ -66,36 +68,75 @@ def pairs(count: int) -> list[Preference]:
 
 
 class FakeEngine:
-    """A worker's engine whose sweeps cost so much, and that has so many jobs."""
+    """A worker's engine whose sweeps cost so much, or raise that, after so many steps are timed; and that has so many
+    jobs. `joining`: one more joins after the first of these steps."""
 
-    def __init__(self, cost: float = 1.2, jobs: int = 0, full: bool = False) -> None:
-        def cost_of_sweep(*_: Any) -> float:
-            if full:
-                raise OutOfSlots("full")
-            return cost
+    def __init__(self, cost: float | Exception = 1.2, jobs: int = 0, steps: int = 2, joining: bool = False) -> None:
+        def cost_of_sweep(*_: Any) -> Iterator[float | None]:
+            for _ in range(steps):
+                yield None
+                self.timed += 1
+                if joining:
+                    self.engine.jobs["another"] = None
+            if isinstance(cost, Exception):
+                raise cost
+            yield cost
 
+        self.timed = 0
         throughput = SimpleNamespace(cost_of_sweep=cost_of_sweep)
         self.engine = SimpleNamespace(throughput=throughput, jobs=dict.fromkeys(range(jobs)))
 
-    def call(self, function: Callable[[Any], Any]) -> Any:
-        return function(self.engine)
+    def post(self, function: Callable[[Any], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(self.engine))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 def decided(
-    engine: FakeEngine | None = None, *, rows: int = 400, valid: int = 0, at_most: int = 8, **asked: Any
+    engine: FakeEngine | None = None,
+    *,
+    rows: int = 400,
+    valid: int = 0,
+    at_most: int = 8,
+    events: list[str] | None = None,
+    **asked: Any,
 ) -> Any:
     hyperparameters = {**AUTO, **asked.pop("hyperparameters", {})}
     method = asked.pop("method", "supervised")
-    attempt = cast(Attempt, SimpleNamespace(method=method, hyperparameters=hyperparameters, osora=asked, seed=1))
+    records = SimpleNamespace(
+        attempt=SimpleNamespace(method=method, hyperparameters=hyperparameters, osora=asked, seed=1),
+        settings=SimpleNamespace(sweep_members=at_most),
+        say=(events if events is not None else []).append,
+    )
 
     def job(spec: JobSpec, train: Sequence[Row]) -> TrainingJob:
         return TrainingJob("job", spec, train, cast(Any, None))
 
     make = pairs if method == "dpo" else examples
     train, held = make(rows), make(valid)
-    decision = decide(attempt, train, held, job, cast(Any, engine or FakeEngine()), at_most)
+    decision = decide(cast(Any, records), train, held, job, cast(Any, engine or FakeEngine()), Reports())
     chosen_by = Rows.of(decision.specs, train, held, 1)
     return decision, announcement(job(decision.specs[0], chosen_by.train), decision, chosen_by)
+
+
+def test_it_is_said_that_steps_are_timed_and_only_then() -> None:
+    events: list[str] = []
+    decided(FakeEngine(steps=5), events=events)
+    assert events == ["Measuring what a sweep of 6 learning rates would take, for at most 5% of the job's time"]
+    events.clear()
+    decided(FakeEngine(steps=0), events=events)
+    assert events == []
+
+
+def test_a_job_that_joins_meanwhile_does_not_wait_for_the_measuring() -> None:
+    engine = FakeEngine(steps=9, joining=True)
+    decision, said = decided(engine)
+    assert "the worker trains other jobs already" in said
+    assert engine.timed == 1
+    assert decision.data["sweep"] is False
 
 
 def test_auto_sweeps_where_that_is_cheap_and_says_by_how_much() -> None:
@@ -104,17 +145,18 @@ def test_auto_sweeps_where_that_is_cheap_and_says_by_how_much() -> None:
     assert decision.data == {"sweep": True, "cost": 1.2, "limit": 1.5}
     assert "a sweep of 6 takes 1.2 times as long as a single job here" in said
     assert "360 rows" in said
-    assert "40 training rows, held back from all of them" in said
+    assert "40 training rows that none of them trains on" in said
 
 
 @pytest.mark.parametrize(
     ("engine", "request_", "why"),
     [
-        (FakeEngine(1.6), {}, "a sweep of 6 would take at least 1.6 times as long as a single job here"),
+        (FakeEngine(1.6), {}, "a sweep of 6 would take about 1.6 times as long as a single job here"),
         (FakeEngine(), {"rows": 199}, "19 rows are too few to choose by"),
         (FakeEngine(), {"valid": 19}, "19 rows are too few to choose by"),
         (FakeEngine(jobs=1), {}, "the worker trains other jobs already"),
-        (FakeEngine(full=True), {}, "the worker has no room for a sweep of 6"),
+        (FakeEngine(OutOfSlots("full")), {}, "the worker has no room for a sweep of 6"),
+        (FakeEngine(JobTooShort("short")), {}, "the job is too short to measure first what a sweep of 6 would take"),
         (FakeEngine(), {"at_most": 1}, "this worker trains one job at a time"),
     ],
 )
@@ -147,9 +189,19 @@ def test_a_chosen_rate_is_not_swept(asked: dict[str, Any]) -> None:
     ("engine", "asked", "members", "words"),
     [
         (FakeEngine(1.2), {}, 6, "a sweep of 6 takes 1.2 times as long as a single job here"),
-        (FakeEngine(1.6), {}, 1, "learning rate 0.03 (the default, as a sweep of 6 would take at least 1.6 times"),
-        (FakeEngine(5.0), {"learning_rate": "sweep"}, 6, "that 40 training rows, held back from all of them, choose"),
-        (FakeEngine(5.0), {"learning_rate": [0.1, 0.2], "valid": 30}, 2, "that 30 validation rows choose from: 0.1"),
+        (FakeEngine(1.6), {}, 1, "learning rate 0.03 (the default, as a sweep of 6 would take about 1.6 times"),
+        (
+            FakeEngine(5.0),
+            {"learning_rate": "sweep"},
+            6,
+            "of which the loss on 40 training rows that none of them trains on chooses one",
+        ),
+        (
+            FakeEngine(5.0),
+            {"learning_rate": [0.1, 0.2], "valid": 30},
+            2,
+            "of which the loss on 30 validation rows chooses one: 0.1",
+        ),
         (FakeEngine(5.0), {"learning_rate": 0.1}, 1, "learning rate 0.1"),
     ],
 )

@@ -130,3 +130,32 @@ def test_a_checkpoint_never_holds_what_is_no_number(runtime: Runtime, examples: 
     for checkpoint in recorder.checkpoints:
         data = checkpoint.to_bytes()
         assert Checkpoint.from_bytes(data, hashlib.sha256(data).hexdigest()).values.isfinite().all()
+
+
+@pytest.mark.parametrize("rate", [0.03, 1e30])
+def test_jobs_that_end_together_are_asked_together(
+    runtime: Runtime, examples: list[Example], monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
+    """Whether the model still computes numbers with them: one pass for all, and if it does not, another for each."""
+    engine = TrainingEngine(runtime, max_jobs=4)
+    recorders = [Recorder() for _ in range(4)]
+    asked: list[int] = []
+    forward = engine.passes.forward
+
+    def counting(group: Any, slots: Any) -> Any:
+        if not torch.is_grad_enabled():
+            asked.append(len(group))
+        return forward(group, slots)
+
+    monkeypatch.setattr(engine.passes, "forward", counting)
+    for index, recorder in enumerate(recorders):
+        spec = JobSpec.from_dict({**ONE_STEP.to_dict(), "learning_rate": rate if index == 0 else 0.03})
+        engine.add(TrainingJob(str(index), spec, examples, recorder))
+    while engine.step():
+        pass
+    diverged = rate > 1
+    assert asked == ([4, 1, 1, 1, 1] if diverged else [4])
+    assert [recorder.outcome is None for recorder in recorders] == [diverged, False, False, False]
+    if diverged:
+        failed(recorders[0], "after the last step")
+        assert recorders[0].checkpoints == []

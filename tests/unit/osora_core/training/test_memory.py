@@ -1,5 +1,6 @@
 """Memory is estimated before a job joins: it joins, waits for others to end, or is refused."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from osora_core.data import Example
+from osora_core.errors import MemoryTooSmall
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, TrainingEngine, TrainingJob
 from osora_core.training.errors import JobTooLarge, NotEnoughMemory
@@ -144,10 +146,34 @@ def test_a_worker_takes_as_many_typical_jobs_as_fit_beside_the_bank(runtime: Run
         assert [memory.jobs_at_once(lambda jobs: 2 * jobs) for memory in memories] == [count, count - 1]
 
 
-@pytest.mark.parametrize(("cores", "limit", "jobs"), [(2, 0, 1), (2, 1e12, 8), (12, 1e12, 12), (200, 1e12, 64)])
+@pytest.mark.parametrize(("cores", "limit", "jobs"), [(2, None, 1), (2, 1e12, 8), (12, 1e12, 12), (200, 1e12, 64)])
 def test_a_worker_takes_one_job_at_least_and_no_more_than_its_cores_are_good_for(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, cores: int, limit: float, jobs: int
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, cores: int, limit: float | None, jobs: int
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
-    memory = Memory(TrainingEngine(runtime).passes, limit)
+    passes = TrainingEngine(runtime).passes
+    memory = Memory(passes, _least(passes) if limit is None else limit)
     assert memory.jobs_at_once(lambda jobs: 2 * jobs) == jobs
+
+
+def test_a_worker_that_has_no_room_for_a_job_of_one_short_row_says_so(runtime: Runtime) -> None:
+    passes = TrainingEngine(runtime).passes
+    with pytest.raises(
+        MemoryTooSmall, match=r"takes at least 0\.0\d GiB of memory, and beside the base 0\.0\d GiB are"
+    ):
+        Memory(passes, _least(passes) - 1).jobs_at_once(lambda jobs: 2 * jobs)
+    with pytest.raises(MemoryTooSmall, match=r"beside the base 0\.00 GiB are there"):
+        Memory(passes, -1e9).jobs_at_once(lambda jobs: 2 * jobs)
+
+
+def _least(passes: Passes) -> int:
+    """Bytes with which a worker begins."""
+
+    def begins(limit: int) -> bool:
+        try:
+            Memory(passes, limit).jobs_at_once(lambda jobs: 2 * jobs)
+        except MemoryTooSmall:
+            return False
+        return True
+
+    return bisect_left(range(10**9), True, key=begins)

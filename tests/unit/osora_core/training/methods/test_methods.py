@@ -1,6 +1,7 @@
 """A training method is one class: what the engine, evaluations, sweeps and memory do, they do with whatever it says."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,7 +61,10 @@ def test_a_third_method_can_be_swept_and_timed(runtime: Runtime, examples: list[
     engine, recorder = TrainingEngine(runtime, max_jobs=2), SweepRecorder()
     specs = [JobSpec.from_dict({**third.to_dict(), "learning_rate": rate}) for rate in (1e-6, 0.03)]
     job = TrainingJob("sweep", specs[0], examples[:18], recorder)
-    assert engine.throughput.cost_of_sweep(job, 2, examples[18:]) > 0
+    longer = TrainingJob("longer", replace(third, epochs=100), examples[:18], recorder)
+    *_, cost = engine.throughput.cost_of_sweep(longer, 2, examples[18:])
+    assert cost is not None
+    assert cost > 0
     Sweep(job, specs, examples[18:], recorder).join(engine)
     while engine.step():
         pass

@@ -1,0 +1,85 @@
+"""The engines of all bases, in the memory that there is for keys and values."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from inference.settings import InferenceSettings
+from osora_core.errors import MemoryTooSmall
+from osora_core.free_memory import available_bytes
+from osora_core.inference import InferenceEngine
+from osora_core.inference.check import checked_engine
+from osora_core.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+# Of the memory that is free when all bases are loaded. On a GPU the rest is for what a step works on. On a CPU it is
+# the other programs' too, and one that takes too much is killed.
+_SHARE = {"cuda": 0.8, "cpu": 0.5}
+
+
+def make_engines(
+    settings: InferenceSettings, runtimes: Mapping[str, Runtime], cache: Path
+) -> dict[str, InferenceEngine]:
+    """A warm engine for every base, whose answers are those of transformers (the verdicts are kept in `cache`).
+
+    All bases share the memory for keys and values; what one has no need of is for those behind it. Raises
+    MemoryTooSmall, naming the setting to change, and UnsupportedBase.
+    """
+    engines: dict[str, InferenceEngine] = {}
+    room = _room(settings, runtimes)
+    for number, (name, runtime) in enumerate(runtimes.items()):
+        try:
+            engine, verdict = checked_engine(
+                runtime, cache, rows=settings.inference_rows, adapters=settings.inference_adapters,
+                max_length=settings.inference_max_length, kv_bytes=room / (len(runtimes) - number),
+            )  # fmt: skip
+        except MemoryTooSmall as error:
+            raise _named(error, name, settings) from error
+        logger.info(
+            "base %s (%s) answers; at worst %.2g nats from transformers, where %g are allowed",
+            name, runtime.basis.base_fingerprint[:12], verdict.worst, verdict.tolerance,
+        )  # fmt: skip
+        _tell_size(name, engine, settings)
+        engines[name] = engine
+        room -= engine.pool.size.bytes
+    return engines
+
+
+def _room(settings: InferenceSettings, runtimes: Mapping[str, Runtime]) -> float:
+    """Bytes for keys and values."""
+    if settings.inference_kv_bytes is not None:
+        return settings.inference_kv_bytes
+    device = next(iter(runtimes.values())).device  # as all others'
+    return _SHARE[device.type] * available_bytes(device)
+
+
+def _tell_size(name: str, engine: InferenceEngine, settings: InferenceSettings) -> None:
+    size = engine.pool.size
+    length = min(settings.inference_max_length, engine.runtime.max_length)
+    wanted = settings.inference_rows * length
+    most = f"; {settings.inference_rows} of {length} tokens would take {_gib(wanted * size.token_bytes)}: others wait"
+    logger.info(
+        "base %s: keys and values take up to %s (OSORA_INFERENCE_KV_BYTES), enough for %d requests at once, of up to "
+        "%d tokens each and %d together%s", name, _gib(size.bytes), size.lines, size.length, size.tokens,
+        most if size.tokens < wanted else "",
+    )  # fmt: skip
+    if size.length < length:
+        logger.warning(
+            "base %s: texts of more than %d tokens are refused, because their keys and values have no room; raise "
+            "OSORA_INFERENCE_KV_BYTES, or give this process more memory", name, size.length,
+        )  # fmt: skip
+
+
+def _named(error: MemoryTooSmall, name: str, settings: InferenceSettings) -> MemoryTooSmall:
+    """The error with the base and the setting."""
+    given = settings.inference_kv_bytes
+    return MemoryTooSmall(
+        f"the base {name!r} cannot be served: {error.message}",
+        param=error.param,
+        next_action=error.next_action if given is None else f"raise OSORA_INFERENCE_KV_BYTES, which is {given}",
+    )
+
+
+def _gib(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB"
