@@ -140,10 +140,10 @@ def fingerprint_base(model: nn.Module) -> str:
             param="model",
             next_action=f"load it without quantisation, or with {' or '.join(READABLE_QUANTISATION)}",
         )
-    return fingerprint_tensors(_values(model), torch.float32)
+    return fingerprint_tensors(base_values(model), torch.float32)
 
 
-def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def base_values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every parameter of the base by name, quantised ones as what they stand for."""
     backbone = _backbone(model)
     for name, parameter in model.named_parameters():
