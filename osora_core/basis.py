@@ -315,11 +315,9 @@ class BasisCache:
         if targets != ALL_LINEAR:
             return None
         folders = [self.directory / _FOLDER, *basis_place.folders(self.elsewhere)]
-        for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
-            metadata = basis_file.metadata(path)
-            if (metadata.get("base_fingerprint"), metadata.get("rank")) == (base, str(rank)):
-                return path
-        return None
+        found = (path for folder in folders for path in sorted(folder.glob("*.safetensors")))
+        asked = {"base_fingerprint": base, "rank": str(rank)}.items()
+        return next((path for path in found if asked <= basis_file.metadata(path).items()), None)
 
     def _former(self, base: str, targets: str | Sequence[str], rank: int, dtype: torch.dtype) -> Path | None:
         """A basis that version 0.1.0 stored in another dtype. Adapters are tied to it, so it stays the one to use."""

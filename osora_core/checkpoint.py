@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
-from osora_core.weights import base_parameters, compute_dtype
+from osora_core.weights import base_values, compute_dtype
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -64,7 +64,7 @@ def _file(source: str, name: str, place: dict[str, Any]) -> Path | None:
 
 def _rounds_to(whole: nn.Module, model: nn.Module) -> bool:
     """Whether `model` has the values of `whole`, rounded."""
-    mine, theirs = dict(base_parameters(model)), dict(base_parameters(whole))
+    mine, theirs = dict(base_values(model)), dict(base_values(whole))
     return mine.keys() == theirs.keys() and all(
         torch.equal(theirs[name].to(parameter.dtype), parameter.detach().cpu()) for name, parameter in mine.items()
     )

@@ -126,12 +126,6 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtyp
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
-def base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every parameter by name, without those of a task's head (see `_backbone`)."""
-    backbone = _backbone(model)
-    return ((name, parameter) for name, parameter in model.named_parameters() if name.startswith(backbone))
-
-
 def fingerprint_base(model: nn.Module) -> str:
     """The identity of a base: a hash of its parameters' values, the same for a bfloat16 checkpoint read as float32.
 
@@ -146,12 +140,15 @@ def fingerprint_base(model: nn.Module) -> str:
             param="model",
             next_action=f"load it without quantisation, or with {' or '.join(READABLE_QUANTISATION)}",
         )
-    return fingerprint_tensors(_values(model), torch.float32)
+    return fingerprint_tensors(base_values(model), torch.float32)
 
 
-def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def base_values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every parameter of the base by name, quantised ones as what they stand for."""
-    for name, parameter in base_parameters(model):
+    backbone = _backbone(model)
+    for name, parameter in model.named_parameters():
+        if not name.startswith(backbone):
+            continue
         if parameter.is_meta:
             raise UserError(
                 f"{name} is not in memory but on the meta device",

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from registry.context import Registry
 from registry.settings import Settings, get_settings
 from registry.tenants import Principal
 from tests.support import postgres, redis_server
+
+
+def pytest_configure() -> None:
+    """A shell lets what runs in its background ignore Ctrl-C, and every process that tests start would do so too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ def test_bases_share_the_memory_and_an_operators_number_is_taken_at_its_word(
     assert [found(settings, 1, free) for free in (one, five, 1e12)] == [
         Capacity(1, 9), Capacity(5, 13), Capacity(8, 16),
     ]  # fmt: skip
-    with pytest.raises(MemoryTooSmall, match="a job on the base 'osora-tiny' takes at least"):
+    with pytest.raises(MemoryTooSmall, match="a job on the base 'small' takes at least"):
         found(settings, 1, one - 1)
     for told in (1, 3, 100):
         asked = settings.model_copy(update={"worker_jobs": told})

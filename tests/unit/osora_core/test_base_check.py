@@ -72,6 +72,7 @@ def test_every_family_is_right_or_refused(family: str, tmp_path: Path) -> None:
     else:
         assert family not in SUPPORTED, refusal.message
         assert "family" in refusal.message
+        assert "memory" not in refusal.message
         assert "\n" not in refusal.message
         assert len(refusal.message) < 500
         assert refusal.next_action

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from osora_core.basis import BasisCache
 from osora_core.checkpoint import own_values
@@ -41,6 +41,15 @@ def test_a_base_is_the_same_in_every_dtype(stored: torch.dtype, shards: int, tmp
         for dtype in (torch.float32, torch.bfloat16)
     ]
     assert bases[0].stored == bases[1].stored
+
+
+def test_a_head_that_the_checkpoint_does_not_have_is_no_part_of_it(tmp_path: Path) -> None:
+    path = make_base(tmp_path / "base")
+    wide, narrow = (
+        AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert fingerprint_base(own_values(narrow)) == fingerprint_base(wide)
 
 
 def test_what_was_changed_since_it_was_loaded_is_another_base(tmp_path: Path) -> None:

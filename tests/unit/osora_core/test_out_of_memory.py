@@ -28,11 +28,11 @@ def free(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 def test_a_base_is_refused_before_it_is_loaded(tmp_path: Path, free: dict[str, float]) -> None:
     base = make_base(tmp_path / "base")
-    free["bytes"] = 1.25 * 4 * values_in(base / "model.safetensors")
+    free["bytes"] = 2**28 + 1.25 * 4 * values_in(base / "model.safetensors")
     require_room("mine", str(base), torch.float32, CPU)
     require_room("mine", str(base), torch.bfloat16, CPU)
     free["bytes"] -= 1
-    with pytest.raises(MemoryTooSmall, match=r"the base 'mine' takes 0\.00 GiB of memory as float32, a quarter more"):
+    with pytest.raises(MemoryTooSmall, match=r"the base 'mine' takes 0\.00 GiB of memory as float32, up to 0\.25 GiB"):
         Runtime.load("mine", BasisCache(tmp_path / "cache"), path=str(base), device="cpu")
     require_room("mine", str(base), torch.bfloat16, CPU)
     assert not (tmp_path / "cache").exists()
@@ -48,7 +48,7 @@ def test_only_the_files_that_would_be_read_count(tmp_path: Path, free: dict[str,
     (base / "model.safetensors").rename(base / "model-1.safetensors")
     (base / "consolidated.safetensors").write_bytes((base / "model-1.safetensors").read_bytes())
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
-    free["bytes"] = 1.25 * 4 * values_in(base / "model-1.safetensors")
+    free["bytes"] = 2**28 + 1.25 * 4 * values_in(base / "model-1.safetensors")
     require_room("mine", str(base), torch.float32, CPU)
     free["bytes"] -= 1
     with pytest.raises(MemoryTooSmall):
@@ -74,11 +74,12 @@ def test_what_is_no_weights_is_said_by_whoever_loads_it(tmp_path: Path, free: di
 )
 def test_an_allocators_error_is_a_sentence_and_not_the_familys_fault(error: Exception) -> None:
     with (
-        pytest.raises(MemoryTooSmall, match=r"^there is not enough memory for the base 'mine'$") as refused,
+        pytest.raises(MemoryTooSmall) as refused,
         refusing_to_run_out("the base 'mine'"),
         refusing("mine", None, "training"),
     ):
         raise error
+    assert refused.value.message == "there is not enough memory for the base 'mine'"
     assert refused.value.next_action == out_of_memory.NEXT
 
 

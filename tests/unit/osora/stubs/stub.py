@@ -51,4 +51,4 @@ class Handler(BaseHTTPRequestHandler):
                 status = 503
         self.send_response(status)
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(b'{"data": []}' if self.path == "/bases" else b"{}")
