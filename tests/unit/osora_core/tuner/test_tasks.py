@@ -87,6 +87,17 @@ def test_without_a_task_the_head_is_left_out(kind: str, tmp_path: Path) -> None:
     assert torch.equal(logits(loaded), logits(saved))
 
 
+@pytest.mark.filterwarnings("ignore:.*newly initialized")
+def test_a_classifier_of_a_language_model_loads_in_another_dtype(tmp_path: Path) -> None:
+    """Its head is random at each load, so it is no reason to take the weights for changed ones."""
+    make_model().save_pretrained(tmp_path / "base")
+    load = LlamaForSequenceClassification.from_pretrained
+    saved = get_peft_model(load(tmp_path / "base"), OsoraConfig(r=8, task_type="SEQ_CLS", init_weights=False))
+    saved.save_pretrained(tmp_path / "adapter")
+    loaded = PeftModel.from_pretrained(load(tmp_path / "base", dtype=torch.bfloat16), tmp_path / "adapter")
+    assert (logits(loaded).float() - logits(saved.eval())).abs().max() < 0.1 * logits(saved).abs().max()
+
+
 def test_the_auto_classes_load_adapters(tmp_path: Path) -> None:
     make_model().save_pretrained(tmp_path / "lm")
     make_classifier("llama").save_pretrained(tmp_path / "classifier")
