@@ -34,6 +34,8 @@ class File(TypedDict, total=False):
     created_at: int
     purpose: str
     status: str
+    osora: dict[str, Any]
+    """Of a dataset: `format` ("chat", "completion" or "preference"), `rows`, `sha256`."""
 
 
 class JobError(TypedDict, total=False):

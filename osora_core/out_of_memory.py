@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from osora_core.errors import MemoryTooSmall
-from osora_core.free_memory import available_bytes
+from osora_core.free_memory import available_bytes, mappable_bytes
 
 NEXT = "give this process more memory (a container's limit, `ulimit -v`), or choose a smaller base"
 # What safetensors calls the dtypes of numbers; other tensors are left as they are.
@@ -22,6 +22,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
+    if "can't start new thread" in str(error):
+        return mappable_bytes() != torch.inf  # a thread's stack is address space; else threads are what is limited
     return any(words in str(error) for words in ("can't allocate memory", "annot allocate memory", "out of memory"))
 
 

@@ -47,7 +47,7 @@ def check_upload(offers: Offers, format: str) -> None:
     """Raises InvalidFile for rows that no base here could learn from."""
     if format != "completion" and offers and all(one.facts.has_chat_template is False for one in offers.values()):
         raise InvalidFile(
-            f"its rows are conversations, and no base here has a chat template ({', '.join(offers)})",
+            f"the file's rows are conversations, and no base here has a chat template ({', '.join(offers)})",
             next_action=f"write each line as {_WITHOUT_TEMPLATE}",
         )
 

@@ -97,7 +97,10 @@ def _cost(
     if members == 1:
         return None, "the default, as this worker trains one job at a time"
     if len(choice) < ENOUGH_TO_CHOOSE:
-        return None, f"the default, as {len(choice)} rows are too few to choose by"
+        return None, (
+            f"the default, as a sweep needs {ENOUGH_TO_CHOOSE} rows to choose by, of the validation file or a tenth of "
+            f"this one, and has {len(choice)}"
+        )
     try:
         cost = _measured(records, job(specs[0], rows.train), members, choice, engine, reports)
     except OutOfSlots:

@@ -8,6 +8,7 @@ import typer
 from osora.cli.flags import in_flags
 from osora.cli.output import ExitCode, Json, console, print_error, print_json, print_json_line, say, sentences
 from osora.cli.watch import watch
+from osora.errors import OsoraError
 from osora.schemas import Job
 from osora.sdk import Osora
 
@@ -107,7 +108,7 @@ def watch_to_exit(osora: Osora, job_id: str, as_json: bool) -> None:
             print_json_line(job)
         else:
             job, _ = watch(osora, job_id, console())
-            say(_ending(job))
+            say(_ending(osora, job))
     except KeyboardInterrupt:
         back = f"`osora jobs watch {job_id}` comes back to it, `osora jobs cancel {job_id}` ends it"
         print_error(f"Stopped watching; job {job_id} goes on", back, as_json, code="interrupted", job_id=job_id)
@@ -116,16 +117,26 @@ def watch_to_exit(osora: Osora, job_id: str, as_json: bool) -> None:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _ending(job: Job) -> str:
+def _ending(osora: Osora, job: Job) -> str:
     details = job.get("osora") or {}
     if job["status"] == "succeeded":
-        return f'Adapter {job["fine_tuned_model"]}. Use it: osora generate "…" --adapter {details["adapter_id"]}'
+        ask = f'osora generate "…"{_raw(osora, job)} --adapter {details["adapter_id"]}'
+        return f"Adapter {job['fine_tuned_model']}. Use it: {ask}"
     error = job.get("error")
     if not error:
         return f"Job {job['id']} is {job['status']}."
     next_step = error.get("next_action")
     message = in_flags(error["message"], error.get("param"))
     return sentences(f"Job {job['id']} {job['status']}: {message}", in_flags(next_step) if next_step else None)
+
+
+def _raw(osora: Osora, job: Job) -> str:
+    """The flag that asks an adapter as it was trained; none where the training file is gone."""
+    try:
+        file = osora.files.get(job["training_file"])
+    except OsoraError:
+        return ""
+    return " --raw" if (file.get("osora") or {}).get("format") == "completion" else ""
 
 
 def _only_base(osora: Osora) -> str:

@@ -1,6 +1,7 @@
 """The machine: its directory, ports, memory and GPU, and the broker that comes along."""
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -97,12 +98,23 @@ def check_device(env: Mapping[str, str]) -> Finding:
 def check_memory(values: int, device_is_cpu: bool) -> Finding:
     """Whether bases of so many values fit: worker and inference server hold them both."""
     free = _available_bytes()
+    limit = _limit_bytes()
     said = f"{free / _GIB:.1f} GiB free"
+    if limit is not None:
+        said += f", of which `ulimit` lets each program have {limit / _GIB:.1f} GiB"
     if not device_is_cpu or not values:
         return Finding("memory", said)
     needed = 2 * 4 * values
     said += f"; the bases alone take {needed / _GIB:.1f} GiB, in worker and inference server together"
+    if limit is not None and needed / 2 >= limit:
+        return Finding("memory", said, "raise `ulimit -v` or `ulimit -d`, or use a smaller base")
     return Finding("memory", said, None if needed < free else "use a smaller base, a larger machine or a GPU")
+
+
+def _limit_bytes() -> int | None:
+    """What one program may map at most, if it is limited: worker and inference server are held to it each."""
+    soft = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    return min((limit for limit in soft if limit != resource.RLIM_INFINITY), default=None)
 
 
 def _available_bytes() -> int:

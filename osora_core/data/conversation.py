@@ -88,7 +88,8 @@ class Conversations:
             raise UserError(
                 "this base has no chat template",
                 param="messages",
-                next_action="use prompt/completion rows and prompts, or add a chat template to the base's tokenizer",
+                next_action="send a `prompt` (osora generate --raw), train on lines of `prompt` and `completion`, or "
+                "add a chat template to the base's tokenizer",
             )
         try:
             return _render(self._tokenizer, [_hide(message, hidden) for message in messages], generate=generate)

@@ -56,7 +56,7 @@ def start(client: httpx.Client, base: str, text: str, **more: object) -> httpx.R
 def test_conversations_are_refused_at_upload_where_no_base_has_a_template(client: httpx.Client, text: str) -> None:
     error = error_of(upload(client, text), 400)
     assert (error["code"], error["param"]) == ("invalid_file", "file")
-    assert error["message"] == "its rows are conversations, and no base here has a chat template (plain)"
+    assert error["message"] == "the file's rows are conversations, and no base here has a chat template (plain)"
     assert "prompt" in error["next_action"]
     assert client.get("/files").json()["data"] == []
     assert start(client, "plain", COMPLETIONS).status_code == 200

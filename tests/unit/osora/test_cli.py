@@ -64,6 +64,15 @@ def trained(service: FakeService, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("rows", "flags"), [("completion", " --raw"), ("chat", "")])
+def test_an_adapter_is_to_be_asked_as_it_was_trained(
+    service: FakeService, trained: Path, rows: str, flags: str
+) -> None:
+    service.on("GET", "/files/file-1", Answer(body={"id": "file-1", "osora": {"format": rows}}))
+    for words in (("train", str(trained)), ("jobs", "watch", "ftjob-1")):
+        assert f'osora generate "…"{flags} --adapter adp-1' in osora(*words).output
+
+
 def test_train_uploads_queues_and_watches(service: FakeService, trained: Path) -> None:
     result = osora("train", str(trained), "--epochs", "2", "--learning-rate", "0.1", "--suffix", "x")
     assert result.exit_code == 0

@@ -130,7 +130,7 @@ def test_a_folder_that_is_not_there_is_said_at_once(
     monkeypatch.setattr("osora_core.basis.compute_basis", lambda *_, **__: pytest.fail("it was computed"))
     cache = BasisCache(tmp_path / "cache", elsewhere=str(tmp_path / "mistyped"))
     identity = Identity(basis.base_fingerprint, basis.fingerprint) if wanted else Identity()
-    with pytest.raises(UserError, match="OSORA_BASIS_FROM is '.*mistyped', which is no folder here"):
+    with pytest.raises(UserError, match=r"OSORA_BASIS_FROM is '.*mistyped', which is no folder here"):
         cache.get(Small(), ALL_LINEAR, 4, torch.device("cpu"), identity)
 
 

@@ -12,7 +12,7 @@ from osora_core import out_of_memory
 from osora_core.base_check import refusing
 from osora_core.basis import BasisCache
 from osora_core.errors import MemoryTooSmall
-from osora_core.out_of_memory import refusing_to_run_out, require_room
+from osora_core.out_of_memory import is_out_of_memory, refusing_to_run_out, require_room
 from osora_core.runtime import Runtime
 from tests.support.tiny_base import make_base
 
@@ -53,6 +53,15 @@ def test_only_the_files_that_would_be_read_count(tmp_path: Path, free: dict[str,
     free["bytes"] -= 1
     with pytest.raises(MemoryTooSmall):
         require_room("mine", str(base), torch.float32, CPU)
+
+
+def test_a_thread_that_cannot_start_is_memorys_fault_where_address_space_is_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = RuntimeError("can't start new thread")
+    for left, is_memory in ((2.0**20, True), (torch.inf, False)):
+        monkeypatch.setattr("osora_core.out_of_memory.mappable_bytes", lambda left=left: left)
+        assert is_out_of_memory(error) is is_memory
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0[]", b'\x08\0\0\0\0\0\0\0{"a": 1}'])

@@ -152,8 +152,16 @@ def test_auto_sweeps_where_that_is_cheap_and_says_by_how_much() -> None:
     ("engine", "request_", "why"),
     [
         (FakeEngine(1.6), {}, "a sweep of 6 would take about 1.6 times as long as a single job here"),
-        (FakeEngine(), {"rows": 199}, "19 rows are too few to choose by"),
-        (FakeEngine(), {"valid": 19}, "19 rows are too few to choose by"),
+        (
+            FakeEngine(),
+            {"rows": 199},
+            "a sweep needs 20 rows to choose by, of the validation file or a tenth of this one, and has 19",
+        ),
+        (
+            FakeEngine(),
+            {"valid": 19},
+            "a sweep needs 20 rows to choose by, of the validation file or a tenth of this one, and has 19",
+        ),
         (FakeEngine(jobs=1), {}, "the worker trains other jobs already"),
         (FakeEngine(OutOfSlots("full")), {}, "the worker has no room for a sweep of 6"),
         (FakeEngine(JobTooShort("short")), {}, "the job is too short to measure first what a sweep of 6 would take"),

@@ -1,5 +1,6 @@
 """What is found on a machine."""
 
+import resource
 import socket
 import subprocess
 from pathlib import Path
@@ -76,3 +77,14 @@ def test_memory() -> None:
     assert "the bases alone take 7450580.6 GiB" in found.message
     assert not found.ok
     assert check_memory(10**15, False).ok  # a GPU's, which is not looked at
+
+
+def test_a_limit_of_each_program_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {resource.RLIMIT_AS: 2 * 2**30, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits[kind], resource.RLIM_INFINITY))
+    assert check_memory(10**6, True).ok
+    monkeypatch.setattr("osora.doctor.machine._available_bytes", lambda: 100 * 2**30)
+    found = check_memory(6 * 10**8, True)
+    assert "100.0 GiB free, of which `ulimit` lets each program have 2.0 GiB" in found.message
+    assert not found.ok
+    assert "ulimit -v" in str(found.next_action)
