@@ -1,8 +1,9 @@
 """What the resources' schemas share: strict requests, pages, and the one shape of an error."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -71,17 +72,25 @@ Metadata = Annotated[
 class _KnownFieldsOnly(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    unsupported: ClassVar[Mapping[str, str]] = {}
+    """What OpenAI's API takes and this one does not, each with why or what to do instead. A null of it is harmless."""
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_fields(cls, data: Any) -> Any:
         # extra="forbid" alone refuses too, but cannot say what would have been right.
-        if isinstance(data, dict):
-            for name in data:
-                if name not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_field", "is not known here", {"field": name, "hint": cls._hint(name)}
-                    )
-        return data
+        if not isinstance(data, dict):
+            return data
+        unknown = {name: value for name, value in data.items() if name not in cls.model_fields}
+        for name, value in unknown.items():
+            if name not in cls.unsupported:
+                raise PydanticCustomError(
+                    "unknown_field", "is not known here", {"field": name, "hint": cls._hint(name)}
+                )
+            if value is not None:
+                reason = cls.unsupported[name]
+                raise PydanticCustomError("unsupported_field", "is not supported here", {"field": name, "hint": reason})
+        return {name: value for name, value in data.items() if name not in unknown}
 
     @classmethod
     def _hint(cls, name: str) -> str:
