@@ -21,6 +21,8 @@ from api.middleware.body_limit import BodyLimitMiddleware
 from api.middleware.head import HeadMiddleware
 from api.middleware.processing_time import ProcessingTimeMiddleware
 from api.middleware.request_id import RequestIdMiddleware
+from api.openai.chat.endpoints import router as chat
+from api.openai.completions.endpoints import router as completions
 from api.openai.models.endpoints import router as openai_models
 from api.schemas import ErrorBody
 from api.services import Services
@@ -54,6 +56,8 @@ _OPENAI: _Doors = (
     ("/v1/fine_tuning/jobs", jobs),
     ("/v1/fine_tuning/jobs", job_events),
     ("", openai_models),
+    ("", chat),
+    ("", completions),
 )
 
 # Also keeps FastAPI from listing a 422 that this API never sends.

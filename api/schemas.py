@@ -14,6 +14,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -81,7 +82,8 @@ class _KnownFieldsOnly(BaseModel):
         # extra="forbid" alone refuses too, but cannot say what would have been right.
         if not isinstance(data, dict):
             return data
-        unknown = {name: value for name, value in data.items() if name not in cls.model_fields}
+        known = cls._by_name()
+        unknown = {name: value for name, value in data.items() if name not in known}
         for name, value in unknown.items():
             if name not in cls.unsupported:
                 raise PydanticCustomError(
@@ -94,9 +96,13 @@ class _KnownFieldsOnly(BaseModel):
 
     @classmethod
     def _hint(cls, name: str) -> str:
-        close = get_close_matches(name[:_LONGEST_NAME], cls.model_fields, n=1)
-        known = ", ".join(cls.model_fields)
-        return f"did you mean {close[0]!r}?" if close else f"known here are {known}"
+        names = cls._by_name()
+        close = get_close_matches(name[:_LONGEST_NAME], names, n=1)
+        return f"did you mean {close[0]!r}?" if close else f"known here are {', '.join(names)}"
+
+    @classmethod
+    def _by_name(cls) -> dict[str, FieldInfo]:
+        return {field.alias or name: field for name, field in cls.model_fields.items()}
 
 
 class RequestModel(_KnownFieldsOnly):
@@ -112,7 +118,7 @@ class RequestModel(_KnownFieldsOnly):
     def _null_is_left_out(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        optional = {name for name, field in cls._by_name().items() if not field.is_required()}
         return {name: value for name, value in data.items() if value is not None or name not in optional}
 
 

@@ -52,6 +52,8 @@ ROUTES = [
     ("GET", "/v1/models", "read"),
     ("GET", "/v1/models/osora-tiny", "read"),
     ("DELETE", "/v1/models/osora-tiny", "write"),
+    ("POST", "/v1/chat/completions", "read"),
+    ("POST", "/v1/completions", "read"),
 ]
 WITHOUT = {"read": "write", "write": "read", "admin": "write"}
 
