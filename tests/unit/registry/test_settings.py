@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from inference.settings import InferenceSettings
 from osora_common.refusal import refusing
 from registry.settings import Settings, get_settings
 from tests.support.threads import in_parallel
@@ -37,6 +38,17 @@ def test_refuses_bases_without_or_with_equal_names(bases: str) -> None:
         Settings(bases=bases)
 
 
+@pytest.mark.parametrize("kind", [Settings, InferenceSettings])
+def test_a_data_directory_in_nobodys_home_is_refused(
+    kind: type[Settings | InferenceSettings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OSORA_DATA_DIR", "~nobody-of-this-name/osora")
+    with pytest.raises(SystemExit), refusing():
+        kind()
+    said = capsys.readouterr().err
+    assert said.startswith("OSORA_DATA_DIR: '~nobody-of-this-name/osora' begins in a home directory that is not there")
+
+
 def test_retention_is_in_days_or_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (Settings().file_retention_days, Settings().checkpoint_retention_days) == (None, 7)
     monkeypatch.setenv("OSORA_FILE_RETENTION_DAYS", "0.5")
@@ -63,6 +75,7 @@ def test_a_lease_that_ends_before_its_renewal_is_refused(lease: float, heartbeat
         ("database_url", "mysql://u:hush@h/x", "'mysql' is not supported"),
         ("database_url", "hush", "no URL of a database"),
         ("database_url", "sqlite://", "cannot be shared by several processes"),
+        ("database_url", "sqlite:///:memory:", "cannot be shared by several processes"),
         ("broker_url", "pigeon://hush", "'pigeon' is no kind of broker"),
         ("object_store", "nope://hush", "'nope' is no kind of object store"),
         ("object_store", "s3://", "'s3' is no kind of object store, or the rest of the URL is missing"),
