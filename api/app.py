@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from api import docs, errors
 from api.adapters.endpoints import router as adapters
@@ -19,7 +19,11 @@ from api.jobs.events import router as job_events
 from api.keys.endpoints import router as keys
 from api.middleware.body_limit import BodyLimitMiddleware
 from api.middleware.head import HeadMiddleware
+from api.middleware.processing_time import ProcessingTimeMiddleware
 from api.middleware.request_id import RequestIdMiddleware
+from api.openai.chat.endpoints import router as chat
+from api.openai.completions.endpoints import router as completions
+from api.openai.models.endpoints import router as openai_models
 from api.schemas import ErrorBody
 from api.services import Services
 from registry.settings import Settings
@@ -33,6 +37,28 @@ _DESCRIPTION = """Upload examples, get a small adapter, call it a second later.
 Send an API key as `Authorization: Bearer osk-…`.
 Every error is `{"error": {"message", "type", "param", "code", …}}`.
 """
+
+# The two doors, by what comes before a router's own paths. Files and jobs are the same routes in both.
+_Doors = tuple[tuple[str, APIRouter], ...]
+_NATIVE: _Doors = (
+    ("", files),
+    ("/jobs", jobs),
+    ("/jobs", job_events),
+    ("", adapters),
+    ("", generate),
+    ("", bases),
+    ("", keys),
+    ("", health),
+    ("", internal),
+)
+_OPENAI: _Doors = (
+    ("/v1", files),
+    ("/v1/fine_tuning/jobs", jobs),
+    ("/v1/fine_tuning/jobs", job_events),
+    ("", openai_models),
+    ("", chat),
+    ("", completions),
+)
 
 # Also keeps FastAPI from listing a 422 that this API never sends.
 _ANY_ERROR: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody, "description": "Any other error."}}
@@ -61,8 +87,11 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimitMiddleware, upload_bytes=settings.max_upload_bytes)
     app.add_middleware(HeadMiddleware)
+    app.add_middleware(ProcessingTimeMiddleware, prefix="/v1/")
     app.add_middleware(RequestIdMiddleware)  # added last, so it is the outer one
-    app.state.routers = (files, jobs, job_events, adapters, generate, bases, keys, health, internal)
-    for router in app.state.routers:
-        app.include_router(router)
+    app.state.routers = (*_NATIVE, *_OPENAI)
+    for prefix, router in _NATIVE:
+        app.include_router(router, prefix=prefix)
+    for prefix, router in _OPENAI:
+        app.include_router(router, prefix=prefix, tags=["openai"])
     return app

@@ -100,12 +100,14 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
 
 def _allowed_methods(request: Request) -> str:
     """All of the path: a route that has the path and not the method knows only its own."""
-    routers = (request.app.router, *request.app.state.routers)
-    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+    path = request.url.path
     found: set[str] = set()
-    for route in routes:
-        if route.path_regex.match(request.url.path):
-            found |= route.methods or set()
+    for prefix, router in (("", request.app.router), *request.app.state.routers):
+        if not path.startswith(prefix):
+            continue
+        for route in router.routes:
+            if isinstance(route, Route) and route.path_regex.match(path.removeprefix(prefix)):
+                found |= route.methods or set()
     return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 

@@ -1,8 +1,9 @@
 """What the resources' schemas share: strict requests, pages, and the one shape of an error."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +14,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -71,23 +73,36 @@ Metadata = Annotated[
 class _KnownFieldsOnly(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    unsupported: ClassVar[Mapping[str, str]] = {}
+    """What OpenAI's API takes and this one does not, each with why or what to do instead. A null of it is harmless."""
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_fields(cls, data: Any) -> Any:
         # extra="forbid" alone refuses too, but cannot say what would have been right.
-        if isinstance(data, dict):
-            for name in data:
-                if name not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_field", "is not known here", {"field": name, "hint": cls._hint(name)}
-                    )
-        return data
+        if not isinstance(data, dict):
+            return data
+        known = cls._by_name()
+        unknown = {name: value for name, value in data.items() if name not in known}
+        for name, value in unknown.items():
+            if name not in cls.unsupported:
+                raise PydanticCustomError(
+                    "unknown_field", "is not known here", {"field": name, "hint": cls._hint(name)}
+                )
+            if value is not None:
+                reason = cls.unsupported[name]
+                raise PydanticCustomError("unsupported_field", "is not supported here", {"field": name, "hint": reason})
+        return {name: value for name, value in data.items() if name not in unknown}
 
     @classmethod
     def _hint(cls, name: str) -> str:
-        close = get_close_matches(name[:_LONGEST_NAME], cls.model_fields, n=1)
-        known = ", ".join(cls.model_fields)
-        return f"did you mean {close[0]!r}?" if close else f"known here are {known}"
+        names = cls._by_name()
+        close = get_close_matches(name[:_LONGEST_NAME], names, n=1)
+        return f"did you mean {close[0]!r}?" if close else f"known here are {', '.join(names)}"
+
+    @classmethod
+    def _by_name(cls) -> dict[str, FieldInfo]:
+        return {field.alias or name: field for name, field in cls.model_fields.items()}
 
 
 class RequestModel(_KnownFieldsOnly):
@@ -103,7 +118,7 @@ class RequestModel(_KnownFieldsOnly):
     def _null_is_left_out(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        optional = {name for name, field in cls._by_name().items() if not field.is_required()}
         return {name: value for name, value in data.items() if value is not None or name not in optional}
 
 

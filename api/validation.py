@@ -41,6 +41,10 @@ def explain(error: RequestValidationError) -> InvalidRequest:
                 code="unknown_field",
                 next_action=context["hint"],
             )
+        case "unsupported_field":
+            return InvalidRequest(
+                f"{name} is not supported here: {first['ctx']['hint']}{more}", param=path, code="unsupported_parameter"
+            )
         case _:
             # A field of several types ("a number, or auto") has one finding for each.
             reasons = list(dict.fromkeys(_sentence(finding["msg"]) for finding in same))
@@ -93,7 +97,7 @@ def _path(finding: dict[str, Any], body: Any) -> str | None:
         parts: Sequence[str | int] = location[:1]
     else:
         parts = _parts_in(body, location, includes_last=finding["type"] == "missing")
-    if finding["type"] == "unknown_field":
+    if finding["type"] in ("unknown_field", "unsupported_field"):
         parts = [*parts, finding["ctx"]["field"]]
     return path_of(parts)
 

@@ -40,6 +40,11 @@ def list(
     return fetch_page(session, statement, keys, after=position, limit=limit, order=order)
 
 
+def everything(session: Session, principal: Principal) -> Sequence[Adapter]:
+    """All of the tenant's adapters, newest first."""
+    return session.scalars(_of(principal).order_by(Adapter.created_at.desc(), Adapter.id.desc())).all()
+
+
 def delete(registry: Registry, principal: Principal, id_or_name: str) -> Adapter:
     """Deletes an adapter, row and bytes, and returns what it was. Its job keeps the name it had.
 

@@ -1,6 +1,6 @@
 """Files as OpenAI shapes them; what is ours is under `osora`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +23,10 @@ FILE_EXAMPLE: JsonDict = {
 
 class UploadForm(RequestModel):
     """The fields of the multipart form."""
+
+    unsupported: ClassVar = dict.fromkeys(
+        ("expires_after[anchor]", "expires_after[seconds]"), "files stay until they are deleted, so leave it out"
+    )
 
     purpose: Annotated[Literal["fine-tune"], Field(examples=["fine-tune"])]
     file: Annotated[

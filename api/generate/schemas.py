@@ -76,8 +76,8 @@ data: {"id": "gen-…", "object": "generation", "text": "category: billing", "fi
 """
 
 
-_LARGEST_INTEGER = 2**31 - 1
-_MESSAGES = 2048
+LARGEST_INTEGER = 2**31 - 1
+MESSAGES = 2048
 _STOPS = 64
 _TOKENS = 1024
 _SCHEMA_BYTES = 64 * 1024
@@ -93,7 +93,8 @@ def _of_bearable_size(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-_Count = Annotated[int, Field(ge=0, le=_LARGEST_INTEGER)]
+JsonSchema = Annotated[dict[str, Any], AfterValidator(_of_bearable_size)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
 _Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
@@ -104,31 +105,10 @@ class Message(RequestModel):
     content: str
 
 
-class GenerateRequest(RequestModel):
-    """A prompt or a conversation to continue, by an adapter or the bare base."""
+class Sampling(RequestModel):
+    """How tokens are chosen and how many answers there are, the same through either door."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": REQUEST_EXAMPLES})
-
-    adapter_id: Annotated[
-        Name | None,
-        Field(
-            description="An adapter, `adp-…` or `ft:…`, or a job's checkpoint, `ftckpt_…` or `ft:…:ckpt-step-<n>`. "
-            "Without one, the base answers."
-        ),
-    ] = None
-    base: Annotated[
-        Name | None, Field(description="Without one: the adapter's, else the first that is configured.")
-    ] = None
-    prompt: Annotated[str | None, Field(description="Text to continue as it is. Or give `messages`.")] = None
-    messages: Annotated[list[Message], Field(min_length=1), AtMost(_MESSAGES)] | None = None
-    max_tokens: Annotated[_Count, Field(ge=1)] = 128
-    temperature: Annotated[float, Field(ge=0, description="0 is greedy.")] = 0.0
-    top_k: Annotated[_Count, Field(description="0 leaves all tokens in.")] = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    repetition_penalty: Annotated[
-        float, Field(gt=0, le=10, description="Over 1: what the prompt or the answer has already becomes less likely.")
-    ] = 1.0
     presence_penalty: Annotated[
         float, Field(ge=-2, le=2, description="Taken once from the logit of every token that the answer has.")
     ] = 0.0
@@ -145,12 +125,45 @@ class GenerateRequest(RequestModel):
     ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stop: _Stop | Annotated[list[_Stop], AtMost(_STOPS)] | None = None
-    stop_tokens: Annotated[
-        Annotated[list[_Count], AtMost(_TOKENS)] | None, Field(description="Token ids that end the text.")
-    ] = None
     n: Annotated[
         int, Field(ge=1, le=128, description="So many answers, in `choices`; the i-th has the seed `seed + i`.")
     ] = 1
+    stream: Annotated[bool, Field(description="Server-sent events: tokens, then the whole.")] = False
+
+
+class SamplingKnobs(RequestModel):
+    """The part of it that OpenAI's API has no name for."""
+
+    top_k: Annotated[Count, Field(description="0 leaves all tokens in.")] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[
+        float, Field(gt=0, le=10, description="Over 1: what the prompt or the answer has already becomes less likely.")
+    ] = 1.0
+    stop_tokens: Annotated[
+        Annotated[list[Count], AtMost(_TOKENS)] | None, Field(description="Token ids that end the text.")
+    ] = None
+    strength: Annotated[float, Field(ge=-100, le=100, description="Scales the adapter; 0 is the bare base.")] = 1.0
+
+
+class GenerateRequest(Sampling, SamplingKnobs):
+    """A prompt or a conversation to continue, by an adapter or the bare base."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": REQUEST_EXAMPLES})
+
+    adapter_id: Annotated[
+        Name | None,
+        Field(
+            description="An adapter, `adp-…` or `ft:…`, or a job's checkpoint, `ftckpt_…` or `ft:…:ckpt-step-<n>`. "
+            "Without one, the base answers."
+        ),
+    ] = None
+    base: Annotated[
+        Name | None, Field(description="Without one: the adapter's, else the first that is configured.")
+    ] = None
+    prompt: Annotated[str | None, Field(description="Text to continue as it is. Or give `messages`.")] = None
+    messages: Annotated[list[Message], Field(min_length=1), AtMost(MESSAGES)] | None = None
+    max_tokens: Annotated[Count, Field(ge=1)] = 128
+    temperature: Annotated[float, Field(ge=0, description="0 is greedy.")] = 0.0
     logprobs: Annotated[
         bool,
         Field(description="Log-probabilities of the tokens under the model itself, before penalties and temperature."),
@@ -160,15 +173,13 @@ class GenerateRequest(RequestModel):
         bool, Field(description="The prompt comes before the text, with its log-probabilities if those are asked for.")
     ] = False
     json_schema: Annotated[
-        Annotated[dict[str, Any], AfterValidator(_of_bearable_size)] | None,
+        JsonSchema | None,
         Field(description=f"The answer is a JSON document that this schema allows; at most {_SCHEMA_BYTES} bytes."),
     ] = None
     regex: Annotated[
         Annotated[str, Field(min_length=1, max_length=_REGEX_LENGTH)] | None,
         Field(description="The answer matches this regular expression from end to end."),
     ] = None
-    strength: Annotated[float, Field(ge=-100, le=100, description="Scales the adapter; 0 is the bare base.")] = 1.0
-    stream: Annotated[bool, Field(description="Server-sent events: tokens, then the whole.")] = False
 
     @field_validator("top_logprobs", "echo", "regex")
     @classmethod

@@ -9,6 +9,7 @@ from api.generate.schemas import GenerateRequest
 from registry import jobs
 from registry.context import Registry
 from registry.errors import InvalidRequest, NotFound
+from registry.ids import parse_checkpoint
 from registry.references import AdapterRef, refer
 from registry.tenants import Principal
 
@@ -41,7 +42,7 @@ def resolve(registry: Registry, principal: Principal, request: GenerateRequest) 
         return Target(_base(registry, request.base), None)
     with registry.reading() as session:
         if request.adapter_id.startswith("ftjob-"):
-            raise _job_is_no_adapter(session, principal, request.adapter_id)
+            raise _job_is_no_adapter(session, principal, request.adapter_id, "adapter_id")
         ref = refer(session, principal, request.adapter_id)
     if request.base not in (None, ref.base):
         raise InvalidRequest(
@@ -49,6 +50,28 @@ def resolve(registry: Registry, principal: Principal, request: GenerateRequest) 
             param="base",
             next_action="leave out `base`",
         )
+    return Target(ref.base, ref)
+
+
+def resolve_model(registry: Registry, principal: Principal, model: str) -> Target:
+    """What OpenAI's one field names. Raises `NotFound`: no base, and no adapter or checkpoint of the tenant's."""
+    offered = registry.settings.base_paths
+    if model in offered:
+        return Target(model, None)
+    with registry.reading() as session:
+        if model.startswith("ftjob-"):
+            raise _job_is_no_adapter(session, principal, model, "model")
+        try:
+            ref = refer(session, principal, model, param="model")
+        except NotFound as error:
+            raise NotFound(
+                error.message
+                if parse_checkpoint(model)
+                else f"no model {model!r}: call a base ({', '.join(offered)}) or an adapter of yours",
+                param="model",
+                code="model_not_found",
+                next_action="GET /v1/models lists them",
+            ) from error
     return Target(ref.base, ref)
 
 
@@ -66,8 +89,8 @@ def _base(registry: Registry, named: str | None) -> str:
     return named
 
 
-def _job_is_no_adapter(session: Session, principal: Principal, job_id: str) -> NotFound:
-    job = jobs.get(session, principal, job_id, param="adapter_id")
+def _job_is_no_adapter(session: Session, principal: Principal, job_id: str, param: str) -> NotFound:
+    job = jobs.get(session, principal, job_id, param=param)
     if job.adapter_id is not None:
         next_action = f"call its adapter {job.adapter_id!r}"
     elif job.is_terminal:
@@ -76,7 +99,7 @@ def _job_is_no_adapter(session: Session, principal: Principal, job_id: str) -> N
         next_action = "call one of its checkpoints, or wait until it has succeeded and has an `osora.adapter_id`"
     return NotFound(
         f"{job_id!r} is a job (status: {job.status}), not an adapter",
-        param="adapter_id",
+        param=param,
         code="adapter_not_found",
         next_action=next_action,
     )

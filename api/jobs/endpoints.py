@@ -13,7 +13,7 @@ from api.json_body import JsonRoute
 from api.schemas import ListPage, errors
 from registry import jobs
 
-router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=JsonRoute)
+router = APIRouter(tags=["jobs"], route_class=JsonRoute)
 
 
 @router.post("", summary="Start a fine-tuning job", responses=errors(400, 401, 403, 404))

@@ -13,7 +13,7 @@ from api.schemas import ListPage, errors
 from api.sse import follow
 from registry import jobs
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(tags=["jobs"])
 
 _STREAM_EXAMPLE = """: ping
 

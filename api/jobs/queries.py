@@ -21,7 +21,7 @@ class JobsQuery(PageQuery):
     status: Annotated[JobStatus | None, Field(description="Only jobs in this state.")] = None
     metadata: Annotated[
         Metadata | None,
-        Field(description="Only jobs with this: `metadata[team]=support`."),
+        Field(description="Only jobs with this: `metadata[team]=support`. `metadata=null`: only jobs with none."),
     ] = None
 
     @model_validator(mode="before")
@@ -30,6 +30,8 @@ class JobsQuery(PageQuery):
         # OpenAI's clients write a mapping as one parameter for each key.
         pairs = {match[1]: data[name] for name in data if (match := _METADATA.fullmatch(name))}
         rest = {name: value for name, value in data.items() if not _METADATA.fullmatch(name)}
+        if rest.get("metadata") == "null":
+            rest["metadata"] = {}
         return {**rest, "metadata": pairs} if pairs else rest
 
 

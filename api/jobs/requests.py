@@ -1,7 +1,7 @@
 """What a client may ask of a job, and its way to the registry's `JobRequest`."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonValue
@@ -186,6 +186,7 @@ class CreateJob(RequestModel):
     """A fine-tuning job: OpenAI's fields, and our own under `osora`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": JOB_REQUEST_EXAMPLES})
+    unsupported: ClassVar = {"integrations": "a job's metrics are in its events and in its result file"}
 
     model: Annotated[
         Name,

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _JSON_BYTES = 4 * 1024 * 1024
 _MULTIPART_BYTES = 64 * 1024
 """What an upload has around the file."""
+_UPLOADS = ("/files", "/v1/files")
 
 
 class BodyLimitMiddleware:
@@ -24,7 +25,7 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        is_upload = scope["method"] == "POST" and scope["path"] == "/files"
+        is_upload = scope["method"] == "POST" and scope["path"] in _UPLOADS
         limit = self._upload_bytes + _MULTIPART_BYTES if is_upload else _JSON_BYTES
         declared = Headers(scope=scope).get("content-length", "0")
         is_over = declared.isdigit() and int(declared) > limit

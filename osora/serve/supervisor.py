@@ -1,6 +1,7 @@
 """Starts services in the order of their needs, keeps them running, stops them in the reverse order given."""
 
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ class StartFailedError(Exception):
     """A service cannot be brought up. Carries the end of its log."""
 
     def __init__(self, service: Service, code: int) -> None:
-        super().__init__(f"{service.spec.name} ended with exit code {code}")
+        super().__init__(f"{service.spec.name} {_end(code)}")
         self.log = service.spec.log
         self.log_tail = service.log_tail()
 
@@ -91,7 +92,7 @@ class Supervisor:
         if not service.ever_ready and (runs_once or service.crashes >= MAX_FIRST_CRASHES):
             raise StartFailedError(service, code)
         name, log = service.spec.name, service.spec.log
-        message = f"  {name} ended with exit code {code}; trying again in {delay:.1f} s (see {log})"
+        message = f"  {name} {_end(code)}; trying again in {delay:.1f} s (see {log})"
         self.notify(Notice("restart", message, {"name": name, "exit_code": code, "seconds": delay}))
 
     def _stop_all(self, stop: StopSignals) -> None:
@@ -101,3 +102,10 @@ class Supervisor:
             self.notify(Notice("stopping", f"Stopping {names} (Ctrl-C again: at once)"))
         for service in running:
             service.stop(lambda: stop.haste)
+
+
+def _end(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    ended = f"was ended by {signal.Signals(-code).name}"
+    return f"{ended}, as the system does where memory runs out" if code == -signal.SIGKILL else ended

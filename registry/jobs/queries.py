@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, Text, cast, select
 from sqlalchemy.orm import Session
 
 from registry.errors import InvalidRequest, NotFound
@@ -30,10 +30,15 @@ def list_jobs(
     limit: int = 20,
     order: Order = "desc",
 ) -> Page[Job]:
-    """The tenant's jobs of a status and with all of `metadata`. Raises `NotFound` for a bad `after`."""
+    """The tenant's jobs of a status and with all of `metadata`; those without any, if it is empty.
+
+    Raises `NotFound` for a bad `after`.
+    """
     statement = _of(principal)
     if status is not None:
         statement = statement.where(Job.status == status)
+    if metadata is not None and not metadata:
+        statement = statement.where(cast(Job.metadata_, Text) == "{}")
     for key, value in (metadata or {}).items():
         statement = statement.where(Job.metadata_[key].as_string() == value)
     start = None if after is None else get(session, principal, after, param="after")

@@ -36,6 +36,24 @@ ROUTES = [
     ("GET", "/keys", "admin"),
     ("POST", "/keys", "admin"),
     ("DELETE", "/keys/key-1", "admin"),
+    ("GET", "/v1/files", "read"),
+    ("POST", "/v1/files", "write"),
+    ("GET", "/v1/files/file-1", "read"),
+    ("GET", "/v1/files/file-1/content", "read"),
+    ("DELETE", "/v1/files/file-1", "write"),
+    ("GET", "/v1/fine_tuning/jobs", "read"),
+    ("POST", "/v1/fine_tuning/jobs", "write"),
+    ("GET", "/v1/fine_tuning/jobs/ftjob-1", "read"),
+    ("POST", "/v1/fine_tuning/jobs/ftjob-1/cancel", "write"),
+    ("POST", "/v1/fine_tuning/jobs/ftjob-1/pause", "write"),
+    ("POST", "/v1/fine_tuning/jobs/ftjob-1/resume", "write"),
+    ("GET", "/v1/fine_tuning/jobs/ftjob-1/events", "read"),
+    ("GET", "/v1/fine_tuning/jobs/ftjob-1/checkpoints", "read"),
+    ("GET", "/v1/models", "read"),
+    ("GET", "/v1/models/osora-tiny", "read"),
+    ("DELETE", "/v1/models/osora-tiny", "write"),
+    ("POST", "/v1/chat/completions", "read"),
+    ("POST", "/v1/completions", "read"),
 ]
 WITHOUT = {"read": "write", "write": "read", "admin": "write"}
 
@@ -83,11 +101,26 @@ def test_another_tenants_things_are_not_there(
         ("GET", f"/adapters/{adapter.name}"),
         ("GET", f"/adapters/{adapter.id}/download"),
         ("DELETE", f"/adapters/{adapter.id}"),
+        ("GET", f"/v1/files/{job.training_file_id}"),
+        ("GET", f"/v1/files/{job.training_file_id}/content"),
+        ("DELETE", f"/v1/files/{job.training_file_id}"),
+        ("GET", f"/v1/fine_tuning/jobs/{job.id}"),
+        ("POST", f"/v1/fine_tuning/jobs/{job.id}/cancel"),
+        ("POST", f"/v1/fine_tuning/jobs/{job.id}/pause"),
+        ("POST", f"/v1/fine_tuning/jobs/{job.id}/resume"),
+        ("GET", f"/v1/fine_tuning/jobs/{job.id}/events"),
+        ("GET", f"/v1/fine_tuning/jobs/{job.id}/checkpoints"),
+        ("GET", f"/v1/models/{adapter.id}"),
+        ("GET", f"/v1/models/{adapter.name}"),
+        ("GET", f"/v1/models/{job.id}"),
+        ("DELETE", f"/v1/models/{adapter.name}"),
     ]:
         error_of(stranger.request(method, path), 404)
-    for path in ("/files", "/jobs", "/adapters"):
+    for path in ("/files", "/jobs", "/adapters", "/v1/files", "/v1/fine_tuning/jobs"):
         assert stranger.get(path).json()["data"] == []
+    assert [model["id"] for model in stranger.get("/v1/models").json()["data"]] == ["osora-tiny"]
     body = {"model": "osora-tiny", "training_file": job.training_file_id}
-    assert error_of(stranger.post("/jobs", json=body), 404)["param"] == "training_file"
+    for path in ("/jobs", "/v1/fine_tuning/jobs"):
+        assert error_of(stranger.post(path, json=body), 404)["param"] == "training_file"
     body = {"adapter_id": adapter.id, "prompt": "x"}
     assert error_of(stranger.post("/generate", json=body), 404)["param"] == "adapter_id"

@@ -73,6 +73,7 @@ def test_paths_and_queries(
         "file_id": "file-1",
         "key_id": "key-1",
         "base": "osora-tiny",
+        "model": adapter.name,
     }
     for method, path, operation in operations(document):
         of_path = re.findall(r"{(\w+)(?::path)?}", path)

@@ -9,6 +9,8 @@ from api.generate.schemas import GenerateRequest
 from api.jobs.queries import JobsQuery
 from api.jobs.requests import CreateJob
 from api.keys.schemas import CreateKey
+from api.openai.chat.schemas import ChatRequest
+from api.openai.completions.schemas import CompletionRequest
 from api.schemas import QueryModel, RequestModel
 
 JOB = {"model": "osora-tiny", "training_file": "file-1"}
@@ -29,6 +31,9 @@ MANY = 90_000
         (GenerateRequest, {"prompt": "a", "logit_bias": {f"a{n}": "x" for n in range(MANY)}}),
         (GenerateRequest, {"prompt": "a", "json_schema": {"enum": list(range(MANY))}}),
         (GenerateRequest, {"prompt": "a", "regex": "a" * MANY}),
+        (ChatRequest, {"model": "a", "messages": [0] * MANY}),
+        (ChatRequest, {"model": "a", "messages": [{"role": "user", "content": [0] * MANY}]}),
+        (CompletionRequest, {"model": "a", "prompt": ["a"] * MANY}),
         (CreateKey, {"name": "k", "scopes": ["root"] * MANY}),
         (JobsQuery, {f"metadata[{n}]": "x" for n in range(MANY)}),
     ],
@@ -42,7 +47,7 @@ def test_a_long_list_is_refused_for_its_length(model: type[RequestModel | QueryM
     assert any("at most" in finding["msg"] for finding in findings)
 
 
-@pytest.mark.parametrize("model", [CreateJob, GenerateRequest, CreateKey])
+@pytest.mark.parametrize("model", [CreateJob, GenerateRequest, ChatRequest, CompletionRequest, CreateKey])
 def test_every_list_in_a_request_has_a_bound(model: type[RequestModel]) -> None:
     document = model.model_json_schema()
     unbounded = [
@@ -51,7 +56,7 @@ def test_every_list_in_a_request_has_a_bound(model: type[RequestModel]) -> None:
         for field, schema in definition.get("properties", {}).items()
         for branch in [schema, *schema.get("anyOf", [])]
         if (branch.get("type") == "array" and "maxItems" not in branch)
-        or (branch.get("type") == "object" and "maxProperties" not in branch and field != "json_schema")
+        or (branch.get("type") == "object" and "maxProperties" not in branch and field not in ("json_schema", "schema"))
     ]
     assert unbounded == []
 
@@ -62,6 +67,8 @@ def test_every_list_in_a_request_has_a_bound(model: type[RequestModel]) -> None:
         (CreateJob, {**JOB, "hyperparameters": {}, "osora": {}}),
         (CreateJob, {**JOB, "method": {"type": "dpo", "dpo": {"hyperparameters": {}}}}),
         (GenerateRequest, {"prompt": "a"}),
+        (ChatRequest, {"model": "a", "messages": [{"role": "user", "content": "b"}]}),
+        (CompletionRequest, {"model": "a", "prompt": "b"}),
         (CreateKey, {"name": "k"}),
     ],
 )

@@ -125,6 +125,14 @@ def test_a_program_that_never_comes_up_ends_it_with_its_log(start: Callable[...,
     assert serve.family.gone(0)
 
 
+def test_a_program_that_is_killed_before_it_serves(start: Callable[..., Serve]) -> None:
+    serve = start(STUB_KILLED="worker")
+    notice = serve.until("restart")
+    assert "worker was ended by SIGKILL, as the system does where memory runs out" in notice["message"]
+    _, stderr = serve.process.communicate(timeout=60)
+    assert "ended by SIGKILL" in json.loads(stderr.splitlines()[-1])["error"]["message"]
+
+
 def test_a_program_that_refuses_its_settings_is_not_tried_again(start: Callable[..., Serve]) -> None:
     serve = start(STUB_REFUSES="worker")
     stdout, stderr = serve.process.communicate(timeout=60)

@@ -75,6 +75,7 @@ def test_a_lease_that_ends_before_its_renewal_is_refused(lease: float, heartbeat
         ("database_url", "mysql://u:hush@h/x", "'mysql' is not supported"),
         ("database_url", "hush", "no URL of a database"),
         ("database_url", "sqlite://", "cannot be shared by several processes"),
+        ("database_url", "sqlite:///:memory:", "cannot be shared by several processes"),
         ("broker_url", "pigeon://hush", "'pigeon' is no kind of broker"),
         ("object_store", "nope://hush", "'nope' is no kind of object store"),
         ("object_store", "s3://", "'s3' is no kind of object store, or the rest of the URL is missing"),

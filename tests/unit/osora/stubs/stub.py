@@ -1,6 +1,7 @@
 """Programs that stand in for the real ones, so that the supervisor is tested alone. STUB_* steers them:
 
 STUB_SLOW_<NAME>: seconds before it serves. STUB_BROKEN: a name that ends with 3 at once.
+STUB_KILLED: a name that is killed at once, as the system does where memory runs out.
 STUB_REFUSES: a name that ends at once, as one does whose settings are wrong.
 STUB_STUBBORN: a name that ignores SIGTERM. STUB_BREEDER: a name that leaves a process of its own behind.
 """
@@ -19,6 +20,8 @@ from typing import Any
 def run(name: str) -> None:
     if os.environ.get("STUB_BROKEN") == name:
         sys.exit(f"{name} cannot start: the reason")
+    if os.environ.get("STUB_KILLED") == name:
+        os.kill(os.getpid(), signal.SIGKILL)
     if os.environ.get("STUB_REFUSES") == name:
         print("Traceback: of a library", f"{name} cannot do that. Next: ask for less.", sep="\n", file=sys.stderr)
         sys.exit(os.EX_CONFIG)

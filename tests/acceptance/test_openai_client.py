@@ -1,0 +1,244 @@
+"""OpenAI's own client, unmodified, against the real service: a team changes `base_url` and nothing else."""
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import openai as package
+import pytest
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
+
+from tests.acceptance.conftest import Service
+from tests.acceptance.test_service import dataset
+
+pytestmark = pytest.mark.timeout(240)
+
+MESSAGES: Any = [{"role": "user", "content": "Which city?"}]
+
+
+class Caller:
+    """Calls either client: what the asynchronous one gives is awaited."""
+
+    def __init__(self, client: OpenAI | AsyncOpenAI, runner: asyncio.Runner) -> None:
+        self.client: Any = client
+        self._runner = runner
+
+    def __call__(self, method: Callable[..., Any], *given: Any, **asked: Any) -> Any:
+        made = method(*given, **asked)
+        return self._runner.run(_awaited(made)) if inspect.isawaitable(made) else made
+
+    def every(self, method: Callable[..., Any], *given: Any, **asked: Any) -> list[Any]:
+        """All items of all pages, or all chunks of a stream."""
+        made = method(*given, **asked)
+        return list(made) if hasattr(made, "__iter__") else self._runner.run(_collected(made))
+
+    def chat(self, model: str, **asked: Any) -> Any:
+        asked = {"messages": MESSAGES, "temperature": 0, "max_completion_tokens": 12, **asked}
+        return self(self.client.chat.completions.create, model=model, **asked)
+
+
+async def _awaited(made: Any) -> Any:
+    return await made
+
+
+async def _collected(made: Any) -> list[Any]:
+    source = made if hasattr(made, "__aiter__") else await made
+    return [item async for item in source]
+
+
+@pytest.fixture(params=[OpenAI, AsyncOpenAI])
+def caller(request: pytest.FixtureRequest, service: Service) -> Iterator[Caller]:
+    client = request.param(base_url=f"{service.url}/v1", api_key=service.key, max_retries=0, timeout=60)
+    with asyncio.Runner() as runner, ExitStack() as stack:
+        caller = Caller(client, runner)
+        stack.callback(caller, client.close)
+        yield caller
+
+
+@pytest.fixture(scope="module")
+def trained(service: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a model that always says Oslo, made with nothing but OpenAI's client."""
+    path = dataset(tmp_path_factory.mktemp("data") / "oslo.jsonl", "Oslo")
+    with OpenAI(base_url=f"{service.url}/v1", api_key=service.key, timeout=60) as client:
+        file = client.files.create(file=path, purpose="fine-tune")
+        client.files.wait_for_processing(file.id)
+        hyperparameters: Any = {"n_epochs": 8, "batch_size": 8}
+        job = client.fine_tuning.jobs.create(
+            model="osora-tiny",
+            training_file=file.id,
+            suffix="cities",
+            seed=1,
+            method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        )
+        for _ in service.sdk.jobs.events(job.id):  # until it ends; the client itself could only ask again and again
+            pass
+        job = client.fine_tuning.jobs.retrieve(job.id)
+        assert job.status == "succeeded", job
+        assert job.fine_tuned_model is not None
+        events = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
+        assert {event.type for event in events} == {"message", "metrics"}
+        newest, *_ = client.fine_tuning.jobs.checkpoints.list(job.id, limit=1)
+        assert newest.metrics.train_loss is not None
+        assert client.models.retrieve(newest.fine_tuned_model_checkpoint).object == "model"
+        assert b"train_loss" in client.files.content(job.result_files[0]).read()
+        return job.fine_tuned_model
+
+
+def test_files_jobs_and_models(caller: Caller, tmp_path: Path) -> None:
+    client = caller.client
+    path = dataset(tmp_path / "cities.jsonl", "Lima")
+    files = [caller(client.files.create, file=path, purpose="fine-tune").id for _ in range(3)]
+    assert caller(client.files.wait_for_processing, files[0]).status == "processed"
+    assert caller(client.files.retrieve, files[0]).filename == path.name
+    assert caller(client.files.content, files[0]).read() == path.read_bytes()
+    assert [file.id for file in caller.every(client.files.list, limit=2)][:3] == files[::-1]
+    job = caller(
+        client.fine_tuning.jobs.create, model="osora-tiny", training_file=files[0], metadata={"run": path.parent.name}
+    )
+    assert caller(client.fine_tuning.jobs.cancel, job.id).id == job.id
+    found = caller.every(client.fine_tuning.jobs.list, metadata={"run": path.parent.name})
+    assert [one.id for one in found] == [job.id]
+    assert caller(client.fine_tuning.jobs.retrieve, job.id).training_file == files[0]
+    assert caller.every(client.fine_tuning.jobs.list_events, job.id, limit=1)
+    assert caller.every(client.fine_tuning.jobs.checkpoints.list, job.id) == []
+    assert "osora-tiny" in [model.id for model in caller.every(client.models.list)]
+    for file_id in files[1:]:
+        assert caller(client.files.delete, file_id).deleted
+
+
+def test_a_chat(caller: Caller, trained: str) -> None:
+    answer = caller.chat(
+        trained, messages=[{"role": "developer", "content": [{"type": "text", "text": ""}]}, *MESSAGES]
+    )
+    assert answer.choices[0].message.role == "assistant"
+    answer = caller.chat(trained)
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("Oslo", "stop")
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.osora["receipt"]["adapter_name"] == trained
+    assert caller.chat("osora-tiny").choices[0].message.content != "Oslo"
+    followed = [*MESSAGES, answer.choices[0].message, *MESSAGES]
+    assert caller.chat(trained, messages=followed).choices[0].message.content
+    ended = caller.chat("osora-tiny", max_tokens=1, max_completion_tokens=package.omit)
+    assert (ended.choices[0].finish_reason, ended.usage.completion_tokens) == ("length", 1)
+
+
+def test_a_streamed_chat(caller: Caller, trained: str) -> None:
+    asked = {"model": trained, "messages": MESSAGES, "temperature": 0, "stream": True, "logprobs": True}
+    chunks = caller.every(
+        caller.client.chat.completions.create, **asked, stream_options={"include_usage": True}, max_completion_tokens=12
+    )
+    *said, counted = chunks
+    assert said[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in said) == "Oslo"
+    assert said[-1].choices[0].finish_reason == "stop"
+    assert counted.choices == []
+    scored = [score for chunk in said if chunk.choices[0].logprobs for score in chunk.choices[0].logprobs.content]
+    assert b"".join(bytes(score.bytes) for score in scored) == b"Oslo"
+    assert counted.usage.completion_tokens >= len(scored)
+
+
+def test_choices_seeds_and_likelihoods(caller: Caller) -> None:
+    asked = {"n": 3, "seed": 5, "temperature": 1.5, "logprobs": True, "top_logprobs": 2}
+    first, again = (caller.chat("osora-tiny", **asked) for _ in range(2))
+    texts = [choice.message.content for choice in first.choices]
+    assert texts == [choice.message.content for choice in again.choices]
+    assert len(set(texts)) > 1
+    for choice in first.choices:
+        assert all(score.logprob <= 0 and len(score.top_logprobs) == 2 for score in choice.logprobs.content)
+        said = b"".join(bytes(score.bytes) for score in choice.logprobs.content)
+        assert choice.message.content.strip() in said.decode(errors="replace")
+
+
+def test_stops_biases_and_penalties(caller: Caller, trained: str) -> None:
+    assert caller.chat(trained, stop="s").choices[0].message.content == "O"
+
+    def tokens(**asked: Any) -> list[str]:
+        asked = {"prompt": "The city of", "temperature": 0, "logprobs": 0, "max_tokens": 24, **asked}
+        answer = caller(caller.client.completions.create, model="osora-tiny", **asked)
+        found: list[str] = answer.choices[0].logprobs.tokens
+        return found
+
+    assert len(set(tokens(logit_bias={"40": 100}))) == 1, "nothing but that token"
+    free, bound = (len(set(tokens(frequency_penalty=by, presence_penalty=by))) for by in (-2, 2))
+    assert free < bound, "penalties make an answer more varied"
+
+
+class City(BaseModel):
+    name: Literal["Oslo", "Lima"]
+    is_capital: bool
+
+
+def test_answers_of_a_form(caller: Caller, trained: str) -> None:
+    asked = {"model": trained, "messages": MESSAGES, "temperature": 0, "max_completion_tokens": 64}
+    parsed = caller(caller.client.chat.completions.parse, **asked, response_format=City)
+    assert isinstance(parsed.choices[0].message.parsed, City)
+    answer = caller.chat(trained, max_completion_tokens=64, response_format={"type": "json_object"})
+    said = answer.choices[0].message.content
+    assert said.lstrip().startswith("{")
+    if answer.choices[0].finish_reason == "stop":
+        assert isinstance(json.loads(said), dict)
+
+
+def test_completions(caller: Caller) -> None:
+    asked = {"model": "osora-tiny", "prompt": "The capital of Norway", "temperature": 0, "max_tokens": 8}
+    create = caller.client.completions.create
+    whole = caller(create, **asked)
+    assert (whole.object, whole.usage.completion_tokens) == ("text_completion", 8)
+    chunks = caller.every(create, **asked, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
+    scored = caller(create, **asked, echo=True, logprobs=2).choices[0]
+    assert scored.text == asked["prompt"] + whole.choices[0].text
+    assert scored.logprobs.token_logprobs[0] is None
+    starts = scored.logprobs.text_offset
+    assert starts[0] == 0
+    assert starts == sorted(starts)
+    assert len(starts) == len(scored.logprobs.tokens) == len(scored.logprobs.top_logprobs)
+
+
+def test_what_goes_wrong_raises_what_it_raises_there(caller: Caller, service: Service, trained: str) -> None:
+    client = caller.client
+    with pytest.raises(package.AuthenticationError):
+        caller(client.with_options(api_key="osk-wrong").models.list)
+    reader = service.sdk.keys.create(name="test", tenant="default", scopes=["read"])["key"]
+    with pytest.raises(package.PermissionDeniedError):
+        caller(client.with_options(api_key=reader).models.delete, trained)
+    with pytest.raises(package.NotFoundError) as missing:
+        caller.chat("gpt-4o-mini")
+    assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    assert missing.value.request_id
+    with pytest.raises(package.BadRequestError) as refused:
+        caller.chat(trained, tools=[{"type": "function", "function": {"name": "f"}}])
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "tools")
+    with pytest.raises(package.BadRequestError) as refused:
+        caller.chat(trained, messages=[{"role": "user", "content": "word " * 5000}])
+    assert refused.value.param == "messages"
+    with pytest.raises(package.BadRequestError) as refused:
+        caller.chat(
+            trained, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 1}}}
+        )
+    assert refused.value.param == "response_format"
+    with pytest.raises(package.BadRequestError) as refused:
+        caller(client.files.create, file=("a.jsonl", b"{]\n"), purpose="fine-tune")
+    assert refused.value.code == "invalid_file"
+
+
+def test_a_model_is_deleted(caller: Caller, service: Service, tmp_path: Path) -> None:
+    """The last of a job's checkpoints, which is called like a model."""
+    client = caller.client
+    file = caller(client.files.create, file=dataset(tmp_path / "rome.jsonl", "Rome"), purpose="fine-tune")
+    hyperparameters = {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": 1}
+    job = caller(
+        client.fine_tuning.jobs.create, model="osora-tiny", training_file=file.id, hyperparameters=hyperparameters
+    )
+    for _ in service.sdk.jobs.events(job.id):
+        pass
+    name = caller(client.fine_tuning.jobs.retrieve, job.id).fine_tuned_model
+    assert caller(client.models.retrieve, name).id == name
+    assert caller(client.models.delete, name).deleted
+    with pytest.raises(package.NotFoundError):
+        caller.chat(name)
