@@ -239,7 +239,7 @@ class BasisCache:
     @classmethod
     def default(cls) -> "BasisCache":
         """The directory of $OSORA_CACHE, or ~/.cache/osora; elsewhere is $OSORA_BASIS_FROM."""
-        directory = Path(os.environ.get("OSORA_CACHE") or Path.home() / ".cache" / "osora")
+        directory = Path(os.environ.get("OSORA_CACHE") or "~/.cache/osora").expanduser()
         return cls(directory, elsewhere=os.environ.get(basis_place.VARIABLE) or None)
 
     def get(

@@ -13,19 +13,21 @@ class TextStream:
     is held back."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], stop: Sequence[str]) -> None:
-        self._backend = tokenizer.backend_tokenizer
-        self._continuation = Continuation(tokenizer, prompt)
-        self._stream = DecodeStream(self._continuation.context, skip_special_tokens=True)
+        self._tokenizer = tokenizer
         self._searches = [_Search(text) for text in stop]
-        self._ids: list[int] = []
         self._held = ""
+        self._begin(prompt)
+
+    def _begin(self, before: Sequence[int]) -> None:
+        self._before = before
+        self._continuation = Continuation(self._tokenizer, before)
+        self._stream = DecodeStream(self._continuation.context, skip_special_tokens=True)
+        self._ids: list[int] = []
         self._decoded = ""
 
     def push(self, token: int) -> tuple[str, bool]:
         """Add a token; returns the text now certain, and whether a stop string ended the generation."""
-        self._ids.append(token)
-        piece = self._stream.step(self._backend, token) or ""
-        self._decoded += piece
+        piece = self._text_of(token)
         if not self._searches:
             return piece, False
         begins = [begin for search in self._searches if (begin := search.push(piece)) is not None]
@@ -40,9 +42,25 @@ class TextStream:
 
     def flush(self) -> str:
         """What is left at the end: text held back, and a character whose last bytes never came."""
-        rest = self._continuation.text(self._ids)[len(self._decoded) :]
-        text, self._held = self._held + rest, ""
+        text, self._held = self._held + self._rest(), ""
         return text
+
+    def _text_of(self, token: int) -> str:
+        self._ids.append(token)
+        try:
+            piece = self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
+        except Exception as error:  # it has no type of its own
+            if "Invalid prefix" not in str(error):
+                raise
+            # Bytes that were a character by themselves are none with those that came behind them.
+            piece = self._rest()
+            self._begin([*self._before, *self._ids])
+            return piece
+        self._decoded += piece
+        return piece
+
+    def _rest(self) -> str:
+        return self._continuation.text(self._ids)[len(self._decoded) :]
 
 
 class _Search:

@@ -62,11 +62,12 @@ def test_a_file_that_is_no_basis_has_no_hash_of_one(content: bytes, tmp_path: Pa
 def test_a_pulled_basis_is_found_by_the_library(
     stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OSORA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OSORA_CACHE", "~/cache")  # as a file of settings has it, which no shell reads
     with Osora() as osora:
         path = osora.pull_basis("osora-tiny")
         assert osora.pull_basis("osora-tiny") == path
-    assert path.name == f"{stored.basis.fingerprint}.safetensors"
+    assert path == tmp_path / "cache" / "basis" / f"{stored.basis.fingerprint}.safetensors"
     assert len(stored.starts) == 3, "what is there was fetched again"
     found = BasisCache.default().find(stored.basis.base_fingerprint, stored.basis.fingerprint, 8)
     assert found.fingerprint == stored.basis.fingerprint

@@ -75,6 +75,22 @@ def test_a_character_cut_off_by_the_end_is_shown_as_such() -> None:
     assert "".join(pieces) == "ok\N{REPLACEMENT CHARACTER}"
 
 
+@pytest.mark.parametrize("kind", ["llama-2", "unigram"])
+@pytest.mark.parametrize("stop", [(), ("never said",)])
+def test_bytes_that_are_no_text_end_no_answer(kind: str, stop: tuple[str, ...]) -> None:
+    """Tokens of single bytes: one is a character by itself, and with the next ones none of them is."""
+    tokenizer = tokenizer_of(kind)
+    renderer = Renderer(tokenizer, 1000)
+    broken = [tokenizer.convert_tokens_to_ids(name) for name in ("<0x24>", "<0xE2>", "<0x82>")]
+    moo = renderer.continuation(" moo")
+    for before in (renderer.encode("The cow says"), renderer.encode("x " * 50), []):
+        stream = TextStream(tokenizer, before, stop)
+        pieces = [stream.push(token)[0] for token in [*moo, *broken, *moo, *broken, *moo]]
+        assert "".join(pieces) + stream.flush() == (
+            " moo$\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}" * 2 + " moo"
+        ).lstrip("" if before else " ")
+
+
 @pytest.mark.parametrize("stop", ["the order", "👍", "\n\n", "é 👍", "x"])
 def test_a_stop_string_is_found_across_tokens_and_never_shown(stop: str) -> None:
     text = f"help the or é x👍{stop}tail"
