@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from osora_common.base_list import BaseList, parse_bases
+from osora_common.files import absolute
 from osora_common.log_level import LogLevel
 from osora_common.object_store import check_options
 from osora_common.store_url import DATABASE_STORE, RegistryStoreUrl, StoreUrl
@@ -17,7 +18,7 @@ class InferenceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="OSORA_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
-    data_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Path("~/.osora")
+    data_dir: Annotated[Path, AfterValidator(absolute)] = Path("~/.osora")
     bases: BaseList = "osora-tiny"
     object_store: RegistryStoreUrl | None = None
     object_store_options: dict[str, SecretStr] = Field(default_factory=dict)

@@ -7,6 +7,7 @@ import re
 import struct
 from pathlib import Path
 
+from osora.discovery import absolute
 from osora.errors import OsoraConnectionError, OsoraError
 from osora.transport import Transport, segment
 
@@ -17,7 +18,7 @@ _LONGEST_HEADER = 100_000_000
 
 def library_folder() -> Path:
     """Where `osora_core` looks for bases by itself: in $OSORA_CACHE, or ~/.cache/osora."""
-    return Path(os.environ.get("OSORA_CACHE") or Path.home() / ".cache" / "osora").expanduser() / "basis"
+    return absolute(Path(os.environ.get("OSORA_CACHE") or "~/.cache/osora")) / "basis"
 
 
 def pull(transport: Transport, base: str, folder: Path) -> Path:

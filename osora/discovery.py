@@ -31,8 +31,18 @@ class Target:
 
 
 def data_dir() -> Path:
-    """The embedded data directory: `OSORA_DATA_DIR`, else `~/.osora`."""
-    return Path(os.environ.get("OSORA_DATA_DIR") or Path.home() / ".osora").expanduser().absolute()
+    """The embedded data directory: `OSORA_DATA_DIR`, else `~/.osora`. Raises OsoraUsageError as `absolute` does."""
+    return absolute(Path(os.environ.get("OSORA_DATA_DIR") or "~/.osora"))
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root on, `~` resolved. Raises OsoraUsageError for the home of somebody who has none."""
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise OsoraUsageError(
+            f"{str(path)!r} begins in a home directory that is not there", "write it from / on"
+        ) from error
 
 
 def serve_file(directory: Path) -> Path:

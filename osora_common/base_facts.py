@@ -10,7 +10,7 @@ from typing import Any
 
 from osora_common.base_families import why_not
 from osora_common.base_weights import check_weights
-from osora_common.unusable_base import UnsupportedFamilyError, UnusableBaseError
+from osora_common.unusable_base import UnsupportedFamilyError, UnusableBaseError, unreadable
 
 NEXT = "use a base of another family; docs/models.md lists what is known to work"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.*", "*.model", "tekken.json", "*.tiktoken")
@@ -38,21 +38,25 @@ def facts_of(base: str, folder: Path, names: Collection[str] | None = None) -> B
         )
     if reason := why_not(config):
         raise UnsupportedFamilyError(f"the base {base!r} cannot be used: {reason}", NEXT)
-    return BaseFacts(family, _has_chat_template(base, folder, _names(folder, names)))
+    return BaseFacts(family, _has_chat_template(base, folder, _names(base, folder, names)))
 
 
 def check_files(base: str, folder: Path, names: Collection[str] | None = None) -> None:
     """Raises UnusableBaseError where weights or tokenizer are not there, or weights are cut short."""
-    check_weights(base, folder, _names(folder, names), whole=names is None)
-    if not any(fnmatch(name, kind) for name in _names(folder, names) for kind in _TOKENIZERS):
+    names_there = _names(base, folder, names)
+    check_weights(base, folder, names_there, whole=names is None)
+    if not any(fnmatch(name, kind) for name in names_there for kind in _TOKENIZERS):
         raise UnusableBaseError(
             f"the base model {base!r} cannot be loaded: it has no tokenizer",
             "put the base's own tokenizer.json and tokenizer_config.json beside its config.json",
         )
 
 
-def _names(folder: Path, names: Collection[str] | None) -> Collection[str]:
-    return os.listdir(folder) if names is None else names
+def _names(base: str, folder: Path, names: Collection[str] | None) -> Collection[str]:
+    try:
+        return os.listdir(folder) if names is None else names
+    except OSError as error:
+        raise unreadable(base, folder, error) from error
 
 
 def _has_chat_template(base: str, folder: Path, names: Collection[str]) -> bool:
@@ -69,11 +73,8 @@ def _has_chat_template(base: str, folder: Path, names: Collection[str]) -> bool:
 def _json(base: str, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"it is not JSON: {error}"
-        raise UnusableBaseError(
-            f"the base model {base!r} cannot be loaded: {path}: {reason}", "copy or download the file again"
-        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(base, path, error) from error
     if not isinstance(value, dict):
         raise UnusableBaseError(
             f"the base model {base!r} cannot be loaded: {path} is no JSON object", "copy or download the file again"

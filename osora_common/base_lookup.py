@@ -70,10 +70,17 @@ def local_facts(base: str) -> BaseFacts:
 
 
 def _folder(base: str) -> Path | None:
-    if _is_model(path := Path(base).expanduser()):
-        return path.resolve()
-    bundled = (folder / base for folder in _BUNDLED if "/" not in base)
-    return next((path for path in bundled if _is_model(path)), None)
+    """The directory of a base on this machine. Raises NoSuchBaseError where it may not be looked at."""
+    try:
+        if _is_model(path := Path(base).expanduser()):
+            return path.resolve()
+        bundled = (folder / base for folder in _BUNDLED if "/" not in base)
+        return next((path for path in bundled if _is_model(path)), None)
+    except (OSError, RuntimeError) as error:  # the latter where `~name` is nobody's home
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        raise NoSuchBaseError(
+            f"no base model called {base!r}: {reason}", "correct the path or its permissions"
+        ) from error
 
 
 def _is_model(path: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from osora_common.unusable_base import UnusableBaseError
+from osora_common.unusable_base import UnusableBaseError, unreadable
 
 _INDEX = "model.safetensors.index.json"
 _HEADER_BYTES = 8
@@ -52,7 +52,7 @@ def values(folder: Path) -> int:
 def _listed(base: str, folder: Path) -> list[str]:
     try:
         return sorted({str(name) for name in json.loads((folder / _INDEX).read_text())["weight_map"].values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnusableBaseError(
             f"the base model {base!r} cannot be loaded: its {_INDEX} is not a list of its weights",
             f"copy or download the whole model into {folder}",
@@ -78,11 +78,14 @@ def _without_safetensors(base: str, names: Sequence[str]) -> UnusableBaseError:
 
 
 def _check_whole(base: str, path: Path) -> None:
-    size = path.stat().st_size
     try:
+        size = path.stat().st_size
         begin, header = _header(path)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        whole = begin + max(ends, default=0)
+    except OSError as error:
+        raise unreadable(base, path, error) from error
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         if _begins(path) == _POINTER:
             raise UnusableBaseError(
                 f"the base model {base!r} cannot be loaded: {path.name} is only a pointer of Git LFS",
@@ -92,7 +95,6 @@ def _check_whole(base: str, path: Path) -> None:
             f"the base model {base!r} cannot be loaded: {path.name} is cut short or no safetensors file",
             "copy or download the file again",
         ) from error
-    whole = begin + max(ends, default=0)
     if size != whole:
         raise UnusableBaseError(
             f"the base model {base!r} cannot be loaded: {path.name} has {size} bytes and should have {whole}",

@@ -9,6 +9,14 @@ from pathlib import Path
 from filelock import FileLock
 
 
+def absolute(path: Path) -> Path:
+    """The path from the root on, `~` resolved. Raises ValueError for the home of somebody who has none."""
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{str(path)!r} begins in a home directory that is not there; write it from / on") from error
+
+
 def write_whole(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a file piece by piece under another name, then give it its own; its folder must exist.
 

@@ -336,10 +336,12 @@ class BasisCache:
         with self._locked(key) as path:
             if not self._bring(key, path):
                 before()
-                compute_basis(values, targets, rank, base, wanted).save(path)
-                if self.remote is not None:
-                    self.remote.publish(key, path)
-                    self.remote.fetch(key, path)
+                with basis_file.draft(path) as own:
+                    compute_basis(values, targets, rank, base, wanted).save(own)
+                    if self.remote is not None:
+                        self.remote.publish(key, own)
+                        if self.remote.fetch(key, path):  # perhaps another's; ours was never in its place
+                            own.write_bytes(b"")
             elif self.remote is not None:
                 self.remote.publish(key, path)
             here = basis_file.metadata(path).get("fingerprint", "")

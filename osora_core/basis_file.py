@@ -23,7 +23,8 @@ def metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def draft(path: Path) -> Iterator[Path]:
-    """A file beside `path`, to be written; then it takes its place, on the disk for good. An error leaves neither."""
+    """A file beside `path`, to be written; then it takes its place, on the disk for good. An error leaves neither, and
+    a draft that is left empty leaves `path` as it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     os.close(descriptor)

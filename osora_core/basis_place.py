@@ -19,17 +19,27 @@ _SERVICE = "http://127.0.0.1:8000"
 
 
 def folders(place: str | None) -> list[Path]:
-    """The folder that a place is, if it is one."""
-    return [] if place is None or _is_url(place) else [Path(place).expanduser()]
+    """The folder that a place is, if it is no URL. Raises UserError if there is no such folder."""
+    if place is None or _is_url(place):
+        return []
+    folder = Path(place).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"{VARIABLE} is {place!r}, which is no folder here and no http:// or https:// URL",
+            param=VARIABLE,
+            next_action="correct it, or leave it out",
+        )
+    return [folder]
 
 
 def fetch(place: str, fingerprint: str, path: Path) -> bool:
     """Write the basis of this hash to `path`; False if the place has none.
 
-    Nobody has looked yet whether it is the right one. Raises UserError if the place cannot be reached or breaks off.
+    Nobody has looked yet whether it is the right one. Raises UserError if the place is not there, cannot be reached or
+    breaks off.
     """
-    if not _is_url(place):
-        source = Path(place).expanduser() / f"{fingerprint}.safetensors"
+    for folder in folders(place):
+        source = folder / f"{fingerprint}.safetensors"
         if not source.is_file():
             return False
         shutil.copyfile(source, path)

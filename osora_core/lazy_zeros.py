@@ -3,6 +3,7 @@
 import mmap
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from math import prod
 
 import torch
@@ -19,8 +20,10 @@ class LazyZeros:
         size = prod(shape) * dtype.itemsize
         self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _UNCLAIMED)
         if _LINUX:
-            # A huge page would be taken as a whole, for a few tokens that are written to it.
-            self._memory.madvise(mmap.MADV_NOHUGEPAGE)
+            # A huge page would be taken as a whole, for a few tokens that are written to it. Kernels that are built
+            # without them refuse the advice.
+            with suppress(OSError):
+                self._memory.madvise(mmap.MADV_NOHUGEPAGE)
         self.tensor = torch.frombuffer(self._memory, dtype=torch.uint8).view(dtype).view(tuple(shape))
 
     def clear(self, first: int, size: int) -> None:

@@ -239,7 +239,8 @@ def _parts(cos: Tensor, sin: Tensor, lengths: Sequence[int]) -> list[_Part]:
     ends = [0, *accumulate(lengths)]
     count = min(torch.get_num_threads(), len(lengths), ends[-1] // _PART_TOKENS) or 1
     # The first sequence of each part: the one whose begin is nearest to its share of the tokens.
-    firsts = [min(range(len(ends)), key=lambda at: abs(ends[at] - share * ends[-1] / count)) for share in range(count)]
+    begins = range(len(lengths))
+    firsts = [min(begins, key=lambda at: abs(ends[at] - share * ends[-1] / count)) for share in range(count)]
     bounds = [*dict.fromkeys(firsts), len(lengths)]
     parts = []
     for first, last in pairwise(bounds):

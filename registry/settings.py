@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from osora_common.base_list import BaseList, parse_bases
+from osora_common.files import absolute
 from osora_common.log_level import LogLevel
 from osora_common.object_store import check_options
 from osora_common.store_url import RegistryStoreUrl
@@ -41,7 +42,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="OSORA_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
-    data_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Path("~/.osora")
+    data_dir: Annotated[Path, AfterValidator(absolute)] = Path("~/.osora")
     """Everything the embedded mode keeps: database, objects, keys, sockets."""
 
     database_url: DatabaseUrl = _in_data_dir("sqlite:///{data_dir}/osora.db")

@@ -90,5 +90,5 @@ async def _basis(services: Services, name_or_hash: str) -> dict[str, Any]:
     raise NotFound(
         f"there is no base {name_or_hash!r}, and no basis of this hash is in use",
         code="base_not_found",
-        next_action="GET /bases lists them",
+        next_action="list the bases for their names",
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from osora.cli.output import ExitCode, Json, print_json, say, sentences
+from osora.discovery import absolute
 from osora.discovery import data_dir as default_data_dir
 from osora.doctor.examine import examine
 
@@ -22,7 +23,7 @@ def doctor(
     Exit code 0 if all is well, 1 if anything is wrong.
     """
     findings = []
-    for finding in examine((data_dir or default_data_dir()).expanduser().absolute()):
+    for finding in examine(absolute(data_dir or default_data_dir())):
         findings.append(finding)
         if not as_json:
             state = "ok   " if finding.ok else "WRONG"

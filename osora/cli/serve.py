@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from osora.cli.output import ExitCode, Json, print_error, print_json_line, say
+from osora.discovery import absolute
 from osora.discovery import data_dir as default_data_dir
 from osora.serve.broker import NoRedisError
 from osora.serve.ports import PortTakenError
@@ -42,7 +43,7 @@ def serve(
     A Valkey or Redis on a private socket, the API, one inference server and one worker; SQLite and files in the data
     directory. Every other setting is an environment variable OSORA_*.
     """
-    directory = (data_dir or default_data_dir()).expanduser().absolute()
+    directory = absolute(data_dir or default_data_dir())
 
     def notify(notice: Notice) -> None:
         try:

@@ -87,7 +87,7 @@ def test_what_is_not_there_is_said(client: httpx.Client, inference: dict[str, Fa
     assert error_of(client.get("/bases/osora-tiny/basis"), 503)["code"] == "basis_not_stored"
     for name in ("other", "c" * 64, "..%2F..%2Fetc"):
         error = error_of(client.get(f"/bases/{name}/basis"), 404)
-        assert (error["code"], "GET /bases" in error["next_action"]) == ("base_not_found", True)
+        assert (error["code"], "list the bases" in error["next_action"]) == ("base_not_found", True)
 
 
 def test_a_base_that_nobody_has_loaded(

@@ -1,6 +1,8 @@
 """What a base's own files say against it, and of its family and chat template."""
 
+import errno
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,58 @@ def test_weights_that_are_not_there_or_not_whole(base: Path) -> None:
     assert "it has no model.safetensors, only model.gguf" in refusal(base)
     (base / "pytorch_model.bin").touch()
     assert "its weights are pickles (pytorch_model.bin)" in refusal(base)
+
+
+DEEP = '{"model_type": ' + "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.json", DEEP.encode(), "config.json: it is nested too deeply"),
+        ("model.safetensors", struct.pack("<Q", len(DEEP)) + DEEP.encode(), "cut short or no safetensors file"),
+        ("model.safetensors", weights().replace(b"[0, 8]", b'[0,""]'), "cut short or no safetensors file"),
+        ("model.safetensors.index.json", DEEP.encode(), "is not a list of its weights"),
+    ],
+)
+def test_a_file_that_no_reader_gets_through(base: Path, name: str, content: bytes, said: str) -> None:
+    if name.endswith("index.json"):
+        (base / "model.safetensors").unlink()
+    (base / name).write_bytes(content)
+    assert said in refusal(base)
+
+
+def test_a_name_that_the_system_refuses_is_no_base() -> None:
+    for name, said in (("x" * 300, "File name too long"), ("~nobody-of-this-name/base", "home directory")):
+        assert said in refusal(name, NoSuchBaseError)
+        assert local_facts(name) == BaseFacts()
+
+
+@pytest.mark.parametrize(
+    ("method", "file", "kind"),
+    [("stat", "config.json", NoSuchBaseError), ("open", "model.safetensors", UnusableBaseError)],
+)
+def test_what_may_not_be_read_says_so(
+    base: Path, monkeypatch: pytest.MonkeyPatch, method: str, file: str, kind: type[UnusableBaseError]
+) -> None:
+    """Of a folder in another user's home, as a service with an account of its own sees it."""
+    allowed = getattr(Path, method)
+
+    def asked(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == base / file:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return allowed(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, method, asked)
+    assert "Permission denied" in refusal(base, kind)
+
+
+def test_a_folder_that_may_not_be_listed_says_so(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listdir(folder: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert "Permission denied" in refusal(base)
 
 
 def test_one_of_several_files_of_weights_is_missing(base: Path) -> None:

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,3 +306,23 @@ def test_a_local_basis_reaches_a_store_that_lost_it(tmp_path: Path) -> None:
     basis = BasisCache(tmp_path / "cache").get(model, ALL_LINEAR, 4, CPU)
     BasisCache(tmp_path / "cache", remote).get(model, ALL_LINEAR, 4, CPU)
     assert (tmp_path / "remote" / basis.key).exists()
+
+
+def test_a_basis_that_could_not_be_shared_gives_way_to_the_one_that_was(tmp_path: Path) -> None:
+    """Killed, or without its store, between the two: another machine, which rounds otherwise, may be first."""
+
+    class Away(KeyedRemote):
+        def publish(self, key: str, path: Path) -> None:
+            raise ConnectionError("the store is away")
+
+    model, folder = Small(), tmp_path / "remote"
+    with pytest.raises(ConnectionError):
+        BasisCache(tmp_path / "one", Away(folder)).get(model, ALL_LINEAR, 4, CPU)
+    other = BasisCache(tmp_path / "two").get(model, ALL_LINEAR, 4, CPU)
+    factors = {name: replace(one, S=one.S * 1.000001) for name, one in other.factors.items()}
+    theirs = Basis(factors, other.base_fingerprint, 4)
+    (folder / theirs.key).parent.mkdir(parents=True)
+    theirs.save(folder / theirs.key)
+    mine = BasisCache(tmp_path / "one", KeyedRemote(folder)).get(model, ALL_LINEAR, 4, CPU)
+    assert mine.fingerprint == theirs.fingerprint
+    assert not [*(tmp_path / "one").rglob("*.tmp")]

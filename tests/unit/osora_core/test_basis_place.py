@@ -123,6 +123,17 @@ def test_a_place_without_it_is_no_error_and_one_that_is_down_is_one_sentence(
     assert cache.get(Small(), ALL_LINEAR, 4, torch.device("cpu"), wanted).fingerprint == basis.fingerprint
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_folder_that_is_not_there_is_said_at_once(
+    basis: Basis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    monkeypatch.setattr("osora_core.basis.compute_basis", lambda *_, **__: pytest.fail("it was computed"))
+    cache = BasisCache(tmp_path / "cache", elsewhere=str(tmp_path / "mistyped"))
+    identity = Identity(basis.base_fingerprint, basis.fingerprint) if wanted else Identity()
+    with pytest.raises(UserError, match="OSORA_BASIS_FROM is '.*mistyped', which is no folder here"):
+        cache.get(Small(), ALL_LINEAR, 4, torch.device("cpu"), identity)
+
+
 def test_the_key_goes_to_the_service_and_to_nobody_else(
     host: Host, basis: Basis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

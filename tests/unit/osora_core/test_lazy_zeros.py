@@ -1,6 +1,9 @@
 """Zeros that take no memory before they are written."""
 
+import errno
 import mmap
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,21 @@ def test_what_is_cleared_is_zero_and_nothing_beside_it(monkeypatch: pytest.Monke
     monkeypatch.setattr(lazy_zeros, "_LINUX", linux)
     made.clear(mmap.PAGESIZE, 2 * mmap.PAGESIZE)
     assert made.tensor.any(dim=1).tolist() == [True, False, False, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others are not advised")
+def test_a_kernel_without_huge_pages_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mapped(mmap.mmap):
+        def madvise(self, option: int, *where: int) -> None:
+            if option == mmap.MADV_NOHUGEPAGE:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as Linux says it
+            super().madvise(option, *where)
+
+    monkeypatch.setattr(mmap, "mmap", Mapped)
+    made = LazyZeros((2, mmap.PAGESIZE), torch.uint8)
+    made.tensor[:] = 1
+    made.clear(0, mmap.PAGESIZE)
+    assert made.tensor.any(dim=1).tolist() == [False, True]
 
 
 def test_a_tensor_outlives_whoever_made_it() -> None:

@@ -177,6 +177,25 @@ def test_parts_on_threads_of_their_own_learn_what_the_pass_as_a_whole_does(
     assert float((other_grads - grads).norm() / grads.norm()) < 1e-5
 
 
+@pytest.mark.parametrize("lengths", [(3, 3, 200), (200, 3, 3), (100, 3, 3, 250, 3)])
+def test_no_thread_is_left_without_a_sequence(tmp_path: Path, lengths: tuple[int, ...]) -> None:
+    """A long sequence at the end has most of the tokens: the shares of several threads end nearest to its end."""
+    runtime = loaded(tmp_path, Qwen3Config)
+    passes = Passes(runtime, filled_bank(runtime, 24, torch.float32))
+    # Each row has a loss of its own, as rows have that are asked for: they stay in their order.
+    items = [(row, index) for index, row in enumerate(rows(*lengths))]
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 3, 4):
+            torch.set_num_threads(count)
+            found.append(passes.scores(items, [1] * len(items)).losses)
+    finally:
+        torch.set_num_threads(threads)
+    for losses in found[1:]:
+        torch.testing.assert_close(losses, found[0], rtol=1e-5, atol=0)
+
+
 def test_models_of_other_kinds_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = loaded(tmp_path, LlamaConfig)
     model, basis = runtime.model, runtime.basis

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from inference.settings import InferenceSettings
 from osora_common.refusal import refusing
 from registry.settings import Settings, get_settings
 from tests.support.threads import in_parallel
@@ -35,6 +36,17 @@ def test_reads_the_environment_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refuses_bases_without_or_with_equal_names(bases: str) -> None:
     with pytest.raises(ValidationError, match="base"):
         Settings(bases=bases)
+
+
+@pytest.mark.parametrize("kind", [Settings, InferenceSettings])
+def test_a_data_directory_in_nobodys_home_is_refused(
+    kind: type[Settings | InferenceSettings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OSORA_DATA_DIR", "~nobody-of-this-name/osora")
+    with pytest.raises(SystemExit), refusing():
+        kind()
+    said = capsys.readouterr().err
+    assert said.startswith("OSORA_DATA_DIR: '~nobody-of-this-name/osora' begins in a home directory that is not there")
 
 
 def test_retention_is_in_days_or_forever(monkeypatch: pytest.MonkeyPatch) -> None:
