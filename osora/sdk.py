@@ -15,7 +15,7 @@ Objects are dictionaries as the service sends them (types: `osora.schemas`). Fai
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -165,12 +165,19 @@ class Jobs(_Resource):
     def resume(self, job_id: str) -> Job:
         return self._job("POST", job_id, "/resume")
 
-    def events(self, job_id: str, after: str | None = None, patience_seconds: float = 60.0) -> Iterator[Event]:
+    def events(
+        self,
+        job_id: str,
+        after: str | None = None,
+        patience_seconds: float = 60.0,
+        on_lost: Callable[[OsoraError], None] | None = None,
+    ) -> Iterator[Event]:
         """Events from the first (or after the one named), live until the job has ended.
 
-        Survives lost connections and a restarting service; gives up after `patience_seconds` without either.
+        Survives lost connections, of each of which `on_lost` hears, and a restarting service; gives up after
+        `patience_seconds` without either.
         """
-        return follow(self._transport, f"/jobs/{segment(job_id)}/events", after, patience_seconds)
+        return follow(self._transport, f"/jobs/{segment(job_id)}/events", after, patience_seconds, on_lost)
 
     def list_events(self, job_id: str, limit: int | None = None, after: str | None = None) -> Page[Event]:
         """The events so far, newest first, without waiting."""

@@ -2,13 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 from httpx_sse import EventSource
 
-from osora.errors import OsoraAPIError, OsoraConnectionError
+from osora.errors import OsoraAPIError, OsoraConnectionError, OsoraError
 from osora.schemas import Event, Generation
 from osora.transport import Transport, error_from
 
@@ -17,10 +17,17 @@ SILENCE_SECONDS = 45.0
 MAX_DELAY_SECONDS = 5.0
 
 
-def follow(transport: Transport, path: str, after: str | None, patience_seconds: float) -> Iterator[Event]:
+def follow(
+    transport: Transport,
+    path: str,
+    after: str | None,
+    patience_seconds: float,
+    on_lost: Callable[[OsoraError], None] | None = None,
+) -> Iterator[Event]:
     """Events after the one named, as they happen, until the job has ended.
 
-    A lost connection is taken up again after the last event received, so none is missed or repeated.
+    A lost connection is taken up again after the last event received, so none is missed or repeated. `on_lost` hears of
+    each, once, before the first new attempt.
 
     Raises:
         OsoraAPIError: the service refuses (4xx), for instance because the job does not exist.
@@ -42,14 +49,17 @@ def follow(transport: Transport, path: str, after: str | None, patience_seconds:
                         continue
                     last_id = sse.id or last_id
                     yield json.loads(sse.data)
-            lost: Exception = OsoraConnectionError(transport.target.url, "the event stream ended", interrupted=True)
+            lost: OsoraError = OsoraConnectionError(transport.target.url, "the event stream ended", interrupted=True)
         except OsoraConnectionError as error:
             lost = error
         except OsoraAPIError as error:
             if error.status < 500 and error.status != 429:
                 raise
             lost = error
-        lost_at = lost_at or time.monotonic()
+        if lost_at is None:
+            lost_at = time.monotonic()
+            if on_lost is not None:
+                on_lost(lost)
         if time.monotonic() - lost_at > patience_seconds:
             raise lost
         time.sleep(delay)

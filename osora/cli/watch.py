@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from osora.cli.output import duration
+from osora.errors import OsoraError
 from osora.schemas import Event, Job
 from osora.sdk import Osora
 
@@ -56,6 +57,10 @@ class JobProgress:
         else:
             self._show_step(event["data"])
 
+    def lost(self, error: OsoraError) -> None:
+        """Say that what is shown may be old."""
+        self._progress.console.print(f"  {error}; trying again", markup=False, highlight=False, soft_wrap=True)
+
     def _show_phase(self, message: str) -> None:
         assert self._task is not None
         for beginning, (description, detail) in _AT.items():
@@ -104,7 +109,7 @@ def watch(osora: Osora, job_id: str, console: Console) -> tuple[Job, list[Event]
     """Show a job until it has ended; returns the job and all its events."""
     seen: list[Event] = []
     with JobProgress(console) as progress:
-        for event in osora.jobs.events(job_id):
+        for event in osora.jobs.events(job_id, on_lost=progress.lost):
             seen.append(event)
             progress.show(event)
     return osora.jobs.get(job_id), seen

@@ -110,8 +110,11 @@ def test_events_go_on_after_the_last_one_received(service: FakeService, cut: boo
         Answer(503, {"error": {"message": "starting"}}),
         Answer(events=[event(3), done()]),
     )
+    lost: list[str] = []
     with Osora() as osora:
-        ids = [seen["id"] for seen in osora.jobs.events("ftjob-1")]
+        ids = [seen["id"] for seen in osora.jobs.events("ftjob-1", on_lost=lambda error: lost.append(str(error)))]
+    (said,) = lost
+    assert said.startswith(f"The connection to Osora at {service.url} broke off")
     assert ids == ["ftevent-1", "ftevent-2", "ftevent-3"]
     assert [request.headers.get("last-event-id") for request in service.requests] == [None, "2", "2"]
 
