@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import LlamaConfig, MambaConfig
@@ -64,8 +65,13 @@ def test_a_tokenizer_that_cannot_be_read_is_refused_in_one_sentence(tmp_path: Pa
 def test_a_base_that_comes_out_otherwise_is_refused_before_its_basis_is_computed(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attend = attention.attend
-    monkeypatch.setattr(attention, "attend", lambda *given, **named: attend(*given, **named | {"scaling": 1.0}))
+
+    def otherwise(*given: Any, **named: Any) -> Any:
+        return attention.attend(*given, **named | {"scaling": 1.0})
+
+    # All bases of this process share one function: loading must not register this one for good.
+    monkeypatch.setattr(attention, "register", lambda: None)
+    monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.NAME, otherwise)
     monkeypatch.setattr("osora_core.basis.compute_basis", lambda *_: pytest.fail("the basis is computed"))
     error = refusal(tmp_path, base)
     assert "in attention, its family 'llama' comes out otherwise" in error.message
