@@ -1,19 +1,17 @@
 """A stored basis brought to this machine: taken up where it was cut, checked against its hash, whole or not at all."""
 
 import hashlib
-import json
 import os
 import re
-import struct
 from pathlib import Path
 
 from osora.discovery import absolute
 from osora.errors import OsoraConnectionError, OsoraError
 from osora.transport import Transport, segment
+from osora_common.safetensors_files import read_header
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _PIECE_BYTES = 1024 * 1024
-_LONGEST_HEADER = 100_000_000
 
 
 def library_folder() -> Path:
@@ -49,20 +47,17 @@ def fingerprint_of(path: Path) -> str | None:
     The same as `osora_core.weights.fingerprint_tensors`, without torch. None for a file that is none.
     """
     try:
+        first, tensors = read_header(path)
+        lines = []
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, _LONGEST_HEADER)))
-            lines = []
-            for name, entry in header.items():
-                if name == "__metadata__":
-                    continue
+            for name, entry in tensors.items():
                 begin, end = entry["data_offsets"]
-                file.seek(8 + length + begin)
+                file.seek(first + begin)
                 content = hashlib.sha256()
                 for size in range(end - begin, 0, -_PIECE_BYTES):
                     content.update(file.read(min(size, _PIECE_BYTES)))
                 lines.append(f"{name} {_DTYPES[entry['dtype']]} {tuple(entry['shape'])} {content.hexdigest()}\n")
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 

@@ -1,17 +1,12 @@
 """Whether a model directory's weights are there and whole, as far as names, sizes and headers tell."""
 
-import json
 import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
+from osora_common.safetensors_files import INDEX, WHOLE, listed_in, read_header
 from osora_common.unusable_base import UnusableBaseError, unreadable
 
-_INDEX = "model.safetensors.index.json"
-_HEADER_BYTES = 8
-# The format's own limit: https://github.com/huggingface/safetensors#format
-_LONGEST_HEADER = 100_000_000
 # How a file begins that Git has in place of a large one: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _POINTER = b"version https://git-lfs"
 
@@ -19,9 +14,9 @@ _POINTER = b"version https://git-lfs"
 def check_weights(base: str, folder: Path, names: Collection[str], *, whole: bool) -> None:
     """Raises UnusableBaseError if `names`, a model's files, have no safetensors, or (if they must be `whole`) one of
     them is missing in `folder` or cut short there."""
-    if "model.safetensors" in names:
-        files = ["model.safetensors"]
-    elif _INDEX in names:
+    if WHOLE in names:
+        files = [WHOLE]
+    elif INDEX in names:
         files = _listed(base, folder) if whole else []
     else:
         raise _without_safetensors(base, sorted(names))
@@ -40,21 +35,16 @@ def check_weights(base: str, folder: Path, names: Collection[str], *, whole: boo
 
 def values(folder: Path) -> int:
     """How many values the weights in a model directory have, by the headers of its safetensors files."""
-    shapes = (
-        entry["shape"]
-        for path in folder.glob("*.safetensors")
-        for name, entry in _header(path)[1].items()
-        if name != "__metadata__"
-    )
+    shapes = (entry["shape"] for path in folder.glob("*.safetensors") for entry in read_header(path)[1].values())
     return sum(math.prod(shape) for shape in shapes)
 
 
 def _listed(base: str, folder: Path) -> list[str]:
     try:
-        return sorted({str(name) for name in json.loads((folder / _INDEX).read_text())["weight_map"].values()})
+        return listed_in(folder / INDEX)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnusableBaseError(
-            f"the base model {base!r} cannot be loaded: its {_INDEX} is not a list of its weights",
+            f"the base model {base!r} cannot be loaded: its {INDEX} is not a list of its weights",
             f"copy or download the whole model into {folder}",
         ) from error
 
@@ -80,8 +70,8 @@ def _without_safetensors(base: str, names: Sequence[str]) -> UnusableBaseError:
 def _check_whole(base: str, path: Path) -> None:
     try:
         size = path.stat().st_size
-        begin, header = _header(path)
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        begin, header = read_header(path)
+        ends = [entry["data_offsets"][1] for entry in header.values()]
         whole = begin + max(ends, default=0)
     except OSError as error:
         raise unreadable(base, path, error) from error
@@ -100,15 +90,6 @@ def _check_whole(base: str, path: Path) -> None:
             f"the base model {base!r} cannot be loaded: {path.name} has {size} bytes and should have {whole}",
             "copy or download the file again",
         )
-
-
-def _header(path: Path) -> tuple[int, dict[str, Any]]:
-    """Where the tensors begin, and what the file says of them. Raises ValueError if it is none of that format."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(_HEADER_BYTES), "little")
-        if length > _LONGEST_HEADER:
-            raise ValueError(f"{path} has no header")
-        return _HEADER_BYTES + length, json.loads(file.read(length))
 
 
 def _begins(path: Path) -> bytes:

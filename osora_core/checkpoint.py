@@ -1,16 +1,14 @@
 """The values of a base's checkpoint, which are its identity, where it was loaded in a dtype that cannot hold them."""
 
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
+from osora_common.safetensors_files import INDEX, WHOLE, listed_in, read_header
 from osora_core.weights import base_values, compute_dtype
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -41,16 +39,14 @@ def _dtypes(source: str, place: dict[str, Any]) -> set[torch.dtype]:
     """The floating-point dtypes in the checkpoint's files; none if there are no such files here."""
     found = set()
     for file in _files(source, place):
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-        found |= {_DTYPES[entry["dtype"]] for entry in header.values() if entry.get("dtype") in _DTYPES}
+        _, tensors = read_header(file)
+        found |= {_DTYPES[entry["dtype"]] for entry in tensors.values() if entry["dtype"] in _DTYPES}
     return found
 
 
 def _files(source: str, place: dict[str, Any]) -> list[Path]:
-    index = _file(source, SAFE_WEIGHTS_INDEX_NAME, place)
-    names = [SAFE_WEIGHTS_NAME] if index is None else sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    index = _file(source, INDEX, place)
+    names = [WHOLE] if index is None else listed_in(index)
     return [path for name in names if (path := _file(source, name, place)) is not None]
 
 

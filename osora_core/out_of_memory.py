@@ -1,13 +1,13 @@
 """Memory that cannot be had: said in one sentence, before it is asked for where that can be told, or when it fails."""
 
 import errno
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from osora_common.safetensors_files import INDEX, WHOLE, listed_in, read_header
 from osora_core.errors import MemoryTooSmall
 from osora_core.free_memory import available_bytes, mappable_bytes
 
@@ -69,18 +69,15 @@ def _loading(weights: int) -> float:
 
 def _weights(folder: Path) -> list[Path]:
     """The files that transformers would read."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    whole, index = folder / WHOLE, folder / INDEX
     if whole.exists() or not index.exists():
         return [whole] if whole.exists() else []
-    return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    return [folder / name for name in listed_in(index)]
 
 
 def _bytes_of(file: Path, dtype: torch.dtype) -> int:
-    """Bytes of a file's tensors once they are loaded, from its header: a length in 8 bytes, and as much JSON."""
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(min(length, file.stat().st_size)))
-    tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+    """Bytes of a file's tensors once they are loaded, from its header."""
+    tensors = read_header(file)[1].values()
     sizes = [(tensor["dtype"], tensor["data_offsets"][1] - tensor["data_offsets"][0]) for tensor in tensors]
     return sum(size * dtype.itemsize // _NUMBERS[kind] if kind in _NUMBERS else size for kind, size in sizes)
 
