@@ -152,21 +152,23 @@ def _loading(source: str) -> Iterator[None]:
     except UserError:  # says itself what is wrong
         raise
     except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split()).partition(". ")[0]
         raise UserError(
-            f"the base model {source!r} cannot be loaded: {reason}",
+            f"the base model {source!r} cannot be loaded: {_first_sentence(error)}",
             param="model",
             next_action="name a bundled base, a directory or a hub id with a causal language model as safetensors",
         ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).partition(". ")[0]
 
 
 def _tokenizer_of(source: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # what a file lacks, or has too much of, shows as an error of any kind
-        reason = " ".join(str(error).split()).partition(". ")[0]
         raise UserError(
-            f"the tokenizer of the base model {source!r} cannot be loaded: {reason[:200]}",
+            f"the tokenizer of the base model {source!r} cannot be loaded: {_first_sentence(error)[:200]}",
             param="model",
             next_action="put the base's own tokenizer.json and tokenizer_config.json beside its config.json",
         ) from error

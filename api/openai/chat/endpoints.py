@@ -1,15 +1,13 @@
 """An assistant's next message."""
 
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from api.deps import ReaderDep, ServicesDep
-from api.generate.generation import new_id, run
-from api.generate.target import resolve_model
 from api.json_body import JsonRoute
 from api.openai.chat.answer import ChatAnswer
 from api.openai.chat.schemas import CHUNKS_EXAMPLE, ChatRequest
+from api.openai.respond import respond
 from api.schemas import errors
 
 router = APIRouter(prefix="/v1/chat/completions", route_class=JsonRoute)
@@ -27,7 +25,4 @@ async def create_chat_completion(
     body: ChatRequest, request: Request, services: ServicesDep, principal: ReaderDep
 ) -> Response:
     """What `POST /generate` does with `messages`, in OpenAI's shape. Receipt and timing are under `osora`."""
-    target = await run_in_threadpool(resolve_model, services.registry, principal, body.model)
-    answer = ChatAnswer(new_id("chatcmpl-"), body.model, with_usage=body.with_usage)
-    native = await run(services, principal, request, target, body.to_generate(target), answer.id)
-    return answer.translate(native, body.n)
+    return await respond(ChatAnswer, "chatcmpl-", body, request, services, principal)
