@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 
 from api import docs, errors
 from api.adapters.endpoints import router as adapters
+from api.aliases.endpoints import router as aliases
 from api.bases.endpoints import router as bases
 from api.files.endpoints import router as files
 from api.generate.endpoints import router as generate
@@ -45,6 +46,7 @@ _NATIVE: _Doors = (
     ("/jobs", jobs),
     ("/jobs", job_events),
     ("", adapters),
+    ("", aliases),
     ("", generate),
     ("", bases),
     ("", keys),

@@ -131,6 +131,25 @@ class Adapter(TypedDict, total=False):
     sha256: str
 
 
+class Alias(TypedDict, total=False):
+    name: str
+    targets: dict[str, int]  # names of models with their weights
+    version: int
+    created_at: int
+    updated_at: int
+
+
+class AliasVersion(TypedDict, total=False):
+    """What an alias has stood for since a change, and the key that made it."""
+
+    version: int
+    targets: dict[str, int]  # empty: it was deleted
+    restored: int | None  # the version that a roll-back brought back
+    created_at: int
+    key_id: str
+    key_name: str
+
+
 class Base(TypedDict, total=False):
     """`family`, `has_chat_template` and `problem` are None where they are not known, and what follows them where no
     inference server has it in memory."""

@@ -11,11 +11,10 @@ from api.adapters.schemas import AdapterOut, AdaptersQuery, DownloadQuery
 from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, WriterDep
 from api.downloads import attachment
 from api.generate.proxy import pass_on
-from api.generate.target import Target
 from api.schemas import Deleted, ListPage, errors
 from registry import adapters
 from registry.context import Registry
-from registry.references import AdapterRef, delete, refer
+from registry.references import AdapterRef, Target, delete, refer
 from registry.tenants import Principal
 
 router = APIRouter(prefix="/adapters", tags=["adapters"])

@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.generate.target import Target
+from registry.names.tables import Alias
+from registry.references import Target
 from registry.tenants import Principal
 
 _OF_THE_SERVICE = "system"
@@ -37,6 +38,11 @@ class ModelOut(BaseModel):
         if target.adapter is None:
             return cls(id=target.base, created=0, owned_by=_OF_THE_SERVICE)
         return cls(id=target.adapter.name, created=target.adapter.created_at, owned_by=principal.tenant_name)
+
+    @classmethod
+    def of_alias(cls, principal: Principal, alias: Alias) -> Self:
+        """A name of the tenant's own for one of those."""
+        return cls(id=alias.name, created=alias.created_at, owned_by=principal.tenant_name)
 
 
 class ModelList(BaseModel):
