@@ -27,7 +27,7 @@ class Target:
 
     @property
     def is_local(self) -> bool:
-        return _is_loopback(self.url)
+        return is_loopback(self.url)
 
 
 def data_dir() -> Path:
@@ -57,31 +57,32 @@ def discover(base_url: str | None = None, api_key: str | None = None) -> Target:
     """
     given_url = base_url or os.environ.get("OSORA_URL")
     url = (given_url or _served_url() or DEFAULT_URL).strip().rstrip("/")
-    _check_url(url, "OSORA_URL" if given_url and not base_url else "The URL")
+    check_url(url, "OSORA_URL" if given_url and not base_url else "The URL")
     key = (api_key or os.environ.get("OSORA_API_KEY") or "").strip() or None
     if key is not None:
-        _check_key(key, "The API key" if api_key else "OSORA_API_KEY")
+        check_key(key, "The API key" if api_key else "OSORA_API_KEY")
     # The local key is an administrator's: it must never travel to another machine because a URL was set.
-    if key is None and _is_loopback(url):
+    if key is None and is_loopback(url):
         key = _read(data_dir() / "local.key")
     return Target(url, key)
 
 
-def _check_url(url: str, name: str) -> None:
+def check_url(url: str, name: str, example: str = DEFAULT_URL) -> None:
+    """Raises OsoraUsageError for a URL that is none. `name`: what it is called where it was given."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as error:
-        raise OsoraUsageError(f"{name} is {url!r}, which is no URL: {error}", f"set it like {DEFAULT_URL}") from error
+        raise OsoraUsageError(f"{name} is {url!r}, which is no URL: {error}", f"set it like {example}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        suggested = f"http://{url}" if "//" not in url else DEFAULT_URL
+        suggested = f"http://{url}" if "//" not in url else example
         raise OsoraUsageError(f"{name} is {url!r}, which has no http:// before it", f"set it like {suggested}")
 
 
-def _check_key(key: str, name: str) -> None:
-    # Only where the fault is, never what the key is.
+def check_key(key: str, name: str, service: str = "Osora") -> None:
+    """Raises OsoraUsageError for a key that no request can carry; it says where the fault is, never what the key is."""
     wrong = next((place for place, letter in enumerate(key, 1) if not "!" <= letter <= "~"), None)
     if wrong is not None:
-        message = f"{name} cannot be a key of Osora: its character {wrong} is not one of plain ASCII"
+        message = f"{name} cannot be a key of {service}: its character {wrong} is not one of plain ASCII"
         raise OsoraUsageError(message, "copy the key again, without quotes or blanks")
 
 
@@ -101,7 +102,8 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether the URL is one of this machine's own."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

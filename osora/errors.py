@@ -54,3 +54,25 @@ class OsoraAPIError(OsoraError):
         self.line = line
         self.next_action = next_action
         self.request_id = request_id
+
+
+class OpenAIError(OsoraError):
+    """OpenAI's API, where jobs and answers are brought from, refused or could not be reached (then `status` is None).
+
+    `said` is its own sentence, if it sent one; no field has the key in it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        said: str | None = None,
+        next_action: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.said = said
+        self.next_action = next_action

@@ -192,9 +192,12 @@ class Jobs(_Resource):
         path = f"/jobs/{segment(job_id)}/checkpoints"
         return _data(self._transport.request("GET", path, params=_page(limit, after)))
 
-    def list(self, limit: int | None = None, after: str | None = None) -> Page[Job]:
-        """Newest first."""
-        return _data(self._transport.request("GET", "/jobs", params=_page(limit, after)))
+    def list(
+        self, limit: int | None = None, after: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Page[Job]:
+        """Newest first; with `metadata`, only those that have all of these pairs."""
+        pairs = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
+        return _data(self._transport.request("GET", "/jobs", params=_page(limit, after) | pairs))
 
     def _job(self, method: str, job_id: str, action: str = "") -> Job:
         job: Job = self._transport.request(method, f"/jobs/{segment(job_id)}{action}")

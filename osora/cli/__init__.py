@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from osora.cli import adapters, aliases, bases, jobs, keys
+from osora.cli import adapters, aliases, bases, import_openai, jobs, keys
+from osora.cli.compare import compare_answers
 from osora.cli.doctor import doctor
 from osora.cli.generate import generate
 from osora.cli.output import EXIT_CODES, ExitCode, print_error, report
@@ -47,6 +48,8 @@ app.add_typer(adapters.app, name="adapters")
 app.add_typer(aliases.app, name="aliases")
 app.add_typer(bases.app, name="bases")
 app.command()(generate)
+app.add_typer(import_openai.app, name="import")
+app.command("compare")(compare_answers)
 app.add_typer(keys.app, name="key")
 
 

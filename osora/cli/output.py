@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from osora.cli.flags import in_flags
-from osora.errors import OsoraAPIError, OsoraConnectionError, OsoraError, OsoraUsageError
+from osora.errors import OpenAIError, OsoraAPIError, OsoraConnectionError, OsoraError, OsoraUsageError
 
 
 class ExitCode(IntEnum):
@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+_BY_STATUS = {401: ExitCode.UNAUTHORISED, 403: ExitCode.UNAUTHORISED, 404: ExitCode.NOT_FOUND}
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the job or the request failed; 2 wrong usage; 3 the service cannot be reached; "
     "4 not authorised; 5 not found; 130 interrupted."
@@ -117,6 +118,9 @@ def report(error: OsoraError, as_json: bool) -> ExitCode:
     if isinstance(error, OsoraUsageError):
         print_error(str(error), error.next_action, as_json, code="usage")
         return ExitCode.USAGE
+    if isinstance(error, OpenAIError):
+        print_error(str(error), error.next_action, as_json, code=error.code or "openai_error", status=error.status)
+        return ExitCode.UNREACHABLE if error.status is None else _BY_STATUS.get(error.status, ExitCode.FAILED)
     if not isinstance(error, OsoraAPIError):
         print_error(str(error), None, as_json)
         return ExitCode.FAILED
@@ -137,8 +141,7 @@ def report(error: OsoraError, as_json: bool) -> ExitCode:
     print_error(message, advice, as_json, code=code, **details)
     if code == "not_osora":
         return ExitCode.UNREACHABLE
-    by_status = {401: ExitCode.UNAUTHORISED, 403: ExitCode.UNAUTHORISED, 404: ExitCode.NOT_FOUND}
-    return by_status.get(error.status, ExitCode.FAILED)
+    return _BY_STATUS.get(error.status, ExitCode.FAILED)
 
 
 def human_bytes(count: float | None) -> str:

@@ -68,7 +68,7 @@ def train(
     rates = _rates(learning_rate, "--learning-rate", ("auto", "sweep"))
     sigma_rates = _rates(sigma_rate, "--sigma-rate", ())
     with Osora() as osora:
-        model = base or _only_base(osora)
+        model = base or only_base(osora)
         training = osora.files.upload(file)
         held_out = osora.files.upload(validation) if validation else None
         job = osora.jobs.create(
@@ -139,7 +139,8 @@ def _raw(osora: Osora, job: Job) -> str:
     return " --raw" if (file.get("osora") or {}).get("format") == "completion" else ""
 
 
-def _only_base(osora: Osora) -> str:
+def only_base(osora: Osora) -> str:
+    """The base that nobody had to name. Raises `typer.BadParameter` where there is not exactly one."""
     names = [base["name"] for base in osora.bases()]
     if len(names) != 1:
         raise typer.BadParameter(f"name one of: {', '.join(names) or '(none)'}", param_hint="--base")
