@@ -30,7 +30,11 @@ def choose(
     if as_json or not is_asked():
         raise typer.BadParameter("name them with --job or --model, or say --all", param_hint="--job")
     rows = [
-        (number, *(one_line(job.get(key), 200) for key in ("id", "fine_tuned_model", "model")), when(job["created_at"]))
+        (
+            number,
+            *(one_line(job.get(key), 200) for key in ("id", "fine_tuned_model", "model")),
+            when(job.get("created_at")),
+        )
         for number, job in enumerate(succeeded, 1)
     ]
     print_table(("number", "job", "model", "base", "created"), rows, "")
@@ -87,7 +91,7 @@ def show_outcomes(outcomes: list[Outcome], as_json: bool) -> None:
     _show_differences(outcomes)
     rows = [(*_there(one), one.status, one.job, one.adapter, _reason(one)) for one in outcomes]
     print_table(("job there", "model there", "here", "job", "adapter", ""), rows, "No job was brought.")
-    named, going = sum(one.has_alias for one in outcomes), sum(one.is_going for one in outcomes)
+    named, going = sum(one.alias in ("set", "kept") for one in outcomes), sum(one.is_going for one in outcomes)
     left = sum(one.is_wrong for one in outcomes)
     say(f"{named} of {len(outcomes)} answer here to their old name, {going} under way, {left} not brought.")
     if going:

@@ -12,7 +12,7 @@ from osora.cli.adapters import is_asked
 from osora.cli.import_jobs import choose, show_outcomes, show_plan
 from osora.cli.output import ExitCode, Json, console, print_error, say
 from osora.cli.record import Recording, record_answers
-from osora.cli.train import only_base
+from osora.cli.train import chosen_base
 from osora.cli.watch import watch
 from osora.discovery import discover
 from osora.migrate.estimate import Prices
@@ -128,7 +128,7 @@ def openai(
             there,
             osora,
             jobs,
-            base or only_base(osora),
+            chosen_base(osora, base),
             keep_hyperparameters=hyperparameters == "theirs",
             tell=tell,
         )

@@ -63,6 +63,10 @@ def record_answers(url: str, key: str, asked: Recording, as_json: bool) -> None:
         if estimate.requests:
             _confirm(client.url, asked, estimate, as_json)
             rejected = _record(client, asked, journal, estimate.requests, as_json)
+            if rejected.reasons and not as_json:
+                print_note(f"{len(rejected.reasons)} prompts were not taken:")
+                for line in shown_reasons(rejected):
+                    print_note(f"  {line}")
         split = write_split(asked.prompts(), journal, asked.held_out_share, asked.seed, asked.training, asked.held_out)
     _show(asked, split, rejected, as_json)
     if rejected.reasons:
@@ -145,9 +149,5 @@ def _show(asked: Recording, split: Split, rejected: Rejected, as_json: bool) -> 
         f"OpenAI counted {split.prompt_tokens} tokens of prompts and {split.answer_tokens} of answers"
         + (f": ${spent:.2f}." if spent is not None else ".")
     )
-    if rejected.reasons:
-        print_note(f"{len(rejected.reasons)} prompts were not taken:")
-        for line in shown_reasons(rejected):
-            print_note(f"  {line}")
     validation = f" --validation {asked.held_out}" if split.held_out_rows else ""
     say(f"Next: osora train {asked.training}{validation}")

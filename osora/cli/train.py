@@ -68,7 +68,7 @@ def train(
     rates = _rates(learning_rate, "--learning-rate", ("auto", "sweep"))
     sigma_rates = _rates(sigma_rate, "--sigma-rate", ())
     with Osora() as osora:
-        model = base or only_base(osora)
+        model = base or chosen_base(osora, None)
         training = osora.files.upload(file)
         held_out = osora.files.upload(validation) if validation else None
         job = osora.jobs.create(
@@ -139,12 +139,12 @@ def _raw(osora: Osora, job: Job) -> str:
     return " --raw" if (file.get("osora") or {}).get("format") == "completion" else ""
 
 
-def only_base(osora: Osora) -> str:
-    """The base that nobody had to name. Raises `typer.BadParameter` where there is not exactly one."""
+def chosen_base(osora: Osora, name: str | None) -> str:
+    """A base on offer: the one named, or the only one. Raises `typer.BadParameter`."""
     names = [base["name"] for base in osora.bases()]
-    if len(names) != 1:
+    if (name is None and len(names) != 1) or (name is not None and name not in names):
         raise typer.BadParameter(f"name one of: {', '.join(names) or '(none)'}", param_hint="--base")
-    return names[0]
+    return name or names[0]
 
 
 def _rates(text: str | None, option: str, words: tuple[str, ...]) -> str | float | list[float] | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from osora.errors import OsoraAPIError
 from osora.migrate.copying import FileCopies
@@ -16,15 +16,19 @@ _REFUSED = (400, 404, 409, 422)
 
 @dataclass
 class Outcome:
-    """How far a job has come. `status`: that of the job here, or one of `planned`, `waiting` (for the job that it goes
-    on from) and `left out`."""
+    """How far a job has come.
+
+    status: that of the job here, or `planned`, `waiting` (for the job that it goes on from) or `left out`.
+    alias: whether the old name means the adapter (`set`), was given another meaning by somebody (`kept`), or cannot be
+    one here (`refused`).
+    """
 
     source: str
     old_name: str | None
     status: str
     job: str | None = None
     adapter: str | None = None
-    has_alias: bool = False
+    alias: Literal["set", "kept", "refused"] | None = None
     reason: str | None = None
     next_action: str | None = None
     line: int | None = None
@@ -35,7 +39,7 @@ class Outcome:
     @property
     def is_wrong(self) -> bool:
         """Whether it will not come by itself."""
-        return self.status in ("left out", "failed", "cancelled") or (self.status == "succeeded" and not self.has_alias)
+        return self.status in ("left out", *_GONE) or self.alias == "refused"
 
     @property
     def is_going(self) -> bool:
@@ -103,8 +107,10 @@ class Importer:
                 if planned.source.get(name):
                     known = self._files.look(planned.source[name])
                     setattr(outcome, name, f"{planned.source[name]} ({known.get('filename')}, {known.get('bytes')} B)")
-        else:
-            _describe(outcome, here)
+            return
+        _describe(outcome, here)
+        if here["status"] == "succeeded" and not self._is_named(outcome):
+            outcome.reason = "its old name is still to be set"
 
     def _bring(self, planned: Plan, outcome: Outcome) -> None:
         here = self._here(planned.source["id"])
@@ -161,22 +167,32 @@ class Importer:
         """Lets the old name mean the new adapter, unless somebody has given it a meaning."""
         assert outcome.old_name is not None
         assert outcome.adapter is not None
+        if self._is_named(outcome):
+            return
+        try:
+            self._osora.aliases.set(outcome.old_name, outcome.adapter, expected_version=0)
+        except OsoraAPIError as error:
+            if error.status not in _REFUSED:
+                raise
+            outcome.alias = "refused"
+            outcome.reason, outcome.next_action = f"its old name is refused here: {error.message}", error.next_action
+            return
+        outcome.alias = "set"
+        self._tell(f"{outcome.old_name} now means {outcome.adapter}")
+
+    def _is_named(self, outcome: Outcome) -> bool:
+        """Whether the old name has a meaning here."""
+        assert outcome.old_name is not None
         try:
             targets = self._osora.aliases.get(outcome.old_name)["targets"]
         except OsoraAPIError as error:
             if error.status != 404:
                 raise
-            try:
-                targets = self._osora.aliases.set(outcome.old_name, outcome.adapter, expected_version=0)["targets"]
-            except OsoraAPIError as refused:
-                if refused.status not in _REFUSED:
-                    raise
-                outcome.reason, outcome.next_action = f"the alias is refused: {refused.message}", refused.next_action
-                return
-            self._tell(f"Alias {outcome.old_name} now means {outcome.adapter}")
-        outcome.has_alias = True
-        if outcome.adapter not in targets:
-            outcome.reason = f"the alias means {', '.join(targets)}, and stays so"
+            return False
+        outcome.alias = "set" if outcome.adapter in targets else "kept"
+        if outcome.alias == "kept":
+            outcome.reason = f"its old name means {', '.join(targets)} here, and stays so"
+        return True
 
 
 _GONE = ENDED - {"succeeded"}

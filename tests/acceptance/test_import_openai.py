@@ -111,7 +111,9 @@ def test_killed_and_run_again_it_goes_on_and_does_nothing_twice(
     for number in (911, 912):
         assert len({outcomes(one)[f"ftjob-{number}"]["job"] for one in ran}) == 1
         assert len(service.sdk.jobs.list(metadata={"imported_from": f"ftjob-{number}"})) == 1
-    assert all(one["has_alias"] for one in outcomes(ran[-1]).values())
+    assert all(one["alias"] == "set" for one in outcomes(ran[-1]).values())
+    planned = command("import", "openai", "--dry-run", "--json")
+    assert (planned.returncode, outcomes(planned)) == (0, outcomes(ran[-1]))
     assert len(there.sent("/files/file-train/content")) == 1
     names = [file["filename"] for file in service.sdk.files.list()]
     assert (names.count("again.jsonl"), names.count("other.jsonl")) == (1, 1)
