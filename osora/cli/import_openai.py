@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import closing
+from getpass import getpass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,11 +11,11 @@ import typer
 
 from osora.cli.adapters import is_asked
 from osora.cli.import_jobs import choose, show_outcomes, show_plan
-from osora.cli.output import ExitCode, Json, console, print_error, say
+from osora.cli.output import ExitCode, Json, console, print_error, print_note, say
 from osora.cli.record import Recording, record_answers
 from osora.cli.train import chosen_base
 from osora.cli.watch import watch
-from osora.discovery import discover
+from osora.discovery import discover, is_loopback
 from osora.migrate.estimate import Prices
 from osora.migrate.importing import Importer, Outcome
 from osora.migrate.openai_api import KEY_VARIABLE, OpenAIClient, address
@@ -105,7 +106,7 @@ def openai(
             prices=_prices(price_in, price_out),
             confirmed=yes,
         )
-        record_answers(address(source, discover().url), read_key(), asked, as_json)
+        record_answers(_address(source, discover().url, as_json), read_key(), asked, as_json)
         return
     given = {
         "--output": output,
@@ -120,17 +121,16 @@ def openai(
         "--yes": yes,
     }
     _refuse(given, "it is for --record FILE")
-    with Osora() as osora, closing(OpenAIClient(address(source, osora.url), read_key())) as there:
+    with Osora() as osora, closing(OpenAIClient(_address(source, osora.url, as_json), read_key())) as there:
         jobs = list(there.jobs())
         chosen = choose(jobs, every, job or [], model or [], dry_run, as_json)
-        tell = (lambda _: None) if as_json else say
         importer = Importer(
             there,
             osora,
             jobs,
             chosen_base(osora, base),
             keep_hyperparameters=hyperparameters == "theirs",
-            tell=tell,
+            tell=(lambda _: None) if as_json else say,
         )
         if dry_run:
             outcomes = [importer.look(one) for one in chosen]
@@ -162,6 +162,13 @@ def _prices(price_in: float | None, price_out: float | None) -> Prices | None:
     return Prices(price_in, price_out)
 
 
+def _address(given: str | None, osora_url: str, as_json: bool) -> str:
+    url = address(given, osora_url)
+    if url.startswith("http://") and not is_loopback(url) and not as_json:
+        print_note("Note: the address of the old account begins with http://, so its key travels unencrypted.")
+    return url
+
+
 def read_key() -> str:
     """Their key: from the environment, or typed without being shown. Raises `typer.BadParameter` if nobody can."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
@@ -169,8 +176,10 @@ def read_key() -> str:
         return key
     if not is_asked():
         raise typer.BadParameter("nobody can be asked here; set it to a key of the account", param_hint=KEY_VARIABLE)
-    typed: str = typer.prompt("Key of the OpenAI account (it is not shown)", hide_input=True, err=True)
-    return typed.strip()
+    try:
+        return getpass("Key of the OpenAI account (it is not shown): ").strip()
+    except EOFError:
+        raise typer.Abort from None
 
 
 def _bring(osora: Osora, importer: Importer, chosen: list[dict[str, Any]], wait: bool, as_json: bool) -> list[Outcome]:

@@ -91,16 +91,17 @@ def _costs(url: str, asked: Recording, estimate: Estimate) -> list[str]:
     lines = [
         f"{estimate.requests} requests to {asked.settings.model} at {url}.",
         f"About {estimate.prompt_tokens} tokens of prompts and {answers} of answers: an estimate, "
-        f"{BYTES_A_TOKEN} bytes a token, answers as long as those in the file.",
+        f"{BYTES_A_TOKEN} bytes a token.",
     ]
+    if estimate.unknown < estimate.requests:
+        lines.append("Answers are taken to be as long as those in the file.")
     if estimate.unknown:
         each = estimate.tokens_of_unknown(max_tokens)
-        lines.append(f"{estimate.unknown} have no answer in the file; each is counted as {each} tokens.")
+        lines.append(f"For {estimate.unknown} the file has no answer; each is counted as {each} tokens.")
     if asked.prices:
         cost = asked.prices.cost(estimate.prompt_tokens, answers)
-        lines.append(
-            f"At ${asked.prices.prompt:g} and ${asked.prices.answer:g} a million tokens, which you gave: ${cost:.2f}."
-        )
+        prices = f"${asked.prices.prompt:g} and ${asked.prices.answer:g} a million tokens"
+        lines.append(f"At {prices}, which you gave: {_dollars(cost)}.")
     else:
         lines.append(
             "What that costs is not known here: give the dollars for a million tokens, which OpenAI lists, with "
@@ -120,6 +121,10 @@ def _record(client: OpenAIClient, asked: Recording, journal: Journal, requests: 
     except KeyboardInterrupt:
         print_error("Stopped; what was answered is kept", "run it again to go on", as_json, code="interrupted")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+def _dollars(cost: float) -> str:
+    return f"${cost:.2f}" if cost >= 0.01 or cost == 0 else "less than $0.01"
 
 
 def _show(asked: Recording, split: Split, rejected: Rejected, as_json: bool) -> None:
@@ -147,7 +152,7 @@ def _show(asked: Recording, split: Split, rejected: Rejected, as_json: bool) -> 
         say("Kept out, and in the journal: " + ", ".join(f"{count} {name}" for name, count in kept_out.items()) + ".")
     say(
         f"OpenAI counted {split.prompt_tokens} tokens of prompts and {split.answer_tokens} of answers"
-        + (f": ${spent:.2f}." if spent is not None else ".")
+        + (f": {_dollars(spent)}." if spent is not None else ".")
     )
     validation = f" --validation {asked.held_out}" if split.held_out_rows else ""
     say(f"Next: osora train {asked.training}{validation}")

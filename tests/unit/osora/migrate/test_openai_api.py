@@ -1,5 +1,6 @@
 import io
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,20 @@ def test_a_file_comes_whole_or_not_at_all(there: FakeOpenAI, client: OpenAIClien
     assert out.getvalue() == b"x" * 100_000
     with pytest.raises(OpenAIError, match="has not the 10 bytes"):
         client.download("file-1", out, 10)
+
+
+def test_a_file_is_never_in_memory_as_a_whole(there: FakeOpenAI, client: OpenAIClient) -> None:
+    there.files = {"file-1": ("a.jsonl", b"x" * 8_000_000)}
+    pieces: list[int] = []
+
+    class Out(io.BytesIO):
+        def write(self, piece: Any) -> int:
+            pieces.append(len(piece))
+            return super().write(piece)
+
+    client.download("file-1", Out(), 8_000_000)
+    assert sum(pieces) == 8_000_000
+    assert max(pieces) < 1_000_000
 
 
 def test_something_else_that_answers_is_told_so(there: FakeOpenAI) -> None:
