@@ -80,6 +80,7 @@ def show_plan(outcomes: list[Outcome], as_json: bool) -> None:
         return
     rows = [(*_there(one), one.status, _reason(one) or _files(one)) for one in outcomes]
     print_table(("job there", "model there", "here", ""), rows, "No jobs there have succeeded.")
+    say("")
     _show_differences(outcomes)
 
 

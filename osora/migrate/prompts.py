@@ -12,6 +12,7 @@ from osora.migrate.text import one_line
 
 Message = dict[str, Any]
 _CHAT = ("messages", "tools", "parallel_tool_calls")
+_MESSAGE = ("role", "content", "tool_calls", "tool_call_id", "weight")
 _TEXT = ("prompt", "completion")
 _PREFERENCE = ("input", "preferred_output", "non_preferred_output")
 _EXAMPLE = 'write each line as {"messages": [{"role": "user", "content": "…"}]} or {"prompt": "…"}'
@@ -146,12 +147,18 @@ class _Line:
     def _message(self, message: Any, field: str) -> Message:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise self.wrong(f"`{field}` is not an object with `role` and `content`")
+        unknown = [key for key, value in message.items() if key not in _MESSAGE and value not in (None, [], {})]
+        if unknown:
+            advice = f"remove it; known are {', '.join(_MESSAGE)}"
+            raise self.wrong(f"`{field}.{one_line(unknown[0])}` is not known here", advice)
         content = message.get("content")
         if isinstance(content, list):
             content = self._joined(content, f"{field}.content")
         if not isinstance(content, str) and not (content is None and self._are_calls(message.get("tool_calls"))):
             raise self.wrong(f"`{field}.content` is not a text")
-        return message | {"content": content}
+        kept = {key: message[key] for key in _MESSAGE if message.get(key) is not None}
+        role = "system" if message["role"] == "developer" else message["role"]
+        return kept | {"role": role, "content": content}
 
     def _joined(self, parts: list[Any], field: str) -> str:
         texts = [part.get("text") if isinstance(part, dict) else None for part in parts]

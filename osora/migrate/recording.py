@@ -24,6 +24,7 @@ _DECLINED = re.compile(
     r"(?:assist|help|comply|fulfill|provide)(?: you)? (?:with )?(?:that|this)(?: request)?[.!]?",
     re.IGNORECASE,
 )
+_CALL = ("name", "arguments")
 _COMPLETION_MODELS = re.compile(r"(?:ft:)?(?:babbage|davinci|gpt-3\.5-turbo-instruct)")
 
 
@@ -128,7 +129,10 @@ def _message(message: dict[str, Any]) -> Message:
     """What a training file has of an answer."""
     kept: Message = {"role": "assistant", "content": message.get("content")}
     if message.get("tool_calls"):
-        kept["tool_calls"] = message["tool_calls"]
+        kept["tool_calls"] = [
+            {"id": call["id"], "type": "function", "function": {key: call["function"][key] for key in _CALL}}
+            for call in message["tool_calls"]
+        ]
     return kept
 
 

@@ -50,6 +50,14 @@ def test_all_kinds_of_rows(path: Path) -> None:
     assert calling.row(ANSWER)["tools"] == tools
 
 
+def test_a_message_is_as_training_files_have_it(path: Path) -> None:
+    developer = {"role": "developer", "content": "Be kind", "name": None}
+    answer = {"role": "assistant", "content": "Ho", "refusal": None, "annotations": []}
+    (prompt,) = read(path, {"messages": [developer, answer]})
+    assert prompt.messages == [{"role": "system", "content": "Be kind"}]
+    assert prompt.answer == ANSWER
+
+
 def test_the_same_prompt_has_the_same_key_and_a_like_one_the_same_group(path: Path) -> None:
     texts = ["Hi", "Hi", " hi ", "Ho"]
     rows = [
@@ -79,6 +87,7 @@ def test_the_same_prompt_has_the_same_key_and_a_like_one_the_same_group(path: Pa
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "`messages[0].content[0]` is not a text",
         ),
+        ({"messages": [{**USER, "name": "Ann"}]}, "`messages[0].name` is not known"),
         ({"prompt": 1}, "`prompt` is not a text"),
         ({"input": []}, "`input` is not an object"),
     ],

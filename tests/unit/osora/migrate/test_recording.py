@@ -88,3 +88,19 @@ def test_a_text_is_a_users_turn_or_goes_on_as_the_model_wants_it(
         "messages": [{"role": "user", "content": "Say: "}],
     }
     assert completion == {"model": "ft:babbage-002:acme::1", "temperature": 0.5, "max_tokens": 16, "prompt": "Say: "}
+
+
+def test_calls_are_recorded_as_training_files_have_them(
+    there: FakeOpenAI, client: OpenAIClient, tmp_path: Path
+) -> None:
+    function = {"name": "find", "arguments": '{"order": 7}'}
+    call = {"id": "call_1", "type": "function", "function": function}
+    there.choose = lambda body: say(None, finish_reason="tool_calls", tool_calls=[{**call, "index": 0}], annotations=[])
+    tools = [{"type": "function", "function": {"name": "find"}}]
+    prompt = Prompt(1, [{"role": "user", "content": "Where is it?"}], None, None, {"tools": tools})
+    with Journal(tmp_path / "journal.jsonl", {}) as journal:
+        record(client, SETTINGS, [prompt], journal)
+        answer = journal[prompt.key]["message"]
+    assert answer == {"role": "assistant", "content": None, "tool_calls": [call]}
+    assert there.asked[0].body["tools"] == tools
+    assert prompt.row(answer) == {"messages": [{"role": "user", "content": "Where is it?"}, answer], "tools": tools}
