@@ -86,7 +86,8 @@ class FileCopies:
             while True:
                 page = self._osora.files.list(limit=_PAGE, after=after)
                 for file in page:
-                    if file.get("purpose") == "fine-tune" and not file.get("expires_at"):
+                    is_whole = file.get("purpose") == "fine-tune" and file.get("status", "processed") == "processed"
+                    if is_whole and not file.get("expires_at"):
                         self._by_content[file["osora"]["sha256"]] = file["id"]
                 if not page.has_more or not page:
                     break

@@ -196,7 +196,7 @@ def typed(terminal: int, until: str | None, answer: str | None) -> str:
 
 
 def test_answers_are_recorded_while_the_old_model_still_answers(
-    command: Run, start: Start, there: FakeOpenAI, tmp_path: Path
+    command: Run, start: Start, there: FakeOpenAI, service: Service, tmp_path: Path
 ) -> None:
     cities = ["Oslo", "Lima", "Rome", "Bern", "Kyiv", "Cairo", "Quito", "Paris", "Delhi", "Minsk"]
     file = tmp_path / "prompts.jsonl"
@@ -245,6 +245,7 @@ def test_answers_are_recorded_while_the_old_model_still_answers(
     for row in train + held:
         question, answer = row["messages"]
         assert answer == {"role": "assistant", "content": f"{question['content'][:-1]} it is"}
+    assert service.sdk.files.upload(tmp_path / "out" / "train.jsonl")["osora"]["rows"] == 5, "it can be trained on"
     again = command(*words, "--yes")
     assert (again.returncode, "exists already" in again.stderr) == (2, True)
     assert len(there.asked) == already + 9
