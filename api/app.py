@@ -25,6 +25,7 @@ from api.middleware.request_id import RequestIdMiddleware
 from api.openai.chat.endpoints import router as chat
 from api.openai.completions.endpoints import router as completions
 from api.openai.models.endpoints import router as openai_models
+from api.openai.permissions.endpoints import router as permissions
 from api.schemas import ErrorBody
 from api.services import Services
 from registry.settings import Settings
@@ -58,6 +59,7 @@ _OPENAI: _Doors = (
     ("/v1/fine_tuning/jobs", jobs),
     ("/v1/fine_tuning/jobs", job_events),
     ("", openai_models),
+    ("", permissions),
     ("", chat),
     ("", completions),
 )

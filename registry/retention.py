@@ -19,7 +19,7 @@ from registry.context import Registry
 from registry.db import now
 from registry.holds import held, unheld
 from registry.models import TERMINAL, Adapter, Checkpoint, File, Job, JobEvent
-from registry.names import aliases
+from registry.names import aliases, permissions
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,14 @@ _OF_JOBS = ("adapters", "checkpoints", "results")
 
 
 def maintain(registry: Registry) -> None:
-    """Deletes expired rows, orphaned objects, dead workers and the history of dead aliases. Once an hour is enough."""
+    """Deletes expired rows, orphaned objects, dead workers, and what is left of dead names. Once an hour is enough."""
     expired, orphans = expire(registry), delete_orphans(registry)
     if expired or orphans:
         logger.info("retention: %d rows had expired, %d objects had no row", expired, orphans)
     with registry.transaction() as session:
         workers.forget_silent(session)
         aliases.forget_deleted(session)
+        permissions.forget_gone(session)
 
 
 def expire(registry: Registry) -> int:
