@@ -63,8 +63,7 @@ class Once:
 
         Raises:
             Replay: it was carried out before.
-            Conflict: it was, and its answer is not kept.
-            IdempotencyKeyReused: its key came with another request before.
+            Conflict: it was, and its answer is not kept; or its key came with another request before.
             Unavailable: the service stops, or the client has left, before the other one has ended.
         """
         retry = self._request.headers.get(_RETRY_COUNT, "")

@@ -15,7 +15,7 @@ from registry.columns import check_storable
 from registry.context import Registry
 from registry.dataset import DatasetCheck
 from registry.db import now, now_seconds
-from registry.errors import Conflict, InvalidRequest, NotFound, TooLarge
+from registry.errors import Conflict, InvalidRequest, NotFound, OsoraError, TooLarge
 from registry.ids import new_id
 from registry.models import TERMINAL, File, Job
 from registry.paging import Order, Page, fetch_page
@@ -88,13 +88,17 @@ def ingest(
         # The object first: a row never points at nothing. A crash in between leaves a harmless orphan.
         registry.store.put(file.object_key, Path(spool.name))
     # If this fails, its commit may have happened all the same: the object stays, and is an orphan if it has no row.
-    with registry.transaction() as session:
-        file.created_at = session.scalars(select(now_seconds())).one()
-        file.expires_at = None if expires_after is None else file.created_at + expires_after
-        session.add(file)
-        session.flush()
-        if record is not None:
-            record(session, file)
+    try:
+        with registry.transaction() as session:
+            file.created_at = session.scalars(select(now_seconds())).one()
+            file.expires_at = None if expires_after is None else file.created_at + expires_after
+            session.add(file)
+            session.flush()
+            if record is not None:
+                record(session, file)
+    except OsoraError:  # one of ours comes before the commit
+        registry.store.delete(file.object_key)
+        raise
     return file
 
 

@@ -11,13 +11,13 @@ and the next retry is carried out.
 
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Select, case, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.db import now, take_turns
-from registry.errors import InvalidRequest, Unavailable
+from registry.errors import Conflict, Unavailable
 from registry.models import IdempotentRequest
 
 LEASE_SECONDS = 15
@@ -31,13 +31,6 @@ KEY_DAYS = 1
 """How long a request is known by its `Idempotency-Key`."""
 
 _DAY = 86_400
-
-
-class IdempotencyKeyReused(InvalidRequest):
-    """The key belongs to another request."""
-
-    status: ClassVar[int] = 422
-    code = "idempotency_key_reused"
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Claim:
 def claim(session: Session, sent: Sent, known: int | None = None) -> Claim:
     """What becomes of this request; `known` is the row that it was found to be a retry of, if it was.
 
-    Raises `IdempotencyKeyReused` for a key that came with another route or body.
+    Raises `Conflict` for a key that came with another route or body.
     """
     take_turns(session, f"{sent.api_key_id} {sent.idempotency_key or sent.fingerprint}")
     row = _of_before(session, sent, known)
@@ -165,8 +158,9 @@ def _of_key(session: Session, sent: Sent, rows: Select[IdempotentRequest]) -> Id
         session.flush()
         return None
     if row.fingerprint != sent.fingerprint:
-        raise IdempotencyKeyReused(
+        raise Conflict(
             f"the Idempotency-Key {sent.idempotency_key!r} came with another request before",
+            code="idempotency_key_reused",
             next_action="send the same request as then, or this one with another key",
         )
     return row

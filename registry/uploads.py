@@ -87,8 +87,12 @@ def create(
 def get(session: Session, principal: Principal, upload_id: str) -> UploadState:
     """An upload of the tenant's. Raises `NotFound`."""
     state = _find(session, principal, upload_id)
-    file = state.upload.file_id and session.get(File, state.upload.file_id)
-    return UploadState(state.upload, state.status, file or None)
+    if state.upload.file_id is None:
+        return state
+    try:
+        return UploadState(state.upload, state.status, files.get(session, principal, state.upload.file_id))
+    except NotFound:
+        return state
 
 
 def check_pending(registry: Registry, principal: Principal, upload_id: str) -> None:
@@ -181,16 +185,20 @@ def complete(
         record(session, completed[0])
 
     with closing(_Joined(registry.store, keys, md5)) as stream:
-        files.ingest(
-            registry,
-            principal,
-            stream,
-            upload.filename,
-            upload.purpose,
-            offers,
-            expires_after=upload.file_expires_after,
-            record=finish,
-        )
+        try:
+            files.ingest(
+                registry,
+                principal,
+                stream,
+                upload.filename,
+                upload.purpose,
+                offers,
+                expires_after=upload.file_expires_after,
+                record=finish,
+            )
+        except NotFound:  # a part: somebody else has completed or cancelled the upload
+            check_pending(registry, principal, upload_id)
+            raise
     for key in removed:
         registry.store.delete(key)
     return completed[0]

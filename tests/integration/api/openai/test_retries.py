@@ -183,9 +183,10 @@ class TestIdempotencyKey:
             lambda: openai.fine_tuning.jobs.create(model="osora-tiny", training_file=file.id, extra_headers=self.KEY),
         ]
         for send in other_requests:
-            with pytest.raises(package.UnprocessableEntityError) as caught:
+            with pytest.raises(package.ConflictError) as caught:
                 send()
             assert caught.value.code == "idempotency_key_reused"
+            assert caught.value.response.headers["x-should-retry"] == "false"
         assert (count(registry, File), count(registry, Job)) == (1, 0)
 
     def test_many_at_once_make_one(self, openai: OpenAI, registry: Registry) -> None:

@@ -121,7 +121,8 @@ def test_one_that_has_ended_takes_no_more(openai: OpenAI, registry: Registry) ->
     for upload, status, part_id in zip(
         (cancelled, completed, expired), ("cancelled", "completed", "expired"), part_ids, strict=True
     ):
-        assert openai.get(f"/uploads/{upload.id}", cast_to=Upload).status == status
+        found = openai.get(f"/uploads/{upload.id}", cast_to=Upload)
+        assert (found.status, found.file is None) == (status, status != "completed")
         for call in (
             lambda upload=upload: add(openai, upload, ROWS),
             lambda upload=upload, part_id=part_id: openai.uploads.complete(upload.id, part_ids=[part_id]),
