@@ -32,6 +32,7 @@ class File(TypedDict, total=False):
     filename: str
     bytes: int
     created_at: int
+    expires_at: int | None
     purpose: str
     status: str
     osora: dict[str, Any]
@@ -126,6 +127,7 @@ class Adapter(TypedDict, total=False):
     rank: int
     parameters: int
     created_at: int
+    expires_at: int | None  # when retention deletes it, if it does
     job_id: str
     step: int | None  # of its job: the one whose state it is
     sha256: str
@@ -172,6 +174,7 @@ class Key(TypedDict, total=False):
     id: str
     name: str
     tenant: str
+    tenant_id: str
     scopes: list[str]
     hint: str
     created_at: int

@@ -1,6 +1,6 @@
 """What keeps an adapter or a checkpoint from being deleted: a live job that begins with it, an alias that names it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import CompoundSelect, select, union
@@ -15,6 +15,15 @@ def held() -> CompoundSelect[Any]:
     """The ids of all that is held, as a query; names of bases may be among them."""
     begun_with = select(Job.from_adapter_id).where(Job.status.not_in(TERMINAL), Job.from_adapter_id.is_not(None))
     return union(begun_with, select(AliasTarget.target))
+
+
+def held_by(session: Session, tenant_ids: Collection[str]) -> set[str]:
+    """The ids of all that these tenants' jobs and aliases hold; names of bases may be among them."""
+    begun_with = select(Job.from_adapter_id).where(
+        Job.tenant_id.in_(tenant_ids), Job.status.not_in(TERMINAL), Job.from_adapter_id.is_not(None)
+    )
+    named = select(AliasTarget.target).where(AliasTarget.tenant_id.in_(tenant_ids))
+    return set(session.scalars(union(begun_with, named)))
 
 
 def unheld(session: Session, ids: Sequence[str]) -> Sequence[str]:

@@ -368,6 +368,18 @@ def test_the_history_is_bounded(
         assert ([alias.name for alias in rest.data], rest.has_more) == (["triage"], False)
 
 
+def test_what_is_gone_all_the_same_is_named(
+    registry: Registry, principal: Principal, pair: tuple[Adapter, Adapter]
+) -> None:
+    """Such as a checkpoint whose attempt was begun again before it."""
+    put(registry, principal, "triage", pair[0].id)
+    with registry.transaction() as session:
+        adapters.remove(session, [pair[0].id])
+    with pytest.raises(NotFound, match=f"'triage' stands for '{pair[0].name}', which is gone") as caught:
+        ask(registry, principal, "triage")
+    assert (caught.value.code, "roll it back" in str(caught.value.next_action)) == ("alias_target_gone", True)
+
+
 def test_the_first_version_has_nothing_before_it(
     registry: Registry, principal: Principal, pair: tuple[Adapter, Adapter]
 ) -> None:
