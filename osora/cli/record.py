@@ -16,7 +16,7 @@ from osora.migrate.journal import Journal
 from osora.migrate.openai_api import OpenAIClient
 from osora.migrate.pace import Pace
 from osora.migrate.prompts import Prompt, read_prompts
-from osora.migrate.recording import Rejected, Settings, fitting, record, shown_reasons, unanswered
+from osora.migrate.recording import Settings, fitting, record, shown_reasons, unanswered
 from osora.migrate.splitting import Split, refuse_existing, write_split
 
 
@@ -59,17 +59,17 @@ def record_answers(url: str, key: str, asked: Recording, as_json: bool) -> None:
         estimate = Estimate()
         for prompt in unanswered(asked.prompts(), journal):
             estimate.add(prompt)
-        rejected = Rejected()
+        rejected: dict[int, str] = {}
         if estimate.requests:
             _confirm(client.url, asked, estimate, as_json)
             rejected = _record(client, asked, journal, estimate.requests, as_json)
-            if rejected.reasons and not as_json:
-                print_note(f"{len(rejected.reasons)} prompts were not taken:")
+            if rejected and not as_json:
+                print_note(f"{len(rejected)} prompts were not taken:")
                 for line in shown_reasons(rejected):
                     print_note(f"  {line}")
         split = write_split(asked.prompts(), journal, asked.held_out_share, asked.seed, asked.training, asked.held_out)
     _show(asked, split, rejected, as_json)
-    if rejected.reasons:
+    if rejected:
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -111,7 +111,7 @@ def _costs(url: str, asked: Recording, estimate: Estimate) -> list[str]:
     return [*lines, f"At {asked.per_minute:g} requests a minute: {time} or more (--requests-per-minute)."]
 
 
-def _record(client: OpenAIClient, asked: Recording, journal: Journal, requests: int, as_json: bool) -> Rejected:
+def _record(client: OpenAIClient, asked: Recording, journal: Journal, requests: int, as_json: bool) -> dict[int, str]:
     columns = (TextColumn("recording"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, console=Console(stderr=True), disable=as_json) as progress:
@@ -127,7 +127,7 @@ def _dollars(cost: float) -> str:
     return f"${cost:.2f}" if cost >= 0.01 or cost == 0 else "less than $0.01"
 
 
-def _show(asked: Recording, split: Split, rejected: Rejected, as_json: bool) -> None:
+def _show(asked: Recording, split: Split, rejected: dict[int, str], as_json: bool) -> None:
     kept_out = {name: count for name, count in sorted(split.verdicts.items()) if name != "kept"}
     spent = asked.prices.cost(split.prompt_tokens, split.answer_tokens) if asked.prices else None
     if as_json:
@@ -138,7 +138,7 @@ def _show(asked: Recording, split: Split, rejected: Rejected, as_json: bool) -> 
                 "held_out_file": str(asked.held_out) if split.held_out_rows else None,
                 "held_out_rows": split.held_out_rows,
                 "kept_out": kept_out,
-                "rejected": {str(line): reason for line, reason in sorted(rejected.reasons.items())},
+                "rejected": {str(line): reason for line, reason in sorted(rejected.items())},
                 "prompt_tokens": split.prompt_tokens,
                 "answer_tokens": split.answer_tokens,
                 "cost": spent,

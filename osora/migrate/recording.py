@@ -1,10 +1,10 @@
 """The old model's answers to the prompts of a file, while it still answers."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from osora.errors import OpenAIError
@@ -43,13 +43,6 @@ class Settings:
         return _COMPLETION_MODELS.match(self.model) is not None
 
 
-@dataclass
-class Rejected:
-    """Prompts that the API would not take, by line, and why."""
-
-    reasons: dict[int, str] = field(default_factory=dict)
-
-
 def fitting(prompts: Iterable[Prompt], settings: Settings) -> Iterator[Prompt]:
     """The prompts as the model takes them: to one that holds conversations, a text is a user's turn.
 
@@ -79,13 +72,13 @@ def record(
     prompts: Iterable[Prompt],
     journal: Journal,
     on_answer: Callable[[], None] = lambda: None,
-) -> Rejected:
+) -> dict[int, str]:
     """Asks for all of `prompts`, at most `concurrency` at once, and writes each answer to the journal as it comes.
 
-    Whatever ends it early, answers that are under way are waited for and written. Raises OpenAIError for what no other
-    prompt would fare better with.
+    Whatever ends it early, answers that are under way are waited for and written. Returns why the API would not take
+    some prompts, by their lines. Raises OpenAIError for what no other prompt would fare better with.
     """
-    rejected = Rejected()
+    rejected: dict[int, str] = {}
     answered = 0
 
     def save(future: Future[dict[str, Any]]) -> None:
@@ -99,9 +92,12 @@ def record(
                 journal.add(future.result())
                 answered += 1
             except OpenAIError as error:
-                if error.status != 400 or (not answered and len(rejected.reasons) + 1 >= _HOPELESS):
+                if error.status == 400 and not answered and len(rejected) + 1 >= _HOPELESS:
+                    error.next_action = f"none of the first {_HOPELESS} prompts was taken: see whether --model is right"
                     raise
-                rejected.reasons[prompt.line] = error.said or str(error)
+                if error.status != 400:
+                    raise
+                rejected[prompt.line] = error.said or str(error)
             on_answer()
     return rejected
 
@@ -147,7 +143,7 @@ def verdict(entry: dict[str, Any]) -> Verdict:
     return "kept" if content or message.get("tool_calls") else "empty"
 
 
-def shown_reasons(rejected: Rejected, most: int = 5) -> list[str]:
+def shown_reasons(rejected: Mapping[int, str], most: int = 5) -> list[str]:
     """A line for each of the first prompts that were not taken."""
-    lines = [f"line {line}: {one_line(reason, 200)}" for line, reason in sorted(rejected.reasons.items())]
+    lines = [f"line {line}: {one_line(reason, 200)}" for line, reason in sorted(rejected.items())]
     return lines[:most] + ([f"and {len(lines) - most} more"] if len(lines) > most else [])

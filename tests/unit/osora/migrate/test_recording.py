@@ -52,7 +52,7 @@ def test_a_refused_prompt_is_named_and_the_others_go_on(
     there.failures = [Failure("/chat", 400, times=2, message="too long")]
     with Journal(tmp_path / "journal.jsonl", {}) as journal:
         one_at_a_time = Settings(SETTINGS.model, 0.0, None, 1)
-        assert record(client, one_at_a_time, chats(4), journal).reasons == {1: "too long", 2: "too long"}
+        assert record(client, one_at_a_time, chats(4), journal) == {1: "too long", 2: "too long"}
         assert len(list(unanswered(chats(4), journal))) == 2
 
 
