@@ -13,6 +13,7 @@ from registry.names import aliases
 router = APIRouter(prefix="/aliases", tags=["aliases"], route_class=JsonRoute)
 
 AliasName = Annotated[str, Path(examples=["triage", "ft:gpt-4o-mini-2024-07-18:acme::abc"])]
+_BEFORE = Rollback()
 
 
 @router.post("", summary="Make or move an alias", responses=errors(400, 401, 403, 404, 409))
@@ -21,6 +22,7 @@ def set_alias(body: SetAlias, session: SessionDep, principal: WriterDep, registr
 
     The next request by that name goes there. Requests of one user (`safety_identifier`, `user` or `prompt_cache_key`,
     in this order) stay at one of several models, and raising a weight moves no more of them than it must.
+    What it stands for already is no change, and makes no version.
     """
     alias = aliases.put(
         session,
@@ -53,20 +55,19 @@ def get_history(name: AliasName, session: ReadSessionDep, principal: ReaderDep) 
 
 @router.post("/{name:path}/rollback", summary="Roll an alias back", responses=errors(400, 401, 403, 404, 409))
 def roll_back(
-    name: AliasName, session: SessionDep, principal: WriterDep, registry: RegistryDep, body: Rollback | None = None
+    name: AliasName, session: SessionDep, principal: WriterDep, registry: RegistryDep, body: Rollback = _BEFORE
 ) -> AliasOut:
     """Lets an alias stand again for what it did before its last change, or in another version; a deleted one as well.
 
     That makes a new version, so a second roll-back takes the first one back.
     """
-    wanted = body or Rollback()
     alias = aliases.rollback(
         session,
         principal,
         name,
         bases=registry.settings.base_paths,
-        to=wanted.version,
-        expected_version=wanted.expected_version,
+        to=body.version,
+        expected_version=body.expected_version,
     )
     return AliasOut.of(alias)
 
