@@ -28,6 +28,7 @@ from api.openai.models.endpoints import router as openai_models
 from api.openai.permissions.endpoints import router as permissions
 from api.schemas import ErrorBody
 from api.services import Services
+from api.uploads.endpoints import router as uploads
 from registry.settings import Settings
 
 _DESCRIPTION = """Upload examples, get a small adapter, call it a second later.
@@ -40,10 +41,11 @@ Send an API key as `Authorization: Bearer osk-…`.
 Every error is `{"error": {"message", "type", "param", "code", …}}`.
 """
 
-# The two doors, by what comes before a router's own paths. Files and jobs are the same routes in both.
+# The two doors, by what comes before a router's own paths. Files, uploads and jobs are the same routes in both.
 _Doors = tuple[tuple[str, APIRouter], ...]
 _NATIVE: _Doors = (
     ("", files),
+    ("", uploads),
     ("/jobs", jobs),
     ("/jobs", job_events),
     ("", adapters),
@@ -56,6 +58,7 @@ _NATIVE: _Doors = (
 )
 _OPENAI: _Doors = (
     ("/v1", files),
+    ("/v1", uploads),
     ("/v1/fine_tuning/jobs", jobs),
     ("/v1/fine_tuning/jobs", job_events),
     ("", openai_models),

@@ -32,6 +32,7 @@ class File(TypedDict, total=False):
     filename: str
     bytes: int
     created_at: int
+    expires_at: int | None
     purpose: str
     status: str
     osora: dict[str, Any]

@@ -117,12 +117,20 @@ class _Resource:
 class Files(_Resource):
     """Datasets."""
 
-    def upload(self, path: str | os.PathLike[str], purpose: str = "fine-tune") -> File:
-        """Upload a JSONL file. The service validates it; the error of an invalid one names line and field."""
+    def upload(
+        self, path: str | os.PathLike[str], purpose: str = "fine-tune", *, expires_after: int | None = None
+    ) -> File:
+        """Upload a JSONL file, to last so many seconds (an hour to 30 days) or until it is deleted.
+
+        The service validates it; the error of an invalid one names line and field.
+        """
         source = Path(path)
+        data: dict[str, Any] = {"purpose": purpose}
+        if expires_after is not None:
+            data |= {"expires_after[anchor]": "created_at", "expires_after[seconds]": expires_after}
         with source.open("rb") as stream:
             file: File = self._transport.request(
-                "POST", "/files", data={"purpose": purpose}, files={"file": (_sendable(source.name), stream)}
+                "POST", "/files", data=data, files={"file": (_sendable(source.name), stream)}
             )
         return file
 

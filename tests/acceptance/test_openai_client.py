@@ -79,6 +79,20 @@ def test_files_jobs_and_models(caller: Caller, tmp_path: Path) -> None:
         assert caller(client.files.delete, file_id).deleted
 
 
+def test_a_file_in_parts_that_expires(caller: Caller, tmp_path: Path) -> None:
+    client = caller.client
+    path = dataset(tmp_path / "cities.jsonl", "Lima")
+    asked: dict[str, Any] = {"mime_type": "text/jsonl", "purpose": "fine-tune", "part_size": 500}
+    whole = path.read_bytes()
+    for given in ({"file": path}, {"file": whole, "filename": path.name, "bytes": len(whole)}):
+        upload = caller(client.uploads.upload_file_chunked, **given, **asked)
+        assert upload.status == "completed"
+        assert caller(client.files.content, upload.file.id).read() == whole
+    expires_after = {"anchor": "created_at", "seconds": 3600}
+    file = caller(client.files.create, file=path, purpose="fine-tune", expires_after=expires_after)
+    assert file.expires_at == file.created_at + 3600
+
+
 def test_a_chat(caller: Caller, trained: str) -> None:
     answer = caller.chat(
         trained, messages=[{"role": "developer", "content": [{"type": "text", "text": ""}]}, *MESSAGES]
@@ -195,15 +209,33 @@ def test_what_goes_wrong_raises_what_it_raises_there(caller: Caller, service: Se
     assert refused.value.code == "invalid_file"
 
 
-def test_a_model_is_deleted(caller: Caller, service: Service, tmp_path: Path) -> None:
-    """The last of a job's checkpoints, which is called like a model."""
+def test_what_a_job_has_made_and_its_model_is_deleted(caller: Caller, service: Service, tmp_path: Path) -> None:
     client = caller.client
     file = caller(client.files.create, file=dataset(tmp_path / "rome.jsonl", "Rome"), purpose="fine-tune")
-    hyperparameters = {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": 1}
-    job = caller(client.fine_tuning.jobs.create, model=BASE, training_file=file.id, hyperparameters=hyperparameters)
+    hyperparameters = {"n_epochs": 1, "batch_size": "auto", "learning_rate_multiplier": 1}
+    job = caller(
+        client.fine_tuning.jobs.create,
+        model=BASE,
+        training_file=file.id,
+        hyperparameters=hyperparameters,
+        extra_body={"osora": {"rank": 8}},
+    )
     for _ in service.sdk.jobs.events(job.id):
         pass
-    name = caller(client.fine_tuning.jobs.retrieve, job.id).fine_tuned_model
+    job = caller(client.fine_tuning.jobs.retrieve, job.id)
+    # "auto" is shown as what it came to, and our own settings beside OpenAI's.
+    assert isinstance(job.hyperparameters.batch_size, int)
+    assert job.method.supervised.hyperparameters.batch_size == job.hyperparameters.batch_size
+    assert job.osora["settings"] == {"rank": 8}
+    assert (job.osora["resolved"]["rank"], job.osora["resolved"]["batch_size"]) == (8, job.hyperparameters.batch_size)
+    (result_id,) = job.result_files
+    result = caller(client.files.retrieve, result_id)
+    assert (result.purpose, result.status) == ("fine-tune-results", "processed")
+    assert result_id in [one.id for one in caller.every(client.files.list, purpose="fine-tune-results")]
+    content = caller(client.files.content, result_id).read()
+    assert content.startswith(b"step,")
+    assert len(content) == result.bytes
+    name = job.fine_tuned_model
     assert caller(client.models.retrieve, name).id == name
     assert caller(client.models.delete, name).deleted
     with pytest.raises(package.NotFoundError):
