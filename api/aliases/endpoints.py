@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query
 
 from api.aliases.schemas import AliasHistory, AliasOut, Rollback, SetAlias, VersionOut
 from api.deps import ReaderDep, ReadSessionDep, RegistryDep, SessionDep, WriterDep
+from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.schemas import Deleted, ListPage, PageQuery, errors
 from registry.names import aliases
@@ -17,7 +18,9 @@ _BEFORE = Rollback()
 
 
 @router.post("", summary="Make or move an alias", responses=errors(400, 401, 403, 404, 409))
-def set_alias(body: SetAlias, session: SessionDep, principal: WriterDep, registry: RegistryDep) -> AliasOut:
+def set_alias(
+    body: SetAlias, session: SessionDep, principal: WriterDep, registry: RegistryDep, once: OnceDep
+) -> AliasOut:
     """Lets a name stand for a model, or for several that share its requests by their weights.
 
     The next request by that name goes there. Requests of one user (`safety_identifier`, `user` or `prompt_cache_key`,
@@ -32,7 +35,7 @@ def set_alias(body: SetAlias, session: SessionDep, principal: WriterDep, registr
         bases=registry.settings.base_paths,
         expected_version=body.expected_version,
     )
-    return AliasOut.of(alias)
+    return once.keep(session, AliasOut.of(alias))
 
 
 @router.get("", summary="List aliases", responses=errors(400, 401, 403, 404))
@@ -55,11 +58,17 @@ def get_history(name: AliasName, session: ReadSessionDep, principal: ReaderDep) 
 
 @router.post("/{name:path}/rollback", summary="Roll an alias back", responses=errors(400, 401, 403, 404, 409))
 def roll_back(
-    name: AliasName, session: SessionDep, principal: WriterDep, registry: RegistryDep, body: Rollback = _BEFORE
+    name: AliasName,
+    session: SessionDep,
+    principal: WriterDep,
+    registry: RegistryDep,
+    once: OnceDep,
+    body: Rollback = _BEFORE,
 ) -> AliasOut:
     """Lets an alias stand again for what it did before its last change, or in another version; a deleted one as well.
 
-    That makes a new version, so a second roll-back takes the first one back.
+    That makes a new version, so a second roll-back takes the first one back. With an `Idempotency-Key` a request that
+    is sent again is no second one.
     """
     alias = aliases.rollback(
         session,
@@ -69,7 +78,7 @@ def roll_back(
         to=body.version,
         expected_version=body.expected_version,
     )
-    return AliasOut.of(alias)
+    return once.keep(session, AliasOut.of(alias))
 
 
 @router.get("/{name:path}", summary="Get an alias", responses=errors(401, 403, 404))
