@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query
 
 from api.aliases.schemas import AliasHistory, AliasOut, Rollback, SetAlias, VersionOut
 from api.deps import ReaderDep, ReadSessionDep, RegistryDep, SessionDep, WriterDep
+from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.schemas import Deleted, ListPage, PageQuery, errors
 from registry.names import aliases
@@ -13,14 +14,18 @@ from registry.names import aliases
 router = APIRouter(prefix="/aliases", tags=["aliases"], route_class=JsonRoute)
 
 AliasName = Annotated[str, Path(examples=["triage", "ft:gpt-4o-mini-2024-07-18:acme::abc"])]
+_BEFORE = Rollback()
 
 
 @router.post("", summary="Make or move an alias", responses=errors(400, 401, 403, 404, 409))
-def set_alias(body: SetAlias, session: SessionDep, principal: WriterDep, registry: RegistryDep) -> AliasOut:
+def set_alias(
+    body: SetAlias, session: SessionDep, principal: WriterDep, registry: RegistryDep, once: OnceDep
+) -> AliasOut:
     """Lets a name stand for a model, or for several that share its requests by their weights.
 
     The next request by that name goes there. Requests of one user (`safety_identifier`, `user` or `prompt_cache_key`,
     in this order) stay at one of several models, and raising a weight moves no more of them than it must.
+    What it stands for already is no change, and makes no version.
     """
     alias = aliases.put(
         session,
@@ -30,7 +35,7 @@ def set_alias(body: SetAlias, session: SessionDep, principal: WriterDep, registr
         bases=registry.settings.base_paths,
         expected_version=body.expected_version,
     )
-    return AliasOut.of(alias)
+    return once.keep(session, AliasOut.of(alias))
 
 
 @router.get("", summary="List aliases", responses=errors(400, 401, 403, 404))
@@ -53,22 +58,27 @@ def get_history(name: AliasName, session: ReadSessionDep, principal: ReaderDep) 
 
 @router.post("/{name:path}/rollback", summary="Roll an alias back", responses=errors(400, 401, 403, 404, 409))
 def roll_back(
-    name: AliasName, session: SessionDep, principal: WriterDep, registry: RegistryDep, body: Rollback | None = None
+    name: AliasName,
+    session: SessionDep,
+    principal: WriterDep,
+    registry: RegistryDep,
+    once: OnceDep,
+    body: Rollback = _BEFORE,
 ) -> AliasOut:
     """Lets an alias stand again for what it did before its last change, or in another version; a deleted one as well.
 
-    That makes a new version, so a second roll-back takes the first one back.
+    That makes a new version, so a second roll-back takes the first one back. With an `Idempotency-Key` a request that
+    is sent again is no second one.
     """
-    wanted = body or Rollback()
     alias = aliases.rollback(
         session,
         principal,
         name,
         bases=registry.settings.base_paths,
-        to=wanted.version,
-        expected_version=wanted.expected_version,
+        to=body.version,
+        expected_version=body.expected_version,
     )
-    return AliasOut.of(alias)
+    return once.keep(session, AliasOut.of(alias))
 
 
 @router.get("/{name:path}", summary="Get an alias", responses=errors(401, 403, 404))
