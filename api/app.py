@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 
 from api import docs, errors
 from api.adapters.endpoints import router as adapters
+from api.aliases.endpoints import router as aliases
 from api.bases.endpoints import router as bases
 from api.files.endpoints import router as files
 from api.generate.endpoints import router as generate
@@ -24,6 +25,7 @@ from api.middleware.request_id import RequestIdMiddleware
 from api.openai.chat.endpoints import router as chat
 from api.openai.completions.endpoints import router as completions
 from api.openai.models.endpoints import router as openai_models
+from api.openai.permissions.endpoints import router as permissions
 from api.schemas import ErrorBody
 from api.services import Services
 from api.uploads.endpoints import router as uploads
@@ -47,6 +49,7 @@ _NATIVE: _Doors = (
     ("/jobs", jobs),
     ("/jobs", job_events),
     ("", adapters),
+    ("", aliases),
     ("", generate),
     ("", bases),
     ("", keys),
@@ -59,6 +62,7 @@ _OPENAI: _Doors = (
     ("/v1/fine_tuning/jobs", jobs),
     ("/v1/fine_tuning/jobs", job_events),
     ("", openai_models),
+    ("", permissions),
     ("", chat),
     ("", completions),
 )

@@ -17,6 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from registry import adapters, files, idempotency, uploads, workers
 from registry.context import Registry
 from registry.db import now
+from registry.holds import held, unheld
 from registry.models import (
     TERMINAL,
     Adapter,
@@ -28,6 +29,7 @@ from registry.models import (
     Upload,
     UploadPart,
 )
+from registry.names import aliases, permissions
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +42,21 @@ _OF_JOBS = ("adapters", "checkpoints", "results")
 
 
 def maintain(registry: Registry) -> None:
-    """Deletes expired rows, orphaned objects and dead workers. Once an hour is enough."""
+    """Deletes expired rows, orphaned objects, dead workers, and what is left of dead names. Once an hour is enough."""
     expired, orphans = expire(registry), delete_orphans(registry)
     if expired or orphans:
         logger.info("retention: %d rows had expired, %d objects had no row", expired, orphans)
     with registry.transaction() as session:
         workers.forget_silent(session)
+        aliases.forget_deleted(session)
+        permissions.forget_gone(session)
 
 
 def expire(registry: Registry) -> int:
     """Deletes what is older than the settings allow, with its objects; returns how many rows that were.
 
-    Never a file, an adapter or a checkpoint that a live job uses, nor a checkpoint or an event of a live job.
+    Never a file, an adapter or a checkpoint that a live job uses, nor what an alias names, nor a checkpoint or an event
+    of a live job.
     """
     settings = registry.settings
     return (
@@ -149,31 +154,21 @@ def _remove_requests(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[
 
 
 def _old_adapters(before: ColumnElement[float]) -> Select[Any]:
-    return select(Adapter.id).where(Adapter.created_at < before, Adapter.id.not_in(_begun_with()))
+    return select(Adapter.id).where(Adapter.created_at < before, Adapter.id.not_in(held()))
 
 
 def _remove_adapters(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
-    return [[key] for key in adapters.remove(session, _unused(session, _locked(session, Adapter.id, ids)))]
+    return [[key] for key in adapters.remove(session, unheld(session, _locked(session, Adapter.id, ids)))]
 
 
 def _old_checkpoints(before: ColumnElement[float]) -> Select[Any]:
-    return select(Checkpoint.id).where(Checkpoint.job_id.in_(_ended(before)), Checkpoint.id.not_in(_begun_with()))
+    return select(Checkpoint.id).where(Checkpoint.job_id.in_(_ended(before)), Checkpoint.id.not_in(held()))
 
 
 def _remove_checkpoints(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
-    unused = _unused(session, _locked(session, Checkpoint.id, ids))
-    statement = delete(Checkpoint).where(Checkpoint.id.in_(unused))
+    free = unheld(session, _locked(session, Checkpoint.id, ids))
+    statement = delete(Checkpoint).where(Checkpoint.id.in_(free))
     return session.execute(statement.returning(Checkpoint.object_key, Checkpoint.adapter_key)).all()
-
-
-def _begun_with() -> Select[Any]:
-    """The adapters and checkpoints that live jobs begin with."""
-    return select(Job.from_adapter_id).where(Job.status.not_in(TERMINAL), Job.from_adapter_id.is_not(None))
-
-
-def _unused(session: Session, locked: Sequence[Any]) -> Sequence[Any]:
-    used = adapters.live_users(session, locked)
-    return [key for key in locked if key not in used]
 
 
 def _old_events(before: ColumnElement[float]) -> Select[Any]:

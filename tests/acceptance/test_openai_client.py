@@ -25,16 +25,16 @@ class Caller:
 
     def __init__(self, client: OpenAI | AsyncOpenAI, runner: asyncio.Runner) -> None:
         self.client: Any = client
-        self._runner = runner
+        self.runner = runner
 
     def __call__(self, method: Callable[..., Any], *given: Any, **asked: Any) -> Any:
         made = method(*given, **asked)
-        return self._runner.run(_awaited(made)) if inspect.isawaitable(made) else made
+        return self.runner.run(_awaited(made)) if inspect.isawaitable(made) else made
 
     def every(self, method: Callable[..., Any], *given: Any, **asked: Any) -> list[Any]:
         """All items of all pages, or all chunks of a stream."""
         made = method(*given, **asked)
-        return list(made) if hasattr(made, "__iter__") else self._runner.run(_collected(made))
+        return list(made) if hasattr(made, "__iter__") else self.runner.run(_collected(made))
 
     def chat(self, model: str, **asked: Any) -> Any:
         asked = {"messages": MESSAGES, "temperature": 0, "max_completion_tokens": 12, **asked}
@@ -240,3 +240,56 @@ def test_what_a_job_has_made_and_its_model_is_deleted(caller: Caller, service: S
     assert caller(client.models.delete, name).deleted
     with pytest.raises(package.NotFoundError):
         caller.chat(name)
+
+
+def test_a_name_that_callers_know_stands_for_another_model(caller: Caller, service: Service, trained: str) -> None:
+    """What a team calls today, moved to a model here, tried on a few, and rolled back."""
+    client, name = caller.client, "ft:gpt-4o-mini-2024-07-18:acme:cities:AbC12345"
+    service.sdk.aliases.set(name, trained)
+    try:
+        answer = caller.chat(name)
+        assert (answer.choices[0].message.content, answer.model) == ("Oslo", name)
+        receipt = answer.osora["receipt"]
+        assert (receipt["adapter_name"], receipt["alias"]) == (trained, name)
+        *_, last, counted = caller.every(
+            client.chat.completions.create,
+            model=name,
+            messages=MESSAGES,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        assert (last.model, counted.model, last.osora["receipt"]["alias"]) == (name, name, name)
+        assert caller(client.models.retrieve, name).id == name
+        assert name in [model.id for model in caller.every(client.models.list)]
+        service.sdk.aliases.set(name, {trained: 50, "osora-tiny": 50})
+        seen: dict[str, str] = {}
+        for user in [f"user-{number}" for number in range(10)] * 2:
+            answer = caller.chat(name, user=user, max_completion_tokens=2)
+            answered = answer.osora["receipt"]["adapter_name"] or "osora-tiny"
+            assert seen.setdefault(user, answered) == answered, "a user stays"
+        assert set(seen.values()) == {trained, "osora-tiny"}
+        assert service.sdk.aliases.rollback(name)["targets"] == {trained: 1}
+        assert caller.chat(name).choices[0].message.content == "Oslo"
+    finally:
+        assert caller(client.models.delete, name).deleted
+    with pytest.raises(package.NotFoundError):
+        caller.chat(name)
+
+
+def test_a_model_is_shared_with_another_tenant(caller: Caller, service: Service, trained: str) -> None:
+    friend = service.sdk.keys.create(name="test", tenant="friend", scopes=["read", "write"])
+    theirs = Caller(caller.client.with_options(api_key=friend["key"]), caller.runner)
+    permissions = caller.client.fine_tuning.checkpoints.permissions
+    with pytest.raises(package.NotFoundError):
+        theirs.chat(trained)
+    (given,) = caller.every(permissions.create, trained, project_ids=[friend["tenant_id"]])
+    try:
+        assert [one.id for one in caller.every(permissions.list, trained)] == [given.id]
+        assert theirs.chat(trained).choices[0].message.content == "Oslo"
+        assert trained in [model.id for model in theirs.every(theirs.client.models.list)]
+        with pytest.raises(package.PermissionDeniedError):
+            theirs(theirs.client.models.delete, trained)
+    finally:
+        assert caller(permissions.delete, given.id, fine_tuned_model_checkpoint=trained).deleted
+    with pytest.raises(package.NotFoundError):
+        theirs.chat(trained)

@@ -1,6 +1,7 @@
 """Files, jobs and models through the door that OpenAI's client knows."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,8 @@ from sqlalchemy import update
 
 from registry import jobs
 from registry.context import Registry
-from registry.models import Adapter, File
+from registry.models import Adapter, File, Job
+from registry.settings import Settings
 from registry.tenants import Principal
 from tests.integration.api.conftest import MAX_UPLOAD_BYTES, error_of
 from tests.support.jobs import claim, record_checkpoint, submit
@@ -226,3 +228,42 @@ def test_wrong_methods_and_routes_have_the_shape(client: httpx.Client) -> None:
     response = client.post("/v1/embeddings", json={})
     assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
     assert json.loads(client.get("/v1/models").text)["object"] == "list"
+
+
+def test_the_day_on_which_a_model_goes(
+    openai: OpenAI, client: httpx.Client, registry: Registry, principal: Principal, adapter: Adapter
+) -> None:
+    """By the settings here only checkpoints go, a week after the end of their job."""
+    job = submit(registry, principal)
+    attempt = claim(registry, job)
+    with registry.transaction() as session:
+        record_checkpoint(session, attempt, 5)
+    checkpoint = f"ftckpt_{job.id[-16:]}_5"
+    for model in ("osora-tiny", adapter.name, checkpoint):
+        assert openai.models.retrieve(model).shutdown_date is None, "nothing is known of the end of its job"
+    with registry.transaction() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(status="cancelled", finished_at=1_762_300_420))
+    assert openai.models.retrieve(checkpoint).shutdown_date == "2025-11-11"
+    assert client.get(f"/adapters/{checkpoint}").json()["expires_at"] == 1_762_300_420 + 7 * 86_400
+    assert client.get(f"/adapters/{adapter.id}").json()["expires_at"] is None
+    client.post("/aliases", json={"name": "kept", "target": checkpoint}).raise_for_status()
+    assert openai.models.retrieve(checkpoint).shutdown_date is None, "an alias keeps it"
+    assert openai.models.retrieve("kept").shutdown_date is None
+
+
+class TestRetention:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"adapter_retention_days": 90})
+
+    def test_the_day_on_which_an_adapter_goes(self, openai: OpenAI, client: httpx.Client, adapter: Adapter) -> None:
+        ends = adapter.created_at + 90 * 86_400
+        day = datetime.fromtimestamp(ends, UTC).date().isoformat()
+        assert {model.id: model.shutdown_date for model in openai.models.list()} == {
+            "osora-tiny": None,
+            adapter.name: day,
+        }
+        (listed,) = client.get("/adapters").json()["data"]
+        assert listed["expires_at"] == ends
+        client.post("/aliases", json={"name": "kept", "target": adapter.id}).raise_for_status()
+        assert {model.shutdown_date for model in openai.models.list()} == {None}
