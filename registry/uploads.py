@@ -95,12 +95,6 @@ def get(session: Session, principal: Principal, upload_id: str) -> UploadState:
         return state
 
 
-def check_pending(registry: Registry, principal: Principal, upload_id: str) -> None:
-    """Raises `NotFound`, or `Conflict` for an upload that takes no more parts."""
-    with registry.reading() as session:
-        _require_pending(_find(session, principal, upload_id))
-
-
 def add_part(
     registry: Registry,
     principal: Principal,
@@ -118,6 +112,7 @@ def add_part(
         TooLarge: over `PART_BYTES`.
         InvalidRequest: the part is empty, or there are more parts than the upload can need.
     """
+    _check_pending(registry, principal, upload_id)
     with tempfile.NamedTemporaryFile(prefix="osora-part-") as spool:
         size = 0
         while chunk := stream.read(files.CHUNK_BYTES):
@@ -197,7 +192,7 @@ def complete(
                 record=finish,
             )
         except NotFound:  # a part: somebody else has completed or cancelled the upload
-            check_pending(registry, principal, upload_id)
+            _check_pending(registry, principal, upload_id)
             raise
     for key in removed:
         registry.store.delete(key)
@@ -321,6 +316,11 @@ def _find(session: Session, principal: Principal, upload_id: str, *, lock: bool 
         )
     upload, is_past = found
     return UploadState(upload, "expired" if is_past and upload.status == "pending" else upload.status)
+
+
+def _check_pending(registry: Registry, principal: Principal, upload_id: str) -> None:
+    with registry.reading() as session:
+        _require_pending(_find(session, principal, upload_id))
 
 
 def _require_pending(state: UploadState) -> Upload:

@@ -52,7 +52,6 @@ async def add_part(
     upload_id: UploadId, request: Request, registry: RegistryDep, principal: WriterDep, once: OnceFormDep
 ) -> PartOut:
     """Stores at most 64 MiB of the file. Parts may come in any order, and several at once."""
-    await run_in_threadpool(uploads.check_pending, registry, principal, upload_id)
     async with read_form(request, PartForm, file="data", example="-F data=@part") as sent:
         await once.begin(sent.digest)
         part = await run_in_threadpool(

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from api.deps import AdminDep, ReadSessionDep, SessionDep
+from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.openai.permissions.schemas import CreatePermissions, PermissionOut, PermissionsQuery
 from api.schemas import Deleted, ListPage, errors
@@ -18,14 +19,15 @@ PermissionId = Annotated[str, Path(examples=["cp_01k9v4c7rqsabcdefghjkmnpqrs"])]
 
 @router.post("/{checkpoint:path}/permissions", summary="Share a checkpoint", responses=errors(400, 401, 403, 404))
 def create_permissions(
-    checkpoint: CheckpointName, body: CreatePermissions, session: SessionDep, principal: AdminDep
+    checkpoint: CheckpointName, body: CreatePermissions, session: SessionDep, principal: AdminDep, once: OnceDep
 ) -> ListPage[PermissionOut]:
     """Lets other tenants call an adapter or a checkpoint of yours by its name; it is in their list of models.
 
     They can neither download it, nor go on training from it, nor delete it.
     """
     given = permissions.grant(session, principal, checkpoint, body.project_ids)
-    return ListPage[PermissionOut].of([PermissionOut.of(permission) for permission in given], has_more=False)
+    page = ListPage[PermissionOut].of([PermissionOut.of(permission) for permission in given], has_more=False)
+    return once.keep(session, page)
 
 
 @router.get("/{checkpoint:path}/permissions", summary="List permissions", responses=errors(400, 401, 403, 404))

@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 from registry import files, idempotency, jobs, retention, tenants
 from registry.context import Registry
 from registry.errors import Unavailable
-from registry.models import ApiKey, File, IdempotentRequest, Job, Upload, UploadPart
+from registry.models import Adapter, ApiKey, File, IdempotentRequest, Job, Upload, UploadPart
 from tests.integration.api.openai.lost_answers import LosesAnswers
 from tests.support.threads import in_parallel
 
@@ -211,6 +211,24 @@ class TestIdempotencyKey:
             openai.files.create(
                 file=("a.jsonl", ROWS), purpose="fine-tune", extra_headers={"Idempotency-Key": "x" * 256}
             )
+
+    def test_an_alias_is_moved_once(self, openai: OpenAI, adapter: Adapter) -> None:
+        url = str(openai.base_url).replace("/v1/", "/aliases")
+
+        def send(path: str, key: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, int]]:
+            headers = {"Idempotency-Key": key}
+            alias = openai.post(url + path, body=body, cast_to=httpx2.Response, options={"headers": headers}).json()
+            return alias["version"], alias["targets"]
+
+        base, trained = {"osora-tiny": 1}, {adapter.name: 1}
+        for _ in range(2):
+            assert send("", "first", {"name": "triage", "target": "osora-tiny"}) == (1, base)
+        for _ in range(2):
+            assert send("", "second", {"name": "triage", "target": adapter.name}) == (2, trained)
+        assert send("", "first", {"name": "triage", "target": "osora-tiny"}) == (1, base), "its answer of then"
+        for _ in range(2):
+            assert send("/triage/rollback", "third") == (3, base), "another would take the first one back"
+        assert openai.get(f"{url}/triage", cast_to=httpx2.Response).json()["version"] == 3
 
     def test_a_secret_is_not_kept(self, openai: OpenAI, registry: Registry) -> None:
         def create() -> Any:

@@ -1,9 +1,10 @@
-"""A retry that reaches another process than the first attempt: that one was killed."""
+"""A request that reaches another process than the first time: one beside it, or one that was started since."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx2
 import pytest
@@ -13,6 +14,7 @@ from registry.context import Registry
 from registry.settings import Settings
 from tests.acceptance.conftest import free_port
 from tests.integration.api.openai.lost_answers import LosesAnswers
+from tests.support.threads import in_parallel
 
 ROWS = b'{"prompt": "I was charged twice.", "completion": " billing"}\n' * 12
 
@@ -33,7 +35,7 @@ main()
 
 
 class Api:
-    """The API as processes on one port, one after the other."""
+    """The API as processes on one port, one after the other. Several of these share what the settings name."""
 
     def __init__(self, settings: Settings) -> None:
         self.port = free_port()
@@ -80,6 +82,40 @@ def client(api: Api, key: str, transport: LosesAnswers) -> OpenAI:
         timeout=60,
         http_client=httpx2.Client(transport=transport),
     )
+
+
+def test_at_once_in_two_processes(api: Api, settings: Settings, api_key: str) -> None:
+    beside = Api(settings)
+    made: list[tuple[str, str | None, str]] = []
+    with ExitStack() as stack:
+        stack.callback(beside.kill)
+        for process in (api, beside):
+            process.start()
+        clients = [stack.enter_context(client(process, api_key, LosesAnswers(attempts=0))) for process in (api, beside)]
+
+        def send(index: int) -> None:
+            openai = clients[index % 2]
+            upload_id = openai.uploads.create(
+                bytes=len(ROWS),
+                filename="a.jsonl",
+                mime_type="text/jsonl",
+                purpose="fine-tune",
+                extra_headers={"Idempotency-Key": "upload"},
+            ).id
+            headers = {"Idempotency-Key": "part"}
+            part_id = openai.uploads.parts.create(upload_id, data=ROWS, extra_headers=headers).id
+            file = openai.uploads.complete(
+                upload_id, part_ids=[part_id], extra_headers={"Idempotency-Key": "complete"}
+            ).file
+            job = openai.fine_tuning.jobs.create(
+                model="osora-tiny", training_file=file.id if file else "", extra_headers={"Idempotency-Key": "job"}
+            )
+            made.append((upload_id, file and file.id, job.id))
+
+        in_parallel(6, send)
+        assert (len(made), len(set(made))) == (6, 1)
+        assert [one.id for one in clients[0].fine_tuning.jobs.list()] == [made[0][2]]
+        assert [one.id for one in clients[1].files.list()] == [made[0][1]]
 
 
 def test_after_it_was_made(api: Api, api_key: str) -> None:
