@@ -117,15 +117,20 @@ def call(session: Session, principal: Principal, name: str, key: bytes, *, param
 
     Raises `NotFound`, naming the field `param`; for a checkpoint that is no longer kept, it names those that are.
     """
-    ours = may_be_ours(name)
-    target = _callable(session, principal, name) if ours else None
-    if target is None:
-        target = _aliased(session, principal, name, key, param)
-    if target is None and not ours:
-        target = _callable(session, principal, name)
-    if target is None:
+    # One query finds what is there by most names: those of adapters and checkpoints look like it.
+    looks_like_ours = may_be_ours(name)
+    ref = find(session, principal, name, shared=True) if looks_like_ours else None
+    if ref is not None and ref.tenant_id == principal.tenant_id:
+        return Target(ref.base, ref)
+    # Before what others share, so that nobody can put a model of theirs in an alias's place.
+    target = _aliased(session, principal, name, key, param)
+    if target is not None:
+        return target
+    if not looks_like_ours:
+        ref = find(session, principal, name, shared=True)
+    if ref is None:
         raise _not_found(session, principal, name, param)
-    return target
+    return Target(ref.base, ref)
 
 
 def refer(session: Session, principal: Principal, name: str, *, param: str = "adapter_id") -> AdapterRef:
@@ -228,11 +233,6 @@ def delete(registry: Registry, principal: Principal, name: str) -> str:
         if key is not None:
             registry.store.delete(key)
     return ref.id
-
-
-def _callable(session: Session, principal: Principal, name: str) -> Target | None:
-    ref = find(session, principal, name, shared=True)
-    return None if ref is None else Target(ref.base, ref)
 
 
 def _aliased(session: Session, principal: Principal, name: str, key: bytes, param: str) -> Target | None:

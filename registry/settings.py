@@ -112,13 +112,15 @@ class Settings(BaseSettings):
     """Days from its upload until a file is deleted; one that a live job uses stays. None, or `forever`: never."""
 
     adapter_retention_days: _Days = None
-    """Days from its publication until an adapter is deleted. None, or `forever`: never."""
+    """Days from its publication until an adapter is deleted; one that an alias names stays. None, or `forever`:
+    never."""
 
     event_retention_days: _Days = None
     """Days from the end of their job until events are deleted. None, or `forever`: never."""
 
     checkpoint_retention_days: _Days = 7
-    """Days from the end of their job until checkpoints are deleted; `forever`: never."""
+    """Days from the end of their job until checkpoints are deleted; those that an alias names stay. `forever`:
+    never."""
 
     orphan_grace_hours: float = Field(default=24, ge=1, allow_inf_nan=False)
     """How long an object may be without a row that names it: an upload comes before its row."""

@@ -49,7 +49,7 @@ def put(
     bases: Collection[str],
     expected_version: int | None = None,
 ) -> Alias:
-    """Makes an alias of these models, by their names or ids, or moves it to them.
+    """Makes an alias of these models, by their names or ids, or moves it to them; if it is there, nothing changes.
 
     bases: those on offer. expected_version: what the alias must be at (0: it must not be there), if that matters.
 
@@ -181,6 +181,8 @@ def _change(
     restored: int | None = None,
 ) -> Alias:
     targets = _targets(session, principal, weights, bases)
+    if alias is not None and _shares(alias.targets) == _shares(targets):
+        return alias
     version = _newest_version(session, principal, name) + 1
     if alias is None:
         _check_count(session, principal)
@@ -224,6 +226,10 @@ def _targets(
             )
         targets[id] = AliasTarget(position=position, target=id, name=shown, weight=weight)
     return [*targets.values()]
+
+
+def _shares(targets: Sequence[AliasTarget]) -> dict[str, int]:
+    return {target.target: target.weight for target in targets}
 
 
 def _held(session: Session, principal: Principal, given: str, bases: Collection[str]) -> tuple[str, str]:

@@ -76,6 +76,15 @@ def test_from_making_to_deletion(client: httpx.Client, adapter: Adapter, success
     assert client.get(f"/adapters/{adapter.id}").status_code == 200, "what it stood for stays"
 
 
+def test_a_roll_back_that_is_sent_again_is_one(client: httpx.Client, adapter: Adapter, successor: Adapter) -> None:
+    for target in (adapter, successor):
+        put(client, "triage", target.id)
+    headers = {"idempotency-key": "back"}
+    first, again = (client.post("/aliases/triage/rollback", headers=headers).json() for _ in range(2))
+    assert first == again == client.get("/aliases/triage").json()
+    assert first["targets"] == {adapter.name: 1}
+
+
 def test_a_name_with_a_slash(client: httpx.Client, adapter: Adapter) -> None:
     put(client, SLASHED, adapter.id)
     for name in (SLASHED, quote(SLASHED, safe="")):

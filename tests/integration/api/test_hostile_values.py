@@ -67,6 +67,7 @@ def test_paths_and_queries(
     client: httpx.Client, document: dict[str, Any], registry: Registry, adapter: Adapter
 ) -> None:
     registry.store.put(BASIS_KEY, b"basis")
+    client.post("/aliases", json={"name": "triage", "target": adapter.id}).raise_for_status()
     known = {
         "job_id": adapter.job_id,
         "adapter": adapter.id,
@@ -75,6 +76,9 @@ def test_paths_and_queries(
         "key_id": "key-1",
         "base": "osora-tiny",
         "model": adapter.name,
+        "name": "triage",
+        "checkpoint": adapter.name,
+        "permission_id": "cp_1",
     }
     for method, path, operation in operations(document):
         of_path = re.findall(r"{(\w+)(?::path)?}", path)

@@ -214,16 +214,18 @@ def test_of_changes_at_once_none_is_lost(
     registry: Registry, principal: Principal, pair: tuple[Adapter, Adapter]
 ) -> None:
     """Every one is in the history; of those that expect the same version one comes through."""
-    made = [pair[index % 2].name for index in range(6)]
-    in_parallel(6, lambda index: put(registry, principal, "triage", made[index]))
-    versions = past(registry, principal, "triage")
-    assert [version for version, _, _ in versions] == [6, 5, 4, 3, 2, 1]
-    assert Counter(targets[0] for _, targets, _ in versions) == Counter(made)
+    old, new = pair
+    made: list[dict[str, int]] = [{old.name: 1, new.name: index + 1} for index in range(6)]
+    in_parallel(6, lambda index: put(registry, principal, "triage", weights=made[index]))
+    with registry.reading() as session:
+        versions = [change.version for change in aliases.history(session, principal, "triage")]
+    assert [version.version for version in versions] == [6, 5, 4, 3, 2, 1]
+    assert sorted(version.targets[new.name] for version in versions) == [1, 2, 3, 4, 5, 6]
     outcomes: list[str] = []
 
     def race(index: int) -> None:
         try:
-            put(registry, principal, "triage", made[index], expected_version=6)
+            put(registry, principal, "triage", weights={old.name: 9, new.name: index + 10}, expected_version=6)
             outcomes.append("moved")
         except Conflict as error:
             outcomes.append(str(error.code))
@@ -346,6 +348,18 @@ class TestDeletion:
         with pytest.raises(NotFound):
             roll_back(registry, principal, "triage")
         assert len(past(registry, principal, "other")) == 1
+
+
+def test_what_is_sent_twice_is_one_change(
+    registry: Registry, principal: Principal, pair: tuple[Adapter, Adapter]
+) -> None:
+    """Or a roll-back would bring back what is there."""
+    old, new = pair
+    for _ in range(2):
+        put(registry, principal, "triage", old.id)
+    for weights in ({old.id: 95, new.id: 5}, {new.name: 5, old.name: 95}):
+        assert put(registry, principal, "triage", weights=weights).version == 2
+    assert shown(roll_back(registry, principal, "triage")) == {old.name: 1}
 
 
 def test_the_history_is_bounded(

@@ -107,6 +107,17 @@ def test_a_shared_adapter_is_called_by_the_other_tenant_until_that_is_taken_back
     owner.chat(adapter.name)
 
 
+def test_nobody_puts_a_model_in_the_place_of_an_alias(
+    tenant: Callable[..., Tenant], inference: dict[str, FakeInference], adapter: Adapter
+) -> None:
+    owner, friend = tenant("default"), tenant("friend")
+    body = {"name": adapter.name, "target": "osora-tiny"}
+    assert friend.http.post("/aliases", json=body).status_code == 200, "no model of that name is there for them"
+    owner.every(owner.permissions.create(adapter.name, project_ids=[friend.id]))
+    friend.chat(adapter.name)
+    assert next(iter(inference.values())).asked[-1]["adapter"] is None
+
+
 def test_who_may_call_it_may_do_nothing_else(
     tenant: Callable[..., Tenant], registry: Registry, principal: Principal, adapter: Adapter
 ) -> None:
