@@ -17,13 +17,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Double, Engine, create_engine, event, func, select
+from sqlalchemy import BigInteger, Connection, Double, Engine, create_engine, event, func, literal, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+
+from registry.columns import PlainText
 
 _SQLITE_BUSY_SECONDS = 30
 _READ_ONLY = "osora_read_only"
@@ -68,7 +70,8 @@ def _now_seconds_postgresql(element: now_seconds, compiler: SQLCompiler, **kw: A
 def take_turns(session: Session, name: str) -> None:
     """Has transactions that say the same name go one after another from here on; on SQLite all that write do."""
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+        # A name may be made of what a client sent: what PostgreSQL cannot hold is the client's error here too.
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(literal(name, PlainText()), 0))))
 
 
 def check_database_url(url: str) -> str:

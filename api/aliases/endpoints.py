@@ -14,6 +14,7 @@ from registry.names import aliases
 router = APIRouter(prefix="/aliases", tags=["aliases"], route_class=JsonRoute)
 
 AliasName = Annotated[str, Path(examples=["triage", "ft:gpt-4o-mini-2024-07-18:acme::abc"])]
+_BEFORE = Rollback()
 
 
 @router.post("", summary="Make or move an alias", responses=errors(400, 401, 403, 404, 409))
@@ -24,6 +25,7 @@ def set_alias(
 
     The next request by that name goes there. Requests of one user (`safety_identifier`, `user` or `prompt_cache_key`,
     in this order) stay at one of several models, and raising a weight moves no more of them than it must.
+    What it stands for already is no change, and makes no version.
     """
     alias = aliases.put(
         session,
@@ -61,20 +63,20 @@ def roll_back(
     principal: WriterDep,
     registry: RegistryDep,
     once: OnceDep,
-    body: Rollback | None = None,
+    body: Rollback = _BEFORE,
 ) -> AliasOut:
     """Lets an alias stand again for what it did before its last change, or in another version; a deleted one as well.
 
-    That makes a new version, so a second roll-back takes the first one back.
+    That makes a new version, so a second roll-back takes the first one back. With an `Idempotency-Key` a request that
+    is sent again is no second one.
     """
-    wanted = body or Rollback()
     alias = aliases.rollback(
         session,
         principal,
         name,
         bases=registry.settings.base_paths,
-        to=wanted.version,
-        expected_version=wanted.expected_version,
+        to=body.version,
+        expected_version=body.expected_version,
     )
     return once.keep(session, AliasOut.of(alias))
 

@@ -5,11 +5,13 @@ import time
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from registry import tenants
+from registry.columns import UnstorableText
 from registry.context import Registry
-from registry.db import now, now_seconds
-from registry.models import Tenant
+from registry.db import now, now_seconds, take_turns
+from registry.models import File, Tenant
 
 
 def test_the_clock_is_the_databases(registry: Registry) -> None:
@@ -45,3 +47,14 @@ def test_an_exception_rolls_back(registry: Registry) -> None:
         doomed()
     with registry.reading() as session:
         assert session.scalars(select(Tenant.name)).all() == ["default"]
+
+
+def test_turns_by_a_name_that_cannot_be_stored(registry: Registry) -> None:
+    """It may be a client's; on SQLite, where nobody waits by name, the query after it says the same."""
+
+    def ask(session: Session) -> None:
+        take_turns(session, "a\0b")
+        session.scalars(select(File.id).where(File.id == "a\0b")).all()
+
+    with registry.transaction() as session, pytest.raises(UnstorableText):
+        ask(session)
