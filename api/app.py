@@ -26,6 +26,7 @@ from api.openai.completions.endpoints import router as completions
 from api.openai.models.endpoints import router as openai_models
 from api.schemas import ErrorBody
 from api.services import Services
+from api.webhooks.endpoints import router as webhooks
 from registry.settings import Settings
 
 _DESCRIPTION = """Upload examples, get a small adapter, call it a second later.
@@ -38,7 +39,7 @@ Send an API key as `Authorization: Bearer osk-…`.
 Every error is `{"error": {"message", "type", "param", "code", …}}`.
 """
 
-# The two doors, by what comes before a router's own paths. Files and jobs are the same routes in both.
+# The two doors, by what comes before a router's own paths. Files, jobs and webhooks are the same routes in both.
 _Doors = tuple[tuple[str, APIRouter], ...]
 _NATIVE: _Doors = (
     ("", files),
@@ -48,6 +49,7 @@ _NATIVE: _Doors = (
     ("", generate),
     ("", bases),
     ("", keys),
+    ("", webhooks),
     ("", health),
     ("", internal),
 )
@@ -55,6 +57,7 @@ _OPENAI: _Doors = (
     ("/v1", files),
     ("/v1/fine_tuning/jobs", jobs),
     ("/v1/fine_tuning/jobs", job_events),
+    ("/v1", webhooks),
     ("", openai_models),
     ("", chat),
     ("", completions),

@@ -72,6 +72,7 @@ def test_paths_and_queries(
         "adapter": adapter.id,
         "file_id": "file-1",
         "key_id": "key-1",
+        "endpoint_id": "webhook-1",
         "base": "osora-tiny",
         "model": adapter.name,
     }

@@ -29,6 +29,7 @@ from registry.models import (
     JobStatus,
     Method,
 )
+from registry.webhooks.tables import DeliveryStatus, DisabledBecause, WebhookDelivery, WebhookEndpoint
 from tests.support.threads import in_parallel
 
 
@@ -194,7 +195,19 @@ WORDS: dict[tuple[str, str], Any] = {
     ("job_attempts", "outcome"): AttemptOutcome,
     ("job_events", "level"): EventLevel,
     ("job_events", "type"): EventType,
+    ("webhook_endpoints", "disabled_because"): DisabledBecause,
+    ("webhook_deliveries", "status"): DeliveryStatus,
 }
+
+
+def insert_webhook(connection: Connection) -> None:
+    with Session(connection, join_transaction_mode="create_savepoint") as session:
+        tenant_id = session.scalars(select(Job.tenant_id).limit(1)).one()
+        endpoint = WebhookEndpoint(id="webhook-1", tenant_id=tenant_id, name="x", url="x", event_types=[], salt="x")
+        session.add(endpoint)
+        session.flush()
+        session.add(WebhookDelivery(id="wh_1", endpoint_id=endpoint.id, event_id="evt_1", event_type="x", data={}))
+        session.commit()
 
 
 def test_the_database_takes_every_word_that_python_knows_and_no_other(database_url: str) -> None:
@@ -202,6 +215,7 @@ def test_the_database_takes_every_word_that_python_knows_and_no_other(database_u
     engine = make_engine(database_url)
     with engine.begin() as connection:
         insert_jobs(connection, [{}])
+        insert_webhook(connection)
     for (table, column), words in WORDS.items():
         update = text(f"UPDATE {table} SET {column} = :word")
         for word in get_args(words):
