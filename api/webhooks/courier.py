@@ -19,7 +19,7 @@ from registry.webhooks import Answer, Delivery, EventType
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 64
+_AT_ONCE = 64
 _PAUSE_AFTER_TROUBLE_SECONDS = 5.0
 _GRACE_SECONDS = 2.0
 
@@ -41,7 +41,7 @@ class Courier:
     @asynccontextmanager
     async def working(cls, registry: Registry) -> AsyncIterator["Courier"]:
         """A courier at work. At exit, what is under way has a moment to end; another process takes over the rest."""
-        sender = Sender(allow_private=registry.settings.webhooks_allow_private, at_once=AT_ONCE)
+        sender = Sender(allow_private=registry.settings.webhooks_allow_private)
         try:
             # Cancelled as a group, it still waits for what a thread is doing with the database.
             async with anyio.create_task_group() as tasks:
@@ -107,7 +107,7 @@ class Courier:
             self._changed.set()
 
     def _claim(self) -> list[Delivery]:
-        room = AT_ONCE - self._under_way
+        room = _AT_ONCE - self._under_way
         # Looking first leaves SQLite's one write lock to those that have something to write.
         with self._registry.reading() as session:
             if room == 0 or not webhooks.any_due(session):

@@ -10,9 +10,9 @@ import contextlib
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import httpx
@@ -41,13 +41,12 @@ def resolve(host: str, port: int) -> Sequence[str]:
 
 
 class Sender:
-    """Sends webhooks. `at_once` is how many there may be at a time: a slow name server holds a thread of each."""
+    """Sends webhooks. `verify` is whose certificates are trusted, the usual authorities' unless said otherwise."""
 
     def __init__(
         self,
         *,
         allow_private: bool,
-        at_once: int,
         resolve: Resolve = resolve,
         verify: ssl.SSLContext | None = None,
         total_seconds: float = TOTAL_SECONDS,
@@ -55,8 +54,6 @@ class Sender:
         self._allow_private = allow_private
         self._resolve = resolve
         self._total_seconds = total_seconds
-        # Not the loop's own threads, with which others look up names.
-        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="webhook-names")
         self._http = httpx.AsyncClient(
             verify=httpx.create_ssl_context() if verify is None else verify,
             timeout=httpx.Timeout(total_seconds, connect=_CONNECT_SECONDS),
@@ -66,9 +63,8 @@ class Sender:
         )
 
     async def close(self) -> None:
-        """Ends what is under way; threads that wait for a name server are left to it."""
+        """Closes the connections."""
         await self._http.aclose()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def send(self, delivery: Delivery) -> Answer:
         """One attempt at a delivery. Raises nothing that a receiver could cause."""
@@ -93,8 +89,7 @@ class Sender:
 
     async def _addresses(self, where: Destination) -> list[IpAddress]:
         """The addresses to try. One that is forbidden forbids all: an honest name has none."""
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, self._resolve, where.host, where.port)
+        found = await _aside(lambda: self._resolve(where.host, where.port))
         addresses = [ipaddress.ip_address(address) for address in found]
         for address in addresses:
             destination.check_address(address, allow_private=self._allow_private)
@@ -120,6 +115,37 @@ class Sender:
             extensions={"sni_hostname": where.host},
         )
         return await self._http.send(request, stream=True, follow_redirects=False)
+
+
+async def _aside(look_up: Callable[[], Sequence[str]]) -> Sequence[str]:
+    """What a function returns or raises, on a thread of its own.
+
+    A name server may take its time: the loop's own threads, with which others look up names, should not wait for it,
+    nor should the end of the process.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[Sequence[str]] = loop.create_future()
+
+    def tell(addresses: Sequence[str] | None, error: Exception | None) -> None:
+        if found.done():
+            return
+        if error is not None:
+            found.set_exception(error)
+        else:
+            found.set_result(addresses or ())
+
+    def run() -> None:
+        addresses: Sequence[str] | None = None
+        failure: Exception | None = None
+        try:
+            addresses = look_up()
+        except Exception as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+            loop.call_soon_threadsafe(tell, addresses, failure)
+
+    threading.Thread(target=run, name="webhook-name", daemon=True).start()
+    return await found
 
 
 async def _dismiss(response: httpx.Response) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from osora.cli import adapters, bases, jobs, keys
+from osora.cli import adapters, bases, jobs, keys, webhooks
 from osora.cli.doctor import doctor
 from osora.cli.generate import generate
 from osora.cli.output import EXIT_CODES, ExitCode, print_error, report
@@ -47,6 +47,7 @@ app.add_typer(adapters.app, name="adapters")
 app.add_typer(bases.app, name="bases")
 app.command()(generate)
 app.add_typer(keys.app, name="key")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 def _print_version(asked: bool) -> None:

@@ -9,6 +9,8 @@ _FLAGS = {
     "batch_size": "--batch-size",
     "beta": "--beta",
     "early_stopping_patience": "--patience",
+    "event_type": "--event",
+    "event_types": "--event",
     "from_adapter": "--from-adapter",
     "json_schema": "--schema",
     "keep": "--keep",
@@ -33,6 +35,7 @@ _FLAGS = {
     "tenant": "--tenant",
     "top_p": "--top-p",
     "training_file": "FILE",
+    "url": "URL",
     "validation_file": "--validation",
 }
 _PATH = r"(?:(?:osora|hyperparameters|method|supervised|dpo)\.)"

@@ -18,7 +18,7 @@ from registry.webhooks.events import EventType
 from registry.webhooks.secrets import new_salt
 from registry.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
-MAX_ENDPOINTS = 50
+MAX_ENDPOINTS = 20
 """Of one tenant: each is a row more in every transaction that ends a job."""
 
 _OVERLAP_SECONDS = 24 * 3600

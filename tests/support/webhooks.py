@@ -1,6 +1,7 @@
 """Real receivers of webhooks, and a clock for what waits in the registry."""
 
 import queue
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -80,6 +81,7 @@ def receiving(receiver: Receiver, tls: ssl.SSLContext | None = None, host: str =
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         block_on_close = False
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             return  # whoever sends webhooks hangs up on what takes too long

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -14,7 +16,10 @@ import httpx
 import openai as package
 import pytest
 from openai import OpenAI
+from sqlalchemy.exc import OperationalError
 
+from api.app import create_app
+from api.server import Server
 from registry import jobs, tenants, webhooks
 from registry.context import Registry
 from registry.settings import Settings
@@ -22,6 +27,7 @@ from registry.tenants import Principal
 from registry.webhooks.delivering import LEASE_SECONDS
 from tests.integration.api.conftest import error_of
 from tests.integration.api.openai.conftest import openai as openai
+from tests.integration.api.servers import running
 from tests.support.jobs import submit
 from tests.support.webhooks import PATIENCE_SECONDS, Receiver, pass_time, receiving, status
 
@@ -64,7 +70,7 @@ def log_when(client: httpx.Client, endpoint: str, wanted: Callable[[dict[str, An
         (newest, *_) = client.get(f"/webhook_endpoints/{endpoint}/deliveries").json()["data"]
         if wanted(newest):
             return dict(newest)
-        signal.sigtimedwait([], 0.05)
+        time.sleep(0.05)
     raise AssertionError(newest)
 
 
@@ -194,6 +200,59 @@ def test_a_receiver_that_hangs_holds_up_nobody_else(
         for _ in range(3):
             cancel_one(registry, principal)
             quick.next()
+
+
+def test_two_processes_send_each_event_once(
+    registry: Registry, principal: Principal, settings: Settings, client: httpx.Client, receiver: Receiver
+) -> None:
+    created = create(client, url=receiver.url)
+    with running(Server(create_app(settings), settings)):
+        with registry.transaction() as session:
+            for number in range(20):
+                job = {"id": f"ftjob-{number}"}
+                webhooks.record(session, principal.tenant_id, "fine_tuning.job.cancelled", job)
+        ids = [receiver.next().headers["webhook-id"] for _ in range(20)]
+        log_when(client, created["id"], lambda line: line["status"] == "delivered")
+    assert len(set(ids)) == 20
+    assert receiver.received.empty()
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_database_that_is_away_for_a_moment(
+    registry: Registry,
+    principal: Principal,
+    client: httpx.Client,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is due is found again; an answer that could not be written down means a second delivery."""
+    monkeypatch.setattr("api.webhooks.courier._PAUSE_AFTER_TROUBLE_SECONDS", 0.05)
+    troubled: Counter[str] = Counter()
+
+    def failing_once(name: str) -> Callable[..., Any]:
+        good = getattr(webhooks, name)
+
+        def call(*given: Any) -> Any:
+            troubled[name] += 1
+            if troubled[name] == 1:
+                raise OperationalError("UPDATE …", {"secret": "hush"}, Exception("the database is away"))
+            return good(*given)
+
+        return call
+
+    for name in ("claim", "settle"):
+        monkeypatch.setattr(webhooks, name, failing_once(name))
+    created = create(client, url=receiver.url)
+    cancel_one(registry, principal)
+    first = receiver.next()
+    while "settle" not in troubled:
+        time.sleep(0.01)
+    pass_time(registry, LEASE_SECONDS + 1)
+    assert receiver.next().headers["webhook-id"] == first.headers["webhook-id"]
+    assert log_when(client, created["id"], lambda line: line["status"] == "delivered")
+    assert "the database is away" in caplog.text
+    assert "hush" not in caplog.text
 
 
 def test_a_test(client: httpx.Client, openai: OpenAI, receiver: Receiver) -> None:

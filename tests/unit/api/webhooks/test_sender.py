@@ -1,19 +1,21 @@
 """Sending to real receivers: where it goes, what is believed, and what nobody can make it do."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import ssl
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 import trustme
 from openai import InvalidWebhookSignatureError, OpenAI
 
-from api.webhooks.sender import Sender
+from api.webhooks.sender import Resolve, Sender, resolve
 from registry.webhooks import Answer, Delivery
 from tests.support.webhooks import Receiver, receiving, status
 
@@ -31,15 +33,13 @@ def receiver() -> Iterator[Receiver]:
 def send(
     url: str,
     *,
-    resolve: Callable[[str, int], list[str]] = lambda host, port: ["127.0.0.1"],
+    resolve: Resolve = lambda host, port: ["127.0.0.1"],
     allow_private: bool = True,
     verify: ssl.SSLContext | None = None,
     total_seconds: float = 60,
 ) -> Answer:
     async def run() -> Answer:
-        sender = Sender(
-            allow_private=allow_private, at_once=2, resolve=resolve, verify=verify, total_seconds=total_seconds
-        )
+        sender = Sender(allow_private=allow_private, resolve=resolve, verify=verify, total_seconds=total_seconds)
         try:
             return await sender.send(Delivery("wh_1", "webhook-1", 1, url, BODY.encode(), SECRETS))
         finally:
@@ -240,27 +240,50 @@ def test_nobody_there() -> None:
 
 
 def test_a_name_that_is_not_known() -> None:
-    def resolve(host: str, port: int) -> list[str]:
+    def fail(host: str, port: int) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    assert send("https://nowhere.invalid/", resolve=resolve).error == "its host's name is not known"
+    assert send("https://nowhere.invalid/", resolve=fail).error == "its host's name is not known"
 
 
 def test_a_name_server_that_never_answers() -> None:
-    with _blocked() as resolve:
-        answer = send("https://slow.example.com/", resolve=resolve, total_seconds=0.3)
+    done = threading.Event()
+
+    def wait(host: str, port: int) -> list[str]:
+        done.wait()
+        return ["127.0.0.1"]
+
+    try:
+        answer = send("https://slow.example.com/", resolve=wait, total_seconds=0.3)
+    finally:
+        done.set()
     assert answer.error == "it did not answer within 0.3 seconds"
 
 
-@contextmanager
-def _blocked() -> Iterator[Callable[[str, int], list[str]]]:
-    done = threading.Event()
+def test_a_name_server_that_never_answers_holds_up_no_process_at_its_end() -> None:
+    program = """
+import asyncio, threading
+from api.webhooks.sender import Sender
+from registry.webhooks import Delivery
 
-    def resolve(host: str, port: int) -> list[str]:
-        done.wait()
-        return []
+async def main():
+    sender = Sender(allow_private=False, resolve=lambda host, port: threading.Event().wait(), total_seconds=0.1)
+    print((await sender.send(Delivery("wh_1", "webhook-1", 1, "https://slow.example.com/", b"", ()))).error)
+    await sender.close()
 
-    try:
-        yield resolve
-    finally:
-        done.set()
+asyncio.run(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "it did not answer within 0.1 seconds\n"
+
+
+def test_an_address_for_a_host() -> None:
+    """As the system reads it; an IPv6 one where the machine has that."""
+    hosts = ["127.0.0.1"]
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        hosts.append("[::1]")
+    for host in hosts:
+        with receiving(Receiver(), host=host.strip("[]")) as receiver:
+            answer = send(f"http://{host}:{receiver.port}/", resolve=resolve)
+            assert (answer.status_code, answer.error) == (200, None)
+            assert receiver.next().headers["host"] == f"{host}:{receiver.port}"
