@@ -176,12 +176,11 @@ def _reason(raised: Exception, total_seconds: float) -> str:
     match raised:
         case TimeoutError() | httpx.TimeoutException():
             return f"it did not answer within {total_seconds:g} seconds"
-        case ForbiddenAddressError():
-            return str(raised)
         case InvalidRequest():
             return raised.message
-        case OSError() | UnicodeError():
-            return "its host's name is not known"
+        case ForbiddenAddressError() | OSError() | UnicodeError():
+            # The same for both: who may ask us for any name must not learn which ones only we can resolve.
+            return "its host's name is not known, or leads to an address that is not a public one"
         case httpx.ConnectError() if "CERTIFICATE_VERIFY_FAILED" in str(raised):
             return f"its certificate is not accepted: {_certificate_problem(raised)}"
         case httpx.ConnectError():

@@ -75,7 +75,7 @@ def any_due(session: Session) -> bool:
 
 
 def claim(session: Session, limit: int) -> list[Delivery]:
-    """Takes deliveries that are due, the longest due first, for `LEASE_SECONDS` each.
+    """Takes deliveries that are due for `LEASE_SECONDS` each: first of the tenants that have the fewest under way.
 
     One of an endpoint at a time, and `PER_TENANT` of a tenant: who answers slowly holds up its own.
     """
@@ -95,11 +95,13 @@ def claim(session: Session, limit: int) -> list[Delivery]:
         .subquery()
     )
     first = select(waiting.c.id, waiting.c.tenant_id).where(waiting.c.turn == 1).order_by(waiting.c.due_at)
-    chosen: list[str] = []
+    turns: list[tuple[int, str]] = []
     for delivery_id, tenant_id in session.execute(first):
-        if by_tenant[tenant_id] < PER_TENANT and len(chosen) < limit:
-            by_tenant[tenant_id] += 1
-            chosen.append(delivery_id)
+        turns.append((by_tenant[tenant_id], delivery_id))
+        by_tenant[tenant_id] += 1
+    # A tenant's first comes before another's second, however long that has waited; the sort keeps the rest in order.
+    turns.sort(key=lambda turn: turn[0])
+    chosen = [delivery_id for before, delivery_id in turns if before < PER_TENANT][:limit]
     return [delivery for delivery_id in chosen if (delivery := _take(session, delivery_id, at)) is not None]
 
 

@@ -49,7 +49,7 @@ _NEVER = (ipaddress.ip_address("100.100.100.200"), ipaddress.ip_address("fd00:ec
 
 
 class ForbiddenAddressError(Exception):
-    """An address that webhooks must not go to. It is not named: only we could have resolved it."""
+    """An address that webhooks must not go to."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def check_address(address: IpAddress, *, allow_private: bool) -> None:
     else:
         public = address in _PUBLIC_V6 and not any(address in network for network in _NOT_PUBLIC_V6)
     if not public:
-        raise ForbiddenAddressError("it leads to an address that is not a public one")
+        raise ForbiddenAddressError(str(address))
 
 
 def _host(netloc: str, host: str, allow_private: bool) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 
 from api.app import create_app
 from api.server import Server
+from api.webhooks.sender import TOTAL_SECONDS
 from registry import jobs, tenants, webhooks
 from registry.context import Registry
 from registry.settings import Settings
@@ -312,6 +313,27 @@ def test_a_process_that_dies_between_sending_and_recording(
     with registry.reading() as session:
         (row,) = webhooks.deliveries(session, principal, endpoint).data
     assert row.attempts[0]["error"] == "the process that sent it ended before it knew what came of it"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_process_ends_though_a_receiver_hangs(
+    registry: Registry, principal: Principal, settings: Settings, receiver: Receiver
+) -> None:
+    with registry.transaction() as session:
+        types: Any = ["fine_tuning.job.cancelled"]
+        webhooks.create(session, principal, settings, name="x", url=receiver.url, event_types=types)
+    receiver.answer = lambda handler: receiver.ending.wait()  # type: ignore[assignment, return-value]
+    cancel_one(registry, principal)
+    with api_process(settings, []) as process:
+        first = receiver.next()
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(PATIENCE_SECONDS) == 0
+        assert time.monotonic() - began < TOTAL_SECONDS
+    receiver.answer = status(200)
+    pass_time(registry, LEASE_SECONDS + 1)
+    with api_process(settings, []):
+        assert receiver.next().headers["webhook-id"] == first.headers["webhook-id"]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

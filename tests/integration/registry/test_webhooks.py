@@ -224,6 +224,16 @@ def test_a_slow_tenant_holds_up_its_own_only(registry: Registry, principal: Prin
     assert len(claim(registry)) == 1
 
 
+def test_who_has_nothing_under_way_comes_first(registry: Registry, principal: Principal, stranger: Principal) -> None:
+    """However long another's have waited, and however little room a process has."""
+    theirs = [endpoint(registry, stranger) for _ in range(3)]
+    tell(registry, stranger)
+    assert {delivery.endpoint_id for delivery in claim(registry, limit=1)} < set(theirs)
+    mine = endpoint(registry, principal)
+    tell(registry, principal)
+    assert [delivery.endpoint_id for delivery in claim(registry, limit=1)] == [mine]
+
+
 def test_an_endpoints_events_come_in_order(registry: Registry, principal: Principal) -> None:
     endpoint(registry, principal)
     tell(registry, principal, 3)

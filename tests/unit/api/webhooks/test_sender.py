@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 import trustme
@@ -22,6 +23,7 @@ from tests.support.webhooks import Receiver, receiving, status
 SECRETS = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2VjcmV0IG9mIHllc3RlcmRheQ==")
 BODY = json.dumps({"id": "evt_1", "object": "event", "type": "fine_tuning.job.failed", "data": {"id": "ftjob-1"}})
 PUBLIC = "93.184.215.14"
+NO_ADDRESS = "its host's name is not known, or leads to an address that is not a public one"
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_the_openai_client_believes_it(receiver: Receiver) -> None:
             client.webhooks.unwrap(received.body + b" ", received.headers, secret=SECRETS[0])
 
 
-def test_the_certificate_of_the_name_is_asked_for() -> None:
+def test_the_certificate_of_the_name_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection goes to an address, and TLS is about the name all the same."""
     authority = trustme.CA()
     verify = ssl.create_default_context()
@@ -84,7 +86,10 @@ def test_the_certificate_of_the_name_is_asked_for() -> None:
         assert "other.example.com" in str(other.error)
         untrusted = send(f"https://hooks.example.com:{receiver.port}/")
         assert "its certificate is not accepted" in str(untrusted.error)
-    assert asked_for == ["hooks.example.com", "other.example.com", "hooks.example.com"]
+        authority.cert_pem.write_to_path(str(tmp_path / "own.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "own.pem"))
+        assert send(f"https://hooks.example.com:{receiver.port}/").status_code == 200
+    assert asked_for == ["hooks.example.com", "other.example.com", *["hooks.example.com"] * 2]
 
 
 def test_plain_http_where_tls_is_asked_for(receiver: Receiver) -> None:
@@ -95,11 +100,11 @@ def test_plain_http_where_tls_is_asked_for(receiver: Receiver) -> None:
     "forbidden", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1", "fd00::1"]
 )
 def test_a_name_of_a_private_address(receiver: Receiver, forbidden: str) -> None:
-    """Whether or not it has public ones beside it, and nothing is said of which it is."""
+    """Whether or not it has public ones beside it. What is said is what is said of a name that is not known."""
     url = f"https://hooks.example.com:{receiver.port}/"
     for addresses in ([forbidden], [PUBLIC, forbidden], [forbidden, PUBLIC]):
         answer = send(url, resolve=lambda host, port, found=addresses: found, allow_private=False)  # type: ignore[misc]
-        assert answer.error == "it leads to an address that is not a public one"
+        assert answer.error == NO_ADDRESS
     assert receiver.received.empty()
 
 
@@ -243,7 +248,7 @@ def test_a_name_that_is_not_known() -> None:
     def fail(host: str, port: int) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    assert send("https://nowhere.invalid/", resolve=fail).error == "its host's name is not known"
+    assert send("https://nowhere.invalid/", resolve=fail).error == NO_ADDRESS
 
 
 def test_a_name_server_that_never_answers() -> None:
