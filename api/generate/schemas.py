@@ -62,6 +62,7 @@ RESULT_EXAMPLE: JsonDict = {
         "job_id": "ftjob-01k9v3x2b8mabcdefghjkmnpqrs",
         "step": 225,
         "strength": 1.0,
+        "alias": None,
     },
 }
 
@@ -153,8 +154,8 @@ class GenerateRequest(Sampling, SamplingKnobs):
     adapter_id: Annotated[
         Name | None,
         Field(
-            description="An adapter, `adp-…` or `ft:…`, or a job's checkpoint, `ftckpt_…` or `ft:…:ckpt-step-<n>`. "
-            "Without one, the base answers."
+            description="An adapter, `adp-…` or `ft:…`, a job's checkpoint, `ftckpt_…` or `ft:…:ckpt-step-<n>`, or an "
+            "alias. Without one, the base answers."
         ),
     ] = None
     base: Annotated[
@@ -181,6 +182,11 @@ class GenerateRequest(Sampling, SamplingKnobs):
         Field(description="The answer matches this regular expression from end to end."),
     ] = None
 
+    user: Annotated[
+        str | None,
+        Field(max_length=1000, description="Who it is for: an alias of several models keeps each user at one of them."),
+    ] = None
+
     @field_validator("top_logprobs", "echo", "regex")
     @classmethod
     def _fits_the_fields_before(cls, value: Any, info: ValidationInfo) -> Any:
@@ -201,7 +207,7 @@ class GenerateRequest(Sampling, SamplingKnobs):
 
     def options(self) -> dict[str, Any]:
         """What goes to the inference server as it is."""
-        options = self.model_dump(exclude={"adapter_id", "base", "stop"}, exclude_none=True)
+        options = self.model_dump(exclude={"adapter_id", "base", "stop", "user"}, exclude_none=True)
         return {**options, "stop": [self.stop] if isinstance(self.stop, str) else self.stop or []}
 
 

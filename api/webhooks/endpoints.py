@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, WriterDep
+from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.schemas import ListPage, PageQuery, errors
 from api.webhooks.schemas import (
@@ -30,13 +31,13 @@ EndpointId = Annotated[str, Path(examples=["webhook-01k9v3t0w5qabcdefghjkmnpqrs"
 
 @router.post("/webhook_endpoints", summary="Create a webhook endpoint", responses=errors(400, 401, 403, 409))
 def create_endpoint(
-    body: CreateEndpoint, session: SessionDep, principal: WriterDep, services: ServicesDep
+    body: CreateEndpoint, session: SessionDep, principal: WriterDep, services: ServicesDep, once: OnceDep
 ) -> NewEndpointOut:
     """From now on events of these types are sent there, signed with the secret in this answer, which is shown once."""
     endpoint = webhooks.create(
         session, principal, services.settings, name=body.name, url=body.url, event_types=body.event_types
     )
-    return NewEndpointOut.of(session, endpoint)
+    return once.keep(session, NewEndpointOut.of(session, endpoint), has_secret=True)
 
 
 @router.get("/webhook_endpoints", summary="List webhook endpoints", responses=errors(400, 401, 403, 404))
@@ -84,14 +85,19 @@ def delete_endpoint(endpoint_id: EndpointId, session: SessionDep, principal: Wri
 @router.post(
     "/webhook_endpoints/{endpoint_id}/rotate_secret",
     summary="Give a webhook endpoint a new secret",
-    responses=errors(400, 401, 403, 404),
+    responses=errors(400, 401, 403, 404, 409),
 )
 def rotate_secret(
-    endpoint_id: EndpointId, session: SessionDep, principal: WriterDep, body: RotateSecret = _END_THE_OLD_ONE
+    endpoint_id: EndpointId,
+    session: SessionDep,
+    principal: WriterDep,
+    once: OnceDep,
+    body: RotateSecret = _END_THE_OLD_ONE,
 ) -> NewEndpointOut:
     """The new secret is in this answer, and shown once. The old one ends now, or in a day if it is kept."""
     keep_old = body.keep_old_secret_active_for_24_hours
-    return NewEndpointOut.of(session, webhooks.rotate_secret(session, principal, endpoint_id, keep_old=keep_old))
+    endpoint = webhooks.rotate_secret(session, principal, endpoint_id, keep_old=keep_old)
+    return once.keep(session, NewEndpointOut.of(session, endpoint), has_secret=True)
 
 
 @router.post(

@@ -34,6 +34,7 @@ MAX_ATTEMPTS = len(_PAUSES) + 1
 DISABLE_AFTER_SECONDS = 72 * _HOUR
 """An endpoint that nothing has got through to for so long is disabled."""
 
+_SAMPLES = {"adapter.published": "adp-sample", "alias.changed": "sample"}
 _GONE = 410
 _LOST = "the process that sent it ended before it knew what came of it"
 
@@ -163,8 +164,7 @@ def sample(session: Session, principal: Principal, endpoint_id: str, type: Event
     """An event that never was, to try an endpoint with; nothing is written. Raises `NotFound`."""
     endpoint = endpoints.get(session, principal, endpoint_id)
     at = session.scalars(select(now_seconds())).one()
-    thing = "adp-sample" if type == "adapter.published" else "ftjob-sample"
-    body = _body(new_id("evt_"), type, at, {"id": thing})
+    body = _body(new_id("evt_"), type, at, {"id": _SAMPLES.get(type, "ftjob-sample")})
     return Delivery(new_id("wh_"), endpoint.id, 1, endpoint.url, body, _secrets(session, endpoint, at))
 
 

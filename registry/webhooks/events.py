@@ -14,6 +14,7 @@ EventType = Literal[
     "fine_tuning.job.cancelled",
     "fine_tuning.job.paused",
     "adapter.published",
+    "alias.changed",
 ]
 """The first three are OpenAI's."""
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from api.generate.schemas import LARGEST_INTEGER, MESSAGES, Count, GenerateRequest, JsonSchema
 from api.generate.target import Target
-from api.openai.sampling import Hint, TextRequest
+from api.openai.sampling import TextRequest
 from api.schemas import AtMost, RequestModel
 
 CHAT_EXAMPLE: JsonDict = {
@@ -118,8 +118,6 @@ class ChatRequest(TextRequest):
     response_format: ResponseFormat | None = None
     modalities: Annotated[list[Literal["text"]], AtMost(1)] | None = None
     service_tier: Annotated[Literal["auto", "default"] | None, Field(description="Accepted; there is one.")] = None
-    safety_identifier: Hint = None
-    prompt_cache_key: Hint = None
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:

@@ -123,6 +123,18 @@ def test_what_no_endpoint_can_be(client: httpx.Client, changes: dict[str, Any], 
     assert client.get("/webhook_endpoints").json()["data"][0]["url"] == HOOK["url"]
 
 
+def test_sent_again_it_makes_no_second_one(client: httpx.Client) -> None:
+    headers = {"idempotency-key": "mine"}
+    endpoint = client.post("/webhook_endpoints", json=HOOK, headers=headers).json()
+    again = client.post("/webhook_endpoints", json=HOOK, headers=headers)
+    assert error_of(again, 409)["code"] == "answer_not_kept"  # it held a secret
+    rotation = f"/webhook_endpoints/{endpoint['id']}/rotate_secret"
+    hint = client.post(rotation, json={}, headers=headers | {"idempotency-key": "other"}).json()["signing_secret_hint"]
+    error_of(client.post(rotation, json={}, headers=headers | {"idempotency-key": "other"}), 409)
+    (found,) = client.get("/webhook_endpoints").json()["data"]
+    assert found["signing_secret_hint"] == hint
+
+
 def test_scopes_and_tenants(client: httpx.Client, client_with: Callable[..., httpx.Client]) -> None:
     endpoint = f"/webhook_endpoints/{create(client)['id']}"
     calls: list[tuple[str, str, Any]] = [

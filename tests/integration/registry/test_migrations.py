@@ -28,6 +28,7 @@ from registry.models import (
     JobSignal,
     JobStatus,
     Method,
+    UploadStatus,
 )
 from registry.webhooks.tables import DeliveryStatus, DisabledBecause, WebhookDelivery, WebhookEndpoint
 from tests.support.threads import in_parallel
@@ -197,6 +198,7 @@ WORDS: dict[tuple[str, str], Any] = {
     ("job_events", "type"): EventType,
     ("webhook_endpoints", "disabled_because"): DisabledBecause,
     ("webhook_deliveries", "status"): DeliveryStatus,
+    ("uploads", "status"): UploadStatus,
 }
 
 
@@ -216,6 +218,13 @@ def test_the_database_takes_every_word_that_python_knows_and_no_other(database_u
     with engine.begin() as connection:
         insert_jobs(connection, [{}])
         insert_webhook(connection)
+        connection.execute(
+            text(
+                "INSERT INTO uploads (id, tenant_id, filename, purpose, bytes, status, created_at, expires_at) "
+                "SELECT 'upload_1', id, 'a.jsonl', 'fine-tune', 1, 'pending', 0, 0 FROM tenants LIMIT 1"
+            )
+        )
+        assert connection.scalar(text("SELECT count(*) FROM uploads")) == 1
     for (table, column), words in WORDS.items():
         update = text(f"UPDATE {table} SET {column} = :word")
         for word in get_args(words):

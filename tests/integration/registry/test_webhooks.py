@@ -14,6 +14,7 @@ from registry import jobs, retention, webhooks
 from registry.context import Registry
 from registry.db import now_seconds
 from registry.errors import Conflict, NotFound
+from registry.names import aliases
 from registry.tenants import Principal
 from registry.webhooks import Answer, Delivery, EventType
 from registry.webhooks.delivering import LEASE_SECONDS, MAX_ATTEMPTS, PER_TENANT
@@ -107,6 +108,19 @@ def test_what_becomes_of_jobs_is_told(registry: Registry, principal: Principal) 
     (other,) = (row for row in log(registry, principal, everything) if row.event_type == failed.event_type)
     assert other.event_id == failed.event_id  # one event, told twice
     assert other.id != failed.id
+
+
+def test_what_becomes_of_an_alias_is_told(registry: Registry, principal: Principal) -> None:
+    told = endpoint(registry, principal, "alias.changed")
+    bases = {"osora-tiny", "other"}
+    for base in sorted(bases):
+        with registry.transaction() as session:
+            aliases.put(session, principal, "triage", {base: 1}, bases=bases)
+    with registry.transaction() as session:
+        aliases.rollback(session, principal, "triage", bases=bases)
+        aliases.remove(session, principal, "triage")
+    versions = [(row.event_type, row.data["id"], row.data["version"]) for row in log(registry, principal, told)]
+    assert versions == [("alias.changed", "triage", version) for version in (1, 2, 3, 4)]
 
 
 def test_a_change_that_is_rolled_back_is_not_told(registry: Registry, principal: Principal) -> None:
