@@ -2,6 +2,8 @@
 
 from alembic import context
 
+import registry.names.tables
+import registry.webhooks.tables  # noqa: F401  (both: their tables belong to the metadata)
 from registry.models import Base
 
 connection = context.config.attributes["connection"]
