@@ -29,6 +29,7 @@ from api.openai.permissions.endpoints import router as permissions
 from api.schemas import ErrorBody
 from api.services import Services
 from api.uploads.endpoints import router as uploads
+from api.webhooks.endpoints import router as webhooks
 from registry.settings import Settings
 
 _DESCRIPTION = """Upload examples, get a small adapter, call it a second later.
@@ -41,7 +42,7 @@ Send an API key as `Authorization: Bearer osk-…`.
 Every error is `{"error": {"message", "type", "param", "code", …}}`.
 """
 
-# The two doors, by what comes before a router's own paths. Files, uploads and jobs are the same routes in both.
+# The two doors, by what comes before a router's own paths. Files, uploads, jobs and webhooks are the same in both.
 _Doors = tuple[tuple[str, APIRouter], ...]
 _NATIVE: _Doors = (
     ("", files),
@@ -53,6 +54,7 @@ _NATIVE: _Doors = (
     ("", generate),
     ("", bases),
     ("", keys),
+    ("", webhooks),
     ("", health),
     ("", internal),
 )
@@ -61,6 +63,7 @@ _OPENAI: _Doors = (
     ("/v1", uploads),
     ("/v1/fine_tuning/jobs", jobs),
     ("/v1/fine_tuning/jobs", job_events),
+    ("/v1", webhooks),
     ("", openai_models),
     ("", permissions),
     ("", chat),

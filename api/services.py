@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from api.gateway import InferenceGateway
+from api.webhooks.courier import Courier
 from registry.context import Registry
 from registry.publisher import Publisher
 from registry.settings import Settings
@@ -18,11 +19,12 @@ _TIMEOUT = httpx.Timeout(600, connect=2)
 
 @dataclass(frozen=True)
 class Services:
-    """The open registry, the way to the inference servers, and the way to the broker."""
+    """The open registry, the way to the inference servers, the way to the broker, and who delivers webhooks."""
 
     registry: Registry
     gateway: InferenceGateway
     publisher: Publisher
+    courier: Courier
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams without an end of their own must end now."""
 
@@ -43,6 +45,7 @@ class Services:
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
                 with Registry.open(settings) as registry:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
-                    yield cls(registry, gateway, publisher)
+                    async with Courier.working(registry) as courier:
+                        yield cls(registry, gateway, publisher, courier)
         finally:
             publisher.close()

@@ -2,8 +2,9 @@
 
 from alembic import context
 
+import registry.names.tables
+import registry.webhooks.tables  # noqa: F401  (both: their tables belong to the metadata)
 from registry.models import Base
-from registry.names import tables as tables
 
 connection = context.config.attributes["connection"]
 # Batch mode: SQLite cannot alter most things in place, so Alembic copies the table.

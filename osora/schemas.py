@@ -182,6 +182,32 @@ class Key(TypedDict, total=False):
     key: str  # in the answer to `create` only: the service keeps a hash
 
 
+class WebhookEndpoint(TypedDict, total=False):
+    id: str
+    name: str
+    url: str
+    event_types: list[str]
+    created_at: int
+    updated_at: int
+    signing_secret_hint: str
+    signing_secret: str  # in the answers to `create` and `rotate_secret` only
+    osora: dict[str, Any]
+    """`enabled`, `disabled_at`, `disabled_because`, `failing_since`, `old_secret_expires_at`."""
+
+
+class WebhookDelivery(TypedDict, total=False):
+    """An event on its way to an endpoint, with each attempt at it."""
+
+    id: str  # the header `webhook-id`
+    created_at: int
+    event_id: str
+    event_type: str
+    data: dict[str, Any]
+    status: Literal["pending", "delivered", "failed"]
+    next_attempt_at: int | None
+    attempts: list[dict[str, Any]]
+
+
 class Usage(TypedDict, total=False):
     prompt_tokens: int
     completion_tokens: int

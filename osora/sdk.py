@@ -36,6 +36,8 @@ from osora.schemas import (
     Key,
     Message,
     Page,
+    WebhookDelivery,
+    WebhookEndpoint,
 )
 from osora.streams import GenerationStream, follow
 from osora.transport import Transport, segment
@@ -56,6 +58,7 @@ class Osora:
         self.adapters = Adapters(self._transport)
         self.aliases = Aliases(self._transport)
         self.keys = Keys(self._transport)
+        self.webhooks = Webhooks(self._transport)
 
     def __enter__(self) -> Self:
         return self
@@ -299,6 +302,54 @@ class Keys(_Resource):
 
     def revoke(self, key_id: str) -> None:
         self._transport.request("DELETE", f"/keys/{segment(key_id)}")
+
+
+class Webhooks(_Resource):
+    """Addresses that are told of events."""
+
+    def create(self, url: str, event_types: Sequence[str], *, name: str) -> WebhookEndpoint:
+        """A new endpoint. Its secret is in the answer's `signing_secret`, this once."""
+        body = {"url": url, "event_types": list(event_types), "name": name}
+        return self._endpoint("POST", "/webhook_endpoints", json=body)
+
+    def list(self, limit: int | None = None, after: str | None = None) -> Page[WebhookEndpoint]:
+        """Newest first."""
+        return _data(self._transport.request("GET", "/webhook_endpoints", params=_page(limit, after)))
+
+    def get(self, endpoint_id: str) -> WebhookEndpoint:
+        return self._endpoint("GET", f"/webhook_endpoints/{segment(endpoint_id)}")
+
+    def update(self, endpoint_id: str, *, enabled: bool | None = None, **fields: Any) -> WebhookEndpoint:
+        """Change its `name`, `url` or `event_types`, or whether it is told of anything."""
+        body = fields if enabled is None else {**fields, "osora": {"enabled": enabled}}
+        return self._endpoint("POST", f"/webhook_endpoints/{segment(endpoint_id)}", json=body)
+
+    def rotate_secret(self, endpoint_id: str, *, keep_old: bool = False) -> WebhookEndpoint:
+        """A new secret, in the answer's `signing_secret`. With `keep_old` the old one is valid for a day more."""
+        path = f"/webhook_endpoints/{segment(endpoint_id)}/rotate_secret"
+        return self._endpoint("POST", path, json={"keep_old_secret_active_for_24_hours": keep_old})
+
+    def test(self, endpoint_id: str, event_type: str) -> dict[str, Any]:
+        """Send a sample; what answered is in `status_code`, and why that is no success in `osora.error`."""
+        path = f"/webhook_endpoints/{segment(endpoint_id)}/test"
+        result: dict[str, Any] = self._transport.request("POST", path, json={"event_type": event_type})
+        return result
+
+    def deliveries(self, endpoint_id: str, limit: int | None = None, after: str | None = None) -> Page[WebhookDelivery]:
+        """What an endpoint was told, newest first."""
+        path = f"/webhook_endpoints/{segment(endpoint_id)}/deliveries"
+        return _data(self._transport.request("GET", path, params=_page(limit, after)))
+
+    def event_types(self) -> Sequence[str]:
+        """All types of events."""
+        return _data(self._transport.request("GET", "/webhook_event_types"))
+
+    def delete(self, endpoint_id: str) -> None:
+        self._transport.request("DELETE", f"/webhook_endpoints/{segment(endpoint_id)}")
+
+    def _endpoint(self, method: str, path: str, **sent: Any) -> WebhookEndpoint:
+        endpoint: WebhookEndpoint = self._transport.request(method, path, **sent)
+        return endpoint
 
 
 def _generation_body(prompt: str | Sequence[Message], adapter: str | None, options: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, select
+from sqlalchemy import ColumnElement, Select, delete, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from registry import adapters, files, idempotency, uploads, workers
@@ -30,6 +30,7 @@ from registry.models import (
     UploadPart,
 )
 from registry.names import aliases, permissions
+from registry.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def expire(registry: Registry) -> int:
     """Deletes what is older than the settings allow, with its objects; returns how many rows that were.
 
     Never a file, an adapter or a checkpoint that a live job uses, nor what an alias names, nor a checkpoint or an event
-    of a live job.
+    of a live job, nor a webhook that is still tried.
     """
     settings = registry.settings
     return (
@@ -67,6 +68,7 @@ def expire(registry: Registry) -> int:
         + _expire(registry, settings.adapter_retention_days, _old_adapters, _remove_adapters)
         + _expire(registry, settings.checkpoint_retention_days, _old_checkpoints, _remove_checkpoints)
         + _expire(registry, settings.event_retention_days, _old_events, _remove_events)
+        + _expire(registry, settings.webhook_retention_days, _old_deliveries, _remove_deliveries)
     )
 
 
@@ -178,6 +180,18 @@ def _old_events(before: ColumnElement[float]) -> Select[Any]:
 def _remove_events(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
     locked = _locked(session, JobEvent.id, ids)
     session.execute(delete(JobEvent).where(JobEvent.id.in_(locked)))
+    return [[]] * len(locked)
+
+
+def _old_deliveries(before: ColumnElement[float]) -> Select[Any]:
+    disabled = select(WebhookEndpoint.id).where(WebhookEndpoint.disabled_at.is_not(None))
+    over = or_(WebhookDelivery.status != "pending", WebhookDelivery.endpoint_id.in_(disabled))
+    return select(WebhookDelivery.id).where(WebhookDelivery.created_at < before, over)
+
+
+def _remove_deliveries(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
+    locked = _locked(session, WebhookDelivery.id, ids)
+    session.execute(delete(WebhookDelivery).where(WebhookDelivery.id.in_(locked)))
     return [[]] * len(locked)
 
 

@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
     """The largest file that can be uploaded."""
     maintenance_seconds: _Seconds = 1
-    """How often each worker looks for lost leases, unsent wake-ups and what has outlived its retention."""
+    """How often each worker looks for lost leases and unsent wake-ups, and the API for webhooks that are due."""
 
     file_retention_days: _Days = None
     """Days from its upload until a file is deleted; one that a live job uses stays. None, or `forever`: never."""
@@ -121,6 +121,13 @@ class Settings(BaseSettings):
     checkpoint_retention_days: _Days = 7
     """Days from the end of their job until checkpoints are deleted; those that an alias names stay. `forever`:
     never."""
+
+    webhook_retention_days: _Days = 7
+    """Days until a webhook that was delivered or given up leaves its endpoint's log; `forever`: never."""
+
+    webhooks_allow_private: bool = False
+    """Whether webhooks may also go to `http://`, to this machine and to private networks: never where tenants are
+    strangers, because it lets each of them call what stands beside the service."""
 
     orphan_grace_hours: float = Field(default=24, ge=1, allow_inf_nan=False)
     """How long an object may be without a row that names it: an upload comes before its row."""

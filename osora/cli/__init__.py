@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from osora.cli import adapters, aliases, bases, import_openai, jobs, keys
+from osora.cli import adapters, aliases, bases, import_openai, jobs, keys, webhooks
 from osora.cli.compare import compare_answers
 from osora.cli.doctor import doctor
 from osora.cli.generate import generate
@@ -51,6 +51,7 @@ app.command()(generate)
 app.add_typer(import_openai.app, name="import")
 app.command("compare")(compare_answers)
 app.add_typer(keys.app, name="key")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 def _print_version(asked: bool) -> None:

@@ -9,6 +9,8 @@ _FLAGS = {
     "batch_size": "--batch-size",
     "beta": "--beta",
     "early_stopping_patience": "--patience",
+    "event_type": "--event",
+    "event_types": "--event",
     "expected_version": "--expected-version",
     "from_adapter": "--from-adapter",
     "json_schema": "--schema",
@@ -35,6 +37,7 @@ _FLAGS = {
     "tenant": "--tenant",
     "top_p": "--top-p",
     "training_file": "FILE",
+    "url": "URL",
     "validation_file": "--validation",
 }
 _PATH = r"(?:(?:osora|hyperparameters|method|supervised|dpo)\.)"

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry import webhooks
 from registry.files import RESULTS_PURPOSE
 from registry.ids import model_name, new_id
 from registry.jobs.retry import retry_or_fail
@@ -67,6 +68,7 @@ def complete(
         f"New fine-tuned model created: {row.name}",
         data={"adapter_id": row.id, "adapter_step": row.step, **metrics},
     )
+    webhooks.record(session, job.tenant_id, "adapter.published", {"id": row.id, "name": row.name, "job_id": job.id})
     end(session, job, "succeeded", "The job has successfully completed")
     close_attempt(session, job, "succeeded")
     return row

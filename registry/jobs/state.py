@@ -5,15 +5,17 @@ transactions could commit ids in the wrong order and a watcher that asks for "af
 With the row locked by whoever appends, the events of one job commit in the order of their ids.
 """
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from registry import outbox
+from registry import outbox, webhooks
 from registry.db import now_seconds
 from registry.jobs.types import Attempt, JobError, LeaseLostError
-from registry.models import AttemptOutcome, EventLevel, EventType, Job, JobAttempt, JobEvent, JobStatus
+from registry.models import AttemptOutcome, EventLevel, EventType, Job, JobAttempt, JobEvent
+
+_Ended = Literal["succeeded", "failed", "cancelled"]
 
 
 def lock_fenced(session: Session, attempt: Attempt, **values: Any) -> Job:
@@ -64,9 +66,10 @@ def pause(session: Session, job: Job) -> None:
     job.signal = None
     _drop_lease(job)
     append_event(session, job, "Job paused")
+    webhooks.record(session, job.tenant_id, "fine_tuning.job.paused", {"id": job.id})
 
 
-def end(session: Session, job: Job, status: JobStatus, message: str, *, error: JobError | None = None) -> None:
+def end(session: Session, job: Job, status: _Ended, message: str, *, error: JobError | None = None) -> None:
     """Ends the job for good."""
     job.status = status
     job.signal = None
@@ -74,6 +77,8 @@ def end(session: Session, job: Job, status: JobStatus, message: str, *, error: J
     job.error = cast("dict[str, Any] | None", error)
     _drop_lease(job)
     append_event(session, job, message, level="error" if error else "info")
+    type = cast(webhooks.EventType, f"fine_tuning.job.{status}")
+    webhooks.record(session, job.tenant_id, type, {"id": job.id})
 
 
 def obey_signal(session: Session, job: Job) -> AttemptOutcome | None:

@@ -47,6 +47,7 @@ def serving(data_dir: Path) -> Iterator[Service]:
         "OSORA_LEASE_SECONDS": "4",
         "OSORA_HEARTBEAT_SECONDS": "1",
         "OSORA_CHECKPOINT_SECONDS": "0.5",
+        "OSORA_WEBHOOKS_ALLOW_PRIVATE": "true",  # receivers are on this machine
     }
     command = [sys.executable, "-P", "-m", "osora", "serve", "--json", "--port", str(free_port())]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as server:

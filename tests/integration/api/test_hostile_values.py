@@ -74,6 +74,7 @@ def test_paths_and_queries(
         "file_id": "file-1",
         "upload_id": "upload_1",
         "key_id": "key-1",
+        "endpoint_id": "webhook-1",
         "base": "osora-tiny",
         "model": adapter.name,
         "name": "triage",

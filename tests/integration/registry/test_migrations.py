@@ -30,6 +30,7 @@ from registry.models import (
     Method,
     UploadStatus,
 )
+from registry.webhooks.tables import DeliveryStatus, DisabledBecause, WebhookDelivery, WebhookEndpoint
 from tests.support.threads import in_parallel
 
 
@@ -195,8 +196,20 @@ WORDS: dict[tuple[str, str], Any] = {
     ("job_attempts", "outcome"): AttemptOutcome,
     ("job_events", "level"): EventLevel,
     ("job_events", "type"): EventType,
+    ("webhook_endpoints", "disabled_because"): DisabledBecause,
+    ("webhook_deliveries", "status"): DeliveryStatus,
     ("uploads", "status"): UploadStatus,
 }
+
+
+def insert_webhook(connection: Connection) -> None:
+    with Session(connection, join_transaction_mode="create_savepoint") as session:
+        tenant_id = session.scalars(select(Job.tenant_id).limit(1)).one()
+        endpoint = WebhookEndpoint(id="webhook-1", tenant_id=tenant_id, name="x", url="x", event_types=[], salt="x")
+        session.add(endpoint)
+        session.flush()
+        session.add(WebhookDelivery(id="wh_1", endpoint_id=endpoint.id, event_id="evt_1", event_type="x", data={}))
+        session.commit()
 
 
 def test_the_database_takes_every_word_that_python_knows_and_no_other(database_url: str) -> None:
@@ -204,6 +217,7 @@ def test_the_database_takes_every_word_that_python_knows_and_no_other(database_u
     engine = make_engine(database_url)
     with engine.begin() as connection:
         insert_jobs(connection, [{}])
+        insert_webhook(connection)
         connection.execute(
             text(
                 "INSERT INTO uploads (id, tenant_id, filename, purpose, bytes, status, created_at, expires_at) "

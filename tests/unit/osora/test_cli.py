@@ -236,6 +236,12 @@ LISTS: list[tuple[list[str], str, dict[str, Any], str]] = [
         {"id": "adp-1", "name": "ft:a[b]", "base": "t", "bytes": 2048, "created_at": 1},
         "2.0 KiB",
     ),
+    (
+        ["webhooks"],
+        "/webhook_endpoints",
+        {"id": "webhook-1", "name": "n", "url": "https://[::1]/", "osora": {"enabled": True, "failing_since": 1}},
+        "failing since",
+    ),
     (["key", "list"], "/keys", {"id": "key-1", "name": "ci [x]", "scopes": ["read"]}, "ci [x]"),
 ]
 
@@ -376,6 +382,47 @@ def test_generate_streams(service: FakeService) -> None:
     assert osora("generate", "Hello", "--stream").stdout == "ab\n"
     lines = osora("generate", "Hello", "--stream", "--json").stdout.splitlines()
     assert [json.loads(line) for line in lines] == [{"text": "a"}, {"text": "b"}, {"text": "ab"}]
+
+
+def test_webhooks(service: FakeService, in_utc: None) -> None:
+    endpoint = {"id": "webhook-1", "signing_secret": "whsec_hush"}
+    service.on("GET", "/webhook_event_types", Answer(body={"data": ["a", "b"]}))
+    service.on("POST", "/webhook_endpoints", Answer(body=endpoint))
+    assert "whsec_hush" in osora("webhooks", "create", "https://hooks.example.com/").output
+    assert service.requests[-1].json["event_types"] == ["a", "b"]
+    osora("webhooks", "create", "https://hooks.example.com/", "--event", "b", "--name", "n")
+    assert service.requests[-1].json == {"url": "https://hooks.example.com/", "event_types": ["b"], "name": "n"}
+    path = "/webhook_endpoints/webhook-1"
+    service.on("POST", f"{path}/rotate_secret", Answer(body=endpoint))
+    assert "whsec_hush" in osora("webhooks", "rotate", "webhook-1", "--keep-old").output
+    assert service.requests[-1].json == {"keep_old_secret_active_for_24_hours": True}
+    service.on("POST", path, Answer(body=endpoint))
+    assert osora("webhooks", "enable", "webhook-1").exit_code == 0
+    assert service.requests[-1].json == {"osora": {"enabled": True}}
+    good, bad = (
+        {"status_code": code, "osora": {"error": why}} for code, why in ((204, None), (500, "it answered 500"))
+    )
+    service.on("POST", f"{path}/test", Answer(body=good), Answer(body=bad))
+    assert osora("webhooks", "test", "webhook-1").exit_code == 0
+    result = osora("webhooks", "test", "webhook-1", "--event", "b")
+    assert (result.exit_code, "it answered 500" in result.output) == (1, True)
+    assert service.requests[-1].json == {"event_type": "b"}
+    attempts = [{"number": 1, "at": 1, "status_code": 500, "seconds": 0.25, "error": "it answered 500"}]
+    line = {
+        "id": "wh_1",
+        "created_at": 0,
+        "event_type": "b",
+        "status": "pending",
+        "next_attempt_at": 86_400,
+        "attempts": attempts,
+        "data": {"id": "ftjob-1"},
+    }
+    service.on("GET", f"{path}/deliveries", Answer(body={"data": [line]}))
+    shown = osora("webhooks", "log", "webhook-1").output
+    for word in ("ftjob-1", "pending", "it answered 500 (0.2 s)", "1970-01-02 00:00:00", "wh_1"):
+        assert word in shown
+    service.on("DELETE", path, Answer(body={}))
+    assert osora("webhooks", "delete", "webhook-1").exit_code == 0
 
 
 def test_key_create_and_adapter_download_and_delete(service: FakeService, tmp_path: Path) -> None:
