@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from osora_core.tools.convention import FORMAT, Roles, for_any_template
@@ -74,7 +74,31 @@ def dialect_of(render: Render) -> Dialect:
                 return Dialect(format, as_text, None, *around)
         except Exception:  # templates raise whatever their author chose
             continue
-    return Dialect(FORMAT, roles=_roles(render))
+    return Dialect(_ours(render), roles=_roles(render))
+
+
+def _ours(render: Render) -> CallFormat:
+    """Our format, within the blanks that the template puts around an answer."""
+    try:
+        preamble, closing = _around(_answer(render, None, _PLAIN))
+    except Exception:  # templates raise whatever their author chose
+        return FORMAT
+    blank = closing[: len(closing) - len(closing.lstrip())] if closing.strip() else ""
+    return replace(FORMAT, preamble=preamble, tail=FORMAT.tail + blank)
+
+
+def _answer(render: Render, tools: Tools | None, message: Mapping[str, Any]) -> str:
+    """What the template prints of an answer behind its prompt."""
+    asked = render([_USER], tools, generate=True)
+    answered = render([_USER, message], tools, generate=False)
+    if not answered.startswith(asked):
+        raise ValueError("the template renders what comes before an answer differently")
+    return answered[len(asked) :]
+
+
+def _around(answer: str) -> tuple[str, str]:
+    before, _, after = answer.partition(_SAID)
+    return before, after
 
 
 class _Probe:
@@ -87,8 +111,8 @@ class _Probe:
         shown = self._render([_USER], _TOOLS, generate=True)
         if not all(name in shown for name in (*_NAMES, f"Does {_NAMES[0]}it.", "qzkey")):
             return None
-        said = self._answer(_PLAIN)
-        preamble, _, closing = said.partition(_SAID)
+        preamble, closing = _around(self._answer(_PLAIN))
+        closing = closing.lstrip()
         one = _pieces(self._answer(self._calls(1)), 1, closing)
         if one is None:
             return None
@@ -114,12 +138,7 @@ class _Probe:
         return self._render([*messages, _PLAIN, _USER], _TOOLS, generate=True), after
 
     def _answer(self, message: Mapping[str, Any]) -> str:
-        """What the template prints of an answer behind its prompt."""
-        asked = self._render([_USER], _TOOLS, generate=True)
-        answered = self._render([_USER, message], _TOOLS, generate=False)
-        if not answered.startswith(asked):
-            raise ValueError("the template renders what comes before an answer differently")
-        return answered[len(asked) :]
+        return _answer(self._render, _TOOLS, message)
 
     def _calls(self, count: int, content: str = "") -> dict[str, Any]:
         arguments = json.dumps(_ARGUMENTS) if self._as_text else _ARGUMENTS
