@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from api.idempotency import Replay, on_replay
 from api.schemas import ErrorBody, ErrorDetail
 from api.validation import cut, explain, printable
 from registry.columns import UnstorableText, is_storable
@@ -35,6 +36,7 @@ _NEXT_ACTIONS = {
 def install(app: FastAPI) -> None:
     """Gives the app one handler for each family of exceptions."""
     app.exception_handler(OsoraError)(_on_osora_error)
+    app.exception_handler(Replay)(on_replay)
     app.exception_handler(RequestValidationError)(_on_validation_error)
     app.exception_handler(HTTPException)(_on_http_exception)
     for of_database in DATABASE_OUTAGES:

@@ -7,6 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from api.generate.generation import new_id, run
+from api.generate.stickiness import sticky_key
 from api.generate.target import resolve_model
 from api.openai.answers import Answer
 from api.openai.chat.schemas import ChatRequest
@@ -24,7 +25,8 @@ async def respond(
     principal: Principal,
 ) -> Response:
     """The native answer in this shape, under an id with this prefix."""
-    target = await run_in_threadpool(resolve_model, services.registry, principal, body.model)
+    key = await sticky_key(request, *body.users)
+    target = await run_in_threadpool(resolve_model, services.registry, principal, body.model, key)
     answer = shape(new_id(prefix), body.model, with_usage=body.with_usage)
     native = await run(services, principal, request, target, body.to_generate(target), answer.id)
     return answer.translate(native, body.n)

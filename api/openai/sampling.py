@@ -10,7 +10,14 @@ from api.generate.schemas import GenerateRequest, Sampling, SamplingKnobs
 from api.generate.target import Target
 from api.schemas import Name, RequestModel
 
-Hint = Annotated[str | None, Field(max_length=1000, description="Accepted; nothing depends on it.")]
+UserId = Annotated[
+    str | None,
+    Field(
+        max_length=1000,
+        description="The first that is there of `safety_identifier`, `user` and `prompt_cache_key` keeps its requests "
+        "at one of the models that an alias stands for.",
+    ),
+]
 
 
 class StreamOptions(RequestModel):
@@ -25,11 +32,15 @@ class TextRequest(Sampling):
 
     unsupported: ClassVar = {"metadata": "answers are not stored"}
 
-    model: Annotated[Name, Field(description="A base, an adapter, or a job's checkpoint; GET /v1/models lists them.")]
+    model: Annotated[
+        Name, Field(description="A base, an adapter, a job's checkpoint or an alias; GET /v1/models lists them.")
+    ]
     temperature: Annotated[float, Field(ge=0, le=2, description="0 is greedy.")] = 1.0
     stream_options: Annotated[StreamOptions | None, Field(description="Only with `stream`.")] = None
     osora: Annotated[SamplingKnobs | None, Field(description="What OpenAI's API has no name for.")] = None
-    user: Hint = None
+    safety_identifier: UserId = None
+    user: UserId = None
+    prompt_cache_key: UserId = None
     store: Annotated[Literal[False] | None, Field(description="Answers are not stored.")] = None
 
     @model_validator(mode="after")
@@ -37,6 +48,11 @@ class TextRequest(Sampling):
         if self.stream_options is not None and not self.stream:
             raise PydanticCustomError("options_of_no_stream", "`stream_options` needs `stream`")
         return self
+
+    @property
+    def users(self) -> tuple[str | None, ...]:
+        """Who it is for, by the fields that may say so, the one that counts most first."""
+        return self.safety_identifier, self.user, self.prompt_cache_key
 
     @property
     def with_usage(self) -> bool:
