@@ -17,8 +17,8 @@ _STAND_INS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 _MOST_CALLS = 128
 _TEXT = "/(?s:.*)/"
 
-Choice = Literal["auto", "none", "required"] | str
-"""Whether an answer calls; any other word is the name of the one function that it calls."""
+Choice = Literal["auto", "none", "required"]
+"""Whether an answer calls."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,11 @@ class ToolUse:
         if choice == "none":
             return _lark("start: " + self._no_calls())
         functions = [tool["function"] for tool in described(tools)]
-        named = [function for function in functions if function["name"] == choice]
-        several = parallel and not named and self.format.between is not None
+        several = parallel and self.format.between is not None
         rules = [
-            f"args_{index}: %json {self._arguments(function['parameters'])}"
-            for index, function in enumerate(named or functions)
+            f"args_{index}: %json {self._arguments(function['parameters'])}" for index, function in enumerate(functions)
         ]
-        names = [function["name"] for function in named or functions]
+        names = [function["name"] for function in functions]
         tail = self._literal(self.format.tail)
         more = f"more{{0,{_MOST_CALLS - 1}}}" if several else ""
         if several:

@@ -40,8 +40,8 @@ class Render(Protocol):
 class Dialect:
     """How a base's conversations have tools: through its template's own way, or through ours.
 
-    `printed`: what its template prints around them; nothing of ours. `after_result`: what it prints between a result
-    and what the assistant says next.
+    `printed`: what its template prints around calls and results; nothing of ours. `after_result`: what it prints
+    between a result and what the assistant says next.
     """
 
     format: CallFormat
@@ -70,7 +70,7 @@ def dialect_of(render: Render) -> Dialect:
         probe = _Probe(render, as_text)
         try:
             format = probe.format()
-            if format is not None and (around := probe.results()) is not None:
+            if format is not None and (around := probe.results(format.between)) is not None:
                 return Dialect(format, as_text, None, *around)
         except Exception:  # templates raise whatever their author chose
             continue
@@ -127,15 +127,16 @@ class _Probe:
             preamble, separators,
         )  # fmt: skip
 
-    def results(self) -> tuple[str, str] | None:
-        """All that the template prints of a conversation with tools, and what follows a result. None where it shows
-        none."""
+    def results(self, between: str | None) -> tuple[str, str] | None:
+        """What the template prints around calls and results, and behind a result. None where it shows none."""
         messages = [_USER, self._calls(1), self._result()]
         asked = self._render(messages, _TOOLS, generate=True)
+        first = self._render(messages[:1], _TOOLS, generate=True)
         before, _, after = asked.rpartition(_RESULT)
-        if not before or not asked.startswith(self._render(messages[:1], _TOOLS, generate=True)):
+        if not before or not asked.startswith(first):
             return None
-        return self._render([*messages, _PLAIN, _USER], _TOOLS, generate=True), after
+        two = "" if between is None else between
+        return before[len(first) :] + two + after, after
 
     def _answer(self, message: Mapping[str, Any]) -> str:
         return _answer(self._render, _TOOLS, message)
