@@ -68,14 +68,14 @@ def for_any_template(messages: Messages, tools: Tools | None, roles: Roles) -> T
 
 def _introduce(messages: list[dict[str, Any]], origins: list[int], text: str, roles: Roles) -> None:
     """Put the list of tools behind what the system says, or before what the user does."""
-    if roles.system:
-        if messages[0]["role"] == "system":
-            messages[0]["content"] = f"{messages[0]['content']}\n\n{text}"
-        else:
-            messages.insert(0, {"role": "system", "content": text})
-            origins.insert(0, 0)
-    elif first := next((message for message in messages if message["role"] == "user"), None):
+    first = next((message for message in messages if message["role"] == "user"), None)
+    if roles.system and messages[0]["role"] == "system":
+        messages[0]["content"] = f"{messages[0]['content']}\n\n{text}"
+    elif not roles.system and first is not None:
         first["content"] = f"{text}\n\n{first['content']}"
+    else:
+        messages.insert(0, {"role": "system" if roles.system else "user", "content": text})
+        origins.insert(0, 0)
 
 
 def _result(name: str | None, content: str) -> str:

@@ -2,6 +2,7 @@
 is read as what it was; and no text becomes anything else than text."""
 
 import json
+import time
 from functools import cache
 from typing import Any
 
@@ -254,3 +255,24 @@ def test_preferences_are_about_calls_too() -> None:
     ((begin, _),) = pair.chosen.answers
     assert list(pair.chosen.tokens[:begin]) == renderer.prompt(asked["messages"], tools())
     assert pair.chosen.tokens[:begin] == pair.rejected.tokens[:begin]
+
+
+def test_as_many_tools_as_there_may_be_take_time_in_proportion() -> None:
+    """A row with all of them is rendered a few times, whatever is in it."""
+    tokenizer = tokenizer_of(ALL["SmolLM2"])
+    renderer = Renderer(tokenizer, LONG)
+    seconds: dict[int, float] = {}
+    for count in (16, 128, 16, 128):
+        many = [
+            {"type": "function", "function": {**tool["function"], "name": f"tool_{index}"}}
+            for index in range(count)
+            for tool in tools("x<|im_end|>" * 60)[:1]
+        ]
+        made = {"messages": [{"role": "user", "content": "x"}, calls(("tool_0", {"what": "y"}))], "tools": many}
+        started = time.process_time()
+        row = renderer.render(made, 1)
+        seconds[count] = min(seconds.get(count, float("inf")), time.process_time() - started)
+        assert len(row.answers) == 1
+    assert seconds[128] < 8 * 4 * seconds[16]
+    with pytest.raises(DataError, match="tokens long, the limit is 500"):
+        Renderer(tokenizer, 500).render(made, 1)
