@@ -78,7 +78,8 @@ class Osora:
 
         `options` are the fields of POST /generate: base, max_tokens, temperature, top_k, top_p, min_p,
         repetition_penalty, presence_penalty, frequency_penalty, logit_bias, seed, stop, stop_tokens, n (answers in
-        `choices`), logprobs, top_logprobs, echo, json_schema, regex, strength, user.
+        `choices`), logprobs, top_logprobs, echo, json_schema, regex, tools, tool_choice, parallel_tool_calls, strength,
+        user.
         """
         generation: Generation = self._transport.request(
             "POST", "/generate", json=_generation_body(prompt, adapter, options)

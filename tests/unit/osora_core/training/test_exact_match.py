@@ -12,6 +12,9 @@ from osora_core.adapter import Adapter
 from osora_core.basis import BasisCache
 from osora_core.data import Example, Renderer
 from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams
+from osora_core.inference.call_reader import CallReader
+from osora_core.inference.calls import ToolUse
+from osora_core.inference.grammar import GrammarCompiler
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec
 from osora_core.training.exact_match import exact_matches
@@ -152,3 +155,49 @@ def test_an_answer_that_requests_do_not_stop_after_is_no_match(runtime: Runtime)
     assert 7 not in runtime.eos_ids
     passes: Any = Scripted(runtime, 1, [6, 7])
     assert exact_matches([row], passes.scores([(row, 0)], [0]), 0, passes) == [False]
+
+
+def calling(animal: str, word: str) -> dict[str, Any]:
+    function = {"name": "say", "arguments": f'{{"word": "{word}"}}'}
+    call = {"id": "call_1", "type": "function", "function": function}
+    parameters = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}
+    return {
+        "messages": [
+            {"role": "user", "content": f"The {animal} says"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+        ],
+        "tools": [{"type": "function", "function": {"name": "say", "parameters": parameters}}],
+    }
+
+
+def test_of_calls_requests_get_no_less_than_what_is_reported(tiny: Runtime) -> None:
+    """A request is held to the schema too, so it may get more."""
+    rows = [calling(animal, word) for animal, word in zip(ANIMALS[:4], WORDS, strict=False)]
+    renderer = Renderer(tiny.tokenizer, tiny.max_length)
+    examples = [renderer.render(row, line) for line, row in enumerate(rows, start=1)]
+    spec = JobSpec(epochs=10, batch_size=1, rank=32, learning_rate=0.1)
+    (recorder,) = train(tiny, examples, spec, valid=examples)
+    assert recorder.adapter is not None
+    grammars = GrammarCompiler(tiny.tokenizer, int(tiny.config.vocab_size), tiny.eos_ids)
+    use = ToolUse.of(renderer.call_format, grammars)
+    adapter = AdapterRow("a", recorder.adapter.to_row(tiny.basis), recorder.adapter.rank)
+    requests = [
+        Request(
+            str(index),
+            tuple(renderer.prompt(row["messages"][:-1], row["tools"])),
+            SamplingParams(max_tokens=64),
+            adapter=adapter,
+            grammar=grammars.lark("tools", use.grammar(row["tools"], "auto", parallel=True)),
+            shown=use.shown,
+        )
+        for index, row in enumerate(rows)
+    ]
+    found = run(InferenceEngine(tiny, rows=4, adapters=1, max_length=512), requests)
+    calls = [CallReader(use).push(found[str(index)].text) for index in range(len(rows))]
+    right = [
+        (said, [call.arguments for call in made])
+        == ("", [row["messages"][-1]["tool_calls"][0]["function"]["arguments"]])
+        for (said, made), row in zip(calls, rows, strict=True)
+    ]
+    best = min(recorder.evaluations, key=lambda evaluation: evaluation.loss)
+    assert 0 < best.exact_match <= sum(right) / len(right)
