@@ -24,6 +24,7 @@ from api.middleware.request_id import RequestIdMiddleware
 from api.openai.chat.endpoints import router as chat
 from api.openai.completions.endpoints import router as completions
 from api.openai.models.endpoints import router as openai_models
+from api.openai.responses.endpoints import router as responses
 from api.schemas import ErrorBody
 from api.services import Services
 from registry.settings import Settings
@@ -58,6 +59,7 @@ _OPENAI: _Doors = (
     ("", openai_models),
     ("", chat),
     ("", completions),
+    ("", responses),
 )
 
 # Also keeps FastAPI from listing a 422 that this API never sends.

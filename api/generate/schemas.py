@@ -105,10 +105,9 @@ class Message(RequestModel):
     content: str
 
 
-class Sampling(RequestModel):
-    """How tokens are chosen and how many answers there are, the same through either door."""
+class SamplingControls(RequestModel):
+    """The part of how tokens are chosen that OpenAI's chats and completions have, and its responses do not."""
 
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     presence_penalty: Annotated[
         float, Field(ge=-2, le=2, description="Taken once from the logit of every token that the answer has.")
     ] = 0.0
@@ -125,6 +124,12 @@ class Sampling(RequestModel):
     ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stop: _Stop | Annotated[list[_Stop], AtMost(_STOPS)] | None = None
+
+
+class Sampling(SamplingControls):
+    """How tokens are chosen and how many answers there are, the same through either door."""
+
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     n: Annotated[
         int, Field(ge=1, le=128, description="So many answers, in `choices`; the i-th has the seed `seed + i`.")
     ] = 1

@@ -1,11 +1,11 @@
 """What both ways to ask for text have in common, and their way to the native request."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from fastapi.exceptions import RequestValidationError
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from api.generate.doors import native_request
 from api.generate.schemas import GenerateRequest, Sampling, SamplingKnobs
 from api.generate.target import Target
 from api.schemas import Name, RequestModel
@@ -23,14 +23,13 @@ class StreamOptions(RequestModel):
 class TextRequest(Sampling):
     """A request for text, with OpenAI's names and defaults."""
 
-    unsupported: ClassVar = {"metadata": "answers are not stored"}
+    unsupported: ClassVar = dict.fromkeys(("store", "metadata"), "answers are not stored")
 
     model: Annotated[Name, Field(description="A base, an adapter, or a job's checkpoint; GET /v1/models lists them.")]
     temperature: Annotated[float, Field(ge=0, le=2, description="0 is greedy.")] = 1.0
     stream_options: Annotated[StreamOptions | None, Field(description="Only with `stream`.")] = None
     osora: Annotated[SamplingKnobs | None, Field(description="What OpenAI's API has no name for.")] = None
     user: Hint = None
-    store: Annotated[Literal[False] | None, Field(description="Answers are not stored.")] = None
 
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> Self:
@@ -44,15 +43,7 @@ class TextRequest(Sampling):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def native(self, target: Target, own: dict[str, Any]) -> GenerateRequest:
-        """The same request as the native route takes it; `own` is what only this way of asking has.
-
-        Raises `RequestValidationError` for fields that cannot be had together.
-        """
-        named = {"base": target.base} if target.adapter is None else {"adapter_id": target.adapter.id}
+        """The same request as the native route takes it; `own` is what only this way of asking has."""
         knobs = self.osora.model_dump(exclude_unset=True) if self.osora else {}
         shared = self.model_dump(include={*Sampling.model_fields, "temperature"})
-        try:
-            return GenerateRequest.model_validate({**shared, **knobs, **named, **own})
-        except ValidationError as error:
-            findings = [{**finding, "loc": ("body", *finding["loc"])} for finding in error.errors()]
-            raise RequestValidationError(findings, body=self.model_dump()) from error
+        return native_request(target, {**shared, **knobs, **own}, self)

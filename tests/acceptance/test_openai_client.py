@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -30,12 +30,15 @@ class Caller:
 
     def __call__(self, method: Callable[..., Any], *given: Any, **asked: Any) -> Any:
         made = method(*given, **asked)
-        return self._runner.run(_awaited(made)) if inspect.isawaitable(made) else made
+        return self.run(_awaited(made)) if inspect.isawaitable(made) else made
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self._runner.run(coroutine)
 
     def every(self, method: Callable[..., Any], *given: Any, **asked: Any) -> list[Any]:
         """All items of all pages, or all chunks of a stream."""
         made = method(*given, **asked)
-        return list(made) if hasattr(made, "__iter__") else self._runner.run(_collected(made))
+        return list(made) if hasattr(made, "__iter__") else self.run(_collected(made))
 
     def chat(self, model: str, **asked: Any) -> Any:
         asked = {"messages": MESSAGES, "temperature": 0, "max_completion_tokens": 12, **asked}

@@ -1,0 +1,49 @@
+"""The way of a request for text through a door that has shapes of its own."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, ValidationError
+
+from api.generate.generation import run
+from api.generate.schemas import GenerateRequest
+from api.generate.target import Target, resolve_model
+from api.generate.translation import Translation
+from api.services import Services
+from registry.tenants import Principal
+
+
+class Asked(Protocol):
+    """A request in a door's own shape."""
+
+    model: str
+
+    def to_generate(self, target: Target) -> GenerateRequest:
+        """The native request. Raises `RequestValidationError` for fields that cannot be had together."""
+        ...
+
+
+async def respond(
+    translation: Translation, body: Asked, request: Request, services: Services, principal: Principal
+) -> Response:
+    """The native answer in the door's shape."""
+    target = await run_in_threadpool(resolve_model, services.registry, principal, body.model)
+    native = await run(services, principal, request, target, body.to_generate(target), translation.id)
+    return translation.translate(native)
+
+
+def native_request(target: Target, fields: Mapping[str, Any], asked: BaseModel) -> GenerateRequest:
+    """The native request with these fields, which were `asked` for in a door's shape.
+
+    Raises `RequestValidationError` for fields that cannot be had together.
+    """
+    named = {"base": target.base} if target.adapter is None else {"adapter_id": target.adapter.id}
+    try:
+        return GenerateRequest.model_validate({**fields, **named})
+    except ValidationError as error:
+        findings = [{**finding, "loc": ("body", *finding["loc"])} for finding in error.errors()]
+        raise RequestValidationError(findings, body=asked.model_dump()) from error

@@ -1,0 +1,300 @@
+"""Responses through OpenAI's door: what is asked, the object and the events, and what is refused."""
+
+from typing import Any
+
+import httpx
+import openai as package
+import pytest
+from openai import OpenAI
+from openai.types.responses import Response
+from pydantic import BaseModel
+
+from registry.models import Adapter
+from tests.integration.api.conftest import error_of
+from tests.integration.api.fake_inference import RESULT, FakeInference
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+Fakes = dict[str, FakeInference]
+PATH = "/v1/responses"
+SCORES = [
+    {"id": 7, "token": "x", "bytes": [120], "logprob": -0.5, "top_logprobs": [
+        {"id": 8, "token": "y", "bytes": [121], "logprob": -1.5}]},
+]  # fmt: skip
+ITEM = {"output_index": 0}
+PART = {**ITEM, "content_index": 0}
+
+
+@pytest.fixture
+def inference_urls(inference: Fakes) -> str:
+    return next(iter(inference))
+
+
+@pytest.fixture
+def fake(inference: Fakes) -> FakeInference:
+    return next(iter(inference.values()))
+
+
+def respond(openai: OpenAI, **asked: Any) -> Any:
+    return openai.responses.create(**{"model": "osora-tiny", "input": "I was charged twice.", **asked})
+
+
+def result(**changed: Any) -> dict[str, Any]:
+    return {**RESULT, "choices": [{**RESULT["choices"][0], **changed}]}  # type: ignore[index, dict-item]
+
+
+def test_what_is_asked_for(openai: OpenAI, fake: FakeInference, adapter: Adapter) -> None:
+    schema = {"type": "object", "properties": {"queue": {"type": "string"}}, "additionalProperties": False}
+    response = respond(
+        openai,
+        model=adapter.name,
+        instructions="Sort the ticket.",
+        input=[
+            {"role": "developer", "content": "In one word."},
+            {"role": "user", "content": [{"type": "input_text", "text": part} for part in ("I was ", "x")]},
+            {"type": "message", "role": "assistant", "id": "msg_1", "status": "completed", "content": [
+                {"type": "output_text", "text": "billing", "annotations": [], "logprobs": []}]},
+            {"role": "user", "content": "And this?"},
+        ],
+        temperature=0.5,
+        top_p=0.9,
+        max_output_tokens=9,
+        text={"format": {"type": "json_schema", "name": "ticket", "strict": True, "schema": schema}},
+        top_logprobs=3,
+        include=["message.output_text.logprobs", "reasoning.encrypted_content"],
+        metadata={"team": "support"},
+        truncation="disabled",
+        user="customer-7",
+        store=False,
+        background=False,
+        extra_body={"osora": {"strength": 0.5, "seed": 7, "stop": "\n", "frequency_penalty": 0.5}},
+    )  # fmt: skip
+    (asked,) = fake.asked
+    assert asked["adapter"]["id"] == adapter.id
+    assert asked["messages"] == [
+        {"role": "system", "content": "Sort the ticket."},
+        {"role": "system", "content": "In one word."},
+        {"role": "user", "content": "I was x"},
+        {"role": "assistant", "content": "billing"},
+        {"role": "user", "content": "And this?"},
+    ]
+    assert asked["json_schema"] == schema
+    assert (asked["max_tokens"], asked["temperature"], asked["top_p"]) == (9, 0.5, 0.9)
+    assert (asked["logprobs"], asked["top_logprobs"], asked["n"], asked["stream"]) == (True, 3, 1, False)
+    assert (asked["strength"], asked["seed"], asked["stop"], asked["frequency_penalty"]) == (0.5, 7, ["\n"], 0.5)
+    assert asked["request_id"] == response.id
+    assert response.metadata == {"team": "support"}
+    assert response.text.format.schema_ == schema
+
+
+def test_a_response(openai: OpenAI, client: httpx.Client) -> None:
+    response = respond(openai, max_output_tokens=9)
+    assert response.id.startswith("resp_")
+    assert (response.object, response.status, response.error, response.incomplete_details) == (
+        "response",
+        "completed",
+        None,
+        None,
+    )
+    assert response.output_text == "category: billing"
+    (message,) = response.output
+    assert (message.type, message.role, message.status) == ("message", "assistant", "completed")
+    assert response.usage.model_dump() == {
+        "input_tokens": 3,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0, "cache_write_tokens_details": None},
+        "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 5,
+    }
+    assert (response.max_output_tokens, response.temperature, response.tool_choice) == (9, 1.0, "auto")
+    assert response.osora == {"timing": RESULT["timing"], "receipt": RESULT["receipt"]}
+    assert response.store is False
+    # Everything is of the types that the client declares; it does not check for itself.
+    sent = client.post(PATH, json={"model": "osora-tiny", "input": "x"}).json()
+    Response.model_validate(sent, strict=True)
+    assert respond(openai, input=[message.model_dump(), {"role": "user", "content": "x"}]).output_text
+
+
+def test_without_a_limit_the_answer_ends_by_itself(openai: OpenAI, fake: FakeInference) -> None:
+    respond(openai)
+    respond(openai, text={"format": {"type": "json_object"}})
+    assert [asked["max_tokens"] for asked in fake.asked] == [2**31 - 1] * 2
+    assert fake.asked[1]["json_schema"] == {"type": "object"}
+
+
+def test_a_response_that_was_cut(openai: OpenAI, fake: FakeInference) -> None:
+    fake.result = result(text="category", finish_reason="length")
+    response = respond(openai)
+    assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert (response.output[0].status, response.output_text) == ("incomplete", "category")
+    assert response.completed_at is None
+    events = list(respond(openai, stream=True))
+    assert (events[-1].type, events[-1].response.status) == ("response.incomplete", "incomplete")
+    assert events[-2].item.status == "incomplete"
+
+
+def test_likelihoods(openai: OpenAI, fake: FakeInference) -> None:
+    fake.result = result(text="x", logprobs=SCORES)
+    (part,) = respond(openai, top_logprobs=1).output[0].content
+    (score,) = part.logprobs
+    assert (score.token, score.bytes, score.logprob) == ("x", [120], -0.5)
+    assert score.top_logprobs[0].model_dump() == {"token": "y", "bytes": [121], "logprob": -1.5}
+    fake.pieces = [{"index": 0, "text": "", "logprobs": SCORES}, {"index": 0, "text": "x", "logprobs": SCORES}]
+    events = list(respond(openai, stream=True, include=["message.output_text.logprobs"]))
+    assert fake.asked[-1]["logprobs"]
+    (delta,) = [event for event in events if event.type == "response.output_text.delta"]
+    assert [score.token for score in delta.logprobs] == ["x", "x"], "those that came before there was text are kept"
+
+
+def test_the_events_of_a_streamed_response(openai: OpenAI) -> None:
+    events = list(respond(openai, stream=True, stream_options={"include_obfuscation": False}))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    shown = [
+        (event.type, {name: value for name in ("output_index", "content_index", "delta", "text")
+                      if (value := getattr(event, name, None)) is not None})
+        for event in events
+    ]  # fmt: skip
+    assert shown == [
+        ("response.created", {}),
+        ("response.in_progress", {}),
+        ("response.output_item.added", ITEM),
+        ("response.content_part.added", PART),
+        ("response.output_text.delta", {**PART, "delta": "category: "}),
+        ("response.output_text.delta", {**PART, "delta": "billing"}),
+        ("response.output_text.done", {**PART, "text": "category: billing"}),
+        ("response.content_part.done", PART),
+        ("response.output_item.done", ITEM),
+        ("response.completed", {}),
+    ]
+    created, started, added, part, *_, done, completed = events
+    assert (created.response.status, created.response.output, created.response.usage) == ("in_progress", [], None)
+    assert started.response == created.response
+    assert (added.item.status, added.item.content) == ("in_progress", [])
+    assert part.part.text == ""
+    assert {event.item_id for event in events[3:8]} == {added.item.id} == {done.item.id}
+    assert (done.item.status, done.item.content[0].text) == ("completed", "category: billing")
+    whole = completed.response
+    assert (whole.id, whole.output, whole.output_text) == (created.response.id, [done.item], "category: billing")
+    assert (whole.usage.total_tokens, whole.osora["receipt"]) == (5, RESULT["receipt"])
+
+
+def test_the_helpers_of_the_client(openai: OpenAI, fake: FakeInference) -> None:
+    class Ticket(BaseModel):
+        queue: str
+
+    said = '{"queue": "billing"}'
+    fake.result, fake.pieces = result(text=said), [{"index": 0, "text": said[:9]}, {"index": 0, "text": said[9:]}]
+    asked: dict[str, Any] = {"model": "osora-tiny", "input": "x", "text_format": Ticket}
+    assert openai.responses.parse(**asked).output_parsed == Ticket(queue="billing")
+    with openai.responses.stream(**asked) as stream:
+        texts = [event.snapshot for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert texts == [said[:9], said]
+    assert final.output_parsed == Ticket(queue="billing")
+
+
+def test_an_answer_without_a_word_is_an_empty_message(openai: OpenAI, fake: FakeInference) -> None:
+    fake.result, fake.pieces = result(text=""), [{"index": 0, "text": ""}]
+    assert respond(openai).output[0].content[0].text == ""
+    events = list(respond(openai, stream=True))
+    assert [event.type for event in events][2:] == [
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+
+
+def test_a_stream_that_breaks_off_fails(openai: OpenAI, fake: FakeInference) -> None:
+    fake.mood = "breaking"
+    *_, last = respond(openai, stream=True)
+    assert (last.type, last.response.status, last.response.error.code) == ("response.failed", "failed", "server_error")
+    assert "broke off" in last.response.error.message
+    assert last.response.output_text == "category: ", "what came stays readable"
+
+
+def test_leaving_a_stream_cancels(openai: OpenAI, fake: FakeInference) -> None:
+    fake.mood = "hanging"
+    with respond(openai, stream=True) as stream:
+        next(stream)
+    assert fake.abandoned.wait(15)
+
+
+@pytest.mark.parametrize(
+    ("mood", "error"),
+    [("full", package.RateLimitError), ("busy", package.InternalServerError), ("refusing", package.BadRequestError)],
+)
+def test_a_server_that_refuses(openai: OpenAI, fake: FakeInference, mood: Any, error: type[package.APIError]) -> None:
+    fake.mood = mood
+    for stream in (False, True):
+        with pytest.raises(error):
+            respond(openai, stream=stream)
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("store", True),
+        ("previous_response_id", "resp_1"),
+        ("conversation", "conv_1"),
+        ("background", True),
+        ("prompt", {"id": "pmpt_1"}),
+        ("reasoning", {"effort": "low"}),
+        ("max_tool_calls", 2),
+        ("context_management", [{"type": "compaction"}]),
+    ],
+)
+def test_what_is_not_supported_is_named(openai: OpenAI, client: httpx.Client, param: str, value: Any) -> None:
+    with pytest.raises(package.BadRequestError, match=f"{param} is not supported here: ") as caught:
+        respond(openai, **{param: value})
+    assert (caught.value.param, caught.value.code) == (param, "unsupported_parameter")
+    assert caught.value.type == "invalid_request_error"
+    for harmless in (None, False):
+        assert client.post(PATH, json={"model": "osora-tiny", "input": "x", param: harmless}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changed", "param"),
+    [
+        ({"input": None}, "input"),
+        ({"input": []}, "input"),
+        ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role"),
+        ({"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}, "input[0]"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text", "txt": "x"}]}]}, "input[0].content[0].txt"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"temperature": 2.5}, "temperature"),
+        ({"top_logprobs": 21}, "top_logprobs"),
+        ({"include": ["message"]}, "include[0]"),
+        ({"text": {"verbosity": "low"}}, "text.verbosity"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"metadata": {"a": 1}}, "metadata.a"),
+        ({"osora": {"strenght": 1}}, "osora.strenght"),
+        ({"osora": {"strength": 0.5}}, None),
+        ({"seed": 7}, "seed"),
+    ],
+)
+def test_wrong_values_are_named(client: httpx.Client, changed: dict[str, Any], param: str | None) -> None:
+    response = client.post(PATH, json={"model": "osora-tiny", "input": "x", **changed})
+    assert error_of(response, 400)["param"] == param
+
+
+def test_what_the_inference_server_refuses_is_named_as_it_is_here(openai: OpenAI, fake: FakeInference) -> None:
+    fake.mood = "refusing"
+    fake.refusal = {"error": {"message": "too long", "type": "invalid_request_error", "param": "messages"}}
+    with pytest.raises(package.BadRequestError) as caught:
+        respond(openai)
+    assert caught.value.param == "input"
+
+
+def test_models_of_others_are_not_there(openai: OpenAI, client_with: Any, adapter: Adapter) -> None:
+    with pytest.raises(package.NotFoundError) as caught:
+        respond(openai, model="gpt-4o-mini")
+    assert caught.value.code == "model_not_found"
+    stranger = client_with("read", tenant="stranger")
+    error_of(stranger.post(PATH, json={"model": adapter.name, "input": "x"}), 404)
