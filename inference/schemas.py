@@ -54,6 +54,9 @@ class GenerateRequest(BaseModel):
     echo: bool = False
     json_schema: dict[str, Any] | None = None
     regex: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Literal["auto", "none", "required"] | dict[str, Any] = "auto"
+    parallel_tool_calls: bool = True
     strength: float = 1.0
     stream: bool = False
 

@@ -3,7 +3,7 @@
 `total=False` everywhere: a newer service may add keys and an older one may lack some.
 """
 
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import Any, Generic, Literal, Required, TypedDict, TypeVar
 
 Item = TypeVar("Item")
 
@@ -22,9 +22,23 @@ class Page(list[Item], Generic[Item]):
         self.has_more = has_more
 
 
-class Message(TypedDict):
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str
+class FunctionCall(TypedDict):
+    name: str
+    arguments: str
+    """JSON text."""
+
+
+class ToolCall(TypedDict):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class Message(TypedDict, total=False):
+    role: Required[Literal["system", "user", "assistant", "tool"]]
+    content: str | None
+    tool_calls: list[ToolCall]  # of the assistant
+    tool_call_id: str  # of a tool's result
 
 
 class File(TypedDict, total=False):
@@ -177,7 +191,8 @@ class Likelihood(TypedDict, total=False):
 class Choice(TypedDict, total=False):
     index: int
     text: str
-    finish_reason: Literal["stop", "length"]
+    tool_calls: list[ToolCall] | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
     logprobs: list[Likelihood] | None
 
 
@@ -186,7 +201,7 @@ class Generation(TypedDict, total=False):
     base: str
     adapter_id: str | None
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     choices: list[Choice]
     usage: Usage
     timing: dict[str, float]

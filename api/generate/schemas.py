@@ -1,12 +1,12 @@
 """What a generation takes and gives."""
 
-import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 
+from api.generate.tools import SCHEMA_BYTES, JsonSchema, Message, NamedTool, ToolCall, ToolChoice, Tools
 from api.schemas import AtMost, Name, RequestModel
 
 REQUEST_EXAMPLES: list[JsonValue] = [
@@ -48,7 +48,15 @@ RESULT_EXAMPLE: JsonDict = {
     "adapter_id": "adp-01k9v4c7rqsabcdefghjkmnpqrs",
     "text": "category: billing, priority: high",
     "finish_reason": "stop",
-    "choices": [{"index": 0, "text": "category: billing, priority: high", "finish_reason": "stop", "logprobs": None}],
+    "choices": [
+        {
+            "index": 0,
+            "text": "category: billing, priority: high",
+            "finish_reason": "stop",
+            "logprobs": None,
+            "tool_calls": None,
+        }
+    ],
     "usage": {"prompt_tokens": 31, "completion_tokens": 9, "total_tokens": 40},
     "timing": {"load_ms": 0.3, "queue_ms": 0.4, "first_token_ms": 12.8, "total_ms": 61.5},
     "receipt": {
@@ -80,29 +88,14 @@ LARGEST_INTEGER = 2**31 - 1
 MESSAGES = 2048
 _STOPS = 64
 _TOKENS = 1024
-_SCHEMA_BYTES = 64 * 1024
 _REGEX_LENGTH = 16 * 1024
 
 
-def _of_bearable_size(schema: dict[str, Any]) -> dict[str, Any]:
-    size = len(json.dumps(schema, ensure_ascii=False).encode())
-    if size > _SCHEMA_BYTES:
-        raise PydanticCustomError(
-            "too_long", "should be at most {most} bytes of JSON, not {size}", {"most": _SCHEMA_BYTES, "size": size}
-        )
-    return schema
-
-
-JsonSchema = Annotated[dict[str, Any], AfterValidator(_of_bearable_size)]
 Count = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
+FinishReason = Literal["stop", "length", "tool_calls"]
 _Stop = Annotated[str, Field(min_length=1, max_length=1000)]
-
-
-class Message(RequestModel):
-    """One message of a conversation."""
-
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str
+# Fields, and what they need.
+_NEEDED = {"top_logprobs": "logprobs", "echo": "prompt", "tools": "messages", "tool_choice": "tools"}
 
 
 class SamplingControls(RequestModel):
@@ -179,17 +172,23 @@ class GenerateRequest(Sampling, SamplingKnobs):
     ] = False
     json_schema: Annotated[
         JsonSchema | None,
-        Field(description=f"The answer is a JSON document that this schema allows; at most {_SCHEMA_BYTES} bytes."),
+        Field(description=f"The answer is a JSON document that this schema allows; at most {SCHEMA_BYTES} bytes."),
     ] = None
     regex: Annotated[
         Annotated[str, Field(min_length=1, max_length=_REGEX_LENGTH)] | None,
         Field(description="The answer matches this regular expression from end to end."),
     ] = None
+    tools: Annotated[Tools | None, Field(description="What the assistant may call; with `messages`.")] = None
+    tool_choice: Annotated[
+        ToolChoice,
+        Field(description="Whether it calls: if it likes (`auto`), not (`none`), at least once, or this function."),
+    ] = "auto"
+    parallel_tool_calls: Annotated[bool, Field(description="Whether it may call several times at once.")] = True
 
-    @field_validator("top_logprobs", "echo", "regex")
+    @field_validator("top_logprobs", "echo", "regex", "tools", "tool_choice")
     @classmethod
     def _fits_the_fields_before(cls, value: Any, info: ValidationInfo) -> Any:
-        needed = {"top_logprobs": "logprobs", "echo": "prompt"}.get(str(info.field_name))
+        needed = _NEEDED.get(str(info.field_name))
         if value and needed and info.data.get(needed) in (None, False):  # a prompt may be empty
             raise PydanticCustomError("needs_another", "it needs `{needed}`", {"needed": needed})
         if info.field_name == "regex" and value and info.data.get("json_schema") is not None:
@@ -200,13 +199,18 @@ class GenerateRequest(Sampling, SamplingKnobs):
     def _is_consistent(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
             raise PydanticCustomError("prompt_or_messages", "give either `prompt` or `messages`")
+        if isinstance(self.tool_choice, NamedTool):
+            named = self.tool_choice.function.name
+            if named not in {tool.function.name for tool in self.tools or ()}:
+                raise PydanticCustomError("choice_of_no_tool", "`tool_choice` names no tool: {name}", {"name": named})
         if self.adapter_id is None and "strength" in self.model_fields_set:
             raise PydanticCustomError("strength_of_nothing", "`strength` scales an adapter: name one")
         return self
 
     def options(self) -> dict[str, Any]:
         """What goes to the inference server as it is."""
-        options = self.model_dump(exclude={"adapter_id", "base", "stop"}, exclude_none=True)
+        without = {"adapter_id", "base", "stop"} | (set() if self.tools else {"tool_choice", "parallel_tool_calls"})
+        options = self.model_dump(exclude=without, exclude_none=True)
         return {**options, "stop": [self.stop] if isinstance(self.stop, str) else self.stop or []}
 
 
@@ -230,7 +234,8 @@ class Choice(BaseModel):
 
     index: int
     text: str
-    finish_reason: Literal["stop", "length"]
+    tool_calls: list[ToolCall] | None
+    finish_reason: FinishReason
     logprobs: list[TokenLogprob] | None
 
 
@@ -252,7 +257,7 @@ class Generation(BaseModel):
     base: str
     adapter_id: str | None
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     choices: list[Choice]
     usage: Usage
     timing: dict[str, float | None]

@@ -6,8 +6,9 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from api.generate.schemas import LARGEST_INTEGER, MESSAGES, Count, GenerateRequest, JsonSchema
+from api.generate.schemas import LARGEST_INTEGER, MESSAGES, Count, GenerateRequest
 from api.generate.target import Target
+from api.generate.tools import JsonSchema, ToolCalls, ToolChoice, Tools
 from api.openai.sampling import Hint, TextRequest
 from api.schemas import AtMost, RequestModel
 
@@ -25,7 +26,7 @@ CHUNKS_EXAMPLE = """data: {"id": "chatcmpl-…", "object": "chat.completion.chun
 data: [DONE]
 """
 
-_NO_TOOLS = "tools are not called; `response_format` gives an answer of a JSON schema's form"
+_OLD_TOOLS = "it is the older form of `tools`, `tool_choice` and `tool_calls`: use those"
 _ONLY_TEXT = "only text is read"
 _REASONING = "the model answers at once"
 _PARTS = 1024
@@ -45,22 +46,37 @@ class ChatMessage(RequestModel):
 
     unsupported: ClassVar = {
         "name": "speakers have roles and no names",
-        "tool_calls": _NO_TOOLS,
-        "tool_call_id": _NO_TOOLS,
-        "function_call": _NO_TOOLS,
+        "function_call": _OLD_TOOLS,
         "audio": _ONLY_TEXT,
         "refusal": _ONLY_TEXT,
     }
 
     role: Annotated[
-        Literal["system", "developer", "user", "assistant"], Field(description="`developer` is read as `system`.")
+        Literal["system", "developer", "user", "assistant", "tool"],
+        Field(description="`developer` is read as `system`."),
     ]
-    content: str | Annotated[list[TextPart], Field(min_length=1), AtMost(_PARTS)]
+    content: Annotated[
+        str | Annotated[list[TextPart], Field(min_length=1), AtMost(_PARTS)] | None,
+        Field(description="May be left out beside `tool_calls`."),
+    ] = None
+    tool_calls: ToolCalls | None = None
+    tool_call_id: Annotated[str | None, Field(description="Of a tool's result: the call that it answers.")] = None
 
-    def native(self) -> dict[str, str]:
+    @model_validator(mode="after")
+    def _a_result_names_its_call(self) -> Self:
+        if self.role == "tool" and self.tool_call_id is None:
+            raise PydanticCustomError("result_of_nothing", "a message of the role 'tool' needs `tool_call_id`")
+        return self
+
+    def native(self) -> dict[str, Any]:
         """The message as the native route takes it."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+        parts = self.content if isinstance(self.content, list) else None
+        return {
+            "role": "system" if self.role == "developer" else self.role,
+            "content": self.content if parts is None else "".join(part.text for part in parts),
+            "tool_calls": self.tool_calls and [call.model_dump() for call in self.tool_calls],
+            "tool_call_id": self.tool_call_id,
+        }
 
 
 class NamedSchema(RequestModel):
@@ -98,7 +114,7 @@ class ChatRequest(TextRequest):
     model_config = ConfigDict(json_schema_extra={"examples": [CHAT_EXAMPLE]})
     unsupported: ClassVar = {
         **TextRequest.unsupported,
-        **dict.fromkeys(("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"), _NO_TOOLS),
+        **dict.fromkeys(("functions", "function_call"), _OLD_TOOLS),
         "audio": _ONLY_TEXT,
         **dict.fromkeys(("reasoning_effort", "verbosity"), _REASONING),
         "prediction": "answers are never predicted",
@@ -116,6 +132,9 @@ class ChatRequest(TextRequest):
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20, description="So many of the likeliest beside each token.")] = 0
     response_format: ResponseFormat | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool = True
     modalities: Annotated[list[Literal["text"]], AtMost(1)] | None = None
     service_tier: Annotated[Literal["auto", "default"] | None, Field(description="Accepted; there is one.")] = None
     safety_identifier: Hint = None
@@ -137,5 +156,6 @@ class ChatRequest(TextRequest):
             "logprobs": self.logprobs,
             "top_logprobs": self.top_logprobs,
             "json_schema": self.response_format and self.response_format.schema_to_keep,
+            **self.model_dump(include={"tools", "tool_choice", "parallel_tool_calls"}),
         }
         return self.native(target, own)
