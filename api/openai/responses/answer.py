@@ -110,10 +110,10 @@ class ResponseAnswer(Translation):
         for name, fields in changes:
             yield self._event(name, **fields)
 
-    def _event(self, name: str, **fields: Any) -> bytes:
-        data = json.dumps({"type": name, "sequence_number": self._said, **fields})
+    def _event(self, kind: str, /, **fields: Any) -> bytes:
+        data = json.dumps({"type": kind, "sequence_number": self._said, **fields})
         self._said += 1
-        return f"event: {name}\ndata: {data}\n\n".encode()
+        return f"event: {kind}\ndata: {data}\n\n".encode()
 
 
 def _usage(native: dict[str, int]) -> dict[str, Any]:

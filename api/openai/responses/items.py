@@ -8,6 +8,7 @@ from api.openai.sampling import Hint
 from api.schemas import AtMost, Name, RequestModel
 
 _PARTS = 1024
+_BY_NAME = "functions have names and nothing else"
 _Unread = Annotated[list[Any] | None, Field(description="Accepted; only the text is read.")]
 
 
@@ -62,7 +63,7 @@ class InputMessage(RequestModel):
 class FunctionCall(RequestModel):
     """A call that the model asked for."""
 
-    unsupported: ClassVar = dict.fromkeys(("namespace", "caller", "async"), "functions are called one by one by name")
+    unsupported: ClassVar = dict.fromkeys(("namespace", "caller", "async"), _BY_NAME)
 
     type: Literal["function_call"]
     call_id: Name
@@ -75,7 +76,7 @@ class FunctionCall(RequestModel):
 class FunctionCallOutput(RequestModel):
     """What came of a call."""
 
-    unsupported: ClassVar = dict.fromkeys(("namespace", "caller"), "functions are called one by one by name")
+    unsupported: ClassVar = dict.fromkeys(("namespace", "caller"), _BY_NAME)
 
     type: Literal["function_call_output"]
     call_id: Name

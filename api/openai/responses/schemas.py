@@ -7,16 +7,9 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from api.generate.doors import native_request
-from api.generate.schemas import (
-    LARGEST_INTEGER,
-    MESSAGES,
-    Count,
-    GenerateRequest,
-    JsonSchema,
-    SamplingControls,
-    SamplingKnobs,
-)
+from api.generate.schemas import LARGEST_INTEGER, MESSAGES, Count, GenerateRequest, SamplingControls, SamplingKnobs
 from api.generate.target import Target
+from api.generate.tools import JsonSchema
 from api.openai.responses.items import Item, messages_of
 from api.openai.responses.tools import Functions
 from api.openai.sampling import Hint

@@ -298,3 +298,135 @@ def test_models_of_others_are_not_there(openai: OpenAI, client_with: Any, adapte
     assert caught.value.code == "model_not_found"
     stranger = client_with("read", tenant="stranger")
     error_of(stranger.post(PATH, json={"model": adapter.name, "input": "x"}), 404)
+
+
+WEATHER: Any = {
+    "type": "function",
+    "name": "weather",
+    "description": "The weather now.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "strict": True,
+}
+CALLS = [
+    {"id": f"call_{city}", "type": "function",
+     "function": {"name": "weather", "arguments": f'{{"city": "{city}"}}'}}
+    for city in ("Oslo", "Lima")
+]  # fmt: skip
+CALLED = {**result(text="", tool_calls=CALLS, finish_reason="tool_calls")}
+
+
+def test_functions_that_are_asked_with(openai: OpenAI, fake: FakeInference) -> None:
+    response = respond(
+        openai,
+        tools=[WEATHER],
+        tool_choice={"type": "function", "name": "weather"},
+        parallel_tool_calls=False,
+        input=[
+            {"role": "user", "content": "Oslo and Lima?"},
+            {"role": "assistant", "content": "I look."},
+            {"type": "function_call", "id": "fc_1", "status": "completed", "call_id": "call_1", "name": "weather",
+             "arguments": '{"city": "Oslo"}'},
+            {"type": "function_call", "call_id": "call_2", "name": "weather", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "call_1", "output": "rain"},
+            {"type": "function_call_output", "call_id": "call_2", "output": [{"type": "input_text", "text": "sun"}]},
+            {"type": "function_call", "call_id": "call_3", "name": "weather", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "call_3", "output": ""},
+        ],
+    )  # fmt: skip
+    (asked,) = fake.asked
+    function = {name: WEATHER[name] for name in ("name", "description", "parameters", "strict")}
+    assert asked["tools"] == [{"type": "function", "function": function}]
+    assert asked["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
+    assert asked["parallel_tool_calls"] is False
+
+    def call(number: int, arguments: str) -> dict[str, Any]:
+        function = {"name": "weather", "arguments": arguments}
+        return {"id": f"call_{number}", "type": "function", "function": function}
+
+    assert asked["messages"] == [
+        {"role": "user", "content": "Oslo and Lima?"},
+        {"role": "assistant", "content": "I look.", "tool_calls": [call(1, '{"city": "Oslo"}'), call(2, "{}")]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
+        {"role": "tool", "tool_call_id": "call_2", "content": "sun"},
+        {"role": "assistant", "tool_calls": [call(3, "{}")]},
+        {"role": "tool", "tool_call_id": "call_3", "content": ""},
+    ]
+    assert response.tools[0].model_dump(exclude_none=True) == WEATHER
+    assert response.tool_choice.name == "weather"
+
+
+def test_calls_of_functions(openai: OpenAI, fake: FakeInference) -> None:
+    fake.result = CALLED
+    response = respond(openai, tools=[WEATHER])
+    assert (response.status, response.output_text) == ("completed", "")
+    shown = [(call.type, call.status, call.call_id, call.name, call.arguments) for call in response.output]
+    assert shown == [
+        ("function_call", "completed", "call_Oslo", "weather", '{"city": "Oslo"}'),
+        ("function_call", "completed", "call_Lima", "weather", '{"city": "Lima"}'),
+    ]
+    fake.result = result(text="I look.", tool_calls=CALLS[:1], finish_reason="tool_calls")
+    assert [item.type for item in respond(openai, tools=[WEATHER]).output] == ["message", "function_call"]
+    follow: Any = [*response.output, {"type": "function_call_output", "call_id": "call_Oslo", "output": "rain"}]
+    respond(openai, tools=[WEATHER], input=follow)
+    assert fake.asked[-1]["messages"][0]["tool_calls"] == CALLS
+
+
+def test_the_events_of_calls(openai: OpenAI, fake: FakeInference) -> None:
+    """Of one that comes whole, and of one that comes in pieces, after some text."""
+    fake.result = CALLED
+    oslo, lima = CALLS
+    head = {**lima, "function": {"name": "weather", "arguments": '{"city"'}}
+    fake.pieces = [
+        {"index": 0, "text": "I look."},
+        {"index": 0, "tool_calls": [{"index": 0, **oslo}]},
+        {"index": 0, "tool_calls": [{"index": 1, **head}]},
+        {"index": 0, "tool_calls": [{"index": 1, "function": {"arguments": ': "Lima"}'}}]},
+    ]
+    events = list(respond(openai, tools=[WEATHER], stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    shown = [(event.type.removeprefix("response."), getattr(event, "output_index", None)) for event in events]
+    assert shown == [
+        ("created", None),
+        ("in_progress", None),
+        ("output_item.added", 0),
+        ("content_part.added", 0),
+        ("output_text.delta", 0),
+        ("output_text.done", 0),
+        ("content_part.done", 0),
+        ("output_item.done", 0),
+        ("output_item.added", 1),
+        ("function_call_arguments.delta", 1),
+        ("function_call_arguments.done", 1),
+        ("output_item.done", 1),
+        ("output_item.added", 2),
+        ("function_call_arguments.delta", 2),
+        ("function_call_arguments.delta", 2),
+        ("function_call_arguments.done", 2),
+        ("output_item.done", 2),
+        ("completed", None),
+    ]
+    assert (events[12].item.name, events[12].item.arguments, events[12].item.status) == ("weather", "", "in_progress")
+    assert [event.delta for event in events[13:15]] == ['{"city"', ': "Lima"}']
+    assert (events[15].arguments, events[15].name) == ('{"city": "Lima"}', "weather")
+    assert events[-1].response.output == [event.item for event in events if event.type == "response.output_item.done"]
+    with openai.responses.stream(model="osora-tiny", input="x", tools=[WEATHER]) as stream:
+        final = stream.get_final_response()
+    assert [item.parsed_arguments for item in final.output[1:]] == [{"city": "Oslo"}, {"city": "Lima"}]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("changed", "param", "code"),
+    [
+        ({"tools": [{"type": "web_search", "search_context_size": "low"}]}, "tools[0].type", "unsupported_parameter"),
+        ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name", "invalid_value"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "web_search"}}, "tool_choice.type", "unsupported_parameter"),
+        ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "time"}}, None, "invalid_value"),
+        ({"input": [{"type": "function_call_output", "call_id": "call_1"}]}, "input[0].output", "missing_field"),
+    ],
+)
+def test_functions_that_cannot_be_had(client: httpx.Client, changed: Any, param: str | None, code: str) -> None:
+    error = error_of(client.post(PATH, json={"model": "osora-tiny", "input": "x", **changed}), 400)
+    assert (error["param"], error["code"]) == (param, code)
+    asked = {"model": "osora-tiny", "input": "x", "tools": [], "tool_choice": "auto", "parallel_tool_calls": False}
+    assert client.post(PATH, json=asked).status_code == 200, "what clients send that have none"
