@@ -24,6 +24,7 @@ from api.middleware.request_id import RequestIdMiddleware
 from api.openai.chat.endpoints import router as chat
 from api.openai.completions.endpoints import router as completions
 from api.openai.models.endpoints import router as openai_models
+from api.openai.refusals import router as refusals
 from api.openai.responses.endpoints import router as responses
 from api.schemas import ErrorBody
 from api.services import Services
@@ -96,4 +97,5 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, prefix=prefix)
     for prefix, router in _OPENAI:
         app.include_router(router, prefix=prefix, tags=["openai"])
+    app.include_router(refusals)  # last: what is there goes before
     return app
