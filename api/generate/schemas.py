@@ -143,6 +143,10 @@ class SamplingKnobs(RequestModel):
     strength: Annotated[float, Field(ge=-100, le=100, description="Scales the adapter; 0 is the bare base.")] = 1.0
 
 
+class AnswerKnobs(SamplingControls, SamplingKnobs):
+    """What neither OpenAI's Responses nor Anthropic's Messages have a name for."""
+
+
 class GenerateRequest(Sampling, SamplingKnobs):
     """A prompt or a conversation to continue, by an adapter or the bare base."""
 

@@ -19,6 +19,7 @@ _KEYS = "keys are at /keys, and settings belong to whoever runs the service"
 REFUSALS = {
     "responses/": "responses are not stored: keep what POST /v1/responses answers; its `usage` counts the tokens",
     "chat/completions/": "chats are not stored: keep what POST /v1/chat/completions answers",
+    "messages/": "batches and counts of tokens are not had: `usage` of what POST /v1/messages answers has the count",
     "conversations": "conversations are not stored: send their items as `input` of POST /v1/responses",
     "fine_tuning/alpha": "there are no graders: the methods are supervised and dpo, and a validation file is scored",
     "evals": "give a job a `validation_file`: its events and its result file have the scores",

@@ -7,7 +7,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from api.generate.doors import native_request
-from api.generate.schemas import LARGEST_INTEGER, MESSAGES, Count, GenerateRequest, SamplingControls, SamplingKnobs
+from api.generate.schemas import LARGEST_INTEGER, MESSAGES, AnswerKnobs, Count, GenerateRequest
 from api.generate.target import Target
 from api.generate.tools import JsonSchema
 from api.openai.responses.items import Item, messages_of
@@ -80,10 +80,6 @@ class StreamOptions(RequestModel):
     include_obfuscation: Annotated[bool, Field(description="Accepted; events are never padded.")] = False
 
 
-class ResponseKnobs(SamplingControls, SamplingKnobs):
-    """What OpenAI's Responses have no name for."""
-
-
 class ResponseRequest(Functions):
     """A conversation to continue."""
 
@@ -140,7 +136,7 @@ class ResponseRequest(Functions):
     safety_identifier: Hint = None
     prompt_cache_key: Hint = None
     prompt_cache_retention: Hint = None
-    osora: Annotated[ResponseKnobs | None, Field(description="What OpenAI's Responses have no name for.")] = None
+    osora: Annotated[AnswerKnobs | None, Field(description="What OpenAI's Responses have no name for.")] = None
 
     @property
     def with_logprobs(self) -> bool:
