@@ -28,6 +28,7 @@ from osora_core import canary
 from osora_core.adapter import Adapter
 from osora_core.data import Renderer
 from osora_core.inference import AdapterRow, InferenceEngine
+from osora_core.inference.calls import ToolUse
 from osora_core.inference.grammar import GrammarCompiler
 
 
@@ -117,12 +118,15 @@ def _serve(
             return None
         return judged(loop.examine(row, published.tokens, published.ids), published.judge)
 
+    renderer = Renderer(runtime.tokenizer, runtime.max_length)
+    grammars = GrammarCompiler(runtime.tokenizer, engine.vocabulary, runtime.eos_ids)
     return Served(
         runtime,
         loop,
         AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes, check),
-        Renderer(runtime.tokenizer, runtime.max_length),
-        GrammarCompiler(runtime.tokenizer, engine.vocabulary, runtime.eos_ids),
+        renderer,
+        grammars,
+        ToolUse.of(renderer.call_format, grammars.controls.items()),
         Turns(),
         inputs.characters_of_tokens(runtime.tokenizer, engine.max_length),
     )

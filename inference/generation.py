@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import uuid4
 
 from inference import inputs
 from inference.adapters import AdapterLoader
@@ -15,6 +16,8 @@ from inference.turns import Turns
 from osora_core.data import Renderer
 from osora_core.errors import CorruptArtifact, UserError
 from osora_core.inference import Output, Request, SamplingParams, TokenScore
+from osora_core.inference.call_reader import Call, CallReader
+from osora_core.inference.calls import ToolUse
 from osora_core.inference.grammar import Grammar, GrammarCompiler
 from osora_core.runtime import Runtime
 
@@ -28,6 +31,7 @@ class Served:
     adapters: AdapterLoader
     renderer: Renderer
     grammars: GrammarCompiler
+    tool_use: ToolUse
     turns: Turns
     most_characters: int
     """Of a text that the engine may have room for."""
@@ -59,9 +63,19 @@ class _Choice:
     """One of the `n` answers."""
 
     text: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
     completion_tokens: int = 0
     finish_reason: str = ""
     logprobs: list[dict[str, Any]] = field(default_factory=list)
+    reader: CallReader | None = None
+
+    def read(self, text: str, *, is_last: bool) -> tuple[str, list[dict[str, Any]]]:
+        """What of an answer's text is said, and what is called."""
+        if self.reader is None:
+            return text, []
+        said, calls = self.reader.push(text)
+        described = [_describe(index, call) for index, call in enumerate(calls, len(self.tool_calls))]
+        return said + (self.reader.flush() if is_last else ""), described
 
 
 class Generation:
@@ -70,7 +84,8 @@ class Generation:
     def __init__(self, served: Served, body: GenerateRequest) -> None:
         self._served = served
         self._body = body
-        self._choices = [_Choice() for _ in range(body.n)]
+        calls = body.tools is not None and body.tool_use != "none"
+        self._choices = [_Choice(reader=CallReader(served.tool_use) if calls else None) for _ in range(body.n)]
         self._prompt: tuple[int, ...] = ()
         self._started = time.perf_counter()
         self._loaded = self._started
@@ -79,7 +94,8 @@ class Generation:
         self._verdict: Future[None] | None = None
 
     async def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
-        """`{"index", "text"}` as text is generated, with `logprobs` where they were asked for.
+        """`{"index", "text"}` as text is generated, with `logprobs` where they were asked for, and
+        `{"index", "tool_calls"}` as calls are made, each of them whole.
 
         Leaving the iteration early cancels the request. Raises UserError for what cannot be done, CorruptArtifact,
         IdentityMismatch or ServerError for an adapter that cannot be had, ServerError for a server that is too busy.
@@ -95,8 +111,7 @@ class Generation:
                     await self._may_speak()
                     if isinstance(output, Exception):
                         raise self._blame(output)
-                    piece = self._take(index_of[output.request_id], output)
-                    if piece["text"] or "logprobs" in piece:
+                    for piece in self._take(index_of[output.request_id], output):
                         yield piece
             finally:
                 loop.finish(index_of)
@@ -136,11 +151,12 @@ class Generation:
         inputs.check(body, engine.max_length - 1, served.most_characters)
         try:
             prompt = (
-                served.renderer.prompt(body.messages)
+                served.renderer.prompt(body.messages, body.tools)
                 if body.messages is not None
                 else served.renderer.encode(body.prompt or "")
             )
-            request = Request(body.request_id, tuple(prompt), self._params(), tenant=body.tenant)
+            shown = served.tool_use.shown if self._choices[0].reader else {}
+            request = Request(body.request_id, tuple(prompt), self._params(), tenant=body.tenant, shown=shown)
             engine.check(request)
         except UserError as error:
             if error.param == "prompt" and body.messages is not None:
@@ -173,26 +189,39 @@ class Generation:
         )
 
     def _grammar(self) -> Grammar | None:
+        body = self._body
+        constrained = body.json_schema is not None or body.regex is not None
+        if body.tools is not None and not (constrained and body.tool_use == "none"):
+            lark = self._served.tool_use.grammar(
+                body.tools, body.tool_use, parallel=body.parallel_tool_calls, schema=body.json_schema
+            )
+            return self._served.grammars.lark("tools", lark)
         if self._body.json_schema is not None:
             return self._served.grammars.json_schema(self._body.json_schema)
         return None if self._body.regex is None else self._served.grammars.regex(self._body.regex)
 
-    def _take(self, index: int, output: Output) -> dict[str, Any]:
-        """Note an output; the piece of the answer that it is."""
+    def _take(self, index: int, output: Output) -> list[dict[str, Any]]:
+        """Note an output; the pieces of the answer that it is."""
         choice = self._choices[index]
         if self._first_token is None:
             self._first_token = time.perf_counter()
             self._queued_seconds = output.queued_seconds
         first = choice.completion_tokens == 0
-        text = (self._body.prompt or "") + output.text if first and self._body.echo else output.text
+        said, calls = choice.read(output.text, is_last=output.finish_reason is not None)
+        text = (self._body.prompt or "") + said if first and self._body.echo else said
         choice.text += text
+        choice.tool_calls += calls
         choice.completion_tokens = output.completion_tokens
         choice.finish_reason = output.finish_reason or ""
-        piece: dict[str, Any] = {"index": index, "text": text}
+        if choice.finish_reason == "stop" and choice.tool_calls:
+            choice.finish_reason = "tool_calls"
+        pieces: list[dict[str, Any]] = []
+        if text or output.scores:
+            pieces.append({"index": index, "text": text})
         if output.scores:
-            piece["logprobs"] = [self._describe(score) for score in output.scores]
-            choice.logprobs += piece["logprobs"]
-        return piece
+            pieces[0]["logprobs"] = [self._describe(score) for score in output.scores]
+            choice.logprobs += pieces[0]["logprobs"]
+        return [*pieces, *([{"index": index, "tool_calls": calls}] if calls else [])]
 
     def _describe(self, score: TokenScore) -> dict[str, Any]:
         return {
@@ -221,6 +250,7 @@ class Generation:
                 {
                     "index": index,
                     "text": choice.text,
+                    "tool_calls": [_without_index(call) for call in choice.tool_calls] or None,
                     "finish_reason": choice.finish_reason,
                     "logprobs": choice.logprobs if body.logprobs else None,
                 }
@@ -250,6 +280,15 @@ class Generation:
                 "strength": body.strength if adapter else None,
             },
         }
+
+
+def _describe(index: int, call: Call) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": index, "id": f"call_{uuid4().hex[:24]}", "type": "function", "function": function}
+
+
+def _without_index(call: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in call.items() if name != "index"}
 
 
 def _milliseconds(seconds: float) -> float:

@@ -21,7 +21,7 @@ def characters_of_tokens(tokenizer: PreTrainedTokenizerBase, tokens: int) -> int
 
 def check(body: GenerateRequest, most_tokens: int, most_characters: int) -> None:
     """Raise UserError for a text that no tokenizer needs to see to be too long, and for what is no text at all."""
-    for param, value in (("prompt", body.prompt), ("messages", body.messages)):
+    for param, value in (("prompt", body.prompt), ("messages", body.messages), ("tools", body.tools)):
         size = sum(len(text) for _, text in _texts(value, param))
         if size > most_characters:
             raise UserError(
@@ -36,7 +36,7 @@ def check(body: GenerateRequest, most_tokens: int, most_characters: int) -> None
             param="messages",
             next_action="leave out the oldest messages",
         )
-    for param in ("prompt", "messages", "json_schema", "regex", "stop"):
+    for param in ("prompt", "messages", "tools", "json_schema", "regex", "stop"):
         for place, text in _texts(getattr(body, param), param):
             _check_characters(place, text)
 

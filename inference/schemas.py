@@ -60,6 +60,12 @@ class GenerateRequest(BaseModel):
     strength: float = 1.0
     stream: bool = False
 
+    @property
+    def tool_use(self) -> str:
+        """Whether the answer calls: "auto", "none", "required", or the name of the tool that it is to call."""
+        choice = self.tool_choice
+        return choice if isinstance(choice, str) else str(choice["function"]["name"])
+
     @model_validator(mode="after")
     def _one_input(self) -> Self:
         if (self.prompt is None) == (self.messages is None):

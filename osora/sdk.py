@@ -72,7 +72,7 @@ class Osora:
 
         `options` are the fields of POST /generate: base, max_tokens, temperature, top_k, top_p, min_p,
         repetition_penalty, presence_penalty, frequency_penalty, logit_bias, seed, stop, stop_tokens, n (answers in
-        `choices`), logprobs, top_logprobs, echo, json_schema, regex, strength.
+        `choices`), logprobs, top_logprobs, echo, json_schema, regex, tools, tool_choice, parallel_tool_calls, strength.
         """
         generation: Generation = self._transport.request(
             "POST", "/generate", json=_generation_body(prompt, adapter, options)

@@ -67,7 +67,8 @@ def follow(
 
 
 class GenerationStream:
-    """A generation while it is being made: iterate for the pieces of text; `result` is there at the end."""
+    """A generation while it is being made: iterate for the pieces of text; `result`, with the calls of
+    tools, is there at the end."""
 
     def __init__(self, transport: Transport, body: dict[str, Any]) -> None:
         self._transport = transport
@@ -78,7 +79,7 @@ class GenerationStream:
         with self._transport.stream("POST", "/generate", json=self._body | {"stream": True}) as response:
             for sse in EventSource(response).iter_sse():
                 data = json.loads(sse.data)
-                if sse.event == "token" and data.get("index", 0) == 0:
+                if sse.event == "token" and data.get("index", 0) == 0 and "text" in data:
                     yield data["text"]
                 elif sse.event == "error":
                     raise error_from(response.status_code, data["error"], response.headers.get("x-request-id"))

@@ -5,6 +5,8 @@ import sys
 from typing import Any, Literal, NoReturn
 
 from registry.errors import InvalidFile
+from registry.lines import Line, kind, quoted, short
+from registry.tool_formats import check_calls, check_result, check_together, check_tools
 
 Format = Literal["chat", "completion", "preference"]
 
@@ -18,6 +20,7 @@ _PREFERENCE_EXAMPLE = (
 _COMPLETION_EXAMPLE = '{"prompt": "…", "completion": "…"}'
 
 
+_OF_TOOLS = ("tools", "parallel_tool_calls")
 _PREFERENCE_KEYS = {"input", "preferred_output", "non_preferred_output"}
 
 _AS_TEXT = f"write each line as {_CHAT_EXAMPLE} or {_COMPLETION_EXAMPLE}"
@@ -33,19 +36,20 @@ _FOREIGN = (
     ("TRL's format of rated answers (`prompt`, `completion`, `label`)", {"prompt", "completion", "label"}, _AS_TEXT),
     ("the format of plain text (`text`)", {"text"}, _AS_TEXT),
 )
-_OF_TOOLS = {"tools", "functions", "tool_calls", "tool_call_id", "function_call", "parallel_tool_calls", "tool_choice"}
 
 
 def check_line(raw: bytes, number: int) -> Format:
     """The format of one line of JSON Lines. Raises `InvalidFile` with the line's number and field."""
     row = _parse(raw, number)
-    line = _Line(number)
+    line = Line(number)
     if not isinstance(row, dict):
-        line.reject(None, f"must be a JSON object, not {_kind(row)}", f"write each line as {_CHAT_EXAMPLE}")
+        line.reject(None, f"must be a JSON object, not {kind(row)}", f"write each line as {_CHAT_EXAMPLE}")
     _refuse_foreign(line, row)
     if "messages" in row:
-        line.only(row, "", ("messages",))
+        line.only(row, "", ("messages", *_OF_TOOLS))
+        tools = check_tools(line, row, "")
         _check_chat(line, row["messages"])
+        check_together(line, row["messages"], "messages", tools)
         return "chat"
     if "prompt" in row or "completion" in row:
         line.only(row, "", ("prompt", "completion"))
@@ -59,19 +63,19 @@ def check_line(raw: bytes, number: int) -> Format:
         return "preference"
     line.reject(
         None,
-        f"has neither `messages` nor `prompt` and `completion`; its keys are {_quoted(sorted(row))}",
+        f"has neither `messages` nor `prompt` and `completion`; its keys are {quoted(sorted(row))}",
         _AS_TEXT,
     )
 
 
-def _refuse_foreign(line: "_Line", row: dict[str, Any]) -> None:
+def _refuse_foreign(line: Line, row: dict[str, Any]) -> None:
     """A row of a format that is known and not read is told so at once, not key by key."""
     for name, keys, next_action in _FOREIGN:
         if keys <= row.keys() and "messages" not in row:
             line.reject(None, f"is in {name}, which is not read here", next_action)
 
 
-def _check_chat(line: "_Line", messages: Any) -> None:
+def _check_chat(line: Line, messages: Any) -> None:
     if not _check_messages(line, messages, "messages", _CHAT_EXAMPLE):
         line.reject(
             "messages",
@@ -80,103 +84,75 @@ def _check_chat(line: "_Line", messages: Any) -> None:
         )
 
 
-def _check_messages(line: "_Line", messages: Any, path: str, example: str) -> bool:
+def _check_messages(line: Line, messages: Any, path: str, example: str) -> bool:
     """Whether there is something to learn in these messages, which are well formed."""
     if not isinstance(messages, list) or not messages:
-        line.reject(path, f"must be a list with a message in it, not {_kind(messages)}", example)
+        line.reject(path, f"must be a list with a message in it, not {kind(messages)}", example)
     learns = False
     for index, message in enumerate(messages):
         place = f"{path}[{index}]"
         if not isinstance(message, dict):
-            line.reject(place, f"must be an object with `role` and `content`, not {_kind(message)}", example)
+            line.reject(place, f"must be an object with `role` and `content`, not {kind(message)}", example)
         role = message.get("role")
         if role == "function":
-            line.refuse_tools(f"{place}.role")
+            line.refuse_old(f"{place}.role")
         if role not in ROLES:
-            line.reject(f"{place}.role", f"is {_quoted(role)}", f"use one of {', '.join(ROLES)}")
-        line.only(message, f"{place}.", ("role", "content", "weight"))
+            line.reject(f"{place}.role", f"is {quoted(role)}", f"use one of {', '.join(ROLES)}")
+        line.only(message, f"{place}.", ("role", "content", "tool_calls", "tool_call_id", "weight"))
+        calls = check_calls(line, message, place)
+        check_result(line, message, place)
         if isinstance(message.get("content"), list):
             line.reject(
                 f"{place}.content",
                 "is a list of OpenAI's content parts, and only text is read here",
                 "write the text as one JSON string",
             )
-        content = line.text(message, f"{place}.", "content", "the message's text")
-        learns |= _weight(line, message, place) != 0 and role == "assistant" and content != ""
+        silent = calls and message.get("content") is None
+        content = "" if silent else line.text(message, f"{place}.", "content", "the message's text")
+        learns |= _weight(line, message, place) != 0 and role == "assistant" and (calls or content != "")
     return learns
 
 
-def _check_preference(line: "_Line", row: dict[str, Any]) -> None:
+def _check_preference(line: Line, row: dict[str, Any]) -> None:
     for key in sorted(_PREFERENCE_KEYS):
         if key not in row:
             line.reject(key, "is missing", f"write each line as {_PREFERENCE_EXAMPLE}")
     asked = row["input"]
     if not isinstance(asked, dict):
-        line.reject("input", f"must be an object with `messages`, not {_kind(asked)}", _PREFERENCE_EXAMPLE)
-    line.only(asked, "input.", ("messages",))
+        line.reject("input", f"must be an object with `messages`, not {kind(asked)}", _PREFERENCE_EXAMPLE)
+    line.only(asked, "input.", ("messages", *_OF_TOOLS))
+    tools = check_tools(line, asked, "input.")
     _check_messages(line, asked.get("messages"), "input.messages", _PREFERENCE_EXAMPLE)
     for key in ("preferred_output", "non_preferred_output"):
         learns = _check_messages(line, row[key], key, _ANSWER_EXAMPLE)
         if len(row[key]) != 1 or not learns:
-            line.reject(key, "must be one assistant message with text", f"write {_ANSWER_EXAMPLE}")
-    if row["preferred_output"][0]["content"] == row["non_preferred_output"][0]["content"]:
+            line.reject(key, "must be one assistant message with text or calls", f"write {_ANSWER_EXAMPLE}")
+    for key in ("preferred_output", "non_preferred_output"):
+        _check_answer(line, row, key, tools)
+    if _said(row["preferred_output"][0]) == _said(row["non_preferred_output"][0]):
         line.reject("non_preferred_output", "is the same answer as the preferred one", "remove the line")
 
 
-def _weight(line: "_Line", message: dict[str, Any], path: str) -> int:
+def _check_answer(line: Line, row: dict[str, Any], key: str, tools: set[str]) -> None:
+    asked = row["input"]["messages"]
+    check_together(line, asked, "input.messages", tools)
+    check_together(line, row[key], key, tools)
+
+
+def _said(message: dict[str, Any]) -> tuple[str, Any]:
+    """What an answer says and calls, whatever the ids of its calls are."""
+    return message.get("content") or "", [call["function"] for call in message.get("tool_calls") or ()]
+
+
+def _weight(line: Line, message: dict[str, Any], path: str) -> int:
     if "weight" not in message:
         return 1
     weight = message["weight"]
     if message["role"] != "assistant":
         line.reject(f"{path}.weight", "is only for assistant messages", "remove it")
     if type(weight) is not int or weight not in (0, 1):  # True == 1, and is not a weight
-        line.reject(f"{path}.weight", f"is {_quoted(weight)}", "use 0 (not learned) or 1 (learned)")
+        line.reject(f"{path}.weight", f"is {quoted(weight)}", "use 0 (not learned) or 1 (learned)")
     return weight
-
-
-class _Line:
-    """Raises errors that name a line."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def reject(self, field: str | None, problem: str, next_action: str) -> NoReturn:
-        subject = f"`{field}` " if field else ""
-        raise InvalidFile(subject + problem, line=self.number, field=field, next_action=next_action)
-
-    def only(self, row: dict[str, Any], prefix: str, known: tuple[str, ...]) -> None:
-        """Raises where there are other keys, and names all of them: nobody has to try again for each."""
-        unknown = [key for key in row if key not in known]
-        of_tools = next((key for key in unknown if key in _OF_TOOLS), None)
-        if of_tools is not None:
-            self.refuse_tools(prefix + of_tools)
-        if not unknown:
-            return
-        first, *others = unknown
-        more = f" (and {len(others)} more: {_short(', '.join(others))})" if others else ""
-        them = "them" if others else "it"
-        self.reject(prefix + _short(first), f"is not known here{more}", f"remove {them}; known are {', '.join(known)}")
-
-    def refuse_tools(self, field: str) -> NoReturn:
-        self.reject(
-            field,
-            "belongs to OpenAI's format for tool calls, which is not read here",
-            "use messages with text only, and leave out tools, functions, their calls and their results",
-        )
-
-    def text(self, row: dict[str, Any], prefix: str, key: str, what: str) -> str:
-        if key not in row:
-            self.reject(prefix + key, "is missing", f"add {what}")
-        value = row[key]
-        if not isinstance(value, str):
-            self.reject(prefix + key, f"must be a string, not {_kind(value)}", f"write {what} as a JSON string")
-        if not _is_unicode(value):
-            self.reject(
-                prefix + key,
-                "has half of a surrogate pair (\\ud800 to \\udfff)",
-                "write the character itself",
-            )
-        return value
 
 
 def _parse(raw: bytes, number: int) -> Any:
@@ -191,9 +167,9 @@ def _parse(raw: bytes, number: int) -> Any:
         raise InvalidFile(problem, line=number, next_action=next_action) from error
     except _DuplicateKeyError as error:
         raise InvalidFile(
-            f"the key {_quoted(error.key)} comes twice in one object",
+            f"the key {quoted(error.key)} comes twice in one object",
             line=number,
-            field=_short(error.key),
+            field=short(error.key),
             next_action="keep one of the two: JSON readers drop the other without a word",
         ) from error
     except _ConstantError as error:
@@ -230,38 +206,3 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _DuplicateKeyError(key)
             seen.add(key)
     return row
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case []:
-            return "an empty list"
-        case list():
-            return "a list"
-        case _:
-            return "an object"
-
-
-def _quoted(value: Any) -> str:
-    return _short(json.dumps(value))
-
-
-def _short(text: str) -> str:
-    printable = text.encode("utf-8", "replace").decode("utf-8")
-    return printable if len(printable) <= 60 else printable[:57] + "…"

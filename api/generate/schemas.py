@@ -8,6 +8,8 @@ from pydantic_core import PydanticCustomError
 
 from api.generate.tools import SCHEMA_BYTES, JsonSchema, Message, NamedTool, ToolCall, ToolChoice, Tools
 from api.schemas import AtMost, Name, RequestModel
+from registry.errors import InvalidRequest
+from registry.tool_calls import find_flaw
 
 REQUEST_EXAMPLES: list[JsonValue] = [
     {
@@ -203,13 +205,26 @@ class GenerateRequest(Sampling, SamplingKnobs):
     def _is_consistent(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
             raise PydanticCustomError("prompt_or_messages", "give either `prompt` or `messages`")
+        if any(message.of_tools for message in self.messages or ()):
+            self._check_calls()
         if isinstance(self.tool_choice, NamedTool):
             named = self.tool_choice.function.name
             if named not in {tool.function.name for tool in self.tools or ()}:
                 raise PydanticCustomError("choice_of_no_tool", "`tool_choice` names no tool: {name}", {"name": named})
+        if self.regex is not None and self.tools and self.tool_choice != "none":
+            raise PydanticCustomError("two_constraints", "give either `regex` or `tools` that may be called")
         if self.adapter_id is None and "strength" in self.model_fields_set:
             raise PydanticCustomError("strength_of_nothing", "`strength` scales an adapter: name one")
         return self
+
+    def _check_calls(self) -> None:
+        messages = [message.model_dump(exclude_none=True) for message in self.messages or ()]
+        flaw = find_flaw(messages, "messages", known=None, is_asked=True)
+        if flaw is not None:
+            # Not a finding of pydantic's, which would name the whole body.
+            raise InvalidRequest(
+                f"{flaw.field} {flaw.problem}", param=flaw.field, code="invalid_value", next_action=flaw.next_action
+            )
 
     def options(self) -> dict[str, Any]:
         """What goes to the inference server as it is."""

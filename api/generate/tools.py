@@ -11,7 +11,7 @@ from api.schemas import AtMost, RequestModel
 SCHEMA_BYTES = 64 * 1024
 TOOLS = 128
 _TOOLS_BYTES = 128 * 1024
-_CALLS = 128
+CALLS = 128
 _ID_LENGTH = 128
 
 
@@ -99,7 +99,7 @@ class ToolCall(RequestModel):
     function: FunctionCall
 
 
-ToolCalls = Annotated[list[ToolCall], Field(min_length=1), AtMost(_CALLS)]
+ToolCalls = Annotated[list[ToolCall], Field(min_length=1), AtMost(CALLS)]
 
 
 class Message(RequestModel):
@@ -109,6 +109,11 @@ class Message(RequestModel):
     content: Annotated[str | None, Field(description="May be left out beside `tool_calls`.")] = None
     tool_calls: Annotated[ToolCalls | None, Field(description="Of the assistant.")] = None
     tool_call_id: Annotated[_Id | None, Field(description="Of a tool's result: the call that it answers.")] = None
+
+    @property
+    def of_tools(self) -> bool:
+        """Whether it calls tools, or is the result of a call."""
+        return self.tool_calls is not None or self.tool_call_id is not None
 
     @model_validator(mode="after")
     def _is_one_of_its_role(self) -> Self:

@@ -11,7 +11,7 @@ while the template renders, and so are control tokens: whatever is found of them
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from osora_core.data.encoding import Encoding, Hidden
 from osora_core.errors import UserError
-
-Messages = Sequence[Mapping[str, Any]]
+from osora_core.tools.messages import Messages, Tools, Transcript
+from osora_core.tools.probe import Dialect, dialect_of
 
 _QUESTION, _ANSWER = "Which one?", "This one."
 # So many answers of a conversation are held against the prompts that ask for them, and of more so many and those at
@@ -64,22 +64,30 @@ class Conversations:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         marks = _marks(tokenizer)
-        self.encoding = Encoding(tokenizer, marks.whole)
-        self._header = marks.header
+        self.dialect = _dialect(tokenizer)
+        self.encoding = Encoding(tokenizer, marks.whole + self.dialect.printed)
+        headers = [marks.header] if marks.header else []
         self._closing = self.encoding.first_control(marks.closing)
         self._tail = marks.closing if self._closing is None else ""
-        self._unseen = [*self.encoding.controls, *([marks.header.strip()] if marks.header else [])]
+        after_result = self._header_after_result(marks.header)
+        headers += [after_result] if after_result else []
+        self._header = re.compile("|".join(map(re.escape, headers)) or r"(?!)")
+        self._unseen = [*self.encoding.controls, *(header.strip() for header in headers)]
 
     @property
     def end_of_turn(self) -> int | None:
         """The control token that ends an answer, where the template prints one."""
         return None if self._closing is None else self.encoding.controls[self._closing].id
 
-    def hide(self, messages: Messages) -> Hidden:
-        """What to hide of these messages."""
-        return Hidden(self._unseen, _texts(messages))
+    def transcript(self, messages: Messages, tools: Tools | None) -> Transcript:
+        """A conversation as the template takes it. Raises UserError for what the template cannot show."""
+        return self.dialect.transcript(messages, tools)
 
-    def render(self, messages: Messages, hidden: Hidden, *, generate: bool) -> str:
+    def hide(self, transcript: Transcript) -> Hidden:
+        """What to hide of a conversation."""
+        return Hidden(self._unseen, _texts([transcript.messages, transcript.tools]))
+
+    def render(self, messages: Messages, tools: Tools | None, hidden: Hidden, *, generate: bool) -> str:
         """The text of a conversation, which ends where the assistant is to speak if it is to `generate`.
 
         Raises UserError where there is no template, or it refuses the messages.
@@ -92,13 +100,14 @@ class Conversations:
                 "add a chat template to the base's tokenizer",
             )
         try:
-            return _render(self._tokenizer, [_hide(message, hidden) for message in messages], generate=generate)
+            seen = [_hide(message, hidden) for message in messages]
+            return _render(self._tokenizer, seen, hidden.hide(tools), generate=generate)
         except Exception as error:  # templates raise whatever their author chose
             raise UserError(f"the base's chat template refuses these messages: {error}", param="messages") from error
 
     def cuts(self, text: str) -> list[Cut]:
         """The answers in a text, by the headers before them; none where the template has no header."""
-        begins = [match.end() for match in re.finditer(re.escape(self._header), text)] if self._header else []
+        begins = [match.end() for match in self._header.finditer(text)]
         return [Cut(begin, self._end(text, begin, until)) for begin, until in pairwise([*begins, len(text)])]
 
     def _end(self, text: str, begin: int, until: int) -> int | None:
@@ -125,13 +134,14 @@ class Conversations:
         return pieces
 
     def locate(
-        self, messages: Messages, text: str, hidden: Hidden, cuts: Sequence[Cut], wanted: Sequence[int]
+        self, transcript: Transcript, text: str, hidden: Hidden, cuts: Sequence[Cut], wanted: Sequence[int]
     ) -> dict[int, Cut]:
         """Where the answers that are the messages `wanted`, in ascending order, lie in the text of them all.
 
         What comes before an answer is what is asked for it: that is checked against the template itself, for all of a
         few answers and for some of many. Raises AmbiguousAnswerError where it is not so.
         """
+        messages = transcript.messages
         places = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         known = dict(zip(places, cuts, strict=True)) if len(places) == len(cuts) else {}
         unsure = [index for index in wanted if index not in known]
@@ -142,7 +152,7 @@ class Conversations:
             if cut.end is None and index < len(messages) - 1:
                 raise AmbiguousAnswerError(index, "the chat template marks no end of an answer that others follow")
         for index in {*_some(wanted), *unsure}:
-            found[index] = self._checked(messages, text, hidden, cuts, index) if index else self._opening(known)
+            found[index] = self._checked(transcript, text, hidden, cuts, index) if index else self._opening(known)
         return found
 
     @staticmethod
@@ -152,9 +162,10 @@ class Conversations:
             raise AmbiguousAnswerError(0, "the chat template prints no header before it")
         return known[0]
 
-    def _checked(self, messages: Messages, text: str, hidden: Hidden, cuts: Sequence[Cut], index: int) -> Cut:
+    def _checked(self, transcript: Transcript, text: str, hidden: Hidden, cuts: Sequence[Cut], index: int) -> Cut:
         """The place of one answer, after a rendering of what comes before it and of what comes up to its end."""
-        before = self.render(messages[:index], hidden, generate=True)
+        messages, tools = transcript.messages, transcript.tools
+        before = self.render(messages[:index], tools, hidden, generate=True)
         if not text.startswith(before):
             raise AmbiguousAnswerError(index, "the chat template renders what comes before it differently")
         begin = len(before)
@@ -163,9 +174,18 @@ class Conversations:
             return cut or Cut(begin, self._end(text, begin, len(text)))
         if cut is None or cut.end is None:
             raise AmbiguousAnswerError(index, "the chat template hides where it begins or ends")
-        if not self.render(messages[: index + 1], hidden, generate=False).startswith(text[: cut.end]):
+        if not self.render(messages[: index + 1], tools, hidden, generate=False).startswith(text[: cut.end]):
             raise AmbiguousAnswerError(index, "the chat template renders it differently where it is the last message")
         return cut
+
+    def _header_after_result(self, header: str) -> str:
+        """What is printed between a tool's result and an answer, from the first control token on, where it is no header
+        of every answer."""
+        after = self.dialect.after_result
+        control = self.encoding.first_control(after)
+        if control is None or (header and after.endswith(header)):
+            return ""
+        return after[after.index(control) :]
 
     def without_tail(self, text: str) -> str:
         """A text that ends in an answer, less what the template prints after that, if it is no control token."""
@@ -182,8 +202,16 @@ def _conversations(tokenizer: PreTrainedTokenizerBase, template: str) -> Convers
     return Conversations(tokenizer)
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], *, generate: bool) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], tools: Tools | None, *, generate: bool
+) -> str:
+    known: Any = [dict(message) for message in messages]
+    described: Any = None if tools is None else list(tools)
+    return str(tokenizer.apply_chat_template(known, tools=described, tokenize=False, add_generation_prompt=generate))
+
+
+def _dialect(tokenizer: PreTrainedTokenizerBase) -> Dialect:
+    return dialect_of(partial(_render, tokenizer))
 
 
 def _hide(message: Mapping[str, Any], hidden: Hidden) -> dict[str, Any]:
@@ -198,10 +226,10 @@ def _marks(tokenizer: PreTrainedTokenizerBase) -> _Marks:
         return _Marks()
     question, answer = {"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}
     try:
-        bare = _render(tokenizer, [question], generate=False)
-        asked = _render(tokenizer, [question], generate=True)
-        answered = _render(tokenizer, [question, answer], generate=False)
-        whole = _render(tokenizer, [question, answer, question], generate=False)
+        bare = _render(tokenizer, [question], None, generate=False)
+        asked = _render(tokenizer, [question], None, generate=True)
+        answered = _render(tokenizer, [question, answer], None, generate=False)
+        whole = _render(tokenizer, [question, answer, question], None, generate=False)
     except Exception:  # templates raise whatever their author chose
         return _Marks()
     # Some print a header for the assistant, others end the user's turn in a way that serves as one.

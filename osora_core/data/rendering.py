@@ -1,7 +1,7 @@
 """Training rows and requests to tokens: the base's own chat template, and a loss mask over what the assistant says."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from osora_core.data.conversation import AmbiguousAnswerError, conversations_of
 from osora_core.data.examples import Example, Preference
 from osora_core.errors import DataError, UserError
+from osora_core.tools.format import CallFormat
+from osora_core.tools.messages import Messages, Tools
 
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ class Renderer:
         Raises DataError naming the line if the row has neither shape, is too long, or has nothing to train on.
         """
         if "messages" in row:
-            tokens, mask = self._chat(row["messages"], line)
+            tokens, mask = self._chat(row["messages"], row.get("tools"), line)
         elif "prompt" in row and "completion" in row:
             tokens, mask = self._completion(str(row["prompt"]), str(row["completion"]), line)
         else:
@@ -61,17 +63,23 @@ class Renderer:
             )
         asked = [{**message, "weight": 0} for message in row["input"]["messages"]]
         chosen, rejected = (
-            self.render({"messages": [*asked, *row[answer]]}, line)
+            self.render({"messages": [*asked, *row[answer]], "tools": row["input"].get("tools")}, line)
             for answer in ("preferred_output", "non_preferred_output")
         )
         return Preference(chosen, rejected, line)
 
-    def prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def prompt(self, messages: Messages, tools: Tools | None = None) -> list[int]:
         """Tokens of a conversation that ends where the assistant is to speak. Raises UserError as its template does."""
         conversations = self._conversations
-        hidden = conversations.hide(messages)
-        text = conversations.render(messages, hidden, generate=True)
+        transcript = conversations.transcript(messages, tools)
+        hidden = conversations.hide(transcript)
+        text = conversations.render(transcript.messages, transcript.tools, hidden, generate=True)
         return [id_ for _, ids in conversations.encode(text, hidden, conversations.cuts(text)) for id_ in ids]
+
+    @property
+    def call_format(self) -> CallFormat:
+        """How the assistant's calls are written here."""
+        return self._conversations.dialect.format
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text from its beginning, to be continued; of an empty one, those that begin any text here."""
@@ -81,32 +89,31 @@ class Renderer:
         """Tokens of plain text that goes on after other tokens."""
         return self._encoding.continuation(text)
 
-    def _chat(self, messages: Sequence[Mapping[str, Any]], line: int) -> tuple[list[int], list[bool]]:
-        wanted = [
-            index
-            for index, message in enumerate(messages)
-            if message["role"] == "assistant" and message.get("weight", 1) != 0
-        ]
-        if not wanted:
+    def _chat(self, messages: Messages, tools: Tools | None, line: int) -> tuple[list[int], list[bool]]:
+        if not any(_learned(message) for message in messages):
             return [], []
         conversations = self._conversations
         try:
-            hidden = conversations.hide(messages)
-            text = conversations.render(messages, hidden, generate=False)
+            transcript = conversations.transcript(messages, tools)
+            messages = transcript.messages
+            hidden = conversations.hide(transcript)
+            text = conversations.render(messages, transcript.tools, hidden, generate=False)
             cuts = conversations.cuts(text)
             pieces = conversations.encode(text, hidden, cuts)
             # Before its answers are looked for, which takes longer.
             self._check_length(sum(len(ids) for _, ids in pieces), line)
-            answers = conversations.locate(messages, text, hidden, cuts, wanted)
+            wanted = [index for index, message in enumerate(messages) if _learned(message)]
+            answers = conversations.locate(transcript, text, hidden, cuts, wanted)
         except UserError as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(error.message, line=line, param=error.param, next_action=error.next_action) from error
         except AmbiguousAnswerError as error:
+            index = transcript.origins[error.index]
             raise DataError(
-                f"it is not known where the answer in message {error.index} lies: {error}",
+                f"it is not known where the answer in message {index} lies: {error}",
                 line=line,
-                param=f"messages.{error.index}",
+                param=f"messages.{index}",
                 next_action="split the conversation so that this answer is its last message, or give it the weight 0",
             ) from error
         last = answers.get(len(messages) - 1)
@@ -149,6 +156,10 @@ class Renderer:
         raise DataError(
             f"the row is {length} tokens long, the limit is {self.max_length}", line=line, next_action=action
         )
+
+
+def _learned(message: Mapping[str, Any]) -> bool:
+    return bool(message["role"] == "assistant" and message.get("weight", 1) != 0)
 
 
 def read_examples(lines: Iterable[bytes | str], renderer: Renderer) -> list[Example]:

@@ -207,7 +207,7 @@ class InferenceEngine:
 
     def _start(self, request: Request, queued: float, examination: _Examination | None = None) -> None:
         sampler = Sampler(request, self.vocabulary, self.runtime.device)
-        stream = TextStream(self.runtime.tokenizer, request.prompt, request.params.stop)
+        stream = TextStream(self.runtime.tokenizer, request.prompt, request.params.stop, request.shown)
         slot = self.slots.acquire(request.adapter)
         self._execution.join(len(self._live), slot, request.adapter.rank if request.adapter else 0)
         self._live.append(_Sequence(request, stream, sampler, queued, examination=examination))

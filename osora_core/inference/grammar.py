@@ -38,7 +38,7 @@ _LIMITS = LLParserLimits(
 _VERBOSE_MARK = "<non-verbose/>"
 _NOTHING_MATCHES = "NoExtensionBias"
 # Memory is taken before the limits count anything, up to a kilobyte a character (classes such as \p{L}).
-_MAX_CHARACTERS = {"regex": 16 * 1024, "json_schema": 128 * 1024}
+_MAX_CHARACTERS = {"regex": 16 * 1024, "json_schema": 128 * 1024, "tools": 192 * 1024}
 _CACHED_CHARACTERS = 512 * 1024
 _CACHED_GRAMMARS = 256
 # What two hops to another thread are worth.
@@ -117,6 +117,12 @@ class GrammarCompiler:
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise UserError(f"the base's tokenizer is a {type(tokenizer).__name__}; only fast ones are supported")
         self._tokenizer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=sorted(eos_ids))
+        self.controls = {
+            token.content: id_
+            for id_, token in tokenizer.added_tokens_decoder.items()
+            if self._tokenizer.is_special_token(id_)
+        }
+        """Tokens that no text is made of: a grammar has to name them."""
         self._threads = ThreadPoolExecutor(_MASK_THREADS, "grammar-mask")
         self._compiled = _Compiled()
 
@@ -133,6 +139,10 @@ class GrammarCompiler:
         if (len(pattern) - len(pattern.rstrip("\\"))) % 2:  # llguidance takes it for something else
             raise _unusable("regex", "it ends in a backslash, which says that something follows")
         return self._grammar("regex", pattern, LLMatcher.grammar_from_regex)
+
+    def lark(self, param: str, text: str) -> Grammar:
+        """A grammar in llguidance's form of Lark. Raises UserError that blames `param` if it cannot be compiled."""
+        return self._grammar(param, text, LLMatcher.grammar_from_lark)
 
     def bytes_of(self, token: int) -> bytes:
         """What a token stands for, be it a part of a character."""

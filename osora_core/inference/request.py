@@ -95,7 +95,8 @@ class AdapterRow:
 class Request:
     """Continue `prompt` (token ids) with `adapter` (None: the bare base), within `grammar` if there is one.
 
-    Tenants share the engine fairly, whatever each of them asks for.
+    Tenants share the engine fairly, whatever each of them asks for. `shown` are control tokens that the text has, each
+    as what stands there for it; it has no others.
     """
 
     id: str
@@ -104,6 +105,7 @@ class Request:
     adapter: AdapterRow | None = None
     grammar: "Grammar | None" = None
     tenant: str = ""
+    shown: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Tokens to text as they come, with stop strings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase
@@ -12,9 +13,17 @@ class TextStream:
     """Incremental text of one generation, which goes on after `prompt`. Text that may turn out to begin a stop string
     is held back."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], stop: Sequence[str]) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: Sequence[int],
+        stop: Sequence[str],
+        shown: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        """`shown`: what stands in the text for control tokens, which it otherwise leaves out."""
         self._tokenizer = tokenizer
-        self._searches = [_Search(text) for text in stop]
+        self._shown = shown
+        self._searches = [Search(text) for text in stop]
         self._held = ""
         self._begin(prompt)
 
@@ -46,6 +55,10 @@ class TextStream:
         return text
 
     def _text_of(self, token: int) -> str:
+        if token in self._shown:
+            piece = self._rest() + self._shown[token]
+            self._begin([*self._before, *self._ids, token])
+            return piece
         self._ids.append(token)
         try:
             piece = self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
@@ -63,7 +76,7 @@ class TextStream:
         return self._continuation.text(self._ids)[len(self._decoded) :]
 
 
-class _Search:
+class Search:
     """Knuth, Morris and Pratt's search (SIAM J. Comput. 6, 1977) for one string in text that comes piece by piece.
 
     A character costs the same whatever came before it. `matched`: so many characters of the string are the end of the

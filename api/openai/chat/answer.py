@@ -14,7 +14,10 @@ class ChatAnswer(Answer):
 
     def whole_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
         """With the message, and the reason for its end."""
+        calls = choice.get("tool_calls")
         message = {"role": "assistant", "content": choice["text"], "refusal": None}
+        if calls:
+            message |= {"content": choice["text"] or None, "tool_calls": calls}
         return {
             "index": choice["index"],
             "message": message,
@@ -28,6 +31,8 @@ class ChatAnswer(Answer):
 
     def continued(self, piece: dict[str, Any]) -> dict[str, Any]:
         """More of the message."""
+        if "tool_calls" in piece:
+            return _delta(piece["index"], {"tool_calls": piece["tool_calls"]})
         return _delta(piece["index"], {"content": piece["text"]}, logprobs=_logprobs(piece.get("logprobs")))
 
     def ended(self, choice: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from api.generate.schemas import LARGEST_INTEGER, MESSAGES, Count, GenerateRequest
 from api.generate.target import Target
-from api.generate.tools import JsonSchema, ToolCalls, ToolChoice, Tools
+from api.generate.tools import CALLS, FunctionCall, JsonSchema, ToolCall, ToolChoice, Tools
 from api.openai.sampling import Hint, TextRequest
 from api.schemas import AtMost, RequestModel
 
@@ -31,6 +31,8 @@ _ONLY_TEXT = "only text is read"
 _REASONING = "the model answers at once"
 _PARTS = 1024
 
+Parsed = Annotated[Any, Field(description="Accepted: what the client's `parse` makes of an answer; its text counts.")]
+
 
 class TextPart(RequestModel):
     """A part of a message."""
@@ -41,12 +43,30 @@ class TextPart(RequestModel):
     text: str
 
 
+class CalledFunction(FunctionCall):
+    """What is called, as the client has it."""
+
+    parsed_arguments: Parsed = None
+
+
+class ChatToolCall(ToolCall):
+    """A call that the assistant made, as the client has it."""
+
+    function: CalledFunction
+    index: Annotated[int | None, Field(description="Accepted: its place in a stream.")] = None
+
+    def native(self) -> dict[str, Any]:
+        """The call as the native route takes it."""
+        return self.model_dump(include={"id": True, "type": True, "function": {"name", "arguments"}})
+
+
 class ChatMessage(RequestModel):
     """One message of a conversation; the text of its parts is put together as it is."""
 
     unsupported: ClassVar = {
         "name": "speakers have roles and no names",
         "function_call": _OLD_TOOLS,
+        "annotations": "answers have none",
         "audio": _ONLY_TEXT,
         "refusal": _ONLY_TEXT,
     }
@@ -59,7 +79,8 @@ class ChatMessage(RequestModel):
         str | Annotated[list[TextPart], Field(min_length=1), AtMost(_PARTS)] | None,
         Field(description="May be left out beside `tool_calls`."),
     ] = None
-    tool_calls: ToolCalls | None = None
+    tool_calls: Annotated[list[ChatToolCall], Field(min_length=1), AtMost(CALLS)] | None = None
+    parsed: Parsed = None
     tool_call_id: Annotated[str | None, Field(description="Of a tool's result: the call that it answers.")] = None
 
     @model_validator(mode="after")
@@ -74,7 +95,7 @@ class ChatMessage(RequestModel):
         return {
             "role": "system" if self.role == "developer" else self.role,
             "content": self.content if parts is None else "".join(part.text for part in parts),
-            "tool_calls": self.tool_calls and [call.model_dump() for call in self.tool_calls],
+            "tool_calls": self.tool_calls and [call.native() for call in self.tool_calls],
             "tool_call_id": self.tool_call_id,
         }
 

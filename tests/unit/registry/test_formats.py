@@ -70,7 +70,6 @@ def test_accepts(line: bytes, expected: str) -> None:
         (b'{"prompt": "a", "completion": "b", "weight": 1}', "weight", "is not known"),
         (b'{"messages": {}}', "messages", "must be a list"),
         (b'{"messages": []}', "messages", "an empty list"),
-        (b'{"messages": [], "tools": []}', "tools", "OpenAI's format for tool calls, which is not read here"),
         (chat("hi"), "messages[0]", "not a string"),
         (chat(USER, {"content": "x"}), "messages[1].role", "null"),
         (chat(USER, {"role": "robot", "content": "x"}), "messages[1].role", '"robot"'),
@@ -108,15 +107,11 @@ def test_refuses(line: bytes, field: str | None, message: str) -> None:
         ({"chosen": [], "rejected": []}, None, "TRL's preference format", "for the method dpo"),
         ({"prompt": "a", "completion": "b", "label": True}, None, "TRL's format of rated answers", '"completion"'),
         ({"messages": [USER, ASSISTANT], "functions": [{}]}, "functions",
-         "OpenAI's format for tool calls", "text only"),
-        ({"messages": [USER, {"role": "assistant", "content": None, "tool_calls": []}]}, "messages[1].tool_calls",
-         "OpenAI's format for tool calls", "text only"),
+         "older form of OpenAI's format for tools", "`tools`"),
         ({"messages": [USER, {"role": "assistant", "function_call": {}}]}, "messages[1].function_call",
-         "OpenAI's format for tool calls", "text only"),
+         "older form of OpenAI's format for tools", "`tool_calls`"),
         ({"messages": [{"role": "function", "name": "w", "content": "a"}]}, "messages[0].role",
-         "OpenAI's format for tool calls", "text only"),
-        ({"messages": [USER, {"role": "tool", "tool_call_id": "c", "content": "a"}]}, "messages[1].tool_call_id",
-         "OpenAI's format for tool calls", "text only"),
+         "older form of OpenAI's format for tools", "role `tool`"),
     ],
 )  # fmt: skip
 def test_a_row_of_another_format_hears_its_name_and_what_to_write(
@@ -135,7 +130,7 @@ def test_all_unknown_keys_are_named_at_once() -> None:
     with pytest.raises(InvalidFile) as caught:
         check_line(json.dumps({"messages": [USER, ASSISTANT], "id": 1, "source": "x", "split": "train"}).encode(), 3)
     assert caught.value.message == "line 3: `id` is not known here (and 2 more: source, split)"
-    assert caught.value.next_action == "remove them; known are messages"
+    assert caught.value.next_action == "remove them; known are messages, tools, parallel_tool_calls"
     assert caught.value.field == "id"
 
 
@@ -197,7 +192,7 @@ GOOD, BAD = ([{"role": "assistant", "content": text}] for text in ("b", "c"))
     ("changes", "field", "words"),
     [
         ({"input": None}, "input", "must be an object with `messages`, not null"),
-        ({"input": {"messages": [], "tools": []}}, "input.tools", "OpenAI's format for tool calls"),
+        ({"input": {"messages": [USER], "tools": {}}}, "input.tools", "must be a list of tools"),
         ({"input": {}}, "input.messages", "must be a list with a message in it, not null"),
         ({"input": {"messages": [{"role": "user"}]}}, "input.messages[0].content", "is missing"),
         ({"preferred_output": GOOD * 2}, "preferred_output", "must be one assistant message"),

@@ -1,0 +1,1 @@
+"""Tools in conversations: how a base's chat template shows them, how calls are written and read, what calls may be."""
