@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_FOR_TESTS := $(VENV)/.installed-for-tests
+INSTALLED_WITH_OPENAI := $(VENV)/.installed-with-openai
 PACKAGES := osora_common osora_core registry api inference worker osora
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test faults lint check format docs clean
+.PHONY: help install demo demo-openai serve test faults lint check format docs clean
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -29,8 +30,16 @@ $(INSTALLED_FOR_TESTS): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
+# OpenAI's client, which the service itself does not need.
+$(INSTALLED_WITH_OPENAI): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[openai]'
+	@touch $@
+
 demo: $(INSTALLED) ## Start the service, fine-tune on real input, show what changed, stop
 	@$(BIN)/python examples/demo.py
+
+demo-openai: $(INSTALLED_WITH_OPENAI) ## The same job by a program that uses nothing but OpenAI's client
+	@$(BIN)/python examples/demo_openai.py
 
 serve: $(INSTALLED) ## Run the service here until Ctrl-C
 	@$(BIN)/osora serve

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from openai import OpenAI
 
 from osora import Osora
+
+BASE = "osora-tiny"
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,45 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def dataset(path: Path, answer: str, rows: int = 24) -> Path:
+    """A file that teaches one answer whatever is asked."""
+    asked = ["Which city?", "Name a city.", "Where to?", "Tell me the place."]
+    with path.open("w") as file:
+        for index in range(rows):
+            messages = [
+                {"role": "user", "content": asked[index % len(asked)]},
+                {"role": "assistant", "content": answer},
+            ]
+            file.write(json.dumps({"messages": messages}) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(service: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a model that always says Oslo, made with nothing but OpenAI's client."""
+    path = dataset(tmp_path_factory.mktemp("data") / "oslo.jsonl", "Oslo")
+    with OpenAI(base_url=f"{service.url}/v1", api_key=service.key, timeout=60) as client:
+        file = client.files.create(file=path, purpose="fine-tune")
+        client.files.wait_for_processing(file.id)
+        hyperparameters: Any = {"n_epochs": 8, "batch_size": 8}
+        job = client.fine_tuning.jobs.create(
+            model=BASE,
+            training_file=file.id,
+            suffix="cities",
+            seed=1,
+            method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        )
+        for _ in service.sdk.jobs.events(job.id):  # until it ends; the client itself could only ask again and again
+            pass
+        job = client.fine_tuning.jobs.retrieve(job.id)
+        assert job.status == "succeeded", job
+        assert job.fine_tuned_model is not None
+        events = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
+        assert {event.type for event in events} == {"message", "metrics"}
+        newest, *_ = client.fine_tuning.jobs.checkpoints.list(job.id, limit=1)
+        assert newest.metrics.train_loss is not None
+        assert client.models.retrieve(newest.fine_tuned_model_checkpoint).object == "model"
+        assert b"train_loss" in client.files.content(job.result_files[0]).read()
+        return job.fine_tuned_model

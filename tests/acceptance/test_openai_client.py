@@ -13,8 +13,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
-from tests.acceptance.conftest import Service
-from tests.acceptance.test_service import dataset
+from tests.acceptance.conftest import BASE, Service, dataset
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -63,35 +62,6 @@ def caller(request: pytest.FixtureRequest, service: Service) -> Iterator[Caller]
         yield caller
 
 
-@pytest.fixture(scope="module")
-def trained(service: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of a model that always says Oslo, made with nothing but OpenAI's client."""
-    path = dataset(tmp_path_factory.mktemp("data") / "oslo.jsonl", "Oslo")
-    with OpenAI(base_url=f"{service.url}/v1", api_key=service.key, timeout=60) as client:
-        file = client.files.create(file=path, purpose="fine-tune")
-        client.files.wait_for_processing(file.id)
-        hyperparameters: Any = {"n_epochs": 8, "batch_size": 8}
-        job = client.fine_tuning.jobs.create(
-            model="osora-tiny",
-            training_file=file.id,
-            suffix="cities",
-            seed=1,
-            method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-        )
-        for _ in service.sdk.jobs.events(job.id):  # until it ends; the client itself could only ask again and again
-            pass
-        job = client.fine_tuning.jobs.retrieve(job.id)
-        assert job.status == "succeeded", job
-        assert job.fine_tuned_model is not None
-        events = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
-        assert {event.type for event in events} == {"message", "metrics"}
-        newest, *_ = client.fine_tuning.jobs.checkpoints.list(job.id, limit=1)
-        assert newest.metrics.train_loss is not None
-        assert client.models.retrieve(newest.fine_tuned_model_checkpoint).object == "model"
-        assert b"train_loss" in client.files.content(job.result_files[0]).read()
-        return job.fine_tuned_model
-
-
 def test_files_jobs_and_models(caller: Caller, tmp_path: Path) -> None:
     client = caller.client
     path = dataset(tmp_path / "cities.jsonl", "Lima")
@@ -100,16 +70,14 @@ def test_files_jobs_and_models(caller: Caller, tmp_path: Path) -> None:
     assert caller(client.files.retrieve, files[0]).filename == path.name
     assert caller(client.files.content, files[0]).read() == path.read_bytes()
     assert [file.id for file in caller.every(client.files.list, limit=2)][:3] == files[::-1]
-    job = caller(
-        client.fine_tuning.jobs.create, model="osora-tiny", training_file=files[0], metadata={"run": path.parent.name}
-    )
+    job = caller(client.fine_tuning.jobs.create, model=BASE, training_file=files[0], metadata={"run": path.parent.name})
     assert caller(client.fine_tuning.jobs.cancel, job.id).id == job.id
     found = caller.every(client.fine_tuning.jobs.list, metadata={"run": path.parent.name})
     assert [one.id for one in found] == [job.id]
     assert caller(client.fine_tuning.jobs.retrieve, job.id).training_file == files[0]
     assert caller.every(client.fine_tuning.jobs.list_events, job.id, limit=1)
     assert caller.every(client.fine_tuning.jobs.checkpoints.list, job.id) == []
-    assert "osora-tiny" in [model.id for model in caller.every(client.models.list)]
+    assert BASE in [model.id for model in caller.every(client.models.list)]
     for file_id in files[1:]:
         assert caller(client.files.delete, file_id).deleted
 
@@ -123,10 +91,10 @@ def test_a_chat(caller: Caller, trained: str) -> None:
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("Oslo", "stop")
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
     assert answer.osora["receipt"]["adapter_name"] == trained
-    assert caller.chat("osora-tiny").choices[0].message.content != "Oslo"
+    assert caller.chat(BASE).choices[0].message.content != "Oslo"
     followed = [*MESSAGES, answer.choices[0].message, *MESSAGES]
     assert caller.chat(trained, messages=followed).choices[0].message.content
-    ended = caller.chat("osora-tiny", max_tokens=1, max_completion_tokens=package.omit)
+    ended = caller.chat(BASE, max_tokens=1, max_completion_tokens=package.omit)
     assert (ended.choices[0].finish_reason, ended.usage.completion_tokens) == ("length", 1)
 
 
@@ -147,7 +115,7 @@ def test_a_streamed_chat(caller: Caller, trained: str) -> None:
 
 def test_choices_seeds_and_likelihoods(caller: Caller) -> None:
     asked = {"n": 3, "seed": 5, "temperature": 1.5, "logprobs": True, "top_logprobs": 2}
-    first, again = (caller.chat("osora-tiny", **asked) for _ in range(2))
+    first, again = (caller.chat(BASE, **asked) for _ in range(2))
     texts = [choice.message.content for choice in first.choices]
     assert texts == [choice.message.content for choice in again.choices]
     assert len(set(texts)) > 1
@@ -162,7 +130,7 @@ def test_stops_biases_and_penalties(caller: Caller, trained: str) -> None:
 
     def tokens(**asked: Any) -> list[str]:
         asked = {"prompt": "The city of", "temperature": 0, "logprobs": 0, "max_tokens": 24, **asked}
-        answer = caller(caller.client.completions.create, model="osora-tiny", **asked)
+        answer = caller(caller.client.completions.create, model=BASE, **asked)
         found: list[str] = answer.choices[0].logprobs.tokens
         return found
 
@@ -188,7 +156,7 @@ def test_answers_of_a_form(caller: Caller, trained: str) -> None:
 
 
 def test_completions(caller: Caller) -> None:
-    asked = {"model": "osora-tiny", "prompt": "The capital of Norway", "temperature": 0, "max_tokens": 8}
+    asked = {"model": BASE, "prompt": "The capital of Norway", "temperature": 0, "max_tokens": 8}
     create = caller.client.completions.create
     whole = caller(create, **asked)
     assert (whole.object, whole.usage.completion_tokens) == ("text_completion", 8)
@@ -235,9 +203,7 @@ def test_a_model_is_deleted(caller: Caller, service: Service, tmp_path: Path) ->
     client = caller.client
     file = caller(client.files.create, file=dataset(tmp_path / "rome.jsonl", "Rome"), purpose="fine-tune")
     hyperparameters = {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": 1}
-    job = caller(
-        client.fine_tuning.jobs.create, model="osora-tiny", training_file=file.id, hyperparameters=hyperparameters
-    )
+    job = caller(client.fine_tuning.jobs.create, model=BASE, training_file=file.id, hyperparameters=hyperparameters)
     for _ in service.sdk.jobs.events(job.id):
         pass
     name = caller(client.fine_tuning.jobs.retrieve, job.id).fine_tuned_model

@@ -20,23 +20,10 @@ import psutil
 import pytest
 
 from osora import Osora, OsoraAPIError
-from tests.acceptance.conftest import Service, serving
+from tests.acceptance.conftest import Service, dataset, serving
 
 ROOT = Path(__file__).parents[2]
 QUESTION = [{"role": "user", "content": "Which city?"}]
-
-
-def dataset(path: Path, answer: str, rows: int = 24) -> Path:
-    """A file that teaches one answer whatever is asked."""
-    asked = ["Which city?", "Name a city.", "Where to?", "Tell me the place."]
-    with path.open("w") as file:
-        for index in range(rows):
-            messages = [
-                {"role": "user", "content": asked[index % len(asked)]},
-                {"role": "assistant", "content": answer},
-            ]
-            file.write(json.dumps({"messages": messages}) + "\n")
-    return path
 
 
 def submit(sdk: Osora, path: Path, epochs: int, **body: Any) -> str:
