@@ -35,7 +35,7 @@ class GenerateRequest(BaseModel):
     base: str
     adapter: AdapterRef | None = None
     messages: list[dict[str, Any]] | None = None
-    prompt: str | None = None
+    prompt: str | list[str] | list[int] | list[list[int]] | None = None
     max_tokens: int = 128
     temperature: float = 0.0
     top_k: int = 0
@@ -65,6 +65,17 @@ class GenerateRequest(BaseModel):
         """Whether the answer calls: "auto", "none", "required", or the name of the tool that it is to call."""
         choice = self.tool_choice
         return choice if isinstance(choice, str) else str(choice["function"]["name"])
+
+    @property
+    def prompts(self) -> dict[str, str | list[int]]:
+        """Each prompt, a text or token ids, by what it is called in the request; none of a conversation."""
+        match self.prompt:
+            case None:
+                return {}
+            case str() | [int(), *_]:
+                return {"prompt": self.prompt}  # type: ignore[dict-item]
+            case several:
+                return {f"prompt[{index}]": prompt for index, prompt in enumerate(several)}  # type: ignore[misc]
 
     @model_validator(mode="after")
     def _one_input(self) -> Self:

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from api.anthropic.content import Message, Text, Unread, text_of
 from api.anthropic.tools import Tool, ToolChoice
-from api.generate.doors import native_request
+from api.generate.doors import calls_named, native_request
 from api.generate.schemas import MESSAGES, AnswerKnobs, Count, GenerateRequest
 from api.generate.target import Target
 from api.generate.tools import TOOLS, JsonSchema
@@ -104,14 +104,15 @@ class MessageRequest(RequestModel):
         """The native request. Raises `RequestValidationError` for fields that cannot be had together."""
         knobs = self.osora.model_dump(exclude_unset=True) if self.osora else {}
         system = [] if self.system is None else [{"role": "system", "content": text_of(self.system)}]
-        has_form = self.output_config is not None and self.output_config.format is not None
+        form = self.output_config.format if self.output_config else None
         own = {
             "messages": [*system, *(one for message in self.messages for one in message.native())],
-            "json_schema": self.output_config.format.json_schema if has_form else None,
+            "json_schema": form and form.json_schema,
             **self.model_dump(include={"max_tokens", "temperature", "top_p", "stream"}),
             **({} if self.top_k is None else {"top_k": self.top_k}),
             **({} if self.stop_sequences is None else {"stop": self.stop_sequences}),
             **({"tools": [tool.native() for tool in self.tools]} if self.tools else {}),
             **(self.tool_choice.native() if self.tool_choice and (self.tools or self.tool_choice.must_call) else {}),
         }
-        return native_request(target, {**knobs, **own}, self)
+        with calls_named("messages", "answer each `tool_use` with one `tool_result` in the next message"):
+            return native_request(target, {**knobs, **own}, self)

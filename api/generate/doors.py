@@ -1,6 +1,7 @@
 """The way of a request for text through a door that has shapes of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from fastapi import Request
@@ -14,6 +15,7 @@ from api.generate.schemas import GenerateRequest
 from api.generate.target import Target, resolve_model
 from api.generate.translation import Translation
 from api.services import Services
+from registry.errors import InvalidRequest
 from registry.tenants import Principal
 
 
@@ -47,3 +49,18 @@ def native_request(target: Target, fields: Mapping[str, Any], asked: BaseModel) 
     except ValidationError as error:
         findings = [{**finding, "loc": ("body", *finding["loc"])} for finding in error.errors()]
         raise RequestValidationError(findings, body=asked.model_dump()) from error
+
+
+@contextmanager
+def calls_named(param: str, next_action: str) -> Iterator[None]:
+    """Calls and results that do not fit are refused as a flaw of `param`: its own items are not numbered like messages.
+
+    Raises `InvalidRequest`.
+    """
+    try:
+        yield
+    except InvalidRequest as error:
+        if not (error.param or "").startswith("messages"):
+            raise
+        message = f"{param}, read as messages: {error.message}"
+        raise InvalidRequest(message, param=param, code=error.code, next_action=next_action) from error

@@ -88,6 +88,8 @@ data: {"id": "gen-…", "object": "generation", "text": "category: billing", "fi
 
 LARGEST_INTEGER = 2**31 - 1
 MESSAGES = 2048
+ANSWERS = 128
+_PROMPT_TOKENS = 100_000
 _STOPS = 64
 _TOKENS = 1024
 _REGEX_LENGTH = 16 * 1024
@@ -126,7 +128,7 @@ class Sampling(SamplingControls):
 
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     n: Annotated[
-        int, Field(ge=1, le=128, description="So many answers, in `choices`; the i-th has the seed `seed + i`.")
+        int, Field(ge=1, le=ANSWERS, description="So many answers, in `choices`; the i-th has the seed `seed + i`.")
     ] = 1
     stream: Annotated[bool, Field(description="Server-sent events: tokens, then the whole.")] = False
 
@@ -143,6 +145,20 @@ class SamplingKnobs(RequestModel):
         Annotated[list[Count], AtMost(_TOKENS)] | None, Field(description="Token ids that end the text.")
     ] = None
     strength: Annotated[float, Field(ge=-100, le=100, description="Scales the adapter; 0 is the bare base.")] = 1.0
+
+
+_Tokens = Annotated[list[Count], Field(min_length=1), AtMost(_PROMPT_TOKENS)]
+Prompt = (
+    str
+    | Annotated[list[str], Field(min_length=1), AtMost(ANSWERS)]
+    | _Tokens
+    | Annotated[list[_Tokens], Field(min_length=1), AtMost(ANSWERS)]
+)
+
+
+def count(prompt: Prompt | None) -> int:
+    """How many prompts they are."""
+    return len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
 
 
 class AnswerKnobs(SamplingControls, SamplingKnobs):
@@ -164,7 +180,13 @@ class GenerateRequest(Sampling, SamplingKnobs):
     base: Annotated[
         Name | None, Field(description="Without one: the adapter's, else the first that is configured.")
     ] = None
-    prompt: Annotated[str | None, Field(description="Text to continue as it is. Or give `messages`.")] = None
+    prompt: Annotated[
+        Prompt | None,
+        Field(
+            description="Text to continue as it is, or its token ids; or several of either, each with `n` answers: "
+            "those of the first come before those of the second. Or give `messages`."
+        ),
+    ] = None
     messages: Annotated[list[Message], Field(min_length=1), AtMost(MESSAGES)] | None = None
     max_tokens: Annotated[Count, Field(ge=1)] = 128
     temperature: Annotated[float, Field(ge=0, description="0 is greedy.")] = 0.0
@@ -213,6 +235,12 @@ class GenerateRequest(Sampling, SamplingKnobs):
                 raise PydanticCustomError("choice_of_no_tool", "`tool_choice` names no tool: {name}", {"name": named})
         if self.regex is not None and self.tools and self.tool_choice != "none":
             raise PydanticCustomError("two_constraints", "give either `regex` or `tools` that may be called")
+        if count(self.prompt) * self.n > ANSWERS:
+            raise PydanticCustomError(
+                "too_many_answers",
+                "{prompts} prompts with {n} answers each are over {most} answers: ask in several requests",
+                {"prompts": count(self.prompt), "n": self.n, "most": ANSWERS},
+            )
         if self.adapter_id is None and "strength" in self.model_fields_set:
             raise PydanticCustomError("strength_of_nothing", "`strength` scales an adapter: name one")
         return self

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from api.generate.doors import native_request
+from api.generate.doors import calls_named, native_request
 from api.generate.schemas import LARGEST_INTEGER, MESSAGES, AnswerKnobs, Count, GenerateRequest
 from api.generate.target import Target
 from api.generate.tools import JsonSchema
@@ -157,7 +157,8 @@ class ResponseRequest(Functions):
             "stream": self.stream,
             **self.native_functions(),
         }
-        return native_request(target, {**knobs, **own}, self)
+        with calls_named("input", "put one `function_call_output` with its `call_id` behind each `function_call`"):
+            return native_request(target, {**knobs, **own}, self)
 
     def echo(self) -> dict[str, Any]:
         """What of the request a response repeats."""

@@ -287,6 +287,7 @@ def test_the_key_comes_in_either_header(client: httpx.Client, url: str) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]}]},
          "messages[0]"),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a"}]}]}, "messages"),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.budget_tokens"),
         ({"temperature": 1.5}, "temperature"),
         ({"output_config": {"effort": "low"}}, "output_config.effort"),

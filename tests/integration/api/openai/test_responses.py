@@ -366,7 +366,11 @@ def test_calls_of_functions(openai: OpenAI, fake: FakeInference) -> None:
     ]
     fake.result = result(text="I look.", tool_calls=CALLS[:1], finish_reason="tool_calls")
     assert [item.type for item in respond(openai, tools=[WEATHER]).output] == ["message", "function_call"]
-    follow: Any = [*response.output, {"type": "function_call_output", "call_id": "call_Oslo", "output": "rain"}]
+    follow: Any = [*response.output]
+    with pytest.raises(package.BadRequestError, match="results of the calls") as caught:
+        respond(openai, tools=[WEATHER], input=follow)
+    assert caught.value.param == "input"
+    follow += [{"type": "function_call_output", "call_id": call.call_id, "output": "rain"} for call in response.output]
     respond(openai, tools=[WEATHER], input=follow)
     assert fake.asked[-1]["messages"][0]["tool_calls"] == CALLS
 
