@@ -67,6 +67,7 @@ class _Choice:
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     completion_tokens: int = 0
     finish_reason: str = ""
+    stop: str | None = None
     logprobs: list[dict[str, Any]] = field(default_factory=list)
     reader: CallReader | None = None
 
@@ -225,7 +226,7 @@ class Generation:
         choice.text += text
         choice.tool_calls += calls
         choice.completion_tokens = output.completion_tokens
-        choice.finish_reason = output.finish_reason or ""
+        choice.finish_reason, choice.stop = output.finish_reason or "", output.stop
         if choice.finish_reason == "stop" and choice.tool_calls:
             choice.finish_reason = "tool_calls"
         pieces: list[dict[str, Any]] = []
@@ -274,6 +275,7 @@ class Generation:
                     "text": choice.text,
                     "tool_calls": [_without_index(call) for call in choice.tool_calls] or None,
                     "finish_reason": choice.finish_reason,
+                    "stop": choice.stop,
                     "logprobs": choice.logprobs if body.logprobs else None,
                 }
                 for index, choice in enumerate(self._choices)

@@ -55,6 +55,7 @@ RESULT_EXAMPLE: JsonDict = {
             "index": 0,
             "text": "category: billing, priority: high",
             "finish_reason": "stop",
+            "stop": None,
             "logprobs": None,
             "tool_calls": None,
         }
@@ -277,12 +278,13 @@ class TokenLogprob(Likelihood):
 
 
 class Choice(BaseModel):
-    """One of the `n` answers."""
+    """One of the `n` answers to a prompt."""
 
     index: int
     text: str
     tool_calls: list[ToolCall] | None
     finish_reason: FinishReason
+    stop: Annotated[str | None, Field(description="Which of the request's `stop` ended the text, if one did.")]
     logprobs: list[TokenLogprob] | None
 
 
