@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 
@@ -148,13 +148,28 @@ class SamplingKnobs(RequestModel):
     strength: Annotated[float, Field(ge=-100, le=100, description="Scales the adapter; 0 is the bare base.")] = 1.0
 
 
-_Tokens = Annotated[list[Count], Field(min_length=1), AtMost(_PROMPT_TOKENS)]
-Prompt = (
-    str
-    | Annotated[list[str], Field(min_length=1), AtMost(ANSWERS)]
-    | _Tokens
-    | Annotated[list[_Tokens], Field(min_length=1), AtMost(ANSWERS)]
-)
+def _kind_of(prompt: Any) -> str | None:
+    """Which of the kinds of prompts it is, by its first item: of the others only one has to be wrong."""
+    if isinstance(prompt, str):
+        return "text"
+    if not isinstance(prompt, list):
+        return None
+    first = prompt[0] if prompt else ""
+    return next(
+        (kind for type_, kind in ((str, "texts"), (int, "ids"), (list, "lists")) if isinstance(first, type_)), None
+    )
+
+
+_Ids = Annotated[list[Count], Field(min_length=1), AtMost(_PROMPT_TOKENS)]
+Prompt = Annotated[
+    Annotated[str, Tag("text")]
+    | Annotated[list[str], Field(min_length=1), AtMost(ANSWERS), Tag("texts")]
+    | Annotated[_Ids, Tag("ids")]
+    | Annotated[list[_Ids], Field(min_length=1), AtMost(ANSWERS), Tag("lists")],
+    Discriminator(
+        _kind_of, custom_error_type="no_prompt", custom_error_message="should be a text, token ids, or a list of either"
+    ),
+]
 
 
 def count(prompt: Prompt | None) -> int:

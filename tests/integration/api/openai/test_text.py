@@ -85,7 +85,7 @@ def test_without_a_limit_the_answer_ends_by_itself(openai: OpenAI, fake: FakeInf
     unbounded, older, completion = fake.asked
     assert unbounded["max_tokens"] == 2**31 - 1
     assert (older["max_tokens"], older["json_schema"]) == (5, {"type": "object"})
-    assert (completion["prompt"], completion["max_tokens"]) == ("x", 16)
+    assert (completion["prompt"], completion["max_tokens"]) == (["x"], 16)
     assert (completion["logprobs"], completion["top_logprobs"], completion["echo"]) == (True, 0, True)
 
 
@@ -213,7 +213,8 @@ def test_wrong_values_are_named(client: httpx.Client, changed: dict[str, Any], p
     ("changed", "param"),
     [
         ({"prompt": []}, "prompt"),
-        ({"prompt": ["a", 1]}, "prompt[0]"),
+        ({"prompt": ["a", 1]}, "prompt[1]"),
+        ({"prompt": 1}, "prompt"),
         ({"prompt": [-1]}, "prompt[0]"),
         ({"prompt": [[1], []]}, "prompt[1]"),
         ({"prompt": ["a"] * 129}, "prompt"),
