@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 
 from api import docs, errors
 from api.adapters.endpoints import router as adapters
+from api.aliases.endpoints import router as aliases
 from api.anthropic.endpoints import router as messages
 from api.bases.endpoints import router as bases
 from api.files.endpoints import router as files
@@ -25,10 +26,12 @@ from api.middleware.request_id import RequestIdMiddleware
 from api.openai.chat.endpoints import router as chat
 from api.openai.completions.endpoints import router as completions
 from api.openai.models.endpoints import router as openai_models
+from api.openai.permissions.endpoints import router as permissions
 from api.openai.refusals import router as refusals
 from api.openai.responses.endpoints import router as responses
 from api.schemas import ErrorBody
 from api.services import Services
+from api.uploads.endpoints import router as uploads
 from registry.settings import Settings
 
 _DESCRIPTION = """Upload examples, get a small adapter, call it a second later.
@@ -41,13 +44,15 @@ Send an API key as `Authorization: Bearer osk-…`.
 Every error is `{"error": {"message", "type", "param", "code", …}}`.
 """
 
-# The doors, by what comes before a router's own paths. Files and jobs are the same routes in two.
+# The doors, by what comes before a router's own paths. Files, uploads and jobs are the same routes in two.
 _Doors = tuple[tuple[str, APIRouter], ...]
 _NATIVE: _Doors = (
     ("", files),
+    ("", uploads),
     ("/jobs", jobs),
     ("/jobs", job_events),
     ("", adapters),
+    ("", aliases),
     ("", generate),
     ("", bases),
     ("", keys),
@@ -56,9 +61,11 @@ _NATIVE: _Doors = (
 )
 _OPENAI: _Doors = (
     ("/v1", files),
+    ("/v1", uploads),
     ("/v1/fine_tuning/jobs", jobs),
     ("/v1/fine_tuning/jobs", job_events),
     ("", openai_models),
+    ("", permissions),
     ("", chat),
     ("", completions),
     ("", responses),

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from api.anthropic import errors as anthropic
+from api.idempotency import Replay, on_replay
 from api.schemas import ErrorBody, ErrorDetail
 from api.validation import cut, explain, printable
 from registry.columns import UnstorableText, is_storable
@@ -36,6 +37,7 @@ _NEXT_ACTIONS = {
 def install(app: FastAPI) -> None:
     """Gives the app one handler for each family of exceptions."""
     app.exception_handler(OsoraError)(_on_osora_error)
+    app.exception_handler(Replay)(on_replay)
     app.exception_handler(RequestValidationError)(_on_validation_error)
     app.exception_handler(HTTPException)(_on_http_exception)
     for of_database in DATABASE_OUTAGES:

@@ -302,6 +302,7 @@ class Generation:
                 "job_id": adapter.job_id if adapter else None,
                 "step": adapter.step if adapter else None,
                 "strength": body.strength if adapter else None,
+                "alias": body.alias,
             },
         }
 

@@ -34,6 +34,8 @@ class GenerateRequest(BaseModel):
     tenant: str = ""
     base: str
     adapter: AdapterRef | None = None
+    alias: str | None = None
+    """The name that was asked for, if it was one that stands for another; the receipt says so."""
     messages: list[dict[str, Any]] | None = None
     prompt: str | list[str] | list[int] | list[list[int]] | None = None
     max_tokens: int = 128

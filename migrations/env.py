@@ -3,6 +3,7 @@
 from alembic import context
 
 from registry.models import Base
+from registry.names import tables as tables
 
 connection = context.config.attributes["connection"]
 # Batch mode: SQLite cannot alter most things in place, so Alembic copies the table.

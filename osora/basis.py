@@ -5,6 +5,8 @@ import os
 import re
 from pathlib import Path
 
+from filelock import FileLock
+
 from osora.discovery import absolute
 from osora.errors import OsoraConnectionError, OsoraError
 from osora.transport import Transport, segment
@@ -23,22 +25,23 @@ def pull(transport: Transport, base: str, folder: Path) -> Path:
     """Have the basis of a base (its name, or the basis's hash) in `folder` as `<hash>.safetensors`; returns its path.
 
     A file that is there and whole is not fetched again. A download that breaks off goes on as long as it gets further;
-    after that its part stays, and the next call goes on with it.
+    after that its part stays, and the next call goes on with it. Processes that pull the same basis take turns.
 
     Raises OsoraError if what came is not the basis of this hash; nothing of it is kept.
     """
     fingerprint = _fingerprint_at(transport, base)
     folder.mkdir(parents=True, exist_ok=True)
     target, part = folder / f"{fingerprint}.safetensors", folder / f".{fingerprint}.part"
-    if target.exists() and fingerprint_of(target) == fingerprint:
+    with FileLock(part.with_suffix(".lock")):
+        if target.exists() and fingerprint_of(target) == fingerprint:
+            return target
+        _download(transport, fingerprint, part)
+        found = fingerprint_of(part)
+        if found != fingerprint:
+            part.unlink()
+            raise OsoraError(f"What the service sent is not the basis {fingerprint}: it is {found or 'no basis file'}")
+        part.replace(target)
         return target
-    _download(transport, fingerprint, part)
-    found = fingerprint_of(part)
-    if found != fingerprint:
-        part.unlink()
-        raise OsoraError(f"What the service sent is not the basis {fingerprint}: it is {found or 'no basis file'}")
-    part.replace(target)
-    return target
 
 
 def fingerprint_of(path: Path) -> str | None:

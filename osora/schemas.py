@@ -46,6 +46,7 @@ class File(TypedDict, total=False):
     filename: str
     bytes: int
     created_at: int
+    expires_at: int | None
     purpose: str
     status: str
     osora: dict[str, Any]
@@ -140,9 +141,29 @@ class Adapter(TypedDict, total=False):
     rank: int
     parameters: int
     created_at: int
+    expires_at: int | None  # when retention deletes it, if it does
     job_id: str
     step: int | None  # of its job: the one whose state it is
     sha256: str
+
+
+class Alias(TypedDict, total=False):
+    name: str
+    targets: dict[str, int]  # names of models with their weights
+    version: int
+    created_at: int
+    updated_at: int
+
+
+class AliasVersion(TypedDict, total=False):
+    """What an alias has stood for since a change, and the key that made it."""
+
+    version: int
+    targets: dict[str, int]  # empty: it was deleted
+    restored: int | None  # the version that a roll-back brought back
+    created_at: int
+    key_id: str
+    key_name: str
 
 
 class Base(TypedDict, total=False):
@@ -167,6 +188,7 @@ class Key(TypedDict, total=False):
     id: str
     name: str
     tenant: str
+    tenant_id: str
     scopes: list[str]
     hint: str
     created_at: int

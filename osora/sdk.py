@@ -15,7 +15,7 @@ Objects are dictionaries as the service sends them (types: `osora.schemas`). Fai
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +25,8 @@ from osora.errors import OsoraError
 from osora.schemas import (
     Adapter,
     AdapterFormat,
+    Alias,
+    AliasVersion,
     Base,
     Checkpoint,
     Event,
@@ -52,6 +54,7 @@ class Osora:
         self.files = Files(self._transport)
         self.jobs = Jobs(self._transport)
         self.adapters = Adapters(self._transport)
+        self.aliases = Aliases(self._transport)
         self.keys = Keys(self._transport)
 
     def __enter__(self) -> Self:
@@ -68,11 +71,12 @@ class Osora:
         return self._transport.target.url
 
     def generate(self, prompt: str | Sequence[Message], *, adapter: str | None = None, **options: Any) -> Generation:
-        """Text for a prompt (a string, or messages of a conversation), by an adapter or the bare base.
+        """Text for a prompt (a string, or messages of a conversation), by an adapter, an alias or the bare base.
 
         `options` are the fields of POST /generate: base, max_tokens, temperature, top_k, top_p, min_p,
         repetition_penalty, presence_penalty, frequency_penalty, logit_bias, seed, stop, stop_tokens, n (answers in
-        `choices`), logprobs, top_logprobs, echo, json_schema, regex, tools, tool_choice, parallel_tool_calls, strength.
+        `choices`), logprobs, top_logprobs, echo, json_schema, regex, tools, tool_choice, parallel_tool_calls, strength,
+        user.
         """
         generation: Generation = self._transport.request(
             "POST", "/generate", json=_generation_body(prompt, adapter, options)
@@ -114,12 +118,20 @@ class _Resource:
 class Files(_Resource):
     """Datasets."""
 
-    def upload(self, path: str | os.PathLike[str], purpose: str = "fine-tune") -> File:
-        """Upload a JSONL file. The service validates it; the error of an invalid one names line and field."""
+    def upload(
+        self, path: str | os.PathLike[str], purpose: str = "fine-tune", *, expires_after: int | None = None
+    ) -> File:
+        """Upload a JSONL file, to last so many seconds (an hour to 30 days) or until it is deleted.
+
+        The service validates it; the error of an invalid one names line and field.
+        """
         source = Path(path)
+        data: dict[str, Any] = {"purpose": purpose}
+        if expires_after is not None:
+            data |= {"expires_after[anchor]": "created_at", "expires_after[seconds]": expires_after}
         with source.open("rb") as stream:
             file: File = self._transport.request(
-                "POST", "/files", data={"purpose": purpose}, files={"file": (_sendable(source.name), stream)}
+                "POST", "/files", data=data, files={"file": (_sendable(source.name), stream)}
             )
         return file
 
@@ -230,6 +242,44 @@ class Adapters(_Resource):
 
     def delete(self, adapter: str) -> None:
         self._transport.request("DELETE", f"/adapters/{segment(adapter)}")
+
+
+class Aliases(_Resource):
+    """Names of your own for models: adapters, checkpoints and bases."""
+
+    def set(self, name: str, targets: str | Mapping[str, int], *, expected_version: int | None = None) -> Alias:
+        """Make an alias of a model, or of several with their weights, or move it there.
+
+        `expected_version`: only if the alias is at this version (0: not there yet).
+        """
+        stands_for = {"target": targets} if isinstance(targets, str) else {"targets": dict(targets)}
+        body = {"name": name, **stands_for, "expected_version": expected_version}
+        return self._alias("POST", "/aliases", json={k: v for k, v in body.items() if v is not None})
+
+    def get(self, name: str) -> Alias:
+        return self._alias("GET", f"/aliases/{segment(name)}")
+
+    def list(self, limit: int | None = None, after: str | None = None) -> Page[Alias]:
+        """Newest first; the next page is `after` the name of the last one."""
+        return _data(self._transport.request("GET", "/aliases", params=_page(limit, after)))
+
+    def history(self, name: str) -> Page[AliasVersion]:
+        """The versions that are kept, newest first."""
+        return _data(self._transport.request("GET", f"/aliases/{segment(name)}/history"))
+
+    def rollback(self, name: str, version: int | None = None, *, expected_version: int | None = None) -> Alias:
+        """Bring back what it stood for before its last change, or in another version."""
+        body = {"version": version, "expected_version": expected_version}
+        path = f"/aliases/{segment(name)}/rollback"
+        return self._alias("POST", path, json={k: v for k, v in body.items() if v is not None})
+
+    def delete(self, name: str) -> None:
+        """What it stands for stays."""
+        self._transport.request("DELETE", f"/aliases/{segment(name)}")
+
+    def _alias(self, method: str, path: str, **sent: Any) -> Alias:
+        alias: Alias = self._transport.request(method, path, **sent)
+        return alias
 
 
 class Keys(_Resource):

@@ -7,8 +7,9 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
 from registry.context import Registry
-from registry.errors import Conflict, NotFound
-from registry.models import TERMINAL, Adapter, Job
+from registry.errors import NotFound
+from registry.holds import refuse_if_held
+from registry.models import Adapter, Job
 from registry.paging import Order, Page, fetch_page
 from registry.tenants import Principal
 
@@ -17,7 +18,7 @@ def get(session: Session, principal: Principal, id_or_name: str, *, param: str =
     """An adapter of the tenant's, by `adp-…` or `ft:…`. Raises `NotFound`, naming the field `param`."""
     adapter = session.scalars(_named(principal, id_or_name)).one_or_none()
     if adapter is None:
-        raise _not_found(id_or_name, param)
+        raise not_found(id_or_name, param)
     return adapter
 
 
@@ -48,31 +49,16 @@ def everything(session: Session, principal: Principal) -> Sequence[Adapter]:
 def delete(registry: Registry, principal: Principal, id_or_name: str) -> Adapter:
     """Deletes an adapter, row and bytes, and returns what it was. Its job keeps the name it had.
 
-    Raises `NotFound`, and `Conflict` while a live job begins with it.
+    Raises `NotFound`, and `Conflict` while a live job begins with it or an alias names it.
     """
     with registry.transaction() as session:
         adapter = session.scalars(_named(principal, id_or_name).with_for_update()).one_or_none()
         if adapter is None:
-            raise _not_found(id_or_name, "adapter_id")
-        user = live_users(session, [adapter.id]).get(adapter.id)
-        if user is not None:
-            raise Conflict(
-                f"the job {user}, which has not ended, begins with the adapter {id_or_name!r}",
-                code="adapter_in_use",
-                next_action=f"wait for {user} or cancel it",
-            )
+            raise not_found(id_or_name, "adapter_id")
+        refuse_if_held(session, adapter.id, id_or_name, code="adapter_in_use")
         remove(session, [adapter.id])
     registry.store.delete(adapter.object_key)
     return adapter
-
-
-def live_users(session: Session, ids: Sequence[str]) -> dict[str, str]:
-    """The adapters and checkpoints of these that a job begins with which has not ended, each with such a job's id.
-
-    Ask once their rows are locked: `registry.jobs.submit` has then either been here before, with its job, or waits.
-    """
-    users = select(Job.from_adapter_id, Job.id).where(Job.status.not_in(TERMINAL), Job.from_adapter_id.in_(ids))
-    return {str(begun_with): job_id for begun_with, job_id in session.execute(users)}
 
 
 def remove(session: Session, adapter_ids: Sequence[str]) -> Sequence[str]:
@@ -84,18 +70,19 @@ def remove(session: Session, adapter_ids: Sequence[str]) -> Sequence[str]:
     return [row.object_key for row in removed]
 
 
-def _of(principal: Principal) -> Select[Adapter]:
-    return select(Adapter).where(Adapter.tenant_id == principal.tenant_id)
-
-
-def _named(principal: Principal, id_or_name: str) -> Select[Adapter]:
-    return _of(principal).where(or_(Adapter.id == id_or_name, Adapter.name == id_or_name))
-
-
-def _not_found(id_or_name: str, param: str) -> NotFound:
+def not_found(id_or_name: str, param: str) -> NotFound:
+    """The error for what names no adapter of the tenant's."""
     return NotFound(
         f"no adapter {id_or_name!r}",
         param=param,
         code="adapter_not_found",
         next_action="list the adapters for their ids and names",
     )
+
+
+def _of(principal: Principal) -> Select[Adapter]:
+    return select(Adapter).where(Adapter.tenant_id == principal.tenant_id)
+
+
+def _named(principal: Principal, id_or_name: str) -> Select[Adapter]:
+    return _of(principal).where(or_(Adapter.id == id_or_name, Adapter.name == id_or_name))

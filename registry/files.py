@@ -2,10 +2,10 @@
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO
+from typing import Protocol
 
 from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
@@ -14,7 +14,8 @@ from registry import bases
 from registry.columns import check_storable
 from registry.context import Registry
 from registry.dataset import DatasetCheck
-from registry.errors import Conflict, InvalidRequest, NotFound, TooLarge
+from registry.db import now, now_seconds
+from registry.errors import Conflict, InvalidRequest, NotFound, OsoraError, TooLarge
 from registry.ids import new_id
 from registry.models import TERMINAL, File, Job
 from registry.paging import Order, Page, fetch_page
@@ -22,35 +23,44 @@ from registry.tenants import Principal
 
 TRAINING_PURPOSE = "fine-tune"
 RESULTS_PURPOSE = "fine-tune-results"
-_CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
+
+
+class Readable(Protocol):
+    """Bytes that are read once, in pieces."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next piece, of about `size` bytes; an empty one at the end."""
 
 
 def ingest(
     registry: Registry,
     principal: Principal,
-    stream: IO[bytes],
+    stream: Readable,
     filename: str,
     purpose: str,
     offers: bases.Offers = MappingProxyType({}),
+    *,
+    expires_after: int | None = None,
+    record: Callable[[Session, File], object] | None = None,
 ) -> File:
     """Stores a training file, checking every line as it comes in; the stream is read once, in pieces.
+
+    Args:
+        expires_after: the seconds that it lasts; None for ever.
+        record: what belongs into the transaction that writes the row.
 
     Raises:
         InvalidRequest: the purpose is not one that is uploaded, or the name cannot be stored.
         InvalidFile: a line is not training data, or none of the bases on offer could learn from it; nothing is stored.
         TooLarge: over `max_upload_bytes`; nothing is stored.
     """
-    if purpose != TRAINING_PURPOSE:
-        raise InvalidRequest(
-            f"{purpose!r} is not a purpose for uploads",
-            param="purpose",
-            next_action=f"use {TRAINING_PURPOSE!r}",
-        )
+    check_purpose(purpose)
     check_storable(filename, param="file")
     limit = registry.settings.max_upload_bytes
     with tempfile.NamedTemporaryFile(prefix="osora-upload-") as spool:
         check, sha256, size = DatasetCheck(), hashlib.sha256(), 0
-        while chunk := stream.read(_CHUNK_BYTES):
+        while chunk := stream.read(CHUNK_BYTES):
             size += len(chunk)
             if size > limit:
                 raise TooLarge(
@@ -78,9 +88,28 @@ def ingest(
         # The object first: a row never points at nothing. A crash in between leaves a harmless orphan.
         registry.store.put(file.object_key, Path(spool.name))
     # If this fails, its commit may have happened all the same: the object stays, and is an orphan if it has no row.
-    with registry.transaction() as session:
-        session.add(file)
+    try:
+        with registry.transaction() as session:
+            file.created_at = session.scalars(select(now_seconds())).one()
+            file.expires_at = None if expires_after is None else file.created_at + expires_after
+            session.add(file)
+            session.flush()
+            if record is not None:
+                record(session, file)
+    except OsoraError:  # one of ours comes before the commit
+        registry.store.delete(file.object_key)
+        raise
     return file
+
+
+def check_purpose(purpose: str) -> None:
+    """Raises `InvalidRequest` for what no file is uploaded for here."""
+    if purpose != TRAINING_PURPOSE:
+        raise InvalidRequest(
+            f"{purpose!r} is not a purpose for uploads",
+            param="purpose",
+            next_action=f"use {TRAINING_PURPOSE!r}",
+        )
 
 
 def get(session: Session, principal: Principal, file_id: str, *, param: str = "file_id") -> File:
@@ -151,7 +180,9 @@ def list(
 
 
 def _of(principal: Principal) -> Select[File]:
-    return select(File).where(File.tenant_id == principal.tenant_id)
+    # An expired file is gone for every request, whether retention has been there or not.
+    is_valid = or_(File.expires_at.is_(None), File.expires_at > now())
+    return select(File).where(File.tenant_id == principal.tenant_id, is_valid)
 
 
 def _not_found(file_id: str, param: str) -> NotFound:

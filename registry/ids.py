@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Literal
 
-Prefix = Literal["file-", "ftjob-", "adp-", "tenant-", "key-"]
+Prefix = Literal["file-", "upload_", "part_", "ftjob-", "adp-", "tenant-", "key-", "cp_"]
 
 # Crockford's base 32 in lower case: its order as text is its order as a number.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -16,6 +16,7 @@ _SHORT = f"[{_ALPHABET}]{{{_RANDOM_LENGTH}}}"
 _CHECKPOINT = re.compile(
     rf"ftckpt_(?P<id>{_SHORT})_(?P<step>[0-9]{{1,18}})|ft:.*:(?P<name>{_SHORT}):ckpt-step-(?P<at>[0-9]{{1,18}})"
 )
+_OURS = re.compile(rf"adp-.*|{_CHECKPOINT.pattern}|ft:.*:{_SHORT}")
 
 _lock = threading.Lock()
 _last_stamp = 0
@@ -55,6 +56,11 @@ def parse_checkpoint(id_or_name: str) -> tuple[str, int] | None:
     """The short id of the job and the step that a checkpoint's id or name tells; None for what is neither."""
     found = _CHECKPOINT.fullmatch(id_or_name)
     return None if found is None else (found["id"] or found["name"], int(found["step"] or found["at"]))
+
+
+def may_be_ours(id_or_name: str) -> bool:
+    """Whether an adapter's or a checkpoint's id or name may look like this; what else there is does so by chance."""
+    return _OURS.fullmatch(id_or_name) is not None
 
 
 def event_id(number: int) -> str:

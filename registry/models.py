@@ -29,6 +29,7 @@ JobPriority = Literal["low", "normal", "high"]
 AttemptOutcome = Literal["succeeded", "failed", "cancelled", "paused", "released", "lost"]
 EventLevel = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics"]
+UploadStatus = Literal["pending", "completed", "cancelled"]
 
 TERMINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -98,7 +99,7 @@ class File(Base):
     """An uploaded dataset or a result file; its bytes are in the object store."""
 
     __tablename__ = "files"
-    __table_args__ = (Index(None, "tenant_id", "created_at", "id"),)
+    __table_args__ = (Index(None, "tenant_id", "created_at", "id"), Index(None, "expires_at"))
 
     id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
@@ -111,6 +112,64 @@ class File(Base):
     """`chat` or `completion`; None for a result file."""
     rows: Mapped[int | None]
     created_at: Mapped[int] = mapped_column(default=now_seconds())
+    expires_at: Mapped[int | None]
+    """From then on no request finds it; row and bytes stay for as long as a live job needs them."""
+
+
+class Upload(Base):
+    """A file that comes in parts. It becomes a `File` when it is completed, within an hour."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index(None, "expires_at"), _one_of("status", UploadStatus))
+
+    id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    bytes: Mapped[int]
+    """What its parts must come to."""
+    file_expires_after: Mapped[int | None]
+    """Seconds that the file will last."""
+    status: Mapped[UploadStatus] = mapped_column(String(10), default="pending")
+    """A pending one that is past `expires_at` has expired: `registry.uploads.status_of`."""
+    file_id: Mapped[str | None] = mapped_column(PlainText(40))
+    created_at: Mapped[int]
+    expires_at: Mapped[int]
+
+
+class UploadPart(Base):
+    """A piece of a pending upload; its bytes are in the object store."""
+
+    __tablename__ = "upload_parts"
+
+    id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), index=True)
+    object_key: Mapped[str] = mapped_column(index=True)
+    bytes: Mapped[int]
+    created_at: Mapped[int] = mapped_column(default=now_seconds())
+
+
+class IdempotentRequest(Base):
+    """A request that made something, or is about to: who sends it again gets its answer. See `registry.idempotency`."""
+
+    __tablename__ = "idempotent_requests"
+    __table_args__ = (UniqueConstraint("api_key_id", "idempotency_key"), Index(None, "api_key_id", "fingerprint"))
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    api_key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    idempotency_key: Mapped[str | None]
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """A hash of its route and body."""
+    retries: Mapped[int]
+    """The highest number of a retry that was given its answer."""
+    token: Mapped[str | None] = mapped_column(PlainText(40))
+    """Of whoever carries it out; None once that is done."""
+    lease_expires_at: Mapped[float]
+    answer: Mapped[str | None]
+    """As JSON; None while it is carried out, and of an answer with a secret in it."""
+    created_at: Mapped[float] = mapped_column(default=now())
+    seen_at: Mapped[float] = mapped_column(default=now(), index=True)
+    """When it, or the latest retry of it, came or was answered."""
 
 
 class Job(Base):

@@ -1,18 +1,25 @@
-"""What a client may call besides a base: an adapter, or a checkpoint of a job, by id or name."""
+"""What a model's name means: an adapter or a checkpoint of a job, by id or name, or an alias of such or of a base."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from registry import adapters
 from registry.context import Registry
-from registry.errors import Conflict, NotFound
-from registry.ids import checkpoint_id, checkpoint_name, parse_checkpoint
-from registry.models import Adapter, Checkpoint, Job
+from registry.errors import Conflict, InvalidRequest, NotFound
+from registry.holds import refuse_if_held
+from registry.ids import checkpoint_id, checkpoint_name, may_be_ours, parse_checkpoint
+from registry.models import Adapter, Checkpoint, Job, Tenant
+from registry.names.split import choose
+from registry.names.tables import AliasTarget, Permission
 from registry.tenants import Principal
+
+_FOR_INFERENCE = (
+    "id", "name", "version", "job_id", "step", "object_key", "sha256", "base_fingerprint", "basis_fingerprint",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,8 @@ class AdapterRef:
 
     id: str
     name: str
+    tenant_id: str
+    """Whose it is: another than who asks, where that one may call it."""
     version: int
     job_id: str
     step: int | None
@@ -37,12 +46,18 @@ class AdapterRef:
     target_modules: Sequence[str] | None = None
     """Like `parameters`, known of a published adapter; a checkpoint's row has neither."""
 
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is a checkpoint of a job, not a published adapter."""
+        return self.id.startswith("ftckpt_")
+
     @classmethod
     def of(cls, adapter: Adapter) -> Self:
         """The reference to an adapter's row."""
         return cls(
             id=adapter.id,
             name=adapter.name,
+            tenant_id=adapter.tenant_id,
             version=adapter.version,
             job_id=adapter.job_id,
             step=adapter.step,
@@ -59,11 +74,12 @@ class AdapterRef:
         )
 
     @classmethod
-    def of_checkpoint(cls, principal: Principal, job: Job, checkpoint: Checkpoint) -> Self:
+    def of_checkpoint(cls, tenant_name: str, job: Job, checkpoint: Checkpoint) -> Self:
         """The reference to a checkpoint of the tenant's job. A checkpoint never changes: it has one version."""
         return cls(
             id=checkpoint.id,
-            name=checkpoint_name(job.base, principal.tenant_name, job.suffix, job.id, checkpoint.step),
+            name=checkpoint_name(job.base, tenant_name, job.suffix, job.id, checkpoint.step),
+            tenant_id=job.tenant_id,
             version=1,
             job_id=job.id,
             step=checkpoint.step,
@@ -78,61 +94,208 @@ class AdapterRef:
         )
 
 
-def refer(session: Session, principal: Principal, id_or_name: str, *, param: str = "adapter_id") -> AdapterRef:
-    """What the tenant calls `adp-…`, `ftckpt_…` or `ft:…`.
+@dataclass(frozen=True)
+class Target:
+    """A base, the adapter on it, if any, and the alias that was asked for, if one was."""
+
+    base: str
+    adapter: AdapterRef | None
+    alias: str | None = None
+
+    def payload(self) -> dict[str, Any]:
+        """As an inference server wants it."""
+        ref = None if self.adapter is None else asdict(self.adapter)
+        adapter = ref and {name: ref[name] for name in _FOR_INFERENCE}
+        return {"base": self.base, "adapter": adapter, "alias": self.alias}
+
+
+def call(session: Session, principal: Principal, name: str, key: bytes, *, param: str = "adapter_id") -> Target:
+    """What answers when the tenant asks for text by an id, a name or an alias.
+
+    That is an adapter or a checkpoint, the tenant's own or one that it may call, or one of what the alias stands for:
+    for the same `key` the same.
 
     Raises `NotFound`, naming the field `param`; for a checkpoint that is no longer kept, it names those that are.
     """
-    told = parse_checkpoint(id_or_name)
-    if told is None:
-        return AdapterRef.of(adapters.get(session, principal, id_or_name, param=param))
-    short_id, step = told
-    of_tenant = (
-        select(Job, Checkpoint)
-        .join(Checkpoint, Checkpoint.job_id == Job.id)
-        .where(Job.tenant_id == principal.tenant_id)
-    )
-    found = session.execute(of_tenant.where(Checkpoint.id == checkpoint_id(short_id, step))).one_or_none()
-    if found is not None:
-        ref = AdapterRef.of_checkpoint(principal, *found)
-        if id_or_name in (ref.id, ref.name):
-            return ref
-    kept = session.execute(of_tenant.where(Job.id.endswith(short_id, autoescape=True)).order_by(Checkpoint.step))
-    steps, names = [], []
-    for job, checkpoint in kept:
-        steps.append(str(checkpoint.step))
-        names.append(AdapterRef.of_checkpoint(principal, job, checkpoint).name)
-    raise NotFound(
-        f"no checkpoint {id_or_name!r}" + (f"; its job has kept those of step {', '.join(steps)}" if steps else ""),
-        param=param,
-        code="checkpoint_not_found",
-        next_action=f"call {names[-1]!r}" if names else "list the job's checkpoints; after a week they are gone",
-    )
+    ours = may_be_ours(name)
+    target = _callable(session, principal, name) if ours else None
+    if target is None:
+        target = _aliased(session, principal, name, key, param)
+    if target is None and not ours:
+        target = _callable(session, principal, name)
+    if target is None:
+        raise _not_found(session, principal, name, param)
+    return target
 
 
-def delete(registry: Registry, principal: Principal, id_or_name: str) -> str:
-    """Deletes an adapter or a checkpoint, row and bytes, and returns its id.
+def refer(session: Session, principal: Principal, name: str, *, param: str = "adapter_id") -> AdapterRef:
+    """The tenant's own adapter or checkpoint of this id or name, or the one that this alias stands for.
 
-    Raises `NotFound` as `refer` does, and `Conflict` while a live job needs it: one that begins with it, or a
-    checkpoint's own.
+    Raises `NotFound` as `call` does, and for an alias of a base; `InvalidRequest` for an alias of several models.
     """
-    if parse_checkpoint(id_or_name) is None:
-        return adapters.delete(registry, principal, id_or_name).id
+    ref = find(session, principal, name)
+    if ref is not None:
+        return ref
+    meant = sole_target(session, principal, name, param=param)
+    if meant is not None:
+        if meant.is_base:
+            raise NotFound(
+                f"the alias {name!r} stands for the base {meant.name!r}, which is no adapter",
+                param=param,
+                code="adapter_not_found",
+                next_action="name an adapter",
+            )
+        ref = find(session, principal, meant.target)
+    if ref is None:
+        raise _not_found(session, principal, name, param)
+    return ref
+
+
+def find(session: Session, principal: Principal, name: str, *, shared: bool = False) -> AdapterRef | None:
+    """The tenant's own adapter or checkpoint of this id or name; with `shared`, also one that it may only call."""
+    told = parse_checkpoint(name)
+    if told is None:
+        seen = _seen_by(principal, Adapter.tenant_id, Adapter.id, shared)
+        adapter = session.scalars(
+            select(Adapter).where(or_(Adapter.id == name, Adapter.name == name), seen)
+        ).one_or_none()
+        return None if adapter is None else AdapterRef.of(adapter)
+    found = session.execute(
+        _checkpoints()
+        .where(_seen_by(principal, Job.tenant_id, Checkpoint.id, shared))
+        .where(Checkpoint.id == checkpoint_id(*told))
+    ).one_or_none()
+    if found is None:
+        return None
+    ref = AdapterRef.of_checkpoint(*found)
+    return ref if name in (ref.id, ref.name) else None
+
+
+def sole_target(session: Session, principal: Principal, name: str, *, param: str) -> AliasTarget | None:
+    """What an alias stands for; None if there is no such alias.
+
+    Raises `InvalidRequest` for an alias of several models: where no request is to be sent to one of them, there is
+    nothing to choose by.
+    """
+    found = session.scalars(
+        select(AliasTarget)
+        .where(AliasTarget.tenant_id == principal.tenant_id, AliasTarget.alias == name)
+        .order_by(AliasTarget.position)
+    ).all()
+    if len(found) > 1:
+        raise InvalidRequest(
+            f"the alias {name!r} stands for {len(found)} models: {', '.join(target.name for target in found)}",
+            param=param,
+            code="alias_of_several",
+            next_action="name one of them",
+        )
+    return found[0] if found else None
+
+
+def hold(session: Session, principal: Principal, name: str, *, param: str) -> AdapterRef:
+    """The same as `refer`, held against deletion until the transaction ends."""
+    ref = refer(session, principal, name, param=param)
+    table = Checkpoint if ref.is_checkpoint else Adapter
+    session.execute(select(table.id).where(table.id == ref.id).with_for_update(read=True))
+    # It may have been deleted while we waited for the lock.
+    return refer(session, principal, ref.id, param=param)
+
+
+def delete(registry: Registry, principal: Principal, name: str) -> str:
+    """Deletes an adapter or a checkpoint, row and bytes, and returns its id. What an alias stands for is not meant.
+
+    Raises `NotFound` as `call` does, and `Conflict` while something needs it: a live job that begins with it, an alias,
+    or, of a checkpoint, its own job.
+    """
+    if parse_checkpoint(name) is None:
+        return adapters.delete(registry, principal, name).id
     with registry.transaction() as session:
-        ref = refer(session, principal, id_or_name)
+        ref = find(session, principal, name)
+        if ref is None:
+            raise _not_found(session, principal, name, "adapter_id")
         job = session.scalars(select(Job).where(Job.id == ref.job_id).with_for_update()).one()
         checkpoint = session.scalars(select(Checkpoint).where(Checkpoint.id == ref.id).with_for_update()).one_or_none()
-        user = adapters.live_users(session, [ref.id]).get(ref.id)
-        user = user if job.is_terminal else job.id
-        if user is not None:
+        if not job.is_terminal:
             raise Conflict(
-                f"the job {user}, which has not ended, needs the checkpoint {id_or_name!r}",
+                f"the job {job.id}, which has not ended, needs its checkpoint {name!r}",
                 code="checkpoint_in_use",
-                next_action=f"wait for {user} or cancel it",
+                next_action=f"wait for {job.id} or cancel it",
             )
+        refuse_if_held(session, ref.id, name, code="checkpoint_in_use")
         if checkpoint is not None:
             session.delete(checkpoint)
     for key in (ref.object_key, checkpoint.object_key if checkpoint else None):
         if key is not None:
             registry.store.delete(key)
     return ref.id
+
+
+def _callable(session: Session, principal: Principal, name: str) -> Target | None:
+    ref = find(session, principal, name, shared=True)
+    return None if ref is None else Target(ref.base, ref)
+
+
+def _aliased(session: Session, principal: Principal, name: str, key: bytes, param: str) -> Target | None:
+    """In one query: it is on the way of every request."""
+    found = session.execute(
+        select(AliasTarget, Adapter, Checkpoint, Job)
+        .outerjoin(Adapter, and_(Adapter.id == AliasTarget.target, Adapter.tenant_id == principal.tenant_id))
+        .outerjoin(Checkpoint, Checkpoint.id == AliasTarget.target)
+        .outerjoin(Job, and_(Job.id == Checkpoint.job_id, Job.tenant_id == principal.tenant_id))
+        .where(AliasTarget.tenant_id == principal.tenant_id, AliasTarget.alias == name)
+        .order_by(AliasTarget.position)
+    ).all()
+    if not found:
+        return None
+    chosen = choose(name, [row[0] for row in found], key)
+    _, adapter, checkpoint, job = next(row for row in found if row[0] is chosen)
+    if adapter is not None:
+        ref = AdapterRef.of(adapter)
+    elif job is not None:
+        ref = AdapterRef.of_checkpoint(principal.tenant_name, job, checkpoint)
+    elif chosen.is_base:
+        return Target(chosen.target, None, name)
+    else:
+        raise NotFound(
+            f"the alias {name!r} stands for {chosen.name!r}, which is gone",
+            param=param,
+            code="alias_target_gone",
+            next_action=f"move the alias {name!r} to another model, or roll it back",
+        )
+    return Target(ref.base, ref, name)
+
+
+def _checkpoints() -> Select[str, Job, Checkpoint]:
+    return (
+        select(Tenant.name, Job, Checkpoint)
+        .join(Job, Job.tenant_id == Tenant.id)
+        .join(Checkpoint, Checkpoint.job_id == Job.id)
+    )
+
+
+def _seen_by(
+    principal: Principal, owner: InstrumentedAttribute[str], id: InstrumentedAttribute[str], shared: bool
+) -> ColumnElement[bool]:
+    own = owner == principal.tenant_id
+    if not shared:
+        return own
+    may_be_called = select(Permission.id).where(Permission.target == id, Permission.project_id == principal.tenant_id)
+    return or_(own, may_be_called.exists())
+
+
+def _not_found(session: Session, principal: Principal, name: str, param: str) -> NotFound:
+    told = parse_checkpoint(name)
+    if told is None:
+        return adapters.not_found(name, param)
+    of_job = Job.id.endswith(told[0], autoescape=True)
+    kept = session.execute(
+        _checkpoints().where(Job.tenant_id == principal.tenant_id, of_job).order_by(Checkpoint.step)
+    ).all()
+    steps = ", ".join(str(checkpoint.step) for _, _, checkpoint in kept)
+    names = [AdapterRef.of_checkpoint(*row).name for row in kept]
+    return NotFound(
+        f"no checkpoint {name!r}" + (f"; its job has kept those of step {steps}" if kept else ""),
+        param=param,
+        code="checkpoint_not_found",
+        next_action=f"call {names[-1]!r}" if names else "list the job's checkpoints; after a week they are gone",
+    )

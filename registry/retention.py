@@ -14,38 +14,56 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, delete, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from registry import adapters, files, workers
+from registry import adapters, files, idempotency, uploads, workers
 from registry.context import Registry
 from registry.db import now
-from registry.models import TERMINAL, Adapter, Checkpoint, File, Job, JobEvent
+from registry.holds import held, unheld
+from registry.models import (
+    TERMINAL,
+    Adapter,
+    Checkpoint,
+    File,
+    IdempotentRequest,
+    Job,
+    JobEvent,
+    Upload,
+    UploadPart,
+)
+from registry.names import aliases, permissions
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 200
 
 # Never `basis/`, nor `bases/` as version 0.1.0 called it: those have no rows, and adapters are tied to them.
-_FILES = "files"
+_UPLOADED = ("files", uploads.FOLDER)
 _OF_JOBS = ("adapters", "checkpoints", "results")
 """The second part of these keys is the id of the job whose attempts put them there."""
 
 
 def maintain(registry: Registry) -> None:
-    """Deletes expired rows, orphaned objects and dead workers. Once an hour is enough."""
+    """Deletes expired rows, orphaned objects, dead workers, and what is left of dead names. Once an hour is enough."""
     expired, orphans = expire(registry), delete_orphans(registry)
     if expired or orphans:
         logger.info("retention: %d rows had expired, %d objects had no row", expired, orphans)
     with registry.transaction() as session:
         workers.forget_silent(session)
+        aliases.forget_deleted(session)
+        permissions.forget_gone(session)
 
 
 def expire(registry: Registry) -> int:
     """Deletes what is older than the settings allow, with its objects; returns how many rows that were.
 
-    Never a file, an adapter or a checkpoint that a live job uses, nor a checkpoint or an event of a live job.
+    Never a file, an adapter or a checkpoint that a live job uses, nor what an alias names, nor a checkpoint or an event
+    of a live job.
     """
     settings = registry.settings
     return (
-        _expire(registry, settings.file_retention_days, _old_files, _remove_files)
+        _expire(registry, 0, _expired_files, _remove_files)
+        + _expire(registry, uploads.KEPT_DAYS, _expired_uploads, _remove_uploads)
+        + _expire(registry, idempotency.RETRY_DAYS, idempotency.forgettable, _remove_requests)
+        + _expire(registry, settings.file_retention_days, _old_files, _remove_files)
         + _expire(registry, settings.adapter_retention_days, _old_adapters, _remove_adapters)
         + _expire(registry, settings.checkpoint_retention_days, _old_checkpoints, _remove_checkpoints)
         + _expire(registry, settings.event_retention_days, _old_events, _remove_events)
@@ -60,7 +78,7 @@ def delete_orphans(registry: Registry) -> int:
     with registry.reading() as session:
         before = session.scalars(select(now() - registry.settings.orphan_grace_hours * 3600)).one()
     deleted = registry.store.clear_unfinished(before)
-    for prefix in (_FILES, *_OF_JOBS):
+    for prefix in (*_UPLOADED, *_OF_JOBS):
         old = (found.key for found in registry.store.list(prefix) if found.modified_at < before)
         for keys in _batches(old):
             for key in _without_a_row(registry, keys):
@@ -96,11 +114,19 @@ def _expire(registry: Registry, days: float | None, find: _Find, remove: _Remove
 
 
 def _old_files(before: ColumnElement[float]) -> Select[Any]:
+    return _unused_files().where(File.created_at < before)
+
+
+def _expired_files(before: ColumnElement[float]) -> Select[Any]:
+    return _unused_files().where(File.expires_at <= before)
+
+
+def _unused_files() -> Select[Any]:
     live = Job.status.not_in(TERMINAL)
     trained_on = select(Job.training_file_id).where(live)
     # Without the check for NULL, one job without a validation file would make every file look used.
     validated_on = select(Job.validation_file_id).where(live, Job.validation_file_id.is_not(None))
-    return select(File.id).where(File.created_at < before, File.id.not_in(trained_on), File.id.not_in(validated_on))
+    return select(File.id).where(File.id.not_in(trained_on), File.id.not_in(validated_on))
 
 
 def _remove_files(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
@@ -110,32 +136,39 @@ def _remove_files(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str
     return session.execute(delete(File).where(File.id.in_(unused)).returning(File.object_key)).all()
 
 
+def _expired_uploads(before: ColumnElement[float]) -> Select[Any]:
+    return select(Upload.id).where(Upload.expires_at < before)
+
+
+def _remove_uploads(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
+    locked = _locked(session, Upload.id, ids)
+    keys = uploads.remove_parts(session, locked)
+    session.execute(delete(Upload).where(Upload.id.in_(locked)))
+    return [keys, *[[]] * (len(locked) - 1)] if locked else []
+
+
+def _remove_requests(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
+    locked = _locked(session, IdempotentRequest.id, ids)
+    session.execute(delete(IdempotentRequest).where(IdempotentRequest.id.in_(locked)))
+    return [[]] * len(locked)
+
+
 def _old_adapters(before: ColumnElement[float]) -> Select[Any]:
-    return select(Adapter.id).where(Adapter.created_at < before, Adapter.id.not_in(_begun_with()))
+    return select(Adapter.id).where(Adapter.created_at < before, Adapter.id.not_in(held()))
 
 
 def _remove_adapters(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
-    return [[key] for key in adapters.remove(session, _unused(session, _locked(session, Adapter.id, ids)))]
+    return [[key] for key in adapters.remove(session, unheld(session, _locked(session, Adapter.id, ids)))]
 
 
 def _old_checkpoints(before: ColumnElement[float]) -> Select[Any]:
-    return select(Checkpoint.id).where(Checkpoint.job_id.in_(_ended(before)), Checkpoint.id.not_in(_begun_with()))
+    return select(Checkpoint.id).where(Checkpoint.job_id.in_(_ended(before)), Checkpoint.id.not_in(held()))
 
 
 def _remove_checkpoints(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
-    unused = _unused(session, _locked(session, Checkpoint.id, ids))
-    statement = delete(Checkpoint).where(Checkpoint.id.in_(unused))
+    free = unheld(session, _locked(session, Checkpoint.id, ids))
+    statement = delete(Checkpoint).where(Checkpoint.id.in_(free))
     return session.execute(statement.returning(Checkpoint.object_key, Checkpoint.adapter_key)).all()
-
-
-def _begun_with() -> Select[Any]:
-    """The adapters and checkpoints that live jobs begin with."""
-    return select(Job.from_adapter_id).where(Job.status.not_in(TERMINAL), Job.from_adapter_id.is_not(None))
-
-
-def _unused(session: Session, locked: Sequence[Any]) -> Sequence[Any]:
-    used = adapters.live_users(session, locked)
-    return [key for key in locked if key not in used]
 
 
 def _old_events(before: ColumnElement[float]) -> Select[Any]:
@@ -166,7 +199,13 @@ def _without_a_row(registry: Registry, keys: Sequence[str]) -> list[str]:
         live = select(Job.id).where(Job.id.in_(set(owners.values())), Job.status.not_in(TERMINAL))
         busy = set(session.scalars(live))
         named: set[str] = set()
-        for column in (File.object_key, Adapter.object_key, Checkpoint.object_key, Checkpoint.adapter_key):
+        for column in (
+            File.object_key,
+            UploadPart.object_key,
+            Adapter.object_key,
+            Checkpoint.object_key,
+            Checkpoint.adapter_key,
+        ):
             named.update(session.scalars(select(column).where(column.in_(keys))))
     return [key for key in keys if key not in named and owners.get(key) not in busy]
 

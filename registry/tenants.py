@@ -71,6 +71,11 @@ def ensure_tenant(session: Session, name: str = DEFAULT_TENANT) -> Tenant:
     return session.scalars(select(Tenant).where(Tenant.name == name)).one()
 
 
+def name_of(session: Session, tenant_id: str) -> str:
+    """The name of a tenant that is there."""
+    return session.get_one(Tenant, tenant_id).name
+
+
 def create_key(session: Session, tenant_name: str, name: str, scopes: Iterable[str]) -> tuple[ApiKey, str]:
     """A new key of a tenant (created if need be): its row, and the plaintext, which only exists here.
 

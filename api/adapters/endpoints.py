@@ -11,11 +11,11 @@ from api.adapters.schemas import AdapterOut, AdaptersQuery, DownloadQuery
 from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, WriterDep
 from api.downloads import attachment
 from api.generate.proxy import pass_on
-from api.generate.target import Target
 from api.schemas import Deleted, ListPage, errors
 from registry import adapters
 from registry.context import Registry
-from registry.references import AdapterRef, delete, refer
+from registry.expiry import expiries
+from registry.references import AdapterRef, Target, delete, refer
 from registry.tenants import Principal
 
 router = APIRouter(prefix="/adapters", tags=["adapters"])
@@ -28,11 +28,13 @@ IdOrName = Annotated[
 
 @router.get("", summary="List adapters", responses=errors(400, 401, 403, 404))
 def list_adapters(
-    session: ReadSessionDep, principal: ReaderDep, query: Annotated[AdaptersQuery, Query()]
+    session: ReadSessionDep, principal: ReaderDep, registry: RegistryDep, query: Annotated[AdaptersQuery, Query()]
 ) -> ListPage[AdapterOut]:
     """The tenant's adapters, newest first unless asked otherwise."""
     page = adapters.list(session, principal, **query.model_dump())
-    return ListPage[AdapterOut].of([AdapterOut.of(AdapterRef.of(adapter)) for adapter in page.data], page.has_more)
+    refs = [AdapterRef.of(adapter) for adapter in page.data]
+    ends = expiries(session, registry.settings, refs)
+    return ListPage[AdapterOut].of([AdapterOut.of(ref, ends.get(ref.id)) for ref in refs], page.has_more)
 
 
 @router.get(
@@ -72,16 +74,18 @@ async def download_adapter(
 
 
 @router.get("/{adapter:path}", summary="Get an adapter", responses=errors(401, 403, 404))
-def get_adapter(adapter: IdOrName, session: ReadSessionDep, principal: ReaderDep) -> AdapterOut:
-    """What is known of an adapter or of a job's checkpoint, by id or name."""
-    return AdapterOut.of(refer(session, principal, adapter))
+def get_adapter(adapter: IdOrName, session: ReadSessionDep, principal: ReaderDep, registry: RegistryDep) -> AdapterOut:
+    """What is known of an adapter or of a job's checkpoint, by id, name or alias."""
+    ref = refer(session, principal, adapter)
+    return AdapterOut.of(ref, expiries(session, registry.settings, [ref]).get(ref.id))
 
 
 @router.delete("/{adapter:path}", summary="Delete an adapter", responses=errors(401, 403, 404, 409))
 def delete_adapter(adapter: IdOrName, registry: RegistryDep, principal: WriterDep) -> Deleted:
     """Deletes an adapter, or a checkpoint of a job that has ended, for good; calls of it fail from now on.
 
-    Not while a live job begins with it. The checkpoints of an adapter's job are not deleted with it.
+    Not while a live job begins with it or an alias names it, and not by an alias. The checkpoints of an adapter's job
+    are not deleted with it.
     """
     return Deleted(id=delete(registry, principal, adapter), object="adapter")
 

@@ -25,6 +25,7 @@ ADAPTER_EXAMPLE: JsonDict = {
     "base_fingerprint": "6b51d431df5d7f14…",
     "basis_fingerprint": "e3b98a4da31a127d…",
     "created_at": 1762300420,
+    "expires_at": None,
 }
 
 
@@ -66,8 +67,10 @@ class AdapterOut(BaseModel):
     base_fingerprint: str
     basis_fingerprint: str
     created_at: int
+    expires_at: Annotated[int | None, Field(description="When it is old enough to be deleted. Null: it stays.")]
 
     @classmethod
-    def of(cls, ref: AdapterRef) -> Self:
+    def of(cls, ref: AdapterRef, expires_at: int | None) -> Self:
         """What is referred to, as a client sees it: without where its bytes are."""
-        return cls(**{name: value for name, value in asdict(ref).items() if name in cls.model_fields})
+        shown = {name: value for name, value in asdict(ref).items() if name in cls.model_fields}
+        return cls(**shown, expires_at=expires_at)

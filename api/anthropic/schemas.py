@@ -58,7 +58,10 @@ class Thinking(RequestModel):
 class Metadata(RequestModel):
     """Who asks."""
 
-    user_id: Annotated[str | None, Field(max_length=1000, description="Accepted; nothing depends on it.")] = None
+    user_id: Annotated[
+        str | None,
+        Field(max_length=1000, description="Keeps its requests at one of the models that an alias stands for."),
+    ] = None
 
 
 class MessageRequest(RequestModel):
@@ -72,7 +75,9 @@ class MessageRequest(RequestModel):
         **dict.fromkeys(("inference_geo", "speed", "user_profile_id", "workspace_id"), "there is one service"),
     }
 
-    model: Annotated[Name, Field(description="A base, an adapter, or a job's checkpoint; GET /v1/models lists them.")]
+    model: Annotated[
+        Name, Field(description="A base, an adapter, a job's checkpoint or an alias; GET /v1/models lists them.")
+    ]
     max_tokens: Annotated[Count, Field(ge=1)]
     messages: Annotated[list[Message], Field(min_length=1), AtMost(MESSAGES)]
     system: Annotated[Text | None, Field(description="A message of the system before all others.")] = None
@@ -99,6 +104,11 @@ class MessageRequest(RequestModel):
                 "prefilled", "the last of `messages` is the assistant's: an answer is not begun for the model"
             )
         return self
+
+    @property
+    def users(self) -> tuple[str | None, ...]:
+        """Who it is for."""
+        return (self.metadata.user_id if self.metadata else None,)
 
     def to_generate(self, target: Target) -> GenerateRequest:
         """The native request. Raises `RequestValidationError` for fields that cannot be had together."""

@@ -1,6 +1,5 @@
 """Datasets in, result files out."""
 
-from pathlib import PureWindowsPath
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
@@ -10,8 +9,10 @@ from fastapi.responses import StreamingResponse
 from api.bases.known import OffersDep
 from api.deps import ReaderDep, ReadSessionDep, RegistryDep, WriterDep
 from api.downloads import attachment
-from api.files.schemas import FileOut, FilesQuery
-from api.files.upload import UPLOAD_BODY, read_form
+from api.files.schemas import FileOut, FilesQuery, UploadForm
+from api.files.upload import base_name
+from api.idempotency import OnceFormDep
+from api.multipart import body_of, read_form
 from api.schemas import Deleted, ListPage, errors
 from registry import files
 
@@ -23,19 +24,29 @@ FileId = Annotated[str, Path(examples=["file-01k9v3t0w5qabcdefghjkmnpqrs"])]
 @router.post(
     "",
     summary="Upload a training file",
-    openapi_extra=UPLOAD_BODY,
+    openapi_extra=body_of(UploadForm),
     responses=errors(400, 401, 403, 413, 507),
 )
-async def upload_file(request: Request, registry: RegistryDep, principal: WriterDep, offers: OffersDep) -> FileOut:
+async def upload_file(
+    request: Request, registry: RegistryDep, principal: WriterDep, offers: OffersDep, once: OnceFormDep
+) -> FileOut:
     """Stores a JSON Lines file after checking every line; an error names the line and the field.
 
-    Conversations are refused where no base on offer has a chat template.
+    Conversations are refused where no base on offer has a chat template. With `expires_after` the file is gone after so
+    many seconds; a job that uses it then keeps what it needs.
     """
-    async with read_form(request) as form:
-        # Some browsers send a whole path; this class knows both kinds of slashes.
-        filename = PureWindowsPath(form.file.filename or "upload.jsonl").name
+    async with read_form(request, UploadForm, file="file", example="-F purpose=fine-tune -F file=@train.jsonl") as sent:
+        await once.begin(sent.digest)
         file = await run_in_threadpool(
-            files.ingest, registry, principal, form.file.file, filename, form.purpose, offers
+            files.ingest,
+            registry,
+            principal,
+            sent.form.file.file,
+            base_name(sent.form.file.filename or "upload.jsonl"),
+            sent.form.purpose,
+            offers,
+            expires_after=sent.form.expires_after_seconds,
+            record=lambda session, file: once.keep(session, FileOut.of(file)),
         )
     return FileOut.of(file)
 

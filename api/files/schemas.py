@@ -1,11 +1,13 @@
 """Files as OpenAI shapes them; what is ours is under `osora`."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from fastapi import UploadFile
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
+from api.files.upload import ExpiryAnchor, ExpirySeconds, Purpose
 from api.schemas import PageQuery, RequestModel
 from registry.models import File
 
@@ -14,6 +16,7 @@ FILE_EXAMPLE: JsonDict = {
     "object": "file",
     "bytes": 148213,
     "created_at": 1762300000,
+    "expires_at": None,
     "filename": "support-tickets.jsonl",
     "purpose": "fine-tune",
     "status": "processed",
@@ -24,11 +27,7 @@ FILE_EXAMPLE: JsonDict = {
 class UploadForm(RequestModel):
     """The fields of the multipart form."""
 
-    unsupported: ClassVar = dict.fromkeys(
-        ("expires_after[anchor]", "expires_after[seconds]"), "files stay until they are deleted, so leave it out"
-    )
-
-    purpose: Annotated[Literal["fine-tune"], Field(examples=["fine-tune"])]
+    purpose: Purpose
     file: Annotated[
         UploadFile,
         Field(
@@ -39,6 +38,21 @@ class UploadForm(RequestModel):
             ],
         ),
     ]
+    expires_after_anchor: Annotated[
+        ExpiryAnchor | None, Field(alias="expires_after[anchor]", examples=["created_at"])
+    ] = None
+    expires_after_seconds: Annotated[
+        ExpirySeconds | None,
+        Field(alias="expires_after[seconds]", strict=False, examples=[86_400]),  # a form has nothing but text
+    ] = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.expires_after_anchor is None) != (self.expires_after_seconds is None):
+            raise PydanticCustomError(
+                "half_an_expiry", "`expires_after[anchor]` and `expires_after[seconds]` go together: send both"
+            )
+        return self
 
 
 class FilesQuery(PageQuery):
@@ -65,6 +79,7 @@ class FileOut(BaseModel):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int
+    expires_at: int | None
     filename: str
     purpose: str
     status: Literal["processed"] = "processed"
@@ -77,6 +92,7 @@ class FileOut(BaseModel):
             id=file.id,
             bytes=file.bytes,
             created_at=file.created_at,
+            expires_at=file.expires_at,
             filename=file.filename,
             purpose=file.purpose,
             osora=FileDetails(format=file.format, rows=file.rows, sha256=file.sha256),

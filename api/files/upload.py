@@ -1,46 +1,39 @@
-"""Reading a multipart upload by hand, after authorisation.
+"""What an uploaded file is, in one piece or in parts."""
 
-FastAPI reads a declared form before it calls any dependency, so anybody could fill the disk without a key.
-"""
+from pathlib import PureWindowsPath
+from typing import Annotated, Literal
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
-from fastapi import Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from api.schemas import RequestModel
+from registry.files import TRAINING_PURPOSE
 
-from api.files.schemas import UploadForm
-from registry.errors import InvalidRequest
-
-UPLOAD_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"multipart/form-data": {"schema": UploadForm.model_json_schema()}},
-    }
-}
-"""What OpenAPI should know about the request's body."""
+_OF_OPENAI = ("assistants", "batch", "evals", "user_data", "vision")
 
 
-@asynccontextmanager
-async def read_form(request: Request) -> AsyncIterator[UploadForm]:
-    """The validated form; its spooled file is gone at exit."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise InvalidRequest(
-            "the body is not multipart/form-data",
-            next_action="send a form: curl -F purpose=fine-tune -F file=@train.jsonl",
+def _for_training(purpose: object) -> object:
+    if purpose in _OF_OPENAI:
+        raise PydanticCustomError(
+            "other_purpose", "no route here reads such files: use {ours}", {"ours": repr(TRAINING_PURPOSE)}
         )
-    async with request.form(max_files=1, max_fields=8) as form:
-        fields = dict(form)
-        if isinstance(fields.get("file"), str):
-            raise InvalidRequest(
-                "file is a text field, not a file",
-                param="file",
-                next_action="with curl, put an @ before the path: -F file=@train.jsonl",
-            )
-        try:
-            yield UploadForm.model_validate(fields)
-        except ValidationError as error:
-            found = [{**finding, "loc": ("body", *finding["loc"])} for finding in error.errors()]
-            raise RequestValidationError(found, body=fields) from error
+    return purpose
+
+
+Purpose = Annotated[Literal["fine-tune"], BeforeValidator(_for_training), Field(examples=["fine-tune"])]
+"""What a file is uploaded for. OpenAI's other purposes are told why they are refused."""
+
+ExpirySeconds = Annotated[int, Field(ge=3600, le=2_592_000, description="An hour to 30 days.")]
+ExpiryAnchor = Annotated[Literal["created_at"], Field(description="What the seconds count from.")]
+
+
+class ExpiresAfter(RequestModel):
+    """How long a file lasts."""
+
+    anchor: ExpiryAnchor
+    seconds: ExpirySeconds
+
+
+def base_name(filename: str) -> str:
+    """A file's name by itself. Some browsers send a whole path; this class knows both kinds of slashes."""
+    return PureWindowsPath(filename).name

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from api.generate.generation import run
 from api.generate.schemas import GenerateRequest
+from api.generate.stickiness import sticky_key
 from api.generate.target import Target, resolve_model
 from api.generate.translation import Translation
 from api.services import Services
@@ -24,6 +25,11 @@ class Asked(Protocol):
 
     model: str
 
+    @property
+    def users(self) -> tuple[str | None, ...]:
+        """Who it is for, by the fields that may say so, the one that counts most first."""
+        ...
+
     def to_generate(self, target: Target) -> GenerateRequest:
         """The native request. Raises `RequestValidationError` for fields that cannot be had together."""
         ...
@@ -33,7 +39,8 @@ async def respond(
     translation: Translation, body: Asked, request: Request, services: Services, principal: Principal
 ) -> Response:
     """The native answer in the door's shape."""
-    target = await run_in_threadpool(resolve_model, services.registry, principal, body.model)
+    key = await sticky_key(request, *body.users)
+    target = await run_in_threadpool(resolve_model, services.registry, principal, body.model, key)
     native = await run(services, principal, request, target, body.to_generate(target), translation.id)
     return translation.translate(native)
 

@@ -7,6 +7,7 @@ from fastapi.responses import Response
 from api.deps import ReaderDep, ServicesDep
 from api.generate.generation import new_id, run
 from api.generate.schemas import STREAM_EXAMPLE, GenerateRequest, Generation
+from api.generate.stickiness import sticky_key
 from api.generate.target import resolve
 from api.json_body import JsonRoute
 from api.schemas import errors
@@ -25,5 +26,6 @@ router = APIRouter(prefix="/generate", tags=["generate"], route_class=JsonRoute)
 )
 async def generate(body: GenerateRequest, request: Request, services: ServicesDep, principal: ReaderDep) -> Response:
     """Continues a prompt or a conversation. With `stream`, tokens come one by one. Disconnecting cancels."""
-    target = await run_in_threadpool(resolve, services.registry, principal, body)
+    key = await sticky_key(request, body.user)
+    target = await run_in_threadpool(resolve, services.registry, principal, body, key)
     return await run(services, principal, request, target, body, new_id("gen-"))

@@ -73,6 +73,7 @@ RESULT_EXAMPLE: JsonDict = {
         "job_id": "ftjob-01k9v3x2b8mabcdefghjkmnpqrs",
         "step": 225,
         "strength": 1.0,
+        "alias": None,
     },
 }
 
@@ -189,8 +190,8 @@ class GenerateRequest(Sampling, SamplingKnobs):
     adapter_id: Annotated[
         Name | None,
         Field(
-            description="An adapter, `adp-…` or `ft:…`, or a job's checkpoint, `ftckpt_…` or `ft:…:ckpt-step-<n>`. "
-            "Without one, the base answers."
+            description="An adapter, `adp-…` or `ft:…`, a job's checkpoint, `ftckpt_…` or `ft:…:ckpt-step-<n>`, or an "
+            "alias. Without one, the base answers."
         ),
     ] = None
     base: Annotated[
@@ -228,6 +229,11 @@ class GenerateRequest(Sampling, SamplingKnobs):
         Field(description="Whether it calls: if it likes (`auto`), not (`none`), at least once, or this function."),
     ] = "auto"
     parallel_tool_calls: Annotated[bool, Field(description="Whether it may call several times at once.")] = True
+
+    user: Annotated[
+        str | None,
+        Field(max_length=1000, description="Who it is for: an alias of several models keeps each user at one of them."),
+    ] = None
 
     @field_validator("top_logprobs", "echo", "regex", "tools", "tool_choice")
     @classmethod
@@ -272,7 +278,9 @@ class GenerateRequest(Sampling, SamplingKnobs):
 
     def options(self) -> dict[str, Any]:
         """What goes to the inference server as it is."""
-        without = {"adapter_id", "base", "stop"} | (set() if self.tools else {"tool_choice", "parallel_tool_calls"})
+        without = {"adapter_id", "base", "stop", "user"}
+        if not self.tools:
+            without |= {"tool_choice", "parallel_tool_calls"}
         options = self.model_dump(exclude=without, exclude_none=True)
         return {**options, "stop": [self.stop] if isinstance(self.stop, str) else self.stop or []}
 

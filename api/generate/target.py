@@ -1,41 +1,21 @@
 """What a request names, resolved: the base and the adapter."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 from sqlalchemy.orm import Session
 
 from api.generate.schemas import GenerateRequest
 from registry import jobs
 from registry.context import Registry
 from registry.errors import InvalidRequest, NotFound
-from registry.ids import parse_checkpoint
-from registry.references import AdapterRef, refer
+from registry.references import Target as Target
+from registry.references import call
 from registry.tenants import Principal
 
-_REF_FIELDS = (
-    "id", "name", "version", "job_id", "step", "object_key", "sha256", "base_fingerprint", "basis_fingerprint",
-)  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Target:
-    """A base, and the adapter on it, if any."""
-
-    base: str
-    adapter: AdapterRef | None
-
-    def payload(self) -> dict[str, Any]:
-        """As an inference server wants it."""
-        ref = None if self.adapter is None else asdict(self.adapter)
-        return {"base": self.base, "adapter": ref and {name: ref[name] for name in _REF_FIELDS}}
-
-
-def resolve(registry: Registry, principal: Principal, request: GenerateRequest) -> Target:
-    """The request's target.
+def resolve(registry: Registry, principal: Principal, request: GenerateRequest, key: bytes) -> Target:
+    """The request's target; of an alias's several, that for `key` (`api.generate.stickiness`).
 
     Raises:
-        NotFound: no such adapter or checkpoint of the tenant's, or no such base.
+        NotFound: no such adapter, checkpoint or alias of the tenant's, or no such base.
         InvalidRequest: the adapter is not one of the base that was named.
     """
     if request.adapter_id is None:
@@ -43,18 +23,22 @@ def resolve(registry: Registry, principal: Principal, request: GenerateRequest) 
     with registry.reading() as session:
         if request.adapter_id.startswith("ftjob-"):
             raise _job_is_no_adapter(session, principal, request.adapter_id, "adapter_id")
-        ref = refer(session, principal, request.adapter_id)
-    if request.base not in (None, ref.base):
+        target = call(session, principal, request.adapter_id, key)
+    _check_offered(registry, target, "adapter_id")
+    if request.base not in (None, target.base):
         raise InvalidRequest(
-            f"adapter {request.adapter_id!r} is on the base {ref.base!r}, not {request.base!r}",
+            f"adapter {request.adapter_id!r} is on the base {target.base!r}, not {request.base!r}",
             param="base",
             next_action="leave out `base`",
         )
-    return Target(ref.base, ref)
+    return target
 
 
-def resolve_model(registry: Registry, principal: Principal, model: str) -> Target:
-    """What OpenAI's one field names. Raises `NotFound`: no base, and no adapter or checkpoint of the tenant's."""
+def resolve_model(registry: Registry, principal: Principal, model: str, key: bytes) -> Target:
+    """What OpenAI's one field names; of an alias's several models, that for `key` (`api.generate.stickiness`).
+
+    Raises `NotFound`: no base, and no adapter, checkpoint or alias of the tenant's.
+    """
     offered = registry.settings.base_paths
     if model in offered:
         return Target(model, None)
@@ -62,17 +46,29 @@ def resolve_model(registry: Registry, principal: Principal, model: str) -> Targe
         if model.startswith("ftjob-"):
             raise _job_is_no_adapter(session, principal, model, "model")
         try:
-            ref = refer(session, principal, model, param="model")
+            target = call(session, principal, model, key, param="model")
         except NotFound as error:
             raise NotFound(
                 error.message
-                if parse_checkpoint(model)
+                if error.code != "adapter_not_found"
                 else f"no model {model!r}: call a base ({', '.join(offered)}) or an adapter of yours",
                 param="model",
                 code="model_not_found",
                 next_action="GET /v1/models lists them",
             ) from error
-    return Target(ref.base, ref)
+    _check_offered(registry, target, "model")
+    return target
+
+
+def _check_offered(registry: Registry, target: Target, param: str) -> None:
+    """Raises `NotFound` for an alias of a base that is no longer there; a base that is asked for by name is."""
+    if target.adapter is None and target.base not in registry.settings.base_paths:
+        raise NotFound(
+            f"the alias {target.alias!r} stands for the base {target.base!r}, which is not on offer here any more",
+            param=param,
+            code="model_not_found",
+            next_action=f"move the alias {target.alias!r} to another model, or roll it back",
+        )
 
 
 def _base(registry: Registry, named: str | None) -> str:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, BackgroundTasks, Query
 
 from api.bases.known import OffersDep
 from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, WriterDep
+from api.idempotency import OnceDep
 from api.jobs.queries import CheckpointsQuery, JobId, JobsQuery
 from api.jobs.requests import CreateJob
 from api.jobs.schemas import CheckpointOut, JobOut, ListedJobOut
@@ -24,11 +25,12 @@ def create_job(
     services: ServicesDep,
     offers: OffersDep,
     background: BackgroundTasks,
+    once: OnceDep,
 ) -> JobOut:
     """Queues a job on uploaded files. It is accepted even while the broker is down: workers catch up."""
     job = jobs.submit(session, principal, body.to_job_request(services.settings), services.settings, offers)
     background.add_task(services.publisher.relay, services.registry)  # runs after the commit and the answer
-    return JobOut.of(principal, jobs.view(session, job, services.settings))
+    return once.keep(session, JobOut.of(principal, jobs.view(session, job, services.settings)))
 
 
 @router.get("", summary="List jobs", responses=errors(400, 401, 403, 404))

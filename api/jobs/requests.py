@@ -190,7 +190,7 @@ class CreateJob(RequestModel):
 
     model: Annotated[
         Name,
-        Field(description="Name of a base; GET /bases lists them. Or of what to go on from: `ft:…`."),
+        Field(description="Name of a base; GET /bases lists them. Or of what to go on from: `ft:…`, or an alias."),
     ]
     training_file: Annotated[Name, Field(description="Id of an uploaded file.")]
     validation_file: Name | None = None

@@ -212,7 +212,7 @@ class CheckpointOut(BaseModel):
             id=checkpoint.id,
             created_at=checkpoint.created_at,
             fine_tuning_job_id=checkpoint.job_id,
-            fine_tuned_model_checkpoint=AdapterRef.of_checkpoint(principal, job, checkpoint).name,
+            fine_tuned_model_checkpoint=AdapterRef.of_checkpoint(principal.tenant_name, job, checkpoint).name,
             step_number=checkpoint.step,
             metrics={"step": checkpoint.step, **checkpoint.metrics},
         )

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from api.deps import AdminDep, ReadSessionDep, SessionDep
+from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.keys.schemas import CreateKey, KeyOut, KeysQuery, NewKeyOut
 from api.schemas import Deleted, ListPage, errors
@@ -15,14 +16,14 @@ router = APIRouter(prefix="/keys", tags=["keys"], route_class=JsonRoute)
 KeyId = Annotated[str, Path(examples=["key-01k9v2m4x7abcdefghjkmnpqrs"])]
 
 
-@router.post("", summary="Create an API key", responses=errors(400, 401, 403))
-def create_key(body: CreateKey, session: SessionDep, principal: AdminDep) -> NewKeyOut:
+@router.post("", summary="Create an API key", responses=errors(400, 401, 403, 409))
+def create_key(body: CreateKey, session: SessionDep, principal: AdminDep, once: OnceDep) -> NewKeyOut:
     """Makes a key. Its secret is in this answer and nowhere else: only a hash is stored.
 
     It takes the scope `operator` to make one for another tenant, or one with the scope `operator`.
     """
     key, plaintext = tenants.grant_key(session, principal, body.name, body.scopes, body.tenant)
-    return NewKeyOut.of_new(key, body.tenant or principal.tenant_name, plaintext)
+    return once.keep(session, NewKeyOut.of_new(key, body.tenant or principal.tenant_name, plaintext), has_secret=True)
 
 
 @router.get("", summary="List API keys", responses=errors(400, 401, 403))

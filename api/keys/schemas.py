@@ -48,6 +48,8 @@ class KeyOut(BaseModel):
     object: Literal["api_key"] = "api_key"
     name: str
     tenant: str
+    tenant_id: str
+    """What another tenant shares a model with yours by."""
     scopes: list[str]
     hint: str
     """The last characters of the secret, to recognise it by."""
@@ -61,6 +63,7 @@ class KeyOut(BaseModel):
             id=key.id,
             name=key.name,
             tenant=tenant,
+            tenant_id=key.tenant_id,
             scopes=key.scopes,
             hint=key.hint,
             created_at=key.created_at,

@@ -3,18 +3,23 @@
 FastAPI has a `max_body_size` of its own, which answers in plain text; ours keeps to the one error shape.
 """
 
+import re
+
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.uploads import PART_BYTES
+
 _JSON_BYTES = 4 * 1024 * 1024
 _MULTIPART_BYTES = 64 * 1024
 """What an upload has around the file."""
-_UPLOADS = ("/files", "/v1/files")
+_FILES = re.compile(r"(/v1)?/files")
+_PARTS = re.compile(r"(/v1)?/uploads/[^/]+/parts")
 
 
 class BodyLimitMiddleware:
-    """Limits uploads to `upload_bytes` and all other bodies to a few megabytes."""
+    """Limits files to `upload_bytes`, parts of one to theirs, and all other bodies to a few megabytes."""
 
     def __init__(self, app: ASGIApp, *, upload_bytes: int) -> None:
         self.app = app
@@ -25,8 +30,7 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        is_upload = scope["method"] == "POST" and scope["path"] in _UPLOADS
-        limit = self._upload_bytes + _MULTIPART_BYTES if is_upload else _JSON_BYTES
+        limit = self._limit(scope)
         declared = Headers(scope=scope).get("content-length", "0")
         is_over = declared.isdigit() and int(declared) > limit
         received = 0
@@ -43,6 +47,13 @@ class BodyLimitMiddleware:
             return message
 
         await self.app(scope, receive_within_limit, send)
+
+    def _limit(self, scope: Scope) -> int:
+        if scope["method"] == "POST" and _FILES.fullmatch(scope["path"]):
+            return self._upload_bytes + _MULTIPART_BYTES
+        if scope["method"] == "POST" and _PARTS.fullmatch(scope["path"]):
+            return PART_BYTES + _MULTIPART_BYTES
+        return _JSON_BYTES
 
 
 def _too_large(limit: int) -> HTTPException:

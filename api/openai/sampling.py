@@ -11,6 +11,14 @@ from api.generate.target import Target
 from api.schemas import Name, RequestModel
 
 Hint = Annotated[str | None, Field(max_length=1000, description="Accepted; nothing depends on it.")]
+UserId = Annotated[
+    str | None,
+    Field(
+        max_length=1000,
+        description="The first that is there of `safety_identifier`, `user` and `prompt_cache_key` keeps its requests "
+        "at one of the models that an alias stands for.",
+    ),
+]
 
 
 class StreamOptions(RequestModel):
@@ -20,16 +28,30 @@ class StreamOptions(RequestModel):
     include_obfuscation: Annotated[bool, Field(description="Accepted; chunks are never padded.")] = False
 
 
-class TextRequest(Sampling):
+class Users(RequestModel):
+    """Who a request is for."""
+
+    safety_identifier: UserId = None
+    user: UserId = None
+    prompt_cache_key: UserId = None
+
+    @property
+    def users(self) -> tuple[str | None, ...]:
+        """By the fields that may say so, the one that counts most first."""
+        return self.safety_identifier, self.user, self.prompt_cache_key
+
+
+class TextRequest(Users, Sampling):
     """A request for text, with OpenAI's names and defaults."""
 
     unsupported: ClassVar = dict.fromkeys(("store", "metadata"), "answers are not stored")
 
-    model: Annotated[Name, Field(description="A base, an adapter, or a job's checkpoint; GET /v1/models lists them.")]
+    model: Annotated[
+        Name, Field(description="A base, an adapter, a job's checkpoint or an alias; GET /v1/models lists them.")
+    ]
     temperature: Annotated[float, Field(ge=0, le=2, description="0 is greedy.")] = 1.0
     stream_options: Annotated[StreamOptions | None, Field(description="Only with `stream`.")] = None
     osora: Annotated[SamplingKnobs | None, Field(description="What OpenAI's API has no name for.")] = None
-    user: Hint = None
 
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> Self:

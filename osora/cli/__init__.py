@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from osora.cli import adapters, bases, jobs, keys
+from osora.cli import adapters, aliases, bases, jobs, keys
 from osora.cli.doctor import doctor
 from osora.cli.generate import generate
 from osora.cli.output import EXIT_CODES, ExitCode, print_error, report
@@ -44,6 +44,7 @@ app.command()(doctor)
 app.command()(train)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(aliases.app, name="aliases")
 app.add_typer(bases.app, name="bases")
 app.command()(generate)
 app.add_typer(keys.app, name="key")

@@ -45,7 +45,11 @@ def show(adapter: AdapterId, as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    times = {"created_at": when(found["created_at"]), "bytes": human_bytes(found.get("bytes"))}
+    times = {
+        "created_at": when(found["created_at"]),
+        "expires_at": when(found.get("expires_at")),
+        "bytes": human_bytes(found.get("bytes")),
+    }
     print_fields({name.replace("_", " "): value for name, value in ({**found, **times}).items()})
 
 

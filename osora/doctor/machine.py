@@ -89,7 +89,8 @@ def check_device(env: Mapping[str, str]) -> Finding:
     if asked == "cpu" or not found:
         if asked == "cuda":
             return Finding("device", "OSORA_DEVICE is 'cuda', and torch finds no GPU here", "set it to `auto` or `cpu`")
-        if asked == "auto" and Path("/dev/nvidia0").exists():
+        hidden = env.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        if asked == "auto" and not hidden and Path("/dev/nvidia0").exists():
             return Finding("device", "there is a GPU, and this torch cannot use it", "install a torch for its driver")
         return Finding("device", f"the CPU, with {len(os.sched_getaffinity(0))} cores")
     return Finding("device", found)

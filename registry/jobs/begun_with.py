@@ -1,19 +1,49 @@
 """What a job begins with, where that is not the bare base: an adapter, or a checkpoint of another job."""
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry import workers
+from registry import references, workers
 from registry.errors import InvalidRequest
 from registry.jobs.types import JobRequest, StartRef
 from registry.models import Adapter, Checkpoint, Job
-from registry.references import AdapterRef, refer
+from registry.references import AdapterRef, sole_target
 from registry.settings import Settings
 from registry.tenants import Principal
 
 PARAM = "osora.from_adapter"
+
+
+def without_aliases(session: Session, principal: Principal, request: JobRequest, bases: Collection[str]) -> JobRequest:
+    """The request with what its aliases stand for now: where they move to later is nothing to the job.
+
+    Raises `InvalidRequest` for an alias of several models, and for two names of what to begin with.
+    """
+    base, name = request.base, request.from_adapter
+    if base is not None and base not in bases:
+        meant = sole_target(session, principal, base, param="model")
+        if meant is not None and meant.is_base:
+            base = meant.name
+        elif meant is not None and name is not None:
+            raise InvalidRequest(
+                f"`model` is an alias of {meant.name!r} to begin with, and `{PARAM}` names {name!r}",
+                param=PARAM,
+                code="invalid_value",
+                next_action=f"leave out `{PARAM}`, or name a base as the model",
+            )
+        elif meant is not None:
+            base, name = None, meant.name
+    elif name is not None and references.find(session, principal, name) is None:
+        meant = sole_target(session, principal, name, param="model" if base is None else PARAM)
+        if meant is not None and meant.is_base and base is None:
+            base, name = meant.name, None
+        elif meant is not None and not meant.is_base:
+            name = meant.name
+    return replace(request, base=base, from_adapter=name)
 
 
 def hold(session: Session, principal: Principal, request: JobRequest, settings: Settings) -> AdapterRef | None:
@@ -27,11 +57,7 @@ def hold(session: Session, principal: Principal, request: JobRequest, settings: 
     if name is None:
         return None
     param = PARAM if request.base is not None else "model"
-    ref = refer(session, principal, name, param=param)
-    table = Checkpoint if ref.id.startswith("ftckpt_") else Adapter
-    session.execute(select(table.id).where(table.id == ref.id).with_for_update(read=True))
-    # It may have been deleted while we waited for the lock.
-    ref = refer(session, principal, name, param=param)
+    ref = references.hold(session, principal, name, param=param)
     if request.base not in (None, ref.base):
         raise InvalidRequest(
             f"{name!r} is an adapter of the base {ref.base!r}, and the job is to train on {request.base!r}",

@@ -5,8 +5,8 @@ from typing import Any, cast
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from registry import adapters
 from registry.db import now_seconds
+from registry.holds import unheld
 from registry.ids import checkpoint_id, checkpoint_name
 from registry.jobs.state import append_event, lock_fenced
 from registry.jobs.types import Attempt, NewAdapter, Plan
@@ -84,9 +84,9 @@ def record_checkpoint(
     """Makes an uploaded checkpoint the one to resume from, and its adapter one to call; repeating it changes nothing.
 
     A job keeps the newest two, and of every epoch the last, so that the one with the lowest validation loss is always
-    among them, and one that another job is to begin with. What is older than the two newest keeps its adapter only, not
-    the state to resume from. Returns the object keys that are no longer named, for the caller to delete once this has
-    committed; `registry.retention.delete_orphans` finds what it then misses.
+    among them, and one that another job is to begin with or that an alias names. What is older than the two newest
+    keeps its adapter only, not the state to resume from. Returns the object keys that are no longer named, for the
+    caller to delete once this has committed; `registry.retention.delete_orphans` finds what it then misses.
     """
     job = lock_fenced(session, attempt)
     of_job = select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step.desc())
@@ -99,8 +99,8 @@ def record_checkpoint(
     unnamed = [row.object_key for row in (*void, *superseded)]
     for row in superseded:
         row.object_key = None
-    used = adapters.live_users(session, [row.id for row in superseded])
-    for row in (*void, *(row for row in superseded if not row.ends_epoch and row.id not in used)):
+    free = unheld(session, [row.id for row in superseded])
+    for row in (*void, *(row for row in superseded if not row.ends_epoch and row.id in free)):
         unnamed.append(row.adapter_key)
         session.delete(row)
     session.flush()

@@ -29,10 +29,11 @@ def submit(
     """Queues a job; its wake-up is in the outbox when the transaction commits.
 
     Raises:
-        InvalidRequest: the base is not on offer or cannot be used, a file is not training data or not for this base, or
-            what to begin with does not fit.
+        InvalidRequest: the base is not on offer or cannot be used, a file is not training data or not for this base,
+            what to begin with does not fit, or an alias stands for several models.
         NotFound: no such file, or nothing such to begin with, of this tenant's.
     """
+    request = begun_with.without_aliases(session, principal, request, settings.base_paths)
     held = begun_with.hold(session, principal, request, settings)
     base = request.base if held is None else held.base
     if base not in settings.base_paths:

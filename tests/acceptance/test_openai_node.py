@@ -40,4 +40,4 @@ def test_what_the_client_for_node_can_do(suite: Path, service: Service, trained:
     command = ["node", "--test", "--test-reporter=spec"]
     done = subprocess.run(command, cwd=suite, env=env, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "pass 7" in done.stdout, done.stdout
+    assert "pass 10" in done.stdout, done.stdout

@@ -35,7 +35,7 @@ def streamed(caller: Caller, **asked: Any) -> tuple[list[Any], Any]:
             return [event async for event in stream], await stream.get_final_response()
 
     if hasattr(manager, "__aenter__"):
-        events: tuple[list[Any], Any] = caller.run(read())
+        events: tuple[list[Any], Any] = caller.runner.run(read())
         return events
     with manager as stream:
         return list(stream), stream.get_final_response()

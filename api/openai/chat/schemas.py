@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from api.generate.schemas import LARGEST_INTEGER, MESSAGES, Count, GenerateRequest
 from api.generate.target import Target
 from api.generate.tools import CALLS, FunctionCall, JsonSchema, ToolCall, ToolChoice, Tools
-from api.openai.sampling import Hint, TextRequest
+from api.openai.sampling import TextRequest
 from api.schemas import AtMost, RequestModel
 
 CHAT_EXAMPLE: JsonDict = {
@@ -158,8 +158,6 @@ class ChatRequest(TextRequest):
     parallel_tool_calls: bool = True
     modalities: Annotated[list[Literal["text"]], AtMost(1)] | None = None
     service_tier: Annotated[Literal["auto", "default"] | None, Field(description="Accepted; there is one.")] = None
-    safety_identifier: Hint = None
-    prompt_cache_key: Hint = None
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:

@@ -12,7 +12,7 @@ from api.generate.target import Target
 from api.generate.tools import JsonSchema
 from api.openai.responses.items import Item, messages_of
 from api.openai.responses.tools import Functions
-from api.openai.sampling import Hint
+from api.openai.sampling import Hint, Users
 from api.schemas import AtMost, Metadata, Name, RequestModel
 
 RESPONSE_EXAMPLE: JsonDict = {
@@ -80,7 +80,7 @@ class StreamOptions(RequestModel):
     include_obfuscation: Annotated[bool, Field(description="Accepted; events are never padded.")] = False
 
 
-class ResponseRequest(Functions):
+class ResponseRequest(Functions, Users):
     """A conversation to continue."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [RESPONSE_EXAMPLE]})
@@ -98,7 +98,9 @@ class ResponseRequest(Functions):
         "prompt_cache_options": _CACHE,
     }
 
-    model: Annotated[Name, Field(description="A base, an adapter, or a job's checkpoint; GET /v1/models lists them.")]
+    model: Annotated[
+        Name, Field(description="A base, an adapter, a job's checkpoint or an alias; GET /v1/models lists them.")
+    ]
     input: str | Annotated[list[Item], Field(min_length=1), AtMost(MESSAGES)]
     instructions: Annotated[str | None, Field(description="A message of the system before all others.")] = None
     temperature: Annotated[float, Field(ge=0, le=2, description="0 is greedy.")] = 1.0
@@ -132,9 +134,6 @@ class ResponseRequest(Functions):
     truncation: Annotated[str, AfterValidator(_disabled), Field(description="`disabled`.")] = "disabled"
     metadata: Annotated[Metadata, Field(description="Comes back with the response.")] = Field(default_factory=dict)
     service_tier: Annotated[Literal["auto", "default"] | None, Field(description="Accepted; there is one.")] = None
-    user: Hint = None
-    safety_identifier: Hint = None
-    prompt_cache_key: Hint = None
     prompt_cache_retention: Hint = None
     osora: Annotated[AnswerKnobs | None, Field(description="What OpenAI's Responses have no name for.")] = None
 
@@ -163,9 +162,8 @@ class ResponseRequest(Functions):
     def echo(self) -> dict[str, Any]:
         """What of the request a response repeats."""
         own = {
-            *Functions.model_fields, "model", "instructions", "temperature", "top_p", "max_output_tokens",
-            "top_logprobs", "truncation", "metadata", "user", "safety_identifier", "prompt_cache_key",
-            "prompt_cache_retention",
+            *Functions.model_fields, *Users.model_fields, "model", "instructions", "temperature", "top_p",
+            "max_output_tokens", "top_logprobs", "truncation", "metadata", "prompt_cache_retention",
         }  # fmt: skip
         has_schema = self.text.format.type == "json_schema"
         text_format = self.text.format.model_dump(by_alias=True, include=None if has_schema else {"type"})

@@ -106,3 +106,60 @@ test("what goes wrong rejects with what it rejects with there", async () => {
   const empty = client.files.create({ file: await toFile(Buffer.from("{]\n"), "bad.jsonl"), purpose: "fine-tune" });
   await assert.rejects(empty, (error) => error.code === "invalid_file");
 });
+
+test("uploads in parts", async () => {
+  const whole = Buffer.from(`${row}\n`.repeat(12));
+  const middle = 100; // in the middle of a row
+  const upload = await client.uploads.create({
+    filename: "parts.jsonl",
+    purpose: "fine-tune",
+    bytes: whole.length,
+    mime_type: "application/jsonl",
+  });
+  const ids = [];
+  for (const piece of [whole.subarray(0, middle), whole.subarray(middle)]) {
+    ids.push((await client.uploads.parts.create(upload.id, { data: await toFile(piece, "part") })).id);
+  }
+  const completed = await client.uploads.complete(upload.id, { part_ids: ids });
+  assert.equal(completed.status, "completed");
+  assert.equal(await (await client.files.content(completed.file.id)).text(), whole.toString());
+  const other = await client.uploads.create({ filename: "x", purpose: "fine-tune", bytes: 1, mime_type: "text/plain" });
+  assert.equal((await client.uploads.cancel(other.id)).status, "cancelled");
+});
+
+const parameters = {
+  type: "object",
+  properties: { city: { enum: ["Oslo", "Lima"] } },
+  required: ["city"],
+  additionalProperties: false,
+};
+
+test("tools, whole and streamed", async () => {
+  const tool = { type: "function", function: { name: "weather", description: "Today's weather", parameters, strict: true } };
+  const body = { model: BASE, ...asked, max_completion_tokens: 100, tools: [tool], tool_choice: "required" };
+  const answer = (await client.chat.completions.create(body)).choices[0];
+  assert.equal(answer.finish_reason, "tool_calls");
+  const [call] = answer.message.tool_calls;
+  assert.equal(call.function.name, "weather");
+  assert.ok(["Oslo", "Lima"].includes(JSON.parse(call.function.arguments).city));
+  const streamed = await client.chat.completions.stream(body).finalMessage();
+  assert.deepEqual(streamed.tool_calls[0].function.arguments, call.function.arguments);
+  const result = { role: "tool", tool_call_id: call.id, content: "rain" };
+  const followed = { ...body, messages: [...messages, answer.message, result], tool_choice: "none" };
+  assert.equal(typeof (await client.chat.completions.create(followed)).choices[0].message.content, "string");
+});
+
+test("responses, whole and streamed", async () => {
+  const body = { model: MODEL, input: "Which city?", temperature: 0, max_output_tokens: 16 };
+  const whole = await client.responses.create(body);
+  assert.deepEqual([whole.status, whole.output_text], ["completed", "Oslo"]);
+  let said = "";
+  const stream = client.responses.stream(body);
+  stream.on("response.output_text.delta", (event) => (said += event.delta));
+  assert.equal((await stream.finalResponse()).output_text, "Oslo");
+  assert.equal(said, "Oslo");
+  const tools = [{ type: "function", name: "weather", parameters, strict: true }];
+  const called = await client.responses.create({ ...body, max_output_tokens: 100, tools, tool_choice: "required" });
+  assert.equal(called.output[0].type, "function_call");
+  assert.ok(JSON.parse(called.output[0].arguments).city);
+});

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import httpx
 import pytest
 
+from osora import Osora
 from registry import jobs
 from registry.context import Registry
 from registry.jobs import NewResultFile
@@ -35,6 +37,16 @@ def test_a_file_and_back(client: httpx.Client) -> None:
     deleted = client.delete(f"/files/{file['id']}").json()
     assert deleted == {"id": file["id"], "object": "file", "deleted": True}
     error_of(client.get(f"/files/{file['id']}"), 404)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_file_that_expires_through_the_sdk(url: str, api_key: str, tmp_path: Path) -> None:
+    path = tmp_path / "tickets.jsonl"
+    path.write_text(LINE)
+    with Osora(url, api_key) as sdk:
+        file = sdk.files.upload(path, expires_after=7200)
+        assert file["expires_at"] == file["created_at"] + 7200
+        assert sdk.files.upload(path)["expires_at"] is None
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

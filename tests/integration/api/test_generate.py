@@ -64,6 +64,7 @@ def test_what_is_asked_for(client: httpx.Client, ranked: list[FakeInference], ad
             "base_fingerprint": "base-hash",
             "basis_fingerprint": "basis-hash",
         },
+        "alias": None,
         "messages": messages,
         "max_tokens": 128,
         "temperature": 0.0,

@@ -73,6 +73,7 @@ def test_paths_and_queries(
         "job_id": adapter.job_id,
         "adapter": adapter.id,
         "file_id": "file-1",
+        "upload_id": "upload_1",
         "key_id": "key-1",
         "base": "osora-tiny",
         "model": adapter.name,
@@ -134,6 +135,19 @@ def test_forms(client: httpx.Client) -> None:
             body += b'"\r\n\r\n' + content + b"\r\n--x--\r\n"
             response = client.post("/files", content=body, headers={"content-type": "multipart/form-data; boundary=x"})
             expect_no_fault(response, repr(body[:300]))
+
+
+def test_headers_of_requests_that_are_sent_again(client: httpx.Client) -> None:
+    row = ("a.jsonl", b'{"prompt": "a", "completion": "b"}\n')
+    values = [v.encode("utf-8", "surrogatepass") for v in VALUES if isinstance(v, str)]
+    for value in [*values, b"\xb2", b"-1", b"1" * 5000, b"1.5"]:
+        if b"\0" in value or value != value.strip() or len(value) > 10_000:  # no HTTP client or server takes those
+            continue
+        for name in (b"idempotency-key", b"x-stainless-retry-count"):
+            response = client.post(
+                "/files", headers=[(name, value)], data={"purpose": "fine-tune"}, files={"file": row}
+            )
+            expect_no_fault(response, f"{name!r}: {value[:60]!r}")
 
 
 @pytest.mark.parametrize(

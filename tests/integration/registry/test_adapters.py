@@ -34,6 +34,7 @@ def test_a_reference_is_all_that_a_server_needs(registry: Registry, principal: P
     assert AdapterRef.of(adapter) == AdapterRef(
         id=adapter.id,
         name=adapter.name,
+        tenant_id=principal.tenant_id,
         version=1,
         job_id=adapter.job_id,
         step=9,

@@ -28,6 +28,7 @@ from registry.models import (
     JobSignal,
     JobStatus,
     Method,
+    UploadStatus,
 )
 from tests.support.threads import in_parallel
 
@@ -194,6 +195,7 @@ WORDS: dict[tuple[str, str], Any] = {
     ("job_attempts", "outcome"): AttemptOutcome,
     ("job_events", "level"): EventLevel,
     ("job_events", "type"): EventType,
+    ("uploads", "status"): UploadStatus,
 }
 
 
@@ -202,6 +204,13 @@ def test_the_database_takes_every_word_that_python_knows_and_no_other(database_u
     engine = make_engine(database_url)
     with engine.begin() as connection:
         insert_jobs(connection, [{}])
+        connection.execute(
+            text(
+                "INSERT INTO uploads (id, tenant_id, filename, purpose, bytes, status, created_at, expires_at) "
+                "SELECT 'upload_1', id, 'a.jsonl', 'fine-tune', 1, 'pending', 0, 0 FROM tenants LIMIT 1"
+            )
+        )
+        assert connection.scalar(text("SELECT count(*) FROM uploads")) == 1
     for (table, column), words in WORDS.items():
         update = text(f"UPDATE {table} SET {column} = :word")
         for word in get_args(words):

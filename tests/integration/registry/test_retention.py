@@ -1,5 +1,6 @@
 """What expires and what is swept away, and above all what is not."""
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select, update
 
-from registry import adapters, files, jobs, retention
+from registry import adapters, files, jobs, retention, uploads
 from registry.blobs import DatabaseStore
 from registry.context import Registry
 from registry.errors import NotFound
@@ -81,6 +82,16 @@ def write_all(registry: Registry, attempt: Attempt) -> Adapter:
             metrics={},
             result_files=[result_file(attempt)],
         )
+
+
+def part(registry: Registry, principal: Principal) -> str:
+    """The key of a part of a pending upload."""
+    with registry.transaction() as session:
+        begun = uploads.create(
+            session, principal, filename="a", purpose="fine-tune", bytes=9, file_expires_after=None, limit=9
+        )
+    stream = io.BytesIO(b"x" * 9)
+    return uploads.add_part(registry, principal, begun.upload.id, stream, lambda session, part: None).object_key
 
 
 def trained(registry: Registry, principal: Principal) -> Adapter:
@@ -174,6 +185,34 @@ class TestFiles:
             for job in submitted:
                 assert registry.store.size(files.get(session, principal, job.training_file_id).object_key)
         assert len(stored(registry)) == len(submitted)
+
+
+class TestExpiredFiles:
+    def test_one_goes_without_any_setting(self, registry: Registry, principal: Principal) -> None:
+        past, coming, lasting = (upload(registry, principal) for _ in range(3))
+        age(registry, past, "expires_at", 0.001)
+        age(registry, coming, "expires_at", -1)
+        assert retention.expire(registry) == 1
+        assert stored(registry) == {coming.object_key, lasting.object_key}
+
+    @pytest.mark.parametrize("field", ["training_file", "validation_file"])
+    def test_one_stays_for_the_job_that_needs_it_and_for_nobody_else(
+        self, registry: Registry, principal: Principal, field: str
+    ) -> None:
+        file = upload(registry, principal)
+        job = submit(registry, principal, **{field: file.id})
+        age(registry, file, "expires_at", 1)
+        with pytest.raises(NotFound, match=file.id):
+            submit(registry, principal, **{field: file.id})
+        assert retention.expire(registry) == 0
+        inputs = claim(registry, job)
+        read = inputs.training_file if field == "training_file" else inputs.validation_file
+        assert read is not None
+        assert registry.store.get(read.object_key)
+        with registry.transaction() as session:
+            session.execute(update(Job).where(Job.id == job.id).values(status="succeeded"))
+        assert retention.expire(registry) == 1
+        assert registry.store.size(file.object_key) is None
 
 
 class Beaten:
@@ -311,7 +350,11 @@ class TestSweep:
         file = upload(registry, principal)
         ended = claim(registry, submit(registry, principal, training_file=file.id))
         live, queued = (submit(registry, principal, training_file=file.id) for _ in range(2))
-        named = [put(registry, file.object_key, hours_ago=1000), *upload_all(registry, ended, hours_ago=1000)]
+        named = [
+            put(registry, file.object_key, hours_ago=1000),
+            put(registry, part(registry, principal), hours_ago=1000),
+            *upload_all(registry, ended, hours_ago=1000),
+        ]
         adapter = write_all(registry, ended)
         claim(registry, live)
         of_live = [
@@ -328,6 +371,7 @@ class TestSweep:
             put(registry, key, hours_ago=25)
             for key in (
                 f"files/{tenant}/file-a.jsonl",
+                "uploads/upload_1/part_1",
                 f"adapters/{ended.job_id}/3/adapter.zip",
                 f"checkpoints/{ended.job_id}/1/3",
                 f"results/{ended.job_id}/2/step_metrics.csv",

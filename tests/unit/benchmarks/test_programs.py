@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import basis, fusion, quality, serving, sweep, training
+from benchmarks import basis, fusion, names, quality, serving, sweep, training
 from benchmarks.learners import Diverged, Learned, Osora, Peer, lora, vera
 from benchmarks.report import Report
 from osora_core import attention
@@ -52,6 +52,14 @@ def test_basis(run: Run) -> None:
         "excess of reconstruction": True,
         "basis of Llama-8B, r=128": False,  # only a GPU can say
     }
+
+
+def test_names(run: Run) -> None:
+    written = run(names, "--adapters", 20, "--rounds", 20)
+    assert [row["name"] for row in written["rows"]] == ["adapter's name", "alias of one", "alias of 2", "alias of 10"]
+    assert written["rows"][0]["against"] == 1
+    (target,) = written["targets"]
+    assert target["value"] == written["rows"][1]["against"]
 
 
 def test_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,11 @@ def test_a_stream_says_the_same(server: InferenceServer) -> None:
         mine = [data for _, data in pieces if data["index"] == index]
         assert "".join(data["text"] for data in mine) == choice["text"]
         assert [token["id"] for data in mine for token in data["logprobs"]] == [t["id"] for t in choice["logprobs"]]
-    assert last[1]["choices"] == whole["choices"]
+    for streamed, choice in zip(last[1]["choices"], whole["choices"], strict=True):
+        # Who shared a pass with whom changes how sums are rounded.
+        scores = [[score.pop("logprob") for score in one["logprobs"]] for one in (streamed, choice)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+        assert streamed == choice
 
 
 def test_echo_puts_the_prompt_and_its_log_probabilities_first(server: InferenceServer) -> None:

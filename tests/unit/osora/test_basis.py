@@ -1,7 +1,9 @@
 """Pulling a basis: taken up where it was cut, checked, whole or not at all."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Semaphore
 
 import pytest
 from typer.testing import CliRunner
@@ -23,6 +25,7 @@ class Stored:
     def __init__(self, basis: Basis, content: bytes) -> None:
         self.basis, self.content, self.piece = basis, content, len(content)
         self.starts: list[int] = []
+        self.fetched = False
 
     def answer(self, request: Request) -> Answer:
         wanted = request.headers.get("range")
@@ -34,6 +37,10 @@ class Stored:
         rest = self.content[start:]
         headers = {"etag": f'"{self.basis.fingerprint}"'}
         return Answer(206 if start else 200, rest[: self.piece], promised=len(rest), headers=headers)
+
+
+def kept(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if file.suffix != ".lock"]
 
 
 @pytest.fixture
@@ -79,7 +86,7 @@ def test_a_cut_download_goes_on_while_it_gets_further(stored: Stored, tmp_path: 
         path = osora.pull_basis(stored.basis.fingerprint, tmp_path / "bases")
     assert path.read_bytes() == stored.content
     assert stored.starts == [0, stored.piece, 2 * stored.piece, 3 * stored.piece][: len(stored.starts)]
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert kept(path.parent) == [path]
 
 
 def test_a_part_stays_for_the_next_call(stored: Stored, service: FakeService, tmp_path: Path) -> None:
@@ -92,12 +99,35 @@ def test_a_part_stays_for_the_next_call(stored: Stored, service: FakeService, tm
     with Osora() as osora:
         with pytest.raises(OsoraConnectionError):
             osora.pull_basis(stored.basis.fingerprint, folder)
-        (part,) = folder.iterdir()
+        (part,) = kept(folder)
         assert part.read_bytes() == whole[:100]
         service.routes["GET", path] = stored.answer
         assert osora.pull_basis(stored.basis.fingerprint, folder).read_bytes() == whole
     assert stored.starts == [100]
-    assert len(list(folder.iterdir())) == 1
+    assert len(kept(folder)) == 1
+
+
+def test_two_that_pull_the_same_basis_take_turns(stored: Stored, service: FakeService, tmp_path: Path) -> None:
+    stored.piece = len(stored.content) // 3
+    asked = Semaphore(0)
+
+    def named(request: Request) -> Answer:
+        asked.release()
+        return stored.answer(request)
+
+    def fetched(request: Request) -> Answer:
+        if not stored.fetched:
+            assert all(asked.acquire(timeout=60) for _ in range(2)), "the second one never began"
+        stored.fetched = True
+        return stored.answer(request)
+
+    service.routes["GET", "/bases/osora-tiny/basis"] = named
+    service.routes["GET", f"/bases/{stored.basis.fingerprint}/basis"] = fetched
+    with Osora() as one, Osora() as other, ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda osora: osora.pull_basis("osora-tiny", tmp_path / "bases"), (one, other)))
+    assert paths[0] == paths[1]
+    assert paths[0].read_bytes() == stored.content
+    assert len(stored.starts) == 2 + 4, "named twice, fetched in four pieces, once"
 
 
 def test_a_service_that_cannot_go_on_begins_again(stored: Stored, service: FakeService, tmp_path: Path) -> None:
@@ -113,7 +143,7 @@ def test_another_content_is_refused_and_not_kept(stored: Stored, tmp_path: Path)
     stored.content = stored.content[:-1] + bytes([stored.content[-1] ^ 1])
     with Osora() as osora, pytest.raises(OsoraError, match=f"is not the basis {stored.basis.fingerprint}"):
         osora.pull_basis("osora-tiny", tmp_path / "bases")
-    assert list((tmp_path / "bases").iterdir()) == []
+    assert kept(tmp_path / "bases") == []
 
 
 def test_the_command_says_where_it_is_and_what_to_set(stored: Stored, service: FakeService, tmp_path: Path) -> None:

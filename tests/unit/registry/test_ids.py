@@ -18,3 +18,12 @@ def test_names_of_models() -> None:
     assert ids.model_name("osora-tiny", "acme", "support", adapter_id) == f"ft:osora-tiny:acme:support:{short}"
     assert ids.model_name("osora-tiny", "acme", None, adapter_id) == f"ft:osora-tiny:acme::{short}"
     assert ids.event_id(12) == "ftevent-12"
+
+
+def test_what_may_name_an_adapter_or_a_checkpoint() -> None:
+    adapter_id, job_id = ids.new_id("adp-"), ids.new_id("ftjob-")
+    name = ids.checkpoint_name("org/tiny", "acme", None, job_id, 5)
+    for ours in (adapter_id, ids.model_name("osora-tiny", "acme", "a", adapter_id), ids.checkpoint_id(job_id, 5), name):
+        assert ids.may_be_ours(ours)
+    for other in ("triage", "ft:gpt-4o-mini-2024-07-18:acme::AbC12345", "gpt-4o-mini", "org/model", ""):
+        assert not ids.may_be_ours(other)

@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import openai as package
 import pytest
 from openai import OpenAI
+from openai.types import FilePurpose
+from sqlalchemy import update
 
 from registry import jobs
 from registry.context import Registry
-from registry.models import Adapter
+from registry.models import Adapter, File, Job
+from registry.settings import Settings
 from registry.tenants import Principal
-from tests.integration.api.conftest import MAX_UPLOAD_BYTES
+from tests.integration.api.conftest import MAX_UPLOAD_BYTES, error_of
 from tests.support.jobs import claim, record_checkpoint, submit
 
 ROWS = b'{"prompt": "I was charged twice.", "completion": " billing"}\n' * 12
@@ -52,6 +56,56 @@ def test_an_upload_may_be_as_large_as_through_the_native_door(openai: OpenAI) ->
     with pytest.raises(package.APIStatusError) as caught:
         openai.files.create(file=("huge.jsonl", rows + ROWS * 2000), purpose="fine-tune")
     assert (caught.value.status_code, caught.value.code) == (413, "too_large")
+
+
+@pytest.mark.parametrize("purpose", ["assistants", "batch", "evals", "user_data", "vision"])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_purpose_that_nothing_here_has_a_use_for(openai: OpenAI, purpose: FilePurpose) -> None:
+    with pytest.raises(package.BadRequestError, match="no route here reads such files: use 'fine-tune'") as caught:
+        openai.files.create(file=("a.jsonl", ROWS), purpose=purpose)
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "purpose")
+    with pytest.raises(package.BadRequestError, match="no route here reads such files"):
+        openai.uploads.create(bytes=5, filename="a.jsonl", mime_type="text/jsonl", purpose=purpose)
+
+
+def test_a_file_that_expires(openai: OpenAI, registry: Registry) -> None:
+    file = openai.files.create(
+        file=("a.jsonl", ROWS), purpose="fine-tune", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert file.expires_at == file.created_at + 3600
+    lasting = openai.files.create(file=("a.jsonl", ROWS), purpose="fine-tune")
+    assert lasting.expires_at is None
+    job = openai.fine_tuning.jobs.create(model="osora-tiny", training_file=file.id)
+    with registry.transaction() as session:
+        session.execute(update(File).where(File.id == file.id).values(expires_at=1))
+    for call in (openai.files.retrieve, openai.files.content, openai.files.delete):
+        with pytest.raises(package.NotFoundError) as caught:
+            call(file.id)
+        assert caught.value.code == "file_not_found"
+    assert [one.id for one in openai.files.list()] == [lasting.id]
+    with pytest.raises(package.NotFoundError) as caught:
+        openai.fine_tuning.jobs.create(model="osora-tiny", training_file=file.id)
+    assert caught.value.param == "training_file"
+    assert openai.fine_tuning.jobs.retrieve(job.id).status == "queued", "a job that uses it goes on"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"expires_after[anchor]": "created_at", "expires_after[seconds]": "3599"}, "expires_after[seconds]"),
+        ({"expires_after[anchor]": "created_at", "expires_after[seconds]": "2592001"}, "expires_after[seconds]"),
+        ({"expires_after[anchor]": "created_at", "expires_after[seconds]": "soon"}, "expires_after[seconds]"),
+        ({"expires_after[anchor]": "now", "expires_after[seconds]": "3600"}, "expires_after[anchor]"),
+        ({"expires_after[seconds]": "3600"}, None),
+        ({"expires_after[anchor]": "created_at"}, None),
+    ],
+)
+def test_an_expiry_that_is_none(client: httpx.Client, fields: dict[str, str], param: str | None) -> None:
+    response = client.post("/v1/files", data={"purpose": "fine-tune", **fields}, files={"file": ("a.jsonl", ROWS)})
+    error = error_of(response, 400)
+    assert error["param"] == param
+    assert "expires_after[seconds]" in error["message"] or param == "expires_after[anchor]"
 
 
 def test_pages_of_files(openai: OpenAI) -> None:
@@ -156,11 +210,6 @@ def test_what_a_job_cannot_have_is_refused_by_name(openai: OpenAI) -> None:
     with pytest.raises(package.BadRequestError) as caught:
         openai.fine_tuning.jobs.create(model="osora-tiny", training_file=file_id, method={"type": "reinforcement"})
     assert caught.value.param == "method.type"
-    with pytest.raises(package.BadRequestError) as caught:
-        openai.files.create(
-            file=("a.jsonl", ROWS), purpose="fine-tune", expires_after={"anchor": "created_at", "seconds": 3600}
-        )
-    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "expires_after[anchor]")
 
 
 def test_headers_and_wrong_keys(openai: OpenAI, client: httpx.Client) -> None:
@@ -206,3 +255,42 @@ def test_what_is_not_offered_is_said_by_name(openai: OpenAI, client: httpx.Clien
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
     assert client.get("/v1/chat/completionsx").json()["error"]["code"] == "not_found"
     assert client.head("/v1/embeddings").status_code == 404
+
+
+def test_the_day_on_which_a_model_goes(
+    openai: OpenAI, client: httpx.Client, registry: Registry, principal: Principal, adapter: Adapter
+) -> None:
+    """By the settings here only checkpoints go, a week after the end of their job."""
+    job = submit(registry, principal)
+    attempt = claim(registry, job)
+    with registry.transaction() as session:
+        record_checkpoint(session, attempt, 5)
+    checkpoint = f"ftckpt_{job.id[-16:]}_5"
+    for model in ("osora-tiny", adapter.name, checkpoint):
+        assert openai.models.retrieve(model).shutdown_date is None, "nothing is known of the end of its job"
+    with registry.transaction() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(status="cancelled", finished_at=1_762_300_420))
+    assert openai.models.retrieve(checkpoint).shutdown_date == "2025-11-11"
+    assert client.get(f"/adapters/{checkpoint}").json()["expires_at"] == 1_762_300_420 + 7 * 86_400
+    assert client.get(f"/adapters/{adapter.id}").json()["expires_at"] is None
+    client.post("/aliases", json={"name": "kept", "target": checkpoint}).raise_for_status()
+    assert openai.models.retrieve(checkpoint).shutdown_date is None, "an alias keeps it"
+    assert openai.models.retrieve("kept").shutdown_date is None
+
+
+class TestRetention:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"adapter_retention_days": 90})
+
+    def test_the_day_on_which_an_adapter_goes(self, openai: OpenAI, client: httpx.Client, adapter: Adapter) -> None:
+        ends = adapter.created_at + 90 * 86_400
+        day = datetime.fromtimestamp(ends, UTC).date().isoformat()
+        assert {model.id: model.shutdown_date for model in openai.models.list()} == {
+            "osora-tiny": None,
+            adapter.name: day,
+        }
+        (listed,) = client.get("/adapters").json()["data"]
+        assert listed["expires_at"] == ends
+        client.post("/aliases", json={"name": "kept", "target": adapter.id}).raise_for_status()
+        assert {model.shutdown_date for model in openai.models.list()} == {None}

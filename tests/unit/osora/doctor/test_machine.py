@@ -70,6 +70,14 @@ def test_a_device(
     assert (found.ok, found.message.startswith(said) or said in found.message) == (ok, True)
 
 
+@pytest.mark.parametrize(("visible", "ok"), [(None, False), ("0", False), ("", True), ("-1", True)])
+def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch, visible: str | None, ok: bool) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, "", ""))
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/nvidia0")
+    found = check_device({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    assert found.ok == ok, "hidden on purpose, it is no fault"
+
+
 def test_memory() -> None:
     assert check_memory(0, True).ok
     assert check_memory(10**6, True).ok
