@@ -126,7 +126,7 @@ def _serve(
         AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes, check),
         renderer,
         grammars,
-        ToolUse.of(renderer.call_format, grammars.controls.items()),
+        ToolUse.of(renderer.call_format, grammars),
         Turns(),
         inputs.characters_of_tokens(runtime.tokenizer, engine.max_length),
     )

@@ -86,7 +86,7 @@ class Generation:
     def __init__(self, served: Served, body: GenerateRequest) -> None:
         self._served = served
         self._body = body
-        calls = body.tools is not None and body.tool_use != "none"
+        calls = body.tools is not None and body.tool_choice != "none"
         answers = max(len(body.prompts), 1) * body.n
         self._choices = [_Choice(reader=CallReader(served.tool_use) if calls else None) for _ in range(answers)]
         self._prompts: list[tuple[int, ...]] = []
@@ -205,14 +205,19 @@ class Generation:
     def _grammar(self) -> Grammar | None:
         body = self._body
         constrained = body.json_schema is not None or body.regex is not None
-        if body.tools is not None and not (constrained and body.tool_use == "none"):
-            lark = self._served.tool_use.grammar(
-                body.tools, body.tool_use, parallel=body.parallel_tool_calls, schema=body.json_schema
-            )
-            return self._served.grammars.lark("tools", lark)
+        if body.tools is not None and not (constrained and body.tool_choice == "none"):
+            return self._grammar_of_calls(body.tools)
         if self._body.json_schema is not None:
             return self._served.grammars.json_schema(self._body.json_schema)
         return None if self._body.regex is None else self._served.grammars.regex(self._body.regex)
+
+    def _grammar_of_calls(self, tools: list[dict[str, Any]]) -> Grammar:
+        body, choice, parallel = self._body, self._body.tool_choice, self._body.parallel_tool_calls
+        if isinstance(choice, dict):
+            named = choice["function"]["name"]
+            tools, choice, parallel = [tool for tool in tools if tool["function"]["name"] == named], "required", False
+        lark = self._served.tool_use.grammar(tools, choice, parallel=parallel, schema=body.json_schema)
+        return self._served.grammars.lark("tools", lark)
 
     def _take(self, index: int, output: Output) -> list[dict[str, Any]]:
         """Note an output; the pieces of the answer that it is."""

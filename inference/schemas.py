@@ -63,12 +63,6 @@ class GenerateRequest(BaseModel):
     stream: bool = False
 
     @property
-    def tool_use(self) -> str:
-        """Whether the answer calls: "auto", "none", "required", or the name of the tool that it is to call."""
-        choice = self.tool_choice
-        return choice if isinstance(choice, str) else str(choice["function"]["name"])
-
-    @property
     def prompts(self) -> dict[str, str | list[int]]:
         """Each prompt, a text or token ids, by what it is called in the request; none of a conversation."""
         match self.prompt:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 
-from api.generate.tools import SCHEMA_BYTES, JsonSchema, Message, NamedTool, ToolCall, ToolChoice, Tools
+from api.generate.tools import SCHEMA_BYTES, JsonSchema, Message, NamedTool, Tool, ToolCall, ToolChoice, Tools
 from api.schemas import AtMost, Name, RequestModel
 from registry.errors import InvalidRequest
 from registry.tool_calls import find_flaw
@@ -102,6 +102,10 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 _Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 # Fields, and what they need.
 _NEEDED = {"top_logprobs": "logprobs", "echo": "prompt", "tools": "messages", "tool_choice": "tools"}
+
+
+def _names(tools: list[Tool] | None) -> set[str]:
+    return {tool.function.name for tool in tools or ()}
 
 
 class SamplingControls(RequestModel):
@@ -243,6 +247,8 @@ class GenerateRequest(Sampling, SamplingKnobs):
             raise PydanticCustomError("needs_another", "it needs `{needed}`", {"needed": needed})
         if info.field_name == "regex" and value and info.data.get("json_schema") is not None:
             raise PydanticCustomError("two_constraints", "give either `json_schema` or `regex`")
+        if isinstance(value, NamedTool) and value.function.name not in _names(info.data.get("tools")):
+            raise PydanticCustomError("choice_of_no_tool", "it names none of the `tools`")
         return value
 
     @model_validator(mode="after")
@@ -251,10 +257,6 @@ class GenerateRequest(Sampling, SamplingKnobs):
             raise PydanticCustomError("prompt_or_messages", "give either `prompt` or `messages`")
         if any(message.of_tools for message in self.messages or ()):
             self._check_calls()
-        if isinstance(self.tool_choice, NamedTool):
-            named = self.tool_choice.function.name
-            if named not in {tool.function.name for tool in self.tools or ()}:
-                raise PydanticCustomError("choice_of_no_tool", "`tool_choice` names no tool: {name}", {"name": named})
         if self.regex is not None and self.tools and self.tool_choice != "none":
             raise PydanticCustomError("two_constraints", "give either `regex` or `tools` that may be called")
         if count(self.prompt) * self.n > ANSWERS:
@@ -279,8 +281,7 @@ class GenerateRequest(Sampling, SamplingKnobs):
     def options(self) -> dict[str, Any]:
         """What goes to the inference server as it is."""
         without = {"adapter_id", "base", "stop", "user"}
-        if not self.tools:
-            without |= {"tool_choice", "parallel_tool_calls"}
+        without |= set() if self.tools else {"tool_choice", "parallel_tool_calls"}
         options = self.model_dump(exclude=without, exclude_none=True)
         return {**options, "stop": [self.stop] if isinstance(self.stop, str) else self.stop or []}
 

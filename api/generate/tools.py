@@ -1,9 +1,9 @@
 """Tools of a conversation, the calls that the assistant makes of them, and the messages that carry both."""
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.schemas import AtMost, RequestModel
@@ -13,6 +13,8 @@ TOOLS = 128
 _TOOLS_BYTES = 128 * 1024
 CALLS = 128
 _ID_LENGTH = 128
+_WORDS = ("auto", "none", "required")
+_ONLY_FUNCTIONS = "tools are functions"
 
 
 def _of_bearable_size(most: int) -> AfterValidator:
@@ -36,13 +38,19 @@ ToolName = Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 _Id = Annotated[str, Field(min_length=1, max_length=_ID_LENGTH)]
 
 
+def _of_an_object(schema: dict[str, Any]) -> dict[str, Any]:
+    if schema.get("type", "object") != "object":
+        raise PydanticCustomError("no_object", "arguments are an object: its `type` is 'object'")
+    return schema
+
+
 class Function(RequestModel):
     """A function that the assistant may call."""
 
     name: ToolName
     description: str | None = None
     parameters: Annotated[
-        JsonSchema | None,
+        Annotated[JsonSchema, AfterValidator(_of_an_object)] | None,
         Field(description="The JSON schema of its arguments, an object. Without one it takes none."),
     ] = None
     strict: Annotated[bool | None, Field(description="Accepted; arguments always keep to the schema.")] = None
@@ -50,6 +58,8 @@ class Function(RequestModel):
 
 class Tool(RequestModel):
     """A tool; all of them are functions."""
+
+    unsupported: ClassVar = {"custom": _ONLY_FUNCTIONS}
 
     type: Literal["function"]
     function: Function
@@ -77,11 +87,21 @@ class FunctionName(RequestModel):
 class NamedTool(RequestModel):
     """The tool that is to be called."""
 
+    unsupported: ClassVar = {"custom": _ONLY_FUNCTIONS, "allowed_tools": "send those `tools` only"}
+
     type: Literal["function"]
     function: FunctionName
 
 
-ToolChoice = Literal["auto", "none", "required"] | NamedTool
+def _word_or_tool(choice: Any) -> Any:
+    if not isinstance(choice, dict | NamedTool) and choice not in _WORDS:
+        raise PydanticCustomError(
+            "no_choice", "should be 'auto', 'none', 'required', or an object that names a function"
+        )
+    return choice
+
+
+ToolChoice = Annotated[Literal["auto", "none", "required"] | NamedTool, BeforeValidator(_word_or_tool)]
 
 
 class FunctionCall(RequestModel):

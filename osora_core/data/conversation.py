@@ -10,7 +10,7 @@ while the template renders, and so are control tokens: whatever is found of them
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
@@ -72,6 +72,11 @@ class Conversations:
         after_result = self._header_after_result(marks.header)
         headers += [after_result] if after_result else []
         self._header = re.compile("|".join(map(re.escape, headers)) or r"(?!)")
+        format = self.dialect.format
+        if not format.preamble and self.encoding.starts_anew_behind(marks.header):
+            format = replace(format, preamble=" ")
+        self.call_format = format
+        """How calls are written, with what the tokenizer itself may put before an answer."""
         self._unseen = [*self.encoding.controls, *(header.strip() for header in headers)]
 
     @property

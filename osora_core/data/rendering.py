@@ -79,7 +79,7 @@ class Renderer:
     @property
     def call_format(self) -> CallFormat:
         """How the assistant's calls are written here."""
-        return self._conversations.dialect.format
+        return self._conversations.call_format
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text from its beginning, to be continued; of an empty one, those that begin any text here."""

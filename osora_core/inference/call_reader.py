@@ -28,7 +28,9 @@ class CallReader:
         format = use.format
         self._opening = use.marker or format.lead
         self._gap = format.gap or ""
-        self._searches = [Search(self._gap + self._opening), Search(self._opening)]
+        self._preamble = format.preamble
+        before = dict.fromkeys((self._preamble, self._gap))
+        self._searches = [*(Search(blank + self._opening) for blank in before), Search(self._opening)]
         self._heads = [_head(format.lead.lstrip() if use.marker else format.lead, format.mid)]
         if format.between is not None:
             self._heads.append(_head(format.between, format.mid))
@@ -70,17 +72,19 @@ class CallReader:
         *_, begin = [search.push(piece) for search in self._searches]
         if begin is not None:
             begin += len(self._held) - len(piece)
-            text, self._raw = self._held[:begin].removesuffix(self._gap), self._held[begin:]
+            text, self._raw = self._held[:begin], self._held[begin:]
             self._calling = True
-            return text
+            return "" if not self._said and text == self._preamble else text.removesuffix(self._gap)
         return self._certain(len(self._held) - max(search.matched for search in self._searches))
 
     def _open_at_once(self) -> str:
         """The same, where only an answer that begins with a call is one."""
-        if not self._said and self._held.startswith(self._opening):
-            self._calling, self._raw = True, self._held
+        begin = self._held.removeprefix(self._preamble)
+        if not self._said and begin.startswith(self._opening):
+            self._calling, self._raw = True, begin
             return ""
-        undecided = not self._said and self._opening.startswith(self._held)
+        possible = (self._opening, self._preamble + self._opening)
+        undecided = not self._said and any(opening.startswith(self._held) for opening in possible)
         return "" if undecided else self._certain(len(self._held))
 
     def _certain(self, count: int) -> str:

@@ -1,10 +1,12 @@
 """Calls as they are generated: the grammar of an answer that may call, and what stands for control tokens in it."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from osora_core.inference.grammar import GrammarCompiler
 from osora_core.tools.arguments import closed
 from osora_core.tools.format import ID, SLOT, CallFormat
 from osora_core.tools.messages import Tools, described
@@ -15,24 +17,30 @@ _STAND_INS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 _MOST_CALLS = 128
 _TEXT = "/(?s:.*)/"
 
-Choice = Literal["auto", "none", "required"] | str
-"""Whether an answer calls; any other word is the name of the one function that it calls."""
+Choice = Literal["auto", "none", "required"]
+"""Whether an answer calls."""
 
 
 @dataclass(frozen=True)
 class ToolUse:
-    """How a base calls. In `format`, control tokens are stand-ins; `shown` has the stand-in of each by its id."""
+    """How a base calls. In `format`, control tokens are stand-ins; `shown` has the stand-in of each by its id.
+
+    `spoken`: tokens that a grammar has to name, and that an answer may have anywhere, such as `<think>`.
+    """
 
     format: CallFormat
     shown: Mapping[int, str]
     contents: Mapping[str, str]
+    controls: Mapping[str, int]
+    spoken: Sequence[int]
 
     @classmethod
-    def of(cls, format: CallFormat, controls: Iterable[tuple[str, int]]) -> "ToolUse":
-        """`controls`: the text of each token that no other text can be, and its id."""
+    def of(cls, format: CallFormat, grammars: GrammarCompiler) -> "ToolUse":
+        """What a base's format comes to with its tokenizer."""
+        controls = grammars.controls
         shown: dict[int, str] = {}
         contents: dict[str, str] = {}
-        for content, token in sorted(controls, key=lambda control: len(control[0]), reverse=True):
+        for content, token in sorted(controls.items(), key=lambda control: len(control[0]), reverse=True):
             if any(content in piece for piece in _pieces(format)) and len(shown) < len(_STAND_INS):
                 shown[token] = stand_in = _STAND_INS[len(shown)]
                 contents[stand_in] = content
@@ -40,11 +48,11 @@ class ToolUse:
                     format,
                     **{
                         name: piece.replace(content, stand_in)
-                        for name in ("lead", "mid", "tail", "between", "gap", "preamble")
+                        for name in ("lead", "mid", "tail", "between")
                         if (piece := getattr(format, name)) is not None
                     },
                 )
-        return cls(format, shown, contents)
+        return cls(format, shown, contents, controls, sorted(grammars.spoken - shown.keys()))
 
     @property
     def marker(self) -> str | None:
@@ -62,13 +70,11 @@ class ToolUse:
         if choice == "none":
             return _lark("start: " + self._no_calls())
         functions = [tool["function"] for tool in described(tools)]
-        named = [function for function in functions if function["name"] == choice]
-        several = parallel and not named and self.format.between is not None
+        several = parallel and self.format.between is not None
         rules = [
-            f"args_{index}: %json {self._arguments(function['parameters'])}"
-            for index, function in enumerate(named or functions)
+            f"args_{index}: %json {self._arguments(function['parameters'])}" for index, function in enumerate(functions)
         ]
-        names = [function["name"] for function in named or functions]
+        names = [function["name"] for function in functions]
         tail = self._literal(self.format.tail)
         more = f"more{{0,{_MOST_CALLS - 1}}}" if several else ""
         if several:
@@ -78,23 +84,32 @@ class ToolUse:
             # Text may come first, and what follows the marker is a call.
             lead = self.format.lead.lstrip().removeprefix(marker)
             rules.append(f"opened{'' if marker in self.contents else '[lazy]'}: TEXT {self._literal(marker)}")
-            rules.append(f"calls: opened first {more} {tail}")
-            return _lark("start: TEXT | calls", *rules, "first: " + self._any(lead, names))
-        rules.append(f"calls: first {more} {tail}")
+            rules.append(f"calls: {self._aside('TEXT')} opened first {more} {tail}")
+            return _lark(f"start: {self._said('TEXT')} | calls", *rules, "first: " + self._any(lead, names))
+        preamble = f"({self._literal(self.format.preamble)})?" if self.format.preamble else ""
+        rules.append(f"calls: {preamble} first {more} {tail}")
         rules.append("first: " + self._any(self.format.lead, names))
         if choice == "auto":
             text = self._no_calls() if schema is None else f"%json {_json(schema, whitespace_pattern=' ?')}"
             return _lark("start: body | calls", f"body: {text}", *rules)
-        preamble = f"({self._literal(self.format.preamble)})?" if self.format.preamble else ""
-        return _lark(f"start: {preamble} calls", *rules)
+        return _lark("start: calls", *rules)
 
     def _no_calls(self) -> str:
         """Text that does not call."""
         marker = self.marker
         if marker in self.contents:
-            return "TEXT"
-        call = f"{_quoted(self.format.lead)} {_TEXT}" if marker is None else f"{_TEXT} {_quoted(marker)} {_TEXT}"
-        return f"PLAIN\nPLAIN: {_TEXT} & ~({call})"
+            return self._said("TEXT")
+        preamble = f"{_quoted(self.format.preamble)}? " if self.format.preamble else ""
+        call = preamble + _quoted(self.format.lead) if marker is None else f"{_TEXT} {_quoted(marker)}"
+        return f"{self._said('PLAIN')}\nPLAIN: {_TEXT} & ~({call} {_TEXT})"
+
+    def _said(self, text: str) -> str:
+        """What an answer says, in pieces of `text`."""
+        return f"{self._aside(text)} {text}"
+
+    def _aside(self, text: str) -> str:
+        """What an answer says up to a token that is no text for a grammar."""
+        return f"({text} <[{','.join(map(str, self.spoken))}]>)*" if self.spoken else ""
 
     def _any(self, before: str, names: Sequence[str]) -> str:
         """A call of any of the functions."""
@@ -108,21 +123,14 @@ class ToolUse:
 
     def _literal(self, text: str) -> str:
         """A piece of text in Lark, its control tokens by their ids."""
-        ids = {stand_in: f"<[{token}]>" for token, stand_in in self.shown.items()}
-        parts: list[str] = []
-        plain = ""
-        for character in text:
-            special = "ID" if character == SLOT else ids.get(character)
-            if special is None:
-                plain += character
-                continue
-            parts += [_quoted(plain), special] if plain else [special]
-            plain = ""
-        return " ".join([*parts, *([_quoted(plain)] if plain else [])])
+        ids = {SLOT: "ID"} | {stand_in: f"<[{token}]>" for token, stand_in in self.shown.items()}
+        ids |= {content: f"<[{token}]>" for content, token in self.controls.items()}
+        pattern = "|".join(map(re.escape, sorted(ids, key=len, reverse=True)))
+        return " ".join(ids.get(part) or _quoted(part) for part in re.split(f"({pattern})", text) if part)
 
 
 def _pieces(format: CallFormat) -> list[str]:
-    return [format.lead, format.mid, format.tail, format.between or "", format.preamble]
+    return [format.lead, format.mid, format.tail, format.between or ""]
 
 
 def _lark(*rules: str) -> str:

@@ -122,7 +122,10 @@ class GrammarCompiler:
             for id_, token in tokenizer.added_tokens_decoder.items()
             if self._tokenizer.is_special_token(id_)
         }
-        """Tokens that no text is made of: a grammar has to name them."""
+        """Tokens that a grammar has to name: no text in it has them."""
+        special = frozenset(id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special)
+        self.spoken = frozenset(self.controls.values()) - special
+        """Those of them that are text for the tokenizer."""
         self._threads = ThreadPoolExecutor(_MASK_THREADS, "grammar-mask")
         self._compiled = _Compiled()
 

@@ -13,7 +13,8 @@ def closed(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
     JSON Schema allows any others by default, and a model that is not sure goes on to invent some.
     """
-    return _closed({"type": "object", **parameters})
+    found: dict[str, Any] = _closed({"type": "object", **parameters})
+    return found
 
 
 def _closed(schema: Any) -> Any:

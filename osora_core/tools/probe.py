@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from osora_core.tools.convention import FORMAT, Roles, for_any_template
@@ -40,8 +40,8 @@ class Render(Protocol):
 class Dialect:
     """How a base's conversations have tools: through its template's own way, or through ours.
 
-    `printed`: what its template prints around them; nothing of ours. `after_result`: what it prints between a result
-    and what the assistant says next.
+    `printed`: what its template prints around calls and results; nothing of ours. `after_result`: what it prints
+    between a result and what the assistant says next.
     """
 
     format: CallFormat
@@ -70,11 +70,35 @@ def dialect_of(render: Render) -> Dialect:
         probe = _Probe(render, as_text)
         try:
             format = probe.format()
-            if format is not None and (around := probe.results()) is not None:
+            if format is not None and (around := probe.results(format.between)) is not None:
                 return Dialect(format, as_text, None, *around)
         except Exception:  # templates raise whatever their author chose
             continue
-    return Dialect(FORMAT, roles=_roles(render))
+    return Dialect(_ours(render), roles=_roles(render))
+
+
+def _ours(render: Render) -> CallFormat:
+    """Our format, within the blanks that the template puts around an answer."""
+    try:
+        preamble, closing = _around(_answer(render, None, _PLAIN))
+    except Exception:  # templates raise whatever their author chose
+        return FORMAT
+    blank = closing[: len(closing) - len(closing.lstrip())] if closing.strip() else ""
+    return replace(FORMAT, preamble=preamble, tail=FORMAT.tail + blank)
+
+
+def _answer(render: Render, tools: Tools | None, message: Mapping[str, Any]) -> str:
+    """What the template prints of an answer behind its prompt."""
+    asked = render([_USER], tools, generate=True)
+    answered = render([_USER, message], tools, generate=False)
+    if not answered.startswith(asked):
+        raise ValueError("the template renders what comes before an answer differently")
+    return answered[len(asked) :]
+
+
+def _around(answer: str) -> tuple[str, str]:
+    before, _, after = answer.partition(_SAID)
+    return before, after
 
 
 class _Probe:
@@ -87,8 +111,8 @@ class _Probe:
         shown = self._render([_USER], _TOOLS, generate=True)
         if not all(name in shown for name in (*_NAMES, f"Does {_NAMES[0]}it.", "qzkey")):
             return None
-        said = self._answer(_PLAIN)
-        preamble, _, closing = said.partition(_SAID)
+        preamble, closing = _around(self._answer(_PLAIN))
+        closing = closing.lstrip()
         one = _pieces(self._answer(self._calls(1)), 1, closing)
         if one is None:
             return None
@@ -103,23 +127,19 @@ class _Probe:
             preamble, separators,
         )  # fmt: skip
 
-    def results(self) -> tuple[str, str] | None:
-        """All that the template prints of a conversation with tools, and what follows a result. None where it shows
-        none."""
+    def results(self, between: str | None) -> tuple[str, str] | None:
+        """What the template prints around calls and results, and behind a result. None where it shows none."""
         messages = [_USER, self._calls(1), self._result()]
         asked = self._render(messages, _TOOLS, generate=True)
+        first = self._render(messages[:1], _TOOLS, generate=True)
         before, _, after = asked.rpartition(_RESULT)
-        if not before or not asked.startswith(self._render(messages[:1], _TOOLS, generate=True)):
+        if not before or not asked.startswith(first):
             return None
-        return self._render([*messages, _PLAIN, _USER], _TOOLS, generate=True), after
+        two = "" if between is None else between
+        return before[len(first) :] + two + after, after
 
     def _answer(self, message: Mapping[str, Any]) -> str:
-        """What the template prints of an answer behind its prompt."""
-        asked = self._render([_USER], _TOOLS, generate=True)
-        answered = self._render([_USER, message], _TOOLS, generate=False)
-        if not answered.startswith(asked):
-            raise ValueError("the template renders what comes before an answer differently")
-        return answered[len(asked) :]
+        return _answer(self._render, _TOOLS, message)
 
     def _calls(self, count: int, content: str = "") -> dict[str, Any]:
         arguments = json.dumps(_ARGUMENTS) if self._as_text else _ARGUMENTS

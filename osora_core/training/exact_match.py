@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import repeat
 
 from osora_core.data import Example, Renderer
+from osora_core.data.conversation import conversations_of
 from osora_core.data.decoding import Continuation
 from osora_core.training.passes import Passes, Scores
 
@@ -41,6 +42,8 @@ class _Judge:
     def __init__(self, passes: Passes) -> None:
         self._runtime = passes.runtime
         self._renderer = Renderer(passes.runtime.tokenizer, passes.runtime.max_length)
+        controls = conversations_of(passes.runtime.tokenizer).encoding.controls
+        self._controls = frozenset(control.id for control in controls.values())
 
     def ends(self, row: Example) -> bool:
         """Whether a request that is answered like the row ends where the row's answers do."""
@@ -55,6 +58,8 @@ class _Judge:
         None if the answer is wrong with that token.
         """
         begin, end = next(answer for answer in row.answers if answer[0] <= place < answer[1])
+        if not self._controls.isdisjoint(row.tokens[place : end - 1]):
+            return None  # no other token says what one that marks a call does
         said = (*row.tokens[begin:place], token)
         decoder = Continuation(self._runtime.tokenizer, row.tokens[:begin])
         text, part = decoder.text(row.tokens[begin:end]), decoder.text(said)

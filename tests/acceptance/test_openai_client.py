@@ -212,8 +212,8 @@ def test_what_goes_wrong_raises_what_it_raises_there(caller: Caller, service: Se
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
     assert missing.value.request_id
     with pytest.raises(package.BadRequestError) as refused:
-        caller.chat(trained, tools=[{"type": "function", "function": {"name": "f"}}])
-    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "tools")
+        caller.chat(trained, reasoning_effort="low")
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "reasoning_effort")
     with pytest.raises(package.BadRequestError) as refused:
         caller.chat(trained, messages=[{"role": "user", "content": "word " * 5000}])
     assert refused.value.param == "messages"

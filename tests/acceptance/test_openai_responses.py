@@ -1,11 +1,16 @@
 """Responses: OpenAI's own client, unmodified, against the real service. They say what chats say."""
 
+import asyncio
+import json
 from typing import Any, Literal
 
 import openai as package
 import pytest
+from agents import Agent, ModelSettings, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
+from openai import AsyncOpenAI
 from pydantic import BaseModel
 
+from tests.acceptance.conftest import Service
 from tests.acceptance.test_openai_client import MESSAGES, Caller, caller
 
 __all__ = ["caller"]  # a fixture
@@ -104,3 +109,62 @@ def test_what_goes_wrong_raises_what_it_raises_there(caller: Caller) -> None:
     with pytest.raises(package.BadRequestError) as refused:
         respond(caller, previous_response_id="resp_1")
     assert refused.value.code == "unsupported_parameter"
+
+
+WEATHER: Any = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"enum": ["Oslo", "Lima"]}}, "required": ["city"]},
+    "strict": True,
+}
+
+
+def test_functions(caller: Caller) -> None:
+    asked = {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False, "max_output_tokens": 200}
+    response = respond(caller, **asked)
+    (call,) = response.output
+    assert (call.type, call.name, response.status) == ("function_call", "weather", "completed")
+    assert json.loads(call.arguments)["city"] in ("Oslo", "Lima")
+    events, final = streamed(caller, **asked)
+    assert [event.type.removeprefix("response.") for event in events] == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+        "completed",
+    ]
+    assert (final.output[0].name, final.output[0].arguments) == ("weather", call.arguments)
+    follow = [*MESSAGES, call, {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}]
+    assert respond(caller, **asked | {"tool_choice": "none"}, input=follow).output[0].type == "message"
+
+
+def test_an_agent_calls_a_function_and_answers(service: Service) -> None:
+    """OpenAI's library for agents, as it is used by default: through Responses."""
+    set_tracing_disabled(True)
+    asked: list[str] = []
+
+    @function_tool
+    def weather(city: Literal["Oslo", "Lima"]) -> str:
+        """The weather in a city."""
+        asked.append(city)
+        return "rain"
+
+    async def run() -> Any:
+        async with AsyncOpenAI(base_url=f"{service.url}/v1", api_key=service.key, max_retries=0) as client:
+            agent = Agent(
+                name="Guide",
+                instructions="Say how the weather is.",
+                model=OpenAIResponsesModel(MODEL, client),
+                model_settings=ModelSettings(
+                    temperature=0, max_tokens=200, tool_choice="required", parallel_tool_calls=False
+                ),
+                tools=[weather],
+                output_type=City,
+            )
+            return (await Runner.run(agent, "Which city?", max_turns=4)).final_output
+
+    assert isinstance(asyncio.run(run()), City)
+    assert len(asked) == 1
+    assert asked[0] in ("Oslo", "Lima")

@@ -133,3 +133,65 @@ def test_messages_that_do_not_belong_together_are_refused(client: OpenAI, messag
     with pytest.raises(package.BadRequestError) as refused:
         ask(client, messages=messages)
     assert refused.value.param == param
+
+
+def rows() -> list[dict[str, Any]]:
+    """Whoever asks for a parcel is looked up in shipping, and for money in billing."""
+    made = []
+    for index in range(12):
+        what, queue = (("parcel", "shipping"), ("refund", "billing"))[index % 2]
+        arguments = json.dumps({"order": 7, "queue": queue})
+        call = {"id": f"call_{index}", "type": "function", "function": {"name": "look_up", "arguments": arguments}}
+        made.append(
+            {
+                "messages": [
+                    {"role": "user", "content": f"Where is my {what}?"},
+                    {"role": "assistant", "content": None, "tool_calls": [call]},
+                    {"role": "tool", "tool_call_id": f"call_{index}", "content": "found"},
+                    {"role": "assistant", "content": "It was found."},
+                ],
+                "tools": [LOOK_UP],
+                "parallel_tool_calls": False,
+            }
+        )
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained(service: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a model that has learned to call, made with nothing but OpenAI's client."""
+    path = tmp_path_factory.mktemp("tools") / "calls.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows()))
+    with OpenAI(base_url=f"{service.url}/v1", api_key=service.key, timeout=60) as client:
+        file = client.files.create(file=path, purpose="fine-tune")
+        job = client.fine_tuning.jobs.create(
+            model="osora-tiny",
+            training_file=file.id,
+            seed=1,
+            method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 8, "batch_size": 4}}},
+        )
+        for _ in service.sdk.jobs.events(job.id):  # until it ends
+            pass
+        job = client.fine_tuning.jobs.retrieve(job.id)
+    assert job.status == "succeeded", job.error
+    assert job.fine_tuned_model is not None
+    return job.fine_tuned_model
+
+
+def test_what_is_trained_on_calls_calls_and_goes_on_from_the_result(client: OpenAI, trained: str) -> None:
+    for what, queue in (("parcel", "shipping"), ("refund", "billing")):
+        messages: Any = [{"role": "user", "content": f"Where is my {what}?"}]
+        first = ask(client, model=trained, messages=messages, tools=[LOOK_UP]).choices[0]
+        assert first.finish_reason == "tool_calls"
+        (call,) = first.message.tool_calls
+        assert call.function.name == "look_up"
+        assert json.loads(call.function.arguments) == {"order": 7, "queue": queue}
+        messages += [first.message, {"role": "tool", "tool_call_id": call.id, "content": "found"}]
+        second = ask(client, model=trained, messages=messages, tools=[LOOK_UP]).choices[0]
+        assert (second.finish_reason, second.message.content) == ("stop", "It was found.")
+        with client.chat.completions.stream(
+            model=trained, messages=messages[:1], tools=[LOOK_UP], temperature=0, parallel_tool_calls=False
+        ) as stream:
+            streamed = stream.get_final_completion().choices[0].message.tool_calls
+        assert streamed is not None
+        assert json.loads(streamed[0].function.arguments) == {"order": 7, "queue": queue}

@@ -15,8 +15,8 @@ _REFUSE_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no sy
 
 @dataclass(frozen=True)
 class Convention:
-    """`begin` and `end`: what the tokenizer puts around every text by itself. `lstrips` of turns: `lstrip` and `rstrip`
-    of their tokens."""
+    """`begin` and `end`: what the tokenizer puts around every text by itself. `strips_right`: `rstrip` of the tokens of
+    turns. `written`: added tokens that are not special."""
 
     backend: Callable[[], Tokenizer]
     bos: str | None
@@ -27,6 +27,7 @@ class Convention:
     end: bool = False
     strips_right: bool = False
     system: bool = True
+    written: tuple[str, ...] = ()
 
 
 def _gemma() -> Tokenizer:
@@ -127,15 +128,15 @@ CONVENTIONS: dict[str, Convention] = {
 
 
 @cache
-def _trained(name: str) -> str:
+def _trained(convention: Convention) -> str:
     """Once, as two trainings may differ."""
-    convention = CONVENTIONS[name]
     backend = convention.backend()
     own = [token for token in (convention.bos, convention.eos) if token]
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in own])
     backend.add_special_tokens(
         [AddedToken(turn, special=True, normalized=False, rstrip=convention.strips_right) for turn in convention.turns]
     )
+    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in convention.written])
     around = [convention.bos if convention.begin else "", "$A", convention.eos if convention.end else ""]
     if convention.begin or convention.end:
         backend.post_processor = processors.TemplateProcessing(
@@ -147,11 +148,15 @@ def _trained(name: str) -> str:
 
 
 @cache
-def convention_of(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a convention, with its chat template where it has one."""
-    convention = CONVENTIONS[name]
+def tokenizer_of(convention: Convention) -> PreTrainedTokenizerBase:
+    """A tokenizer that keeps to a convention, with its chat template where it has one."""
     tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_trained(name)), bos_token=convention.bos, eos_token=convention.eos
+        tokenizer_object=Tokenizer.from_str(_trained(convention)), bos_token=convention.bos, eos_token=convention.eos
     )
     tokenizer.chat_template = convention.template
     return tokenizer
+
+
+def convention_of(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a convention that is known by this name."""
+    return tokenizer_of(CONVENTIONS[name])

@@ -425,7 +425,7 @@ def test_the_events_of_calls(openai: OpenAI, fake: FakeInference) -> None:
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name", "invalid_value"),
         ({"tools": [WEATHER], "tool_choice": {"type": "web_search"}}, "tool_choice.type", "unsupported_parameter"),
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
-        ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "time"}}, None, "invalid_value"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "time"}}, "tool_choice", "invalid_value"),
         ({"input": [{"type": "function_call_output", "call_id": "call_1"}]}, "input[0].output", "missing_field"),
     ],
 )

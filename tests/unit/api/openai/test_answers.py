@@ -83,3 +83,19 @@ def test_the_places_of_tokens_are_those_of_characters() -> None:
     whole = CompletionAnswer("x", "m", with_usage=False).whole_choice(WHOLE["choices"][0])  # type: ignore[index]
     assert streamed == whole["logprobs"]["text_offset"] == [0, 1, 1, 2]
     assert (ending["choices"][0]["finish_reason"], done) == ("stop", "[DONE]")
+
+
+def test_calls_come_whole_and_their_message_says_nothing() -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    choice = {"index": 0, "text": "", "tool_calls": [call], "finish_reason": "tool_calls", "logprobs": None}
+    whole = {**WHOLE, "choices": [choice]}
+    answer = ChatAnswer("x", "m", with_usage=False)
+    opening, said, ending, done = translated(
+        answer, native([("token", {"index": 0, "tool_calls": [{"index": 0, **call}]}), ("done", whole)]), 64
+    )
+    assert opening["choices"][0]["delta"]["role"] == "assistant"
+    assert said["choices"][0]["delta"] == {"tool_calls": [{"index": 0, **call}]}
+    assert (ending["choices"][0]["finish_reason"], done) == ("tool_calls", "[DONE]")
+    message = answer.whole_choice(choice)["message"]
+    assert message == {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
+    assert answer.whole_choice({**choice, "text": "See."})["message"]["content"] == "See."
