@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 from api import docs, errors
 from api.adapters.endpoints import router as adapters
 from api.aliases.endpoints import router as aliases
+from api.anthropic.endpoints import router as messages
 from api.bases.endpoints import router as bases
 from api.files.endpoints import router as files
 from api.generate.endpoints import router as generate
@@ -26,6 +27,8 @@ from api.openai.chat.endpoints import router as chat
 from api.openai.completions.endpoints import router as completions
 from api.openai.models.endpoints import router as openai_models
 from api.openai.permissions.endpoints import router as permissions
+from api.openai.refusals import router as refusals
+from api.openai.responses.endpoints import router as responses
 from api.schemas import ErrorBody
 from api.services import Services
 from api.uploads.endpoints import router as uploads
@@ -42,7 +45,7 @@ Send an API key as `Authorization: Bearer osk-…`.
 Every error is `{"error": {"message", "type", "param", "code", …}}`.
 """
 
-# The two doors, by what comes before a router's own paths. Files, uploads, jobs and webhooks are the same in both.
+# The doors, by what comes before a router's own paths. Files, uploads, jobs and webhooks are the same routes in two.
 _Doors = tuple[tuple[str, APIRouter], ...]
 _NATIVE: _Doors = (
     ("", files),
@@ -68,7 +71,10 @@ _OPENAI: _Doors = (
     ("", permissions),
     ("", chat),
     ("", completions),
+    ("", responses),
 )
+
+_ANTHROPIC: _Doors = (("", messages),)
 
 # Also keeps FastAPI from listing a 422 that this API never sends.
 _ANY_ERROR: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody, "description": "Any other error."}}
@@ -99,9 +105,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(HeadMiddleware)
     app.add_middleware(ProcessingTimeMiddleware, prefix="/v1/")
     app.add_middleware(RequestIdMiddleware)  # added last, so it is the outer one
-    app.state.routers = (*_NATIVE, *_OPENAI)
+    app.state.routers = (*_NATIVE, *_OPENAI, *_ANTHROPIC)
     for prefix, router in _NATIVE:
         app.include_router(router, prefix=prefix)
     for prefix, router in _OPENAI:
         app.include_router(router, prefix=prefix, tags=["openai"])
+    for prefix, router in _ANTHROPIC:
+        app.include_router(router, prefix=prefix, tags=["anthropic"])
+    app.include_router(refusals)  # last: what is there goes before
     return app

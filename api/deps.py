@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
 from api.services import Services
@@ -16,6 +16,8 @@ from registry.tenants import Principal, Scope
 
 _api_key = HTTPBearer(auto_error=False, scheme_name="API key", description="A key that begins with `osk-`.")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_api_key)]
+_key_header = APIKeyHeader(name="x-api-key", auto_error=False, scheme_name="API key, as Anthropic's client sends it")
+_KeyHeader = Annotated[str | None, Depends(_key_header)]
 
 
 def get_services(request: Request) -> Services:
@@ -52,16 +54,17 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 ReadSessionDep = Annotated[Session, Depends(get_read_session, scope="function")]
 
 
-def authenticate(registry: RegistryDep, credentials: _Credentials) -> Principal:
+def authenticate(registry: RegistryDep, credentials: _Credentials, key_header: _KeyHeader) -> Principal:
     """The principal of the request's key. Raises `Unauthorized`."""
-    if credentials is None:
+    key = credentials.credentials if credentials else key_header
+    if key is None:
         raise Unauthorized(
             "no API key was sent",
             code="missing_api_key",
             next_action="send the header `Authorization: Bearer osk-…`",
         )
     with registry.reading() as session:
-        return tenants.authenticate(session, credentials.credentials)
+        return tenants.authenticate(session, key)
 
 
 PrincipalDep = Annotated[Principal, Depends(authenticate)]

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from api.anthropic import errors as anthropic
 from api.idempotency import Replay, on_replay
 from api.schemas import ErrorBody, ErrorDetail
 from api.validation import cut, explain, printable
@@ -62,22 +63,23 @@ def body_of(error: OsoraError) -> ErrorBody:
     return ErrorBody(error=detail)
 
 
-def respond(status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> JSONResponse:
+def respond(request: Request, status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer; of the keys, only `param` and `code` are there when they have nothing to say."""
     detail = body.error.model_dump()
     shown = {key: value for key, value in detail.items() if value is not None or key in ("param", "code")}
-    return JSONResponse({"error": shown}, status, {**_HEADERS.get(status, {}), **(headers or {})})
+    content = anthropic.shaped(shown, status) if anthropic.speaks(request.url.path) else {"error": shown}
+    return JSONResponse(content, status, {**_HEADERS.get(status, {}), **(headers or {})})
 
 
 async def _on_osora_error(request: Request, error: OsoraError) -> JSONResponse:
     if isinstance(error, UnstorableText) and error.param is None:
         # Of a body or a query the field is named before it comes to that; what is left is the path.
         error.param = next((name for name, value in request.path_params.items() if not is_storable(value)), None)
-    return respond(error.status, body_of(error))
+    return respond(request, error.status, body_of(error))
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-    return respond(InvalidRequest.status, body_of(explain(error)))
+    return respond(request, InvalidRequest.status, body_of(explain(error)))
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
@@ -97,7 +99,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
         code=_HTTP_CODES.get(error.status_code, InvalidRequest.code),
         next_action=_NEXT_ACTIONS.get(error.status_code),
     )
-    return respond(error.status_code, ErrorBody(error=detail), dict(headers or {}))
+    return respond(request, error.status_code, ErrorBody(error=detail), dict(headers or {}))
 
 
 def _allowed_methods(request: Request) -> str:
@@ -137,7 +139,7 @@ def _on_outage(request: Request, error: Exception, what: str, message: str) -> J
         )
     else:
         answer = Unavailable(message, code=f"{what}_unavailable", next_action="try again in a moment")
-    return respond(answer.status, body_of(answer))
+    return respond(request, answer.status, body_of(answer))
 
 
 async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -152,7 +154,7 @@ async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
     )
     # This handler runs outside of our middleware, which would have added the id. The server closes the connection after
     # it, and a client that is not told would send its next request there.
-    return respond(500, ErrorBody(error=detail), {"x-request-id": request_id, "connection": "close"})
+    return respond(request, 500, ErrorBody(error=detail), {"x-request-id": request_id, "connection": "close"})
 
 
 def _readable(text: str) -> str:

@@ -85,10 +85,13 @@ def cut(text: str, length: int) -> str:
 
 def _deepest(paths: list[str | None]) -> str | None:
     """The first problem's path; where branches of a union disagree ("text, or texts"), the deepest."""
-    first = paths[0]
-    if first is None:
-        return None
-    return next((path for path in paths if path and path.startswith((f"{first}.", f"{first}["))), first)
+    path = paths[0]
+    while path is not None:
+        inner = next((other for other in paths if other and other.startswith((f"{path}.", f"{path}["))), None)
+        if inner is None:
+            break
+        path = inner
+    return path
 
 
 def _path(finding: dict[str, Any], body: Any) -> str | None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -60,12 +61,13 @@ class Served:
 
 @dataclass
 class _Choice:
-    """One of the `n` answers."""
+    """One of the `n` answers to a prompt."""
 
     text: str = ""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     completion_tokens: int = 0
     finish_reason: str = ""
+    stop: str | None = None
     logprobs: list[dict[str, Any]] = field(default_factory=list)
     reader: CallReader | None = None
 
@@ -85,8 +87,9 @@ class Generation:
         self._served = served
         self._body = body
         calls = body.tools is not None and body.tool_choice != "none"
-        self._choices = [_Choice(reader=CallReader(served.tool_use) if calls else None) for _ in range(body.n)]
-        self._prompt: tuple[int, ...] = ()
+        answers = max(len(body.prompts), 1) * body.n
+        self._choices = [_Choice(reader=CallReader(served.tool_use) if calls else None) for _ in range(answers)]
+        self._prompts: list[tuple[int, ...]] = []
         self._started = time.perf_counter()
         self._loaded = self._started
         self._first_token: float | None = None
@@ -101,7 +104,7 @@ class Generation:
         IdentityMismatch or ServerError for an adapter that cannot be had, ServerError for a server that is too busy.
         """
         loop = self._served.loop
-        with loop.place(self._body.tenant, self._body.n):
+        with loop.place(self._body.tenant, len(self._choices)):
             requests = await self._prepare()
             outputs = loop.submit(requests)
             index_of = {request.id: index for index, request in enumerate(requests)}
@@ -126,8 +129,8 @@ class Generation:
     async def _prepare(self) -> list[Request]:
         """Tokenise and check first, so that what cannot run costs nobody a load; then fetch a cold adapter."""
         body, served = self._body, self._served
-        request = await served.turns.run(body.tenant, self._read)
-        self._prompt = request.prompt
+        requests = await served.turns.run(body.tenant, self._read)
+        self._prompts = [request.prompt for request in requests]
         loaded = await served.adapters.get(body.adapter, body.strength) if body.adapter is not None else None
         row = None
         if loaded is not None:
@@ -137,32 +140,43 @@ class Generation:
         return [
             replace(
                 request,
-                id=f"{body.request_id}-{index}",
+                id=f"{body.request_id}-{place}-{index}",
                 params=request.params if seed is None else replace(request.params, seed=seed + index),
                 adapter=row,
             )
+            for place, request in enumerate(requests)
             for index in range(body.n)
         ]
 
-    def _read(self) -> Request:
-        """The request as the engine takes it, without its adapter. For a thread: a long text takes seconds."""
+    def _read(self) -> list[Request]:
+        """A request for each prompt as the engine takes it, without its adapter.
+
+        For a thread: a long text takes seconds.
+        """
         body, served = self._body, self._served
-        engine = served.loop.engine
-        inputs.check(body, engine.max_length - 1, served.most_characters)
+        inputs.check(body, served.loop.engine.max_length - 1, served.most_characters)
+        if body.messages is not None:
+            requests = [self._request("messages", lambda: served.renderer.prompt(body.messages or [], body.tools))]
+        else:
+            requests = [self._request(param, partial(self._encode, prompt)) for param, prompt in body.prompts.items()]
+        grammar = self._grammar()
+        return [replace(request, grammar=grammar) for request in requests]
+
+    def _encode(self, prompt: str | list[int]) -> list[int]:
+        return self._served.renderer.encode(prompt) if isinstance(prompt, str) else prompt
+
+    def _request(self, param: str, encode: Callable[[], list[int]]) -> Request:
+        """The request for one prompt, which `param` is the name of. Raises UserError."""
+        body = self._body
+        shown = self._served.tool_use.shown if self._choices[0].reader else {}
         try:
-            prompt = (
-                served.renderer.prompt(body.messages, body.tools)
-                if body.messages is not None
-                else served.renderer.encode(body.prompt or "")
-            )
-            shown = served.tool_use.shown if self._choices[0].reader else {}
-            request = Request(body.request_id, tuple(prompt), self._params(), tenant=body.tenant, shown=shown)
-            engine.check(request)
+            request = Request(body.request_id, tuple(encode()), self._params(), tenant=body.tenant, shown=shown)
+            self._served.loop.engine.check(request)
         except UserError as error:
-            if error.param == "prompt" and body.messages is not None:
-                error.param = "messages"
+            if error.param == "prompt":
+                error.param = param
             raise
-        return replace(request, grammar=self._grammar())
+        return request
 
     def _blame(self, error: Exception) -> Exception:
         """An adapter that fails at another strength than its own may be sound."""
@@ -213,11 +227,11 @@ class Generation:
             self._queued_seconds = output.queued_seconds
         first = choice.completion_tokens == 0
         said, calls = choice.read(output.text, is_last=output.finish_reason is not None)
-        text = (self._body.prompt or "") + said if first and self._body.echo else said
+        text = self._echo(index) + said if first and self._body.echo else said
         choice.text += text
         choice.tool_calls += calls
         choice.completion_tokens = output.completion_tokens
-        choice.finish_reason = output.finish_reason or ""
+        choice.finish_reason, choice.stop = output.finish_reason or "", output.stop
         if choice.finish_reason == "stop" and choice.tool_calls:
             choice.finish_reason = "tool_calls"
         pieces: list[dict[str, Any]] = []
@@ -227,6 +241,14 @@ class Generation:
             pieces[0]["logprobs"] = [self._describe(score) for score in output.scores]
             choice.logprobs += pieces[0]["logprobs"]
         return [*pieces, *([{"index": index, "tool_calls": calls}] if calls else [])]
+
+    def _echo(self, index: int) -> str:
+        """The prompt that a choice continues, as text."""
+        place = index // self._body.n
+        prompt = list(self._body.prompts.values())[place]
+        if isinstance(prompt, str):
+            return prompt
+        return b"".join(map(self._served.grammars.bytes_of, prompt)).decode(errors="replace")
 
     def _describe(self, score: TokenScore) -> dict[str, Any]:
         return {
@@ -243,6 +265,7 @@ class Generation:
         body, basis = self._body, self._served.runtime.basis
         adapter = body.adapter
         now = time.perf_counter()
+        prompt_tokens = sum(map(len, self._prompts))
         completion_tokens = sum(choice.completion_tokens for choice in self._choices)
         return {
             "id": body.request_id,
@@ -257,14 +280,15 @@ class Generation:
                     "text": choice.text,
                     "tool_calls": [_without_index(call) for call in choice.tool_calls] or None,
                     "finish_reason": choice.finish_reason,
+                    "stop": choice.stop,
                     "logprobs": choice.logprobs if body.logprobs else None,
                 }
                 for index, choice in enumerate(self._choices)
             ],
             "usage": {
-                "prompt_tokens": len(self._prompt),
+                "prompt_tokens": prompt_tokens,
                 "completion_tokens": completion_tokens,
-                "total_tokens": len(self._prompt) + completion_tokens,
+                "total_tokens": prompt_tokens + completion_tokens,
             },
             "timing": {
                 "load_ms": _milliseconds(self._loaded - self._started),

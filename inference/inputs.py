@@ -21,7 +21,8 @@ def characters_of_tokens(tokenizer: PreTrainedTokenizerBase, tokens: int) -> int
 
 def check(body: GenerateRequest, most_tokens: int, most_characters: int) -> None:
     """Raise UserError for a text that no tokenizer needs to see to be too long, and for what is no text at all."""
-    for param, value in (("prompt", body.prompt), ("messages", body.messages), ("tools", body.tools)):
+    texts: dict[str, Any] = {**body.prompts, "messages": body.messages, "tools": body.tools}
+    for param, value in texts.items():
         size = sum(len(text) for _, text in _texts(value, param))
         if size > most_characters:
             raise UserError(
@@ -36,8 +37,9 @@ def check(body: GenerateRequest, most_tokens: int, most_characters: int) -> None
             param="messages",
             next_action="leave out the oldest messages",
         )
-    for param in ("prompt", "messages", "tools", "json_schema", "regex", "stop"):
-        for place, text in _texts(getattr(body, param), param):
+    texts |= {param: getattr(body, param) for param in ("json_schema", "regex", "stop")}
+    for param, value in texts.items():
+        for place, text in _texts(value, param):
             _check_characters(place, text)
 
 

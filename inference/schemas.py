@@ -37,7 +37,7 @@ class GenerateRequest(BaseModel):
     alias: str | None = None
     """The name that was asked for, if it was one that stands for another; the receipt says so."""
     messages: list[dict[str, Any]] | None = None
-    prompt: str | None = None
+    prompt: str | list[str] | list[int] | list[list[int]] | None = None
     max_tokens: int = 128
     temperature: float = 0.0
     top_k: int = 0
@@ -61,6 +61,17 @@ class GenerateRequest(BaseModel):
     parallel_tool_calls: bool = True
     strength: float = 1.0
     stream: bool = False
+
+    @property
+    def prompts(self) -> dict[str, str | list[int]]:
+        """Each prompt, a text or token ids, by what it is called in the request; none of a conversation."""
+        match self.prompt:
+            case None:
+                return {}
+            case str() | [int(), *_]:
+                return {"prompt": self.prompt}  # type: ignore[dict-item]
+            case several:
+                return {f"prompt[{index}]": prompt for index, prompt in enumerate(several)}  # type: ignore[misc]
 
     @model_validator(mode="after")
     def _one_input(self) -> Self:

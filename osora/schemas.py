@@ -241,6 +241,7 @@ class Choice(TypedDict, total=False):
     text: str
     tool_calls: list[ToolCall] | None
     finish_reason: Literal["stop", "length", "tool_calls"]
+    stop: str | None
     logprobs: list[Likelihood] | None
 
 

@@ -14,7 +14,7 @@ from api.services import Services
 from registry.tenants import Principal
 
 
-def new_id(prefix: Literal["gen-", "chatcmpl-", "cmpl-"]) -> str:
+def new_id(prefix: Literal["gen-", "chatcmpl-", "cmpl-", "resp_", "msg_"]) -> str:
     """The name of one generation."""
     return f"{prefix}{uuid4().hex}"
 

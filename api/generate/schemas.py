@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 
@@ -55,6 +55,7 @@ RESULT_EXAMPLE: JsonDict = {
             "index": 0,
             "text": "category: billing, priority: high",
             "finish_reason": "stop",
+            "stop": None,
             "logprobs": None,
             "tool_calls": None,
         }
@@ -89,6 +90,8 @@ data: {"id": "gen-…", "object": "generation", "text": "category: billing", "fi
 
 LARGEST_INTEGER = 2**31 - 1
 MESSAGES = 2048
+ANSWERS = 128
+_PROMPT_TOKENS = 100_000
 _STOPS = 64
 _TOKENS = 1024
 _REGEX_LENGTH = 16 * 1024
@@ -105,10 +108,9 @@ def _names(tools: list[Tool] | None) -> set[str]:
     return {tool.function.name for tool in tools or ()}
 
 
-class Sampling(RequestModel):
-    """How tokens are chosen and how many answers there are, the same through either door."""
+class SamplingControls(RequestModel):
+    """The part of how tokens are chosen that OpenAI's chats and completions have, and its responses do not."""
 
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     presence_penalty: Annotated[
         float, Field(ge=-2, le=2, description="Taken once from the logit of every token that the answer has.")
     ] = 0.0
@@ -125,8 +127,14 @@ class Sampling(RequestModel):
     ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stop: _Stop | Annotated[list[_Stop], AtMost(_STOPS)] | None = None
+
+
+class Sampling(SamplingControls):
+    """How tokens are chosen and how many answers there are, the same through either door."""
+
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     n: Annotated[
-        int, Field(ge=1, le=128, description="So many answers, in `choices`; the i-th has the seed `seed + i`.")
+        int, Field(ge=1, le=ANSWERS, description="So many answers, in `choices`; the i-th has the seed `seed + i`.")
     ] = 1
     stream: Annotated[bool, Field(description="Server-sent events: tokens, then the whole.")] = False
 
@@ -145,6 +153,39 @@ class SamplingKnobs(RequestModel):
     strength: Annotated[float, Field(ge=-100, le=100, description="Scales the adapter; 0 is the bare base.")] = 1.0
 
 
+def _kind_of(prompt: Any) -> str | None:
+    """Which of the kinds of prompts it is, by its first item: of the others only one has to be wrong."""
+    if isinstance(prompt, str):
+        return "text"
+    if not isinstance(prompt, list):
+        return None
+    first = prompt[0] if prompt else ""
+    return next(
+        (kind for type_, kind in ((str, "texts"), (int, "ids"), (list, "lists")) if isinstance(first, type_)), None
+    )
+
+
+_Ids = Annotated[list[Count], Field(min_length=1), AtMost(_PROMPT_TOKENS)]
+Prompt = Annotated[
+    Annotated[str, Tag("text")]
+    | Annotated[list[str], Field(min_length=1), AtMost(ANSWERS), Tag("texts")]
+    | Annotated[_Ids, Tag("ids")]
+    | Annotated[list[_Ids], Field(min_length=1), AtMost(ANSWERS), Tag("lists")],
+    Discriminator(
+        _kind_of, custom_error_type="no_prompt", custom_error_message="should be a text, token ids, or a list of either"
+    ),
+]
+
+
+def count(prompt: Prompt | None) -> int:
+    """How many prompts they are."""
+    return len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+
+
+class AnswerKnobs(SamplingControls, SamplingKnobs):
+    """What neither OpenAI's Responses nor Anthropic's Messages have a name for."""
+
+
 class GenerateRequest(Sampling, SamplingKnobs):
     """A prompt or a conversation to continue, by an adapter or the bare base."""
 
@@ -160,7 +201,13 @@ class GenerateRequest(Sampling, SamplingKnobs):
     base: Annotated[
         Name | None, Field(description="Without one: the adapter's, else the first that is configured.")
     ] = None
-    prompt: Annotated[str | None, Field(description="Text to continue as it is. Or give `messages`.")] = None
+    prompt: Annotated[
+        Prompt | None,
+        Field(
+            description="Text to continue as it is, or its token ids; or several of either, each with `n` answers: "
+            "those of the first come before those of the second. Or give `messages`."
+        ),
+    ] = None
     messages: Annotated[list[Message], Field(min_length=1), AtMost(MESSAGES)] | None = None
     max_tokens: Annotated[Count, Field(ge=1)] = 128
     temperature: Annotated[float, Field(ge=0, description="0 is greedy.")] = 0.0
@@ -212,6 +259,12 @@ class GenerateRequest(Sampling, SamplingKnobs):
             self._check_calls()
         if self.regex is not None and self.tools and self.tool_choice != "none":
             raise PydanticCustomError("two_constraints", "give either `regex` or `tools` that may be called")
+        if count(self.prompt) * self.n > ANSWERS:
+            raise PydanticCustomError(
+                "too_many_answers",
+                "{prompts} prompts with {n} answers each are over {most} answers: ask in several requests",
+                {"prompts": count(self.prompt), "n": self.n, "most": ANSWERS},
+            )
         if self.adapter_id is None and "strength" in self.model_fields_set:
             raise PydanticCustomError("strength_of_nothing", "`strength` scales an adapter: name one")
         return self
@@ -249,12 +302,13 @@ class TokenLogprob(Likelihood):
 
 
 class Choice(BaseModel):
-    """One of the `n` answers."""
+    """One of the `n` answers to a prompt."""
 
     index: int
     text: str
     tool_calls: list[ToolCall] | None
     finish_reason: FinishReason
+    stop: Annotated[str | None, Field(description="Which of the request's `stop` ended the text, if one did.")]
     logprobs: list[TokenLogprob] | None
 
 

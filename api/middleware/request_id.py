@@ -1,4 +1,7 @@
-"""Every answer carries `x-request-id`: the client's own, if it sent a usable one, or a new one."""
+"""Every answer carries `x-request-id`: the client's own, if it sent a usable one, or a new one.
+
+Anthropic's client looks for it under `request-id`.
+"""
 
 import re
 from uuid import uuid4
@@ -26,7 +29,8 @@ class RequestIdMiddleware:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = headers["request-id"] = request_id
             await send(message)
 
         await self.app(scope, receive, send_with_id)

@@ -1,15 +1,16 @@
 """What both ways to ask for text have in common, and their way to the native request."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from fastapi.exceptions import RequestValidationError
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from api.generate.doors import native_request
 from api.generate.schemas import GenerateRequest, Sampling, SamplingKnobs
 from api.generate.target import Target
 from api.schemas import Name, RequestModel
 
+Hint = Annotated[str | None, Field(max_length=1000, description="Accepted; nothing depends on it.")]
 UserId = Annotated[
     str | None,
     Field(
@@ -27,10 +28,23 @@ class StreamOptions(RequestModel):
     include_obfuscation: Annotated[bool, Field(description="Accepted; chunks are never padded.")] = False
 
 
-class TextRequest(Sampling):
+class Users(RequestModel):
+    """Who a request is for."""
+
+    safety_identifier: UserId = None
+    user: UserId = None
+    prompt_cache_key: UserId = None
+
+    @property
+    def users(self) -> tuple[str | None, ...]:
+        """By the fields that may say so, the one that counts most first."""
+        return self.safety_identifier, self.user, self.prompt_cache_key
+
+
+class TextRequest(Users, Sampling):
     """A request for text, with OpenAI's names and defaults."""
 
-    unsupported: ClassVar = {"metadata": "answers are not stored"}
+    unsupported: ClassVar = dict.fromkeys(("store", "metadata"), "answers are not stored")
 
     model: Annotated[
         Name, Field(description="A base, an adapter, a job's checkpoint or an alias; GET /v1/models lists them.")
@@ -38,10 +52,6 @@ class TextRequest(Sampling):
     temperature: Annotated[float, Field(ge=0, le=2, description="0 is greedy.")] = 1.0
     stream_options: Annotated[StreamOptions | None, Field(description="Only with `stream`.")] = None
     osora: Annotated[SamplingKnobs | None, Field(description="What OpenAI's API has no name for.")] = None
-    safety_identifier: UserId = None
-    user: UserId = None
-    prompt_cache_key: UserId = None
-    store: Annotated[Literal[False] | None, Field(description="Answers are not stored.")] = None
 
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> Self:
@@ -50,25 +60,12 @@ class TextRequest(Sampling):
         return self
 
     @property
-    def users(self) -> tuple[str | None, ...]:
-        """Who it is for, by the fields that may say so, the one that counts most first."""
-        return self.safety_identifier, self.user, self.prompt_cache_key
-
-    @property
     def with_usage(self) -> bool:
         """Whether a stream ends with its usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
     def native(self, target: Target, own: dict[str, Any]) -> GenerateRequest:
-        """The same request as the native route takes it; `own` is what only this way of asking has.
-
-        Raises `RequestValidationError` for fields that cannot be had together.
-        """
-        named = {"base": target.base} if target.adapter is None else {"adapter_id": target.adapter.id}
+        """The same request as the native route takes it; `own` is what only this way of asking has."""
         knobs = self.osora.model_dump(exclude_unset=True) if self.osora else {}
         shared = self.model_dump(include={*Sampling.model_fields, "temperature"})
-        try:
-            return GenerateRequest.model_validate({**shared, **knobs, **named, **own})
-        except ValidationError as error:
-            findings = [{**finding, "loc": ("body", *finding["loc"])} for finding in error.errors()]
-            raise RequestValidationError(findings, body=self.model_dump()) from error
+        return native_request(target, {**shared, **knobs, **own}, self)

@@ -349,15 +349,15 @@ class InferenceEngine:
         scores = (*sequence.prompt_scores, *own)
         sequence.prompt_scores = []
 
-        def output(text: str, finish_reason: _Reason = None) -> Output:
-            return Output(request.id, text, count, finish_reason, scores, sequence.queued_seconds)
+        def output(text: str, finish_reason: _Reason = None, stop: str | None = None) -> Output:
+            return Output(request.id, text, count, finish_reason, scores, sequence.queued_seconds, stop=stop)
 
         if ends:
             return output(stream.flush(), "stop")
         sequence.sampler.accept(token)
-        text, stopped = stream.push(token)
-        if stopped:
-            return output(text, "stop")
+        text, stop = stream.push(token)
+        if stop is not None:
+            return output(text, "stop", stop)
         if sequence.sampler.is_complete:
             return output(text + stream.flush(), "stop")
         if self._fills(sequence, count):

@@ -123,7 +123,8 @@ class Output:
 
     scores: one for every new token, if logprobs were asked for. In the first output they come after one for every
     token of the prompt, if prompt_logprobs were asked for too. queued_seconds: how long the request waited for a row.
-    error: why the request failed, where the finish_reason is "error"; other requests go on.
+    error: why the request failed, where the finish_reason is "error"; other requests go on. stop: the stop string that
+    ended the text, if one did.
     """
 
     request_id: str
@@ -133,3 +134,4 @@ class Output:
     scores: tuple[TokenScore, ...] = ()
     queued_seconds: float = 0.0
     error: Exception | None = None
+    stop: str | None = None

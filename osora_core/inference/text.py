@@ -34,20 +34,21 @@ class TextStream:
         self._ids: list[int] = []
         self._decoded = ""
 
-    def push(self, token: int) -> tuple[str, bool]:
-        """Add a token; returns the text now certain, and whether a stop string ended the generation."""
+    def push(self, token: int) -> tuple[str, str | None]:
+        """Add a token; returns the text now certain, and the stop string that ended the generation, if one has."""
         piece = self._text_of(token)
         if not self._searches:
-            return piece, False
-        begins = [begin for search in self._searches if (begin := search.push(piece)) is not None]
-        if begins:
-            text = (self._held + piece)[: len(self._held) + min(begins)]
+            return piece, None
+        found = [(begin, search.sought) for search in self._searches if (begin := search.push(piece)) is not None]
+        if found:
+            begin, stop = min(found)
+            text = (self._held + piece)[: len(self._held) + begin]
             self._held = ""
-            return text, True
+            return text, stop
         self._held += piece
         certain = len(self._held) - max(search.matched for search in self._searches)
         text, self._held = self._held[:certain], self._held[certain:]
-        return text, False
+        return text, None
 
     def flush(self) -> str:
         """What is left at the end: text held back, and a character whose last bytes never came."""
@@ -84,14 +85,14 @@ class Search:
     """
 
     def __init__(self, sought: str) -> None:
-        self._sought = sought
+        self.sought = sought
         # By length of a beginning of the string: its longest end that begins the string too. As far as was needed.
         self._borders = [0, 0]
         self.matched = 0
 
     def push(self, piece: str) -> int | None:
         """Where the string begins, counted from the piece's start (before it: below 0), once it is whole."""
-        sought = self._sought
+        sought = self.sought
         if self.matched == 0 and sought[0] not in piece:
             return None
         for end, character in enumerate(piece, 1):
@@ -104,6 +105,6 @@ class Search:
 
     def _longest(self, matched: int, character: str) -> int:
         """So many characters of the string are matched once `character` has followed `matched` of them."""
-        while matched and self._sought[matched] != character:
+        while matched and self.sought[matched] != character:
             matched = self._borders[matched]
-        return matched + (self._sought[matched] == character)
+        return matched + (self.sought[matched] == character)

@@ -182,6 +182,24 @@ def test_completions(caller: Caller) -> None:
     assert len(starts) == len(scored.logprobs.tokens) == len(scored.logprobs.top_logprobs)
 
 
+def test_completions_of_several_prompts(caller: Caller) -> None:
+    asked = {"model": "osora-tiny", "temperature": 0, "max_tokens": 8}
+    create = caller.client.completions.create
+    prompts = ["The capital of Norway", "Order 48213"]
+    alone = [caller(create, **asked, prompt=prompt) for prompt in prompts]
+    answer = caller(create, **asked, prompt=prompts, n=2)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert [choice.text for choice in answer.choices] == [one.choices[0].text for one in alone for _ in range(2)]
+    assert answer.usage.prompt_tokens == sum(one.usage.prompt_tokens for one in alone)
+    chunks = caller.every(create, **asked, prompt=prompts, stream=True)
+    for index, one in enumerate(alone):
+        said = [chunk.choices[0].text for chunk in chunks if chunk.choices[0].index == index]
+        assert "".join(said) == one.choices[0].text
+    with pytest.raises(package.BadRequestError) as refused:
+        caller(create, **asked, prompt=[[1, 2], [10**8]])
+    assert refused.value.param == "prompt[1]"
+
+
 def test_what_goes_wrong_raises_what_it_raises_there(caller: Caller, service: Service, trained: str) -> None:
     client = caller.client
     with pytest.raises(package.AuthenticationError):

@@ -10,6 +10,7 @@ class ChatAnswer(Answer):
 
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
+    prefix = "chatcmpl-"
 
     def whole_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
         """With the message, and the reason for its end."""

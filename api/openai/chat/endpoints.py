@@ -4,10 +4,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.deps import ReaderDep, ServicesDep
+from api.generate.doors import respond
 from api.json_body import JsonRoute
 from api.openai.chat.answer import ChatAnswer
 from api.openai.chat.schemas import CHUNKS_EXAMPLE, ChatRequest
-from api.openai.respond import respond
 from api.schemas import errors
 
 router = APIRouter(prefix="/v1/chat/completions", route_class=JsonRoute)
@@ -25,4 +25,4 @@ async def create_chat_completion(
     body: ChatRequest, request: Request, services: ServicesDep, principal: ReaderDep
 ) -> Response:
     """What `POST /generate` does with `messages`, in OpenAI's shape. Receipt and timing are under `osora`."""
-    return await respond(ChatAnswer, "chatcmpl-", body, request, services, principal)
+    return await respond(ChatAnswer.to(body), body, request, services, principal)

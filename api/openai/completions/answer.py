@@ -12,9 +12,10 @@ class CompletionAnswer(Answer):
 
     object = "text_completion"
     chunk_object = "text_completion"
+    prefix = "cmpl-"
 
-    def __init__(self, id: str, model: str, *, with_usage: bool) -> None:
-        super().__init__(id, model, with_usage=with_usage)
+    def __init__(self, id: str, model: str, *, choices: int = 1, with_usage: bool = False) -> None:
+        super().__init__(id, model, choices=choices, with_usage=with_usage)
         self._places: defaultdict[int, _Place] = defaultdict(_Place)
 
     def whole_choice(self, choice: dict[str, Any]) -> dict[str, Any]:

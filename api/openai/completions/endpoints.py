@@ -4,10 +4,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.deps import ReaderDep, ServicesDep
+from api.generate.doors import respond
 from api.json_body import JsonRoute
 from api.openai.completions.answer import CompletionAnswer
 from api.openai.completions.schemas import CHUNKS_EXAMPLE, CompletionRequest
-from api.openai.respond import respond
 from api.schemas import errors
 
 router = APIRouter(prefix="/v1/completions", route_class=JsonRoute)
@@ -25,4 +25,4 @@ async def create_completion(
     body: CompletionRequest, request: Request, services: ServicesDep, principal: ReaderDep
 ) -> Response:
     """What `POST /generate` does with a `prompt`, in OpenAI's shape. Receipt and timing are under `osora`."""
-    return await respond(CompletionAnswer, "cmpl-", body, request, services, principal)
+    return await respond(CompletionAnswer.to(body), body, request, services, principal)

@@ -5,10 +5,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.generate.schemas import Count, GenerateRequest
+from api.generate.schemas import Count, GenerateRequest, Prompt
 from api.generate.target import Target
 from api.openai.sampling import TextRequest
-from api.schemas import AtMost
 
 COMPLETION_EXAMPLE: JsonDict = {
     "model": "osora-tiny",
@@ -29,7 +28,11 @@ class CompletionRequest(TextRequest):
     unsupported: ClassVar = {**TextRequest.unsupported, "suffix": "text is only continued, never filled in"}
 
     prompt: Annotated[
-        str | Annotated[list[str], Field(min_length=1), AtMost(1)], Field(description="One text, not a list of tokens.")
+        Prompt,
+        Field(
+            description="A text or its token ids, or several of either; the answers of the second come after those of "
+            "the first."
+        ),
     ]
     max_tokens: Annotated[Count, Field(ge=1)] = 16
     logprobs: Annotated[
@@ -41,7 +44,7 @@ class CompletionRequest(TextRequest):
     def to_generate(self, target: Target) -> GenerateRequest:
         """The native request. Raises `RequestValidationError` for fields that cannot be had together."""
         own = {
-            "prompt": self.prompt if isinstance(self.prompt, str) else self.prompt[0],
+            "prompt": self.prompt,
             "max_tokens": self.max_tokens,
             "logprobs": self.logprobs is not None,
             "top_logprobs": self.logprobs or 0,

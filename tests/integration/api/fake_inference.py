@@ -27,6 +27,8 @@ RESULT = {
 REFUSAL = {"error": {"message": "max_tokens is 9: too many", "type": "invalid_request_error", "code": "x"}}
 BUSY = {"error": {"message": "the bank is full", "type": "service_unavailable_error", "code": "out_of_slots"}}
 
+PIECES = [{"index": 0, "text": "category: "}, {"index": 0, "text": "billing"}]
+
 FULL = {"error": {"message": "600 wait", "type": "rate_limit_error", "code": "overloaded"}}
 
 
@@ -35,12 +37,15 @@ BASIS_KEY = "basis/f/all-linear-r128-float32.safetensors"
 
 
 class FakeInference:
-    """Set `mood` to say how it behaves. `bases`: those it has loaded; `asked`: the bodies; `abandoned`: set when a
-    client left."""
+    """Set `mood` to say how it behaves. `bases`: those it has loaded; `result`, `pieces` of a stream and `refusal`:
+    what it answers; `asked`: the bodies; `abandoned`: set when a client left."""
 
     def __init__(self, token: str) -> None:
         self.mood: Mood = "fine"
         self.bases = ["osora-tiny"]
+        self.refusal: dict[str, Any] = REFUSAL
+        self.result: dict[str, Any] = RESULT
+        self.pieces: list[dict[str, Any]] = PIECES
         self.asked: list[dict[str, Any]] = []
         self.reached = threading.Event()
         self.abandoned = threading.Event()
@@ -67,7 +72,7 @@ class FakeInference:
             case "full":
                 return JSONResponse(FULL, 429, {"retry-after": "1"})
             case "refusing":
-                return JSONResponse(REFUSAL, 400)
+                return JSONResponse(self.refusal, 400)
             case "hanging" if not body["stream"]:
                 while not await request.is_disconnected():
                     await anyio.sleep(0.01)
@@ -75,7 +80,7 @@ class FakeInference:
                 return Response(status_code=499)
         if body["stream"]:
             return StreamingResponse(self._tokens(), media_type="text/event-stream")
-        return JSONResponse(RESULT)
+        return JSONResponse(self.result)
 
     async def _export(self, request: Request) -> Response:
         body = await request.json()
@@ -86,7 +91,8 @@ class FakeInference:
         return Response(b"exported", media_type="application/zip", headers=headers)
 
     async def _tokens(self) -> AsyncIterator[str]:
-        yield 'event: token\ndata: {"index": 0, "text": "category: "}\n\n'
+        first, *others = self.pieces
+        yield _token(first)
         if self.mood == "breaking":
             raise ConnectionError("the plug was pulled")
         if self.mood == "hanging":
@@ -94,8 +100,9 @@ class FakeInference:
                 await anyio.sleep_forever()
             finally:
                 self.abandoned.set()
-        yield 'event: token\ndata: {"index": 0, "text": "billing"}\n\n'
-        yield f"event: done\ndata: {json.dumps(RESULT)}\n\n"
+        for piece in others:
+            yield _token(piece)
+        yield f"event: done\ndata: {json.dumps(self.result)}\n\n"
 
     async def _bases(self) -> dict[str, Any]:
         basis = {"rank": 128, "fingerprint": BASIS, "object_key": BASIS_KEY}
@@ -103,3 +110,7 @@ class FakeInference:
 
     async def _ready(self) -> dict[str, Any]:
         return {"ready": True}
+
+
+def _token(piece: dict[str, Any]) -> str:
+    return f"event: token\ndata: {json.dumps(piece)}\n\n"

@@ -81,6 +81,50 @@ def test_echo_puts_the_prompt_and_its_log_probabilities_first(server: InferenceS
     assert b"".join(bytes(token["bytes"]) for token in tokens).decode(errors="replace") == answer["text"]
 
 
+def test_several_prompts_are_each_continued_as_if_alone(server: InferenceServer) -> None:
+    ref = server.publish("a", seed=1)
+    same = {"adapter": ref, "temperature": 1.0, "seed": 3}
+    prompts = ["help the order", "x", "the customer said that the order"]
+    answer = server.ask(prompt=prompts, n=2, **same).json()
+    alone = [server.ask(prompt=prompt, n=2, **same).json() for prompt in prompts]
+    assert [choice["index"] for choice in answer["choices"]] == list(range(6))
+    texts = [choice["text"] for choice in answer["choices"]]
+    assert texts == [choice["text"] for one in alone for choice in one["choices"]]
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        assert answer["usage"][name] == sum(one["usage"][name] for one in alone)
+    body = server.body(prompt=prompts, n=2, stream=True, **same)
+    with server.http.stream("POST", "/generate", json=body) as response:
+        *pieces, last = [json.loads(event.data) for event in EventSource(response).iter_sse()]
+    assert last["choices"] == answer["choices"]
+    assert ["".join(p["text"] for p in pieces if p["index"] == index) for index in range(6)] == texts
+    error = server.error(400, prompt=["x", "x" * 300])
+    assert (error["param"], "at most 127" in error["message"]) == ("prompt[1]", True)
+
+
+def test_a_prompt_of_token_ids_is_continued_as_it_is(server: InferenceServer) -> None:
+    scored = server.ask(prompt="help the order", echo=True, logprobs=True, max_tokens=3).json()
+    ids = [token["id"] for token in scored["choices"][0]["logprobs"]][:-3]
+    assert server.ask(prompt=ids, echo=True, logprobs=True, max_tokens=3).json()["choices"] == scored["choices"]
+    several = server.ask(prompt=[ids, ids[:2]], max_tokens=3).json()
+    assert several["usage"]["prompt_tokens"] == len(ids) + 2
+    assert "help the order" + several["choices"][0]["text"] == scored["text"]
+    # A token that controls the conversation may be said in this way: whoever sends ids means them.
+    end = server.ask(prompt=[0, 1, 2, *ids], max_tokens=3).json()
+    assert end["usage"]["prompt_tokens"] == len(ids) + 3
+    for wrong, param in ([10**6], "prompt"), ([-1], "prompt"), ([ids, [10**6]], "prompt[1]"), ([[], ids], "prompt[0]"):
+        assert server.error(400, prompt=wrong)["param"] == param
+    assert server.text(max_tokens=2), "the engine lives"
+
+
+def test_the_stop_that_ended_a_text_is_named(server: InferenceServer) -> None:
+    same = {"regex": "[a-z]{8}", "max_tokens": 20, "temperature": 1.0, "seed": 1}
+    stop = server.text(**same)[4:6]
+    (choice,) = server.ask(**same, stop=["never said", stop]).json()["choices"]
+    assert (choice["stop"], choice["finish_reason"]) == (stop, "stop")
+    (choice,) = server.ask(**same, stop=["never said"]).json()["choices"]
+    assert (choice["stop"], choice["finish_reason"]) == (None, "stop")
+
+
 def test_a_json_schema_is_kept_to(server: InferenceServer) -> None:
     ref = server.publish("a", seed=1)
     for options in ({}, {"temperature": 2.0, "seed": 1}, {"adapter": ref, "temperature": 2.0, "seed": 2}):

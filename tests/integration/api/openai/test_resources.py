@@ -1,6 +1,7 @@
 """Files, jobs and models through the door that OpenAI's client knows."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -225,9 +226,35 @@ def test_headers_and_wrong_keys(openai: OpenAI, client: httpx.Client) -> None:
 def test_wrong_methods_and_routes_have_the_shape(client: httpx.Client) -> None:
     response = client.put("/v1/fine_tuning/jobs")
     assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, POST")
-    response = client.post("/v1/embeddings", json={})
+    response = client.post("/v1/embedings", json={})
     assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
     assert json.loads(client.get("/v1/models").text)["object"] == "list"
+
+
+def test_what_is_not_offered_is_said_by_name(openai: OpenAI, client: httpx.Client) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: openai.embeddings.create(model="osora-tiny", input="x"),
+        lambda: openai.responses.retrieve("resp_1"),
+        lambda: openai.responses.delete("resp_1"),
+        lambda: openai.responses.input_tokens.count(model="osora-tiny", input="x"),
+        lambda: openai.chat.completions.list(),
+        lambda: openai.chat.completions.retrieve("chatcmpl-1"),
+        lambda: openai.conversations.create(),
+        lambda: openai.batches.list(),
+        lambda: openai.evals.runs.list("eval_1"),
+        lambda: openai.fine_tuning.alpha.graders.run(grader={}, model_sample="x"),  # type: ignore[arg-type]
+        lambda: openai.audio.transcriptions.create(file=b"x" * 100_000, model="whisper-1"),
+        lambda: openai.vector_stores.files.list("vs_1"),
+    ]
+    for call in calls:
+        with pytest.raises(package.NotFoundError, match=r"/v1/[^ ]* is not offered here: ") as caught:
+            call()
+        assert caught.value.code == "unsupported_endpoint"
+        assert caught.value.type == "invalid_request_error"
+    response = client.put("/v1/chat/completions", json={})
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert client.get("/v1/chat/completionsx").json()["error"]["code"] == "not_found"
+    assert client.head("/v1/embeddings").status_code == 404
 
 
 def test_the_day_on_which_a_model_goes(

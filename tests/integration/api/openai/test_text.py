@@ -85,8 +85,20 @@ def test_without_a_limit_the_answer_ends_by_itself(openai: OpenAI, fake: FakeInf
     unbounded, older, completion = fake.asked
     assert unbounded["max_tokens"] == 2**31 - 1
     assert (older["max_tokens"], older["json_schema"]) == (5, {"type": "object"})
-    assert (completion["prompt"], completion["max_tokens"]) == ("x", 16)
+    assert (completion["prompt"], completion["max_tokens"]) == (["x"], 16)
     assert (completion["logprobs"], completion["top_logprobs"], completion["echo"]) == (True, 0, True)
+
+
+@pytest.mark.parametrize("prompt", [["a", "b"], [[1, 2], [3]], [1, 2]])
+def test_prompts_are_passed_on_in_their_order(openai: OpenAI, fake: FakeInference, prompt: Any) -> None:
+    choice = fake.result["choices"][0]
+    fake.result = {**RESULT, "choices": [{**choice, "index": index, "text": str(index)} for index in range(4)]}
+    answer = openai.completions.create(model="osora-tiny", prompt=prompt, n=2)
+    assert (fake.asked[0]["prompt"], fake.asked[0]["n"]) == (prompt, 2)
+    assert [(choice.index, choice.text) for choice in answer.choices] == [(index, str(index)) for index in range(4)]
+    fake.pieces = [{"index": index, "text": str(index)} for index in (1, 0, 3, 2)]
+    chunks = list(openai.completions.create(model="osora-tiny", prompt=prompt, n=2, stream=True))
+    assert [chunk.choices[0].index for chunk in chunks] == [1, 0, 3, 2, 0, 1, 2, 3]
 
 
 def test_a_streamed_chat(openai: OpenAI) -> None:
@@ -206,14 +218,21 @@ def test_wrong_values_are_named(client: httpx.Client, changed: dict[str, Any], p
 @pytest.mark.parametrize(
     ("changed", "param"),
     [
-        ({"prompt": ["a", "b"]}, "prompt"),
-        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ["a", 1]}, "prompt[1]"),
+        ({"prompt": 1}, "prompt"),
+        ({"prompt": [-1]}, "prompt[0]"),
+        ({"prompt": [[1], []]}, "prompt[1]"),
+        ({"prompt": ["a"] * 129}, "prompt"),
+        ({"prompt": ["a"] * 65, "n": 2}, None),
         ({"suffix": "x"}, "suffix"),
         ({"best_of": 2}, "best_of"),
         ({"logprobs": 21}, "logprobs"),
     ],
 )
-def test_wrong_values_of_a_completion_are_named(client: httpx.Client, changed: dict[str, Any], param: str) -> None:
+def test_wrong_values_of_a_completion_are_named(
+    client: httpx.Client, changed: dict[str, Any], param: str | None
+) -> None:
     response = client.post("/v1/completions", json={"model": "osora-tiny", "prompt": "x", **changed})
     assert error_of(response, 400)["param"] == param
 

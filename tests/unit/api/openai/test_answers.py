@@ -50,7 +50,7 @@ def translated(answer: Answer, stream: bytes, size: int) -> list[Any]:
             yield stream[start : start + size]
 
     async def read() -> bytes:
-        response = answer.translate(StreamingResponse(pieces(), media_type="text/event-stream"), 1)
+        response = answer.translate(StreamingResponse(pieces(), media_type="text/event-stream"))
         assert isinstance(response, StreamingResponse)
         return b"".join([bytes(piece) async for piece in response.body_iterator])  # type: ignore[arg-type]
 

@@ -19,15 +19,15 @@ def tokens_of(text: str) -> list[int]:
     return ids
 
 
-def stream(tokens: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:
-    """The pieces, and whether a stop string ended them."""
+def stream(tokens: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], str | None]:
+    """The pieces, and the stop string that ended them, if one did."""
     made, pieces = TextStream(TOKENIZER, (), stop), []
     for token in tokens:
         piece, stopped = made.push(token)
         pieces.append(piece)
-        if stopped:
-            return pieces, True
-    return [*pieces, made.flush()], False
+        if stopped is not None:
+            return pieces, stopped
+    return [*pieces, made.flush()], None
 
 
 FEW = settings(max_examples=25, deadline=None)
@@ -94,8 +94,8 @@ def test_bytes_that_are_no_text_end_no_answer(kind: str, stop: tuple[str, ...]) 
 @pytest.mark.parametrize("stop", ["the order", "👍", "\n\n", "é 👍", "x"])
 def test_a_stop_string_is_found_across_tokens_and_never_shown(stop: str) -> None:
     text = f"help the or é x👍{stop}tail"
-    pieces, stopped = stream(tokens_of(text), (stop,))
-    assert stopped
+    pieces, stopped = stream(tokens_of(text), ("never said", stop))
+    assert stopped == stop
     assert "".join(pieces) == text[: text.index(stop)]
 
 
@@ -103,8 +103,9 @@ def test_a_stop_string_is_found_across_tokens_and_never_shown(stop: str) -> None
 @given(text=st.text("ab", max_size=40), stops=st.lists(st.text("ab", min_size=1, max_size=9), min_size=1, max_size=4))
 def test_a_stop_string_that_begins_within_itself_is_found(text: str, stops: list[str]) -> None:
     pieces, stopped = stream(tokens_of(text), tuple(stops))
-    assert stopped == any(stop in text for stop in stops)
-    if stopped:
+    assert (stopped is not None) == any(stop in text for stop in stops)
+    if stopped is not None:
+        assert text.startswith("".join(pieces) + stopped)
         assert not any(stop in "".join(pieces) for stop in stops)
         assert text.startswith("".join(pieces))
     else:
@@ -129,7 +130,7 @@ def test_what_a_token_costs_does_not_grow_with_what_is_held_back() -> None:
 def test_streaming_is_cutting_the_whole_text(text: str, stops: list[str]) -> None:
     pieces, stopped = stream(tokens_of(text), tuple(stops))
     ends = [at for at in (text.find(stop) for stop in stops) if at >= 0]
-    assert stopped == bool(ends)
+    assert (stopped is not None) == bool(ends)
     shown = "".join(pieces)
     if not ends:
         assert shown == text
