@@ -192,7 +192,7 @@ def test_a_port_that_was_asked_for_and_is_taken(start: Callable[..., Serve]) -> 
         other.bind(("127.0.0.1", 0))
         other.listen()
         serve = start("--port", str(other.getsockname()[1]))
-        _, stderr = serve.process.communicate(timeout=20)
+        _, stderr = serve.process.communicate(timeout=60)
     assert serve.process.returncode == 1
     assert json.loads(stderr)["error"]["code"] == "port_taken"
 
@@ -207,7 +207,7 @@ def test_one_data_directory_has_one_server(start: Callable[..., Serve], data_dir
     url = start().until("ready")["url"]
     assert is_served(data_dir)
     second = start()
-    _, stderr = second.process.communicate(timeout=20)
+    _, stderr = second.process.communicate(timeout=60)
     assert second.process.returncode == 1
     error = json.loads(stderr)["error"]
     assert error["code"] == "already_served"
@@ -245,7 +245,7 @@ def test_a_child_that_ignores_sigterm_and_one_that_left_a_process(start: Callabl
     serve.until("ready")
     assert serve.child("sleep 600")
     serve.process.terminate()
-    assert serve.ends(timeout=20) == 0
+    assert serve.ends(timeout=60) == 0
     assert serve.family.gone(0)
 
 
@@ -301,5 +301,5 @@ def test_nobody_listening_to_its_words_does_not_stop_it(start: Callable[..., Ser
         time.sleep(0.02)
     assert (data_dir / "run" / "serve.json").exists()
     serve.process.terminate()
-    assert serve.process.wait(timeout=20) == 0
+    assert serve.process.wait(timeout=60) == 0
     assert serve.family.gone(0)
