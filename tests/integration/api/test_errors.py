@@ -40,6 +40,25 @@ def test_paths(client: httpx.Client, method: str, path: str, status: int, code: 
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "there"),
+    [
+        ("GET", "/models", "/v1/models"),
+        ("POST", "/chat/completions", "/v1/chat/completions"),
+        ("GET", "/fine_tuning/jobs/ftjob-1", "/v1/fine_tuning/jobs/ftjob-1"),
+        ("POST", "/v1/v1/messages", "/v1/messages"),
+        ("POST", "/v1/jobs", "/jobs"),
+    ],
+)
+def test_a_base_url_with_a_wrong_end_is_told_of(client: httpx.Client, method: str, path: str, there: str) -> None:
+    assert f"{path} is not a route of this API, but {there} is" in client.request(method, path).text
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/embeddings", "/v1/nothing", "/v1", "/v1/internal/objects/files/x"])
+def test_what_is_at_no_door_is_not_said_to_be(client: httpx.Client, path: str) -> None:
+    assert error_of(client.get(path), 404)["message"] == f"GET {path} is not a route of this API"
+
+
+@pytest.mark.parametrize(
     ("path", "param"),
     [
         ("/jobs/ftjob-%00", "job_id"),
