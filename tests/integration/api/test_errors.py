@@ -110,7 +110,8 @@ def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
     [
         ({"training_file": None}, "training_file", "training_file is null: should be a valid string"),
         ({"sufix": "x"}, "sufix", "sufix is not known here"),
-        ({"suffix": "a:b"}, "suffix", "suffix is"),
+        ({"suffix": "Tickets v2"}, "suffix", "suffix is \"Tickets v2\": should have letters, digits, '.', '_' and '-'"),
+        ({"suffix": "a\n"}, "suffix", "should have letters"),
         ({"suffix": "x" * 65}, "suffix", "at most 64"),
         ({"seed": True}, "seed", "seed is true: should be a valid integer"),
         ({"seed": "7"}, "seed", 'seed is "7"'),
