@@ -75,6 +75,7 @@ def test_it_serves_is_found_and_stops_without_a_trace(start: Callable[..., Serve
     ready = serve.until("ready")
     assert discover().url == ready["url"]
     assert "Redis" in ready["broker"] or "Valkey" in ready["broker"]
+    assert f"OPENAI_BASE_URL={ready['url']}/v1 OPENAI_API_KEY=$(cat {ready['key_file']})" in ready["message"]
     assert stat.S_IMODE((data_dir / "run").stat().st_mode) == 0o700
     assert stat.S_IMODE((data_dir / "run" / "redis.sock").stat().st_mode) == 0o700
     assert not [c for c in serve.child("unixsocket:").net_connections() if c.family != socket.AF_UNIX]
