@@ -375,6 +375,15 @@ def test_calls_of_functions(openai: OpenAI, fake: FakeInference) -> None:
     assert fake.asked[-1]["messages"][0]["tool_calls"] == CALLS
 
 
+def test_a_whole_call_is_completed_where_the_answer_was_cut_behind_it(openai: OpenAI, fake: FakeInference) -> None:
+    fake.result = {**result(text="", tool_calls=CALLS[:1], finish_reason="length")}
+    fake.pieces = [{"index": 0, "tool_calls": [{"index": 0, **CALLS[0]}]}]
+    whole = respond(openai, tools=[WEATHER])
+    *_, done, last = respond(openai, tools=[WEATHER], stream=True)
+    assert whole.status == last.response.status == "incomplete"
+    assert whole.output[0].status == done.item.status == last.response.output[0].status == "completed"
+
+
 def test_the_events_of_calls(openai: OpenAI, fake: FakeInference) -> None:
     """Of one that comes whole, and of one that comes in pieces, after some text."""
     fake.result = CALLED
