@@ -128,6 +128,9 @@ def test_what_is_refused_says_why(client: httpx.Client, adapter: Adapter, succes
         assert error["param"] == param, error
         assert word in error["message"] + str(error.get("next_action")), error
     assert client.get("/aliases/triage").json()["version"] == 1
+    error = error_of(client.delete("/adapters/triage"), 404)
+    assert error["message"] == "'triage' is an alias, not an adapter"
+    assert "DELETE /aliases/triage" in error["next_action"]
     error = error_of(client.delete(f"/adapters/{adapter.id}"), 409)
     assert (error["code"], "'triage'" in error["message"]) == ("adapter_in_use", True)
 
