@@ -157,15 +157,28 @@ class Files(_Resource):
 class Jobs(_Resource):
     """Fine-tuning jobs."""
 
-    def create(self, model: str, training_file: str, *, validation_file: str | None = None, **fields: Any) -> Job:
-        """Queue a job on uploaded files.
+    def create(
+        self,
+        model: str,
+        training_file: str,
+        *,
+        validation_file: str | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Job:
+        """Queue a job on uploaded files; with an `idempotency_key` only once within a day, however often it is sent.
 
         `fields` are those of POST /jobs: suffix, seed, metadata, hyperparameters
         (n_epochs, batch_size, learning_rate_multiplier), osora (rank, learning_rate: a number, a list
         of them, "sweep" or "auto", max_length, …), or method={"type": "dpo"} for a file of preferences.
         """
         body = {"model": model, "training_file": training_file, "validation_file": validation_file, **fields}
-        job: Job = self._transport.request("POST", "/jobs", json={k: v for k, v in body.items() if v is not None})
+        job: Job = self._transport.request(
+            "POST",
+            "/jobs",
+            json={k: v for k, v in body.items() if v is not None},
+            headers={} if idempotency_key is None else {"idempotency-key": idempotency_key},
+        )
         return job
 
     def get(self, job_id: str) -> Job:

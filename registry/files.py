@@ -10,7 +10,7 @@ from typing import Protocol
 from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
-from registry import bases
+from registry import bases, idempotency
 from registry.columns import check_storable
 from registry.context import Registry
 from registry.dataset import DatasetCheck
@@ -148,6 +148,7 @@ def delete(registry: Registry, principal: Principal, file_id: str) -> None:
                 next_action=f"wait for {user} or cancel it",
             )
         session.delete(file)
+        idempotency.forget(session, principal.tenant_id, file.id)
     registry.store.delete(file.object_key)
 
 

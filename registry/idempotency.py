@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from registry.db import now, take_turns
 from registry.errors import Conflict, Unavailable
-from registry.models import IdempotentRequest
+from registry.models import ApiKey, IdempotentRequest
 
 LEASE_SECONDS = 15
 """How long whoever carries a request out may be silent before a retry takes it over."""
@@ -115,6 +115,21 @@ def release(session: Session, mine: Claim) -> None:
     """Forgets a request that failed. Nothing happens to one whose answer was written."""
     session.execute(
         delete(IdempotentRequest).where(IdempotentRequest.id == mine.id, IdempotentRequest.token == mine.token)
+    )
+
+
+def forget(session: Session, tenant_id: str, made: str) -> None:
+    """Forgets what made a thing that is deleted now: whoever makes an equal one next, in a retry, wants a new one.
+
+    `made` is its id, which its answer begins with. Who gave an `Idempotency-Key` has said that it is the same request.
+    """
+    of_tenant = select(ApiKey.id).where(ApiKey.tenant_id == tenant_id)
+    session.execute(
+        delete(IdempotentRequest).where(
+            IdempotentRequest.api_key_id.in_(of_tenant),
+            IdempotentRequest.idempotency_key.is_(None),
+            IdempotentRequest.answer.startswith(f'{{"id":"{made}"', autoescape=True),
+        )
     )
 
 

@@ -209,9 +209,27 @@ def hold(session: Session, principal: Principal, name: str, *, param: str) -> Ad
 def delete(registry: Registry, principal: Principal, name: str) -> str:
     """Deletes an adapter or a checkpoint, row and bytes, and returns its id. What an alias stands for is not meant.
 
-    Raises `NotFound` as `call` does, and `Conflict` while something needs it: a live job that begins with it, an alias,
-    or, of a checkpoint, its own job.
+    Raises `NotFound` as `call` does, and for an alias; `Conflict` while something needs it: a live job that begins with
+    it, an alias, or, of a checkpoint, its own job.
     """
+    try:
+        return _delete(registry, principal, name)
+    except NotFound as error:
+        aliased = select(AliasTarget.target).where(
+            AliasTarget.tenant_id == principal.tenant_id, AliasTarget.alias == name
+        )
+        with registry.reading() as session:
+            if session.scalars(aliased.limit(1)).first() is None:
+                raise
+        raise NotFound(
+            f"{name!r} is an alias, not an adapter",
+            param=error.param,
+            code=error.code,
+            next_action=f"delete the alias with DELETE /aliases/{name}, or name the adapter that it stands for",
+        ) from error
+
+
+def _delete(registry: Registry, principal: Principal, name: str) -> str:
     if parse_checkpoint(name) is None:
         return adapters.delete(registry, principal, name).id
     with registry.transaction() as session:

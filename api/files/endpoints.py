@@ -42,7 +42,7 @@ async def upload_file(
             registry,
             principal,
             sent.form.file.file,
-            base_name(sent.form.file.filename or "upload.jsonl"),
+            base_name(sent.form.file.filename or ""),
             sent.form.purpose,
             offers,
             expires_after=sent.form.expires_after_seconds,

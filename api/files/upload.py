@@ -35,5 +35,8 @@ class ExpiresAfter(RequestModel):
 
 
 def base_name(filename: str) -> str:
-    """A file's name by itself. Some browsers send a whole path; this class knows both kinds of slashes."""
-    return PureWindowsPath(filename).name
+    """A file's name by itself, or one of ours if it has none.
+
+    Some browsers send a whole path; this class knows both kinds of slashes.
+    """
+    return PureWindowsPath(filename).name or "upload.jsonl"

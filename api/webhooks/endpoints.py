@@ -94,7 +94,10 @@ def rotate_secret(
     once: OnceDep,
     body: RotateSecret = _END_THE_OLD_ONE,
 ) -> NewEndpointOut:
-    """The new secret is in this answer, and shown once. The old one ends now, or in a day if it is kept."""
+    """The new secret is in this answer, and shown once. The old one ends now, or in a day if it is kept.
+
+    Ending it also ends those before it that were kept; keeping it keeps them for the rest of their day, 4 in all.
+    """
     keep_old = body.keep_old_secret_active_for_24_hours
     endpoint = webhooks.rotate_secret(session, principal, endpoint_id, keep_old=keep_old)
     return once.keep(session, NewEndpointOut.of(session, endpoint), has_secret=True)

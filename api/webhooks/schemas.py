@@ -90,7 +90,7 @@ class EndpointState(BaseModel):
         Field(description="`failures`: nothing got through for three days; `gone`: it answered 410; `owner`: by hand."),
     ]
     failing_since: Annotated[int | None, Field(description="Since when no delivery has got through.")]
-    old_secret_expires_at: Annotated[int | None, Field(description="Until then the secret before signs as well.")]
+    old_secret_expires_at: Annotated[int | None, Field(description="Until then an old secret signs as well.")]
 
 
 class EndpointOut(BaseModel):
@@ -218,7 +218,7 @@ def _fields(session: Session, endpoint: WebhookEndpoint) -> dict[str, Any]:
             disabled_at=endpoint.disabled_at,
             disabled_because=endpoint.disabled_because,
             failing_since=_seconds(endpoint.failing_since),
-            old_secret_expires_at=_seconds(endpoint.old_salt_expires_at),
+            old_secret_expires_at=round(endpoint.old_salts[0]["expires_at"]) if endpoint.old_salts else None,
         ),
     }
 

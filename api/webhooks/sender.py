@@ -17,6 +17,7 @@ from importlib.metadata import version
 
 import httpx
 
+from api.webhooks.network import BoundedTransport, TooManyBytesError
 from registry.errors import InvalidRequest
 from registry.webhooks import Answer, Delivery, destination
 from registry.webhooks.destination import Destination, ForbiddenAddressError, IpAddress
@@ -27,6 +28,7 @@ TOTAL_SECONDS = 15.0
 _CONNECT_SECONDS = 5.0
 _MOST_ADDRESSES = 4
 _MOST_BYTES = 64 * 1024
+"""Of an answer, head and body."""
 _LISTEN_SECONDS = 1.0
 _LONGEST_REASON = 200
 
@@ -55,10 +57,8 @@ class Sender:
         self._resolve = resolve
         self._total_seconds = total_seconds
         self._http = httpx.AsyncClient(
-            verify=httpx.create_ssl_context() if verify is None else verify,
+            transport=BoundedTransport(httpx.create_ssl_context() if verify is None else verify, _MOST_BYTES),
             timeout=httpx.Timeout(total_seconds, connect=_CONNECT_SECONDS),
-            # A connection is for one request: the next to its address may be for another name.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,
         )
 
@@ -153,13 +153,10 @@ async def _dismiss(response: httpx.Response) -> None:
 
     Whatever comes of that, the status has been heard.
     """
-    size = 0
-    with contextlib.suppress(httpx.HTTPError, TimeoutError):
+    with contextlib.suppress(httpx.HTTPError, TooManyBytesError, TimeoutError):
         async with asyncio.timeout(_LISTEN_SECONDS):
-            async for piece in response.aiter_raw():
-                size += len(piece)
-                if size >= _MOST_BYTES:
-                    break
+            async for _ in response.aiter_raw():
+                pass
     with contextlib.suppress(httpx.HTTPError, OSError):
         await response.aclose()
 
@@ -176,6 +173,8 @@ def _reason(raised: Exception, total_seconds: float) -> str:
     match raised:
         case TimeoutError() | httpx.TimeoutException():
             return f"it did not answer within {total_seconds:g} seconds"
+        case TooManyBytesError():
+            return f"{_MOST_BYTES // 1024} KiB of its answer had no status that counts"
         case InvalidRequest():
             return raised.message
         case ForbiddenAddressError() | OSError() | UnicodeError():

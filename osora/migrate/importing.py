@@ -1,5 +1,6 @@
 """Fine-tuning jobs of the other service, made again here. Every step finds out first whether it was done before."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -113,22 +114,28 @@ class Importer:
             outcome.reason = "its old name is still to be set"
 
     def _bring(self, planned: Plan, outcome: Outcome) -> None:
-        here = self._here(planned.source["id"])
+        here, gone = self._find(planned.source["id"])
         if here is None:
             parent = self._parent(planned, outcome)
             if outcome.status == "waiting":
                 return
-            here = self._make(planned, parent)
+            here = self._make(planned, parent, gone)
         _describe(outcome, here)
         if here["status"] == "succeeded":
             self._name(outcome)
 
     def _here(self, source_id: str) -> Job | None:
         """The job that was made of it, if there is one that need not be made again."""
+        return self._find(source_id)[0]
+
+    def _find(self, source_id: str) -> tuple[Job | None, int]:
+        """That job, and how many others were made of it."""
         if source_id in self._made:
-            return self._osora.jobs.get(self._made[source_id])
-        made = self._osora.jobs.list(limit=100, metadata={ORIGIN: source_id})
-        return next((job for job in made if job["model"] == self._base and job["status"] not in _GONE), None)
+            return self._osora.jobs.get(self._made[source_id]), 0
+        found = self._osora.jobs.list(limit=100, metadata={ORIGIN: source_id})
+        made = [job for job in found if job["model"] == self._base]
+        here = next((job for job in made if job["status"] not in _GONE), None)
+        return here, len(made) - (here is not None)
 
     def _parent(self, planned: Plan, outcome: Outcome) -> str | None:
         """The adapter here that the job goes on from, if it does; `outcome` waits where that is still being made."""
@@ -148,20 +155,32 @@ class Importer:
         outcome.reason = f"it goes on from {planned.continues}, which is {here['status']} here as {here['id']}"
         return None
 
-    def _make(self, planned: Plan, parent: str | None) -> Job:
+    def _make(self, planned: Plan, parent: str | None, gone: int) -> Job:
         source = planned.source
         training = self._files.copy(source["training_file"])
         validation = self._files.copy(source["validation_file"]) if source.get("validation_file") else None
         body = planned.body | ({"osora": {"from_adapter": parent}} if parent else {})
+        # The same for another import that runs now, whichever files it has copied: one of both makes the job.
+        key = hashlib.sha256(f"{source['id']}\n{self._base}\n{gone}".encode()).hexdigest()
         try:
-            made = self._osora.jobs.create(self._base, training, validation_file=validation, **body)
+            made = self._osora.jobs.create(
+                self._base, training, validation_file=validation, idempotency_key=f"import-{key}", **body
+            )
         except OsoraAPIError as error:
+            if error.code == "idempotency_key_reused":
+                return self._made_by_another(source["id"])
             if error.status not in _REFUSED:
                 raise
             raise NotImportedError(f"the job is refused here: {error.message}", error.next_action) from error
         self._made[source["id"]] = made["id"]
         self._tell(f"Job {source['id']} made again as {made['id']} on {self._base}")
         return made
+
+    def _made_by_another(self, source_id: str) -> Job:
+        here = self._here(source_id)
+        if here is None:
+            raise NotImportedError("another import is making it just now", "run this again")
+        return here
 
     def _name(self, outcome: Outcome) -> None:
         """Lets the old name mean the new adapter, unless somebody has given it a meaning."""

@@ -100,7 +100,7 @@ def rollback(
         )
     try:
         return _change(session, principal, name, alias, past.targets, bases, restored=wanted)
-    except NotFound as error:
+    except (NotFound, InvalidRequest) as error:  # gone, or gone and now the name of another alias
         raise Conflict(
             f"version {wanted} of the alias {name!r} cannot come back: {error.message}",
             code="alias_target_gone",

@@ -3,7 +3,6 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -225,7 +224,5 @@ def _body(event_id: str, type: str, created_at: int, data: dict[str, Any]) -> by
 
 
 def _secrets(session: Session, endpoint: WebhookEndpoint, at: float) -> tuple[str, ...]:
-    salts: Sequence[str] = [endpoint.salt]
-    if endpoint.old_salt is not None and at < (endpoint.old_salt_expires_at or 0):
-        salts = [endpoint.salt, endpoint.old_salt]
-    return tuple(secret_of(session, salt) for salt in salts)
+    old = [old["salt"] for old in endpoint.old_salts if at < old["expires_at"]]
+    return tuple(secret_of(session, salt) for salt in (endpoint.salt, *old))

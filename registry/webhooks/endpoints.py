@@ -21,6 +21,9 @@ from registry.webhooks.tables import WebhookDelivery, WebhookEndpoint
 MAX_ENDPOINTS = 20
 """Of one tenant: each is a row more in every transaction that ends a job."""
 
+MAX_OLD_SECRETS = 4
+"""Of one endpoint at a time: each is a signature more in every webhook."""
+
 _OVERLAP_SECONDS = 24 * 3600
 
 
@@ -120,13 +123,23 @@ def delete(session: Session, principal: Principal, endpoint_id: str) -> None:
 
 
 def rotate_secret(session: Session, principal: Principal, endpoint_id: str, *, keep_old: bool) -> WebhookEndpoint:
-    """Gives an endpoint a new secret; `keep_old`: whether the old one signs too for a day, or no more.
+    """Gives an endpoint a new secret. With `keep_old` the old one signs too for a day, and those before it for the rest
+    of theirs; without, none of them does.
 
-    Raises `NotFound`.
+    Raises:
+        NotFound: no such endpoint of the tenant's.
+        Conflict: with `keep_old`, there are too many old ones.
     """
     endpoint = _lock(session, principal, endpoint_id)
-    endpoint.old_salt = endpoint.salt if keep_old else None
-    endpoint.old_salt_expires_at = cast(float, now() + _OVERLAP_SECONDS) if keep_old else None
+    at = session.scalars(select(now())).one()
+    older = [old for old in endpoint.old_salts if at < old["expires_at"]]
+    if keep_old and len(older) >= MAX_OLD_SECRETS:
+        raise Conflict(
+            f"{len(older)} old secrets of this endpoint are valid already, and no more are possible",
+            code="too_many_old_secrets",
+            next_action="wait until one expires, a day after it was replaced, or rotate without keeping any",
+        )
+    endpoint.old_salts = [{"salt": endpoint.salt, "expires_at": at + _OVERLAP_SECONDS}, *older] if keep_old else []
     endpoint.salt = new_salt()
     endpoint.updated_at = cast(int, now_seconds())
     session.flush()

@@ -29,9 +29,8 @@ class WebhookEndpoint(Base):
     event_types: Mapped[list[str]]
     salt: Mapped[str] = mapped_column(String(64))
     """What its signing secret is derived from; see `registry.webhooks.secrets`."""
-    old_salt: Mapped[str | None] = mapped_column(String(64))
-    old_salt_expires_at: Mapped[float | None]
-    """Until then the secret before the last rotation signs as well."""
+    old_salts: Mapped[list[dict[str, Any]]] = mapped_column(JSON(none_as_null=True), default=list)
+    """Of secrets before, the newest first, each a `salt` that signs as well until `expires_at`."""
     created_at: Mapped[int] = mapped_column(default=now_seconds())
     updated_at: Mapped[int] = mapped_column(default=now_seconds())
     failing_since: Mapped[float | None]

@@ -110,12 +110,10 @@ def pass_time(registry: Registry, seconds: float) -> None:
                 claimed_until=WebhookDelivery.claimed_until - seconds,
             )
         )
-        session.execute(
-            update(WebhookEndpoint).values(
-                failing_since=WebhookEndpoint.failing_since - seconds,
-                old_salt_expires_at=WebhookEndpoint.old_salt_expires_at - seconds,
-            )
-        )
+        for endpoint in session.scalars(select(WebhookEndpoint)):
+            if endpoint.failing_since is not None:
+                endpoint.failing_since -= seconds
+            endpoint.old_salts = [{**old, "expires_at": old["expires_at"] - seconds} for old in endpoint.old_salts]
 
 
 def seconds_until_due(registry: Registry) -> float:

@@ -95,7 +95,8 @@ class TestUpload:
         assert error_of(upload(client, LINE * (MAX_UPLOAD_BYTES // len(LINE) + 1)), 413)["param"] == "file"
 
     @pytest.mark.parametrize(
-        ("name", "shown"), [("C:\\data\\t.jsonl", "t.jsonl"), ("../t.jsonl", "t.jsonl"), ("ä ö.jsonl",) * 2]
+        ("name", "shown"),
+        [("C:\\data\\t.jsonl", "t.jsonl"), ("../t.jsonl", "t.jsonl"), ("/", "upload.jsonl"), ("ä ö.jsonl",) * 2],
     )
     def test_names(self, client: httpx.Client, name: str, shown: str) -> None:
         file = upload(client, name=name).json()

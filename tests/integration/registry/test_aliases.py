@@ -250,6 +250,10 @@ class TestDeletion:
         with pytest.raises(Conflict, match=old.name) as caught:
             roll_back(registry, principal, "triage")
         assert caught.value.code == "alias_target_gone"
+        put(registry, principal, old.name, new.id)
+        with pytest.raises(Conflict, match=f"cannot come back: '{old.name}' is an alias") as caught:
+            roll_back(registry, principal, "triage")
+        assert caught.value.code == "alias_target_gone"
         found = ask(registry, principal, "triage").adapter
         assert found is not None
         assert found.id == new.id

@@ -18,7 +18,7 @@ from registry.names import aliases
 from registry.tenants import Principal
 from registry.webhooks import Answer, Delivery, EventType
 from registry.webhooks.delivering import LEASE_SECONDS, MAX_ATTEMPTS, PER_TENANT
-from registry.webhooks.endpoints import MAX_ENDPOINTS
+from registry.webhooks.endpoints import MAX_ENDPOINTS, MAX_OLD_SECRETS
 from registry.webhooks.tables import WebhookDelivery, WebhookEndpoint
 from tests.support.jobs import claim as claim_job
 from tests.support.jobs import new_adapter, submit
@@ -353,6 +353,37 @@ def test_rotation_keeps_the_old_secret_for_a_day(registry: Registry, principal: 
     (fourth,) = claim(registry)
     assert len(fourth.secrets) == 1
     assert fourth.secrets != third.secrets
+
+
+def test_every_secret_that_was_kept_signs_for_its_day(registry: Registry, principal: Principal) -> None:
+    told = endpoint(registry, principal)
+
+    def rotate(*, keep_old: bool) -> None:
+        with registry.transaction() as session:
+            webhooks.rotate_secret(session, principal, told, keep_old=keep_old)
+
+    def signing() -> tuple[str, ...]:
+        tell(registry, principal)
+        (delivery,) = claim(registry)
+        settle(registry, delivery, GOOD)
+        return delivery.secrets
+
+    kept = signing()
+    for age in range(1, MAX_OLD_SECRETS + 1):
+        rotate(keep_old=True)
+        signed = signing()
+        assert (len(signed), signed[1:]) == (age + 1, kept)
+        kept = signed
+        pass_time(registry, 3600)
+    with pytest.raises(Conflict, match="old secrets"):
+        rotate(keep_old=True)
+    assert signing() == kept
+    pass_time(registry, DAY - MAX_OLD_SECRETS * 3600 + 1)
+    assert signing() == kept[:-1]
+    rotate(keep_old=True)
+    assert signing()[1:] == kept[:-1]
+    rotate(keep_old=False)
+    assert len(signing()) == 1
 
 
 def test_the_database_holds_no_secret(registry: Registry, principal: Principal) -> None:

@@ -79,6 +79,16 @@ def test_only_what_was_given_is_sent(service: FakeService) -> None:
     ]
 
 
+def test_a_job_is_queued_once_by_its_key(service: FakeService) -> None:
+    service.on("POST", "/jobs", Answer(200, {"id": "ftjob-1"}))
+    with Osora() as osora:
+        osora.jobs.create("osora-tiny", "file-1", idempotency_key="mine")
+        osora.jobs.create("osora-tiny", "file-1")
+    keyed, plain = service.requests
+    assert (keyed.headers["idempotency-key"], "idempotency-key" in plain.headers) == ("mine", False)
+    assert keyed.json == plain.json
+
+
 def test_a_page_says_whether_there_is_more(service: FakeService) -> None:
     job = {"id": "ftjob-1"}
     service.on("GET", "/jobs", Answer(body={"data": [job], "has_more": True}), Answer(body={"data": []}))

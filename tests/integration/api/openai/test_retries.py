@@ -62,6 +62,17 @@ def test_whatever_is_made_is_made_once(openai: OpenAI, registry: Registry, attem
     assert [count(registry, table) for table in (File, Job, Upload, UploadPart)] == [2, 1, 1, 0]
 
 
+def test_a_retry_is_not_answered_with_a_file_that_was_deleted(openai: OpenAI) -> None:
+    deleted = openai.files.create(file=("a.jsonl", ROWS), purpose="fine-tune")
+    openai.files.delete(deleted.id)
+    # The first attempt gets lost on its way.
+    again = openai.files.create(
+        file=("a.jsonl", ROWS), purpose="fine-tune", extra_headers={"x-stainless-retry-count": "1"}
+    )
+    assert again.id != deleted.id
+    assert openai.files.content(again.id).read() == ROWS
+
+
 def test_a_retry_waits_for_the_first_attempt(
     openai: OpenAI, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,15 +209,26 @@ def test_who_answers_without_end(receiver: Receiver) -> None:
     assert sent < 64 * 1024 * 1024  # what fits into the system's own buffers; the sender took a thousandth
 
 
-def test_a_head_without_end(receiver: Receiver) -> None:
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n"), (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n")],
+    ids=["of one answer", "of interim answers"],
+)
+def test_a_head_without_end(receiver: Receiver, first: bytes, again: bytes) -> None:
+    hung_up = threading.Event()
+
     def flood(handler: BaseHTTPRequestHandler) -> None:
-        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
-        while not receiver.ending.is_set():
-            handler.wfile.write(b"x: y\r\n" * 1000)
+        handler.wfile.write(first)
+        try:
+            while not receiver.ending.is_set():
+                handler.wfile.write(again * 1000)
+        except OSError:
+            hung_up.set()
 
     receiver.answer = flood
     answer = send(receiver.url)
-    assert (answer.status_code, answer.error) == (None, "what answers is not HTTP")
+    assert (answer.status_code, answer.error) == (None, "64 KiB of its answer had no status that counts")
+    assert hung_up.wait(60)
 
 
 @pytest.mark.parametrize(

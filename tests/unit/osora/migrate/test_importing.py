@@ -1,4 +1,5 @@
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,8 @@ class Here:
         self.made: list[dict[str, Any]] = []
         self.means: dict[str, str] = {}
         self.refuses: OsoraAPIError | None = None
+        self.keys: set[str] = set()
+        self.just_before_a_job: Callable[[], object] = lambda: None
         self.files = SimpleNamespace(upload=self._upload, list=self._files)
         self.jobs = SimpleNamespace(list=self._jobs, create=self._create, get=lambda job_id: self._job(job_id))
         self.aliases = SimpleNamespace(get=self._alias, set=self._set)
@@ -46,8 +49,12 @@ class Here:
     def _jobs(self, limit: int, metadata: dict[str, str]) -> Page[Any]:
         return Page([job for job in reversed(self.made) if metadata.items() <= job["metadata"].items()])
 
-    def _create(self, model: str, training_file: str, **fields: Any) -> Any:
+    def _create(self, model: str, training_file: str, idempotency_key: str, **fields: Any) -> Any:
+        self.just_before_a_job()
         self._maybe_refuse()
+        if idempotency_key in self.keys:
+            raise OsoraAPIError(409, "it came with another request", code="idempotency_key_reused")
+        self.keys.add(idempotency_key)
         job = {"id": f"ftjob-here-{len(self.made)}", "status": "queued", "model": model, "training_file": training_file}
         self.made.append(job | fields)
         return self.made[-1]
@@ -75,9 +82,9 @@ def here() -> Here:
     return Here()
 
 
-def importer(here: Here, there: FakeOpenAI, client: OpenAIClient) -> Importer:
+def importer(here: Here, there: FakeOpenAI, client: OpenAIClient, base: str = "tiny") -> Importer:
     service: Any = here
-    return Importer(client, service, there.jobs, "tiny")
+    return Importer(client, service, there.jobs, base)
 
 
 def bring(here: Here, there: FakeOpenAI, client: OpenAIClient) -> list[Outcome]:
@@ -146,10 +153,33 @@ def test_a_job_that_came_to_nothing_is_made_again_but_not_at_once(
     assert (later.status, len(here.made)) == ("queued", 2)
 
 
+def test_two_imports_at_once_make_one_job(here: Here, there: FakeOpenAI, client: OpenAIClient) -> None:
+    there.add_job(1)
+
+    def another() -> None:
+        here.just_before_a_job = lambda: None
+        bring(here, there, client)
+
+    here.just_before_a_job = another
+    (late,) = bring(here, there, client)
+    assert (late.status, late.job, len(here.made)) == ("queued", "ftjob-here-0", 1)
+
+
+def test_a_job_that_another_import_has_only_begun_to_make(here: Here, there: FakeOpenAI, client: OpenAIClient) -> None:
+    there.add_job(1)
+    here.refuses = OsoraAPIError(409, "it came with another request", code="idempotency_key_reused")
+    here.uploads = {"file-here": b"rows"}
+    (late,) = bring(here, there, client)
+    assert (late.status, late.reason, late.next_action) == (
+        "left out",
+        "another import is making it just now",
+        "run this again",
+    )
+
+
 def test_a_job_of_another_base_is_another_job(here: Here, there: FakeOpenAI, client: OpenAIClient) -> None:
     there.add_job(1)
-    bring(here, there, client)
-    here.made[0]["model"] = "large"
+    importer(here, there, client, "large").bring(there.jobs[0])
     bring(here, there, client)
     assert [job["model"] for job in here.made] == ["large", "tiny"]
 
