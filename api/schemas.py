@@ -74,8 +74,8 @@ class _KnownFieldsOnly(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     unsupported: ClassVar[Mapping[str, str]] = {}
-    """What OpenAI's API takes and this one does not, each with why or what to do instead. A null or a false of it is
-    harmless."""
+    """What OpenAI's API takes and this one does not, each with why or what to do instead. A null, a false or an empty
+    list of it is harmless: some clients write all fields, and send back all that they were answered."""
 
     @model_validator(mode="before")
     @classmethod
@@ -90,7 +90,7 @@ class _KnownFieldsOnly(BaseModel):
                 raise PydanticCustomError(
                     "unknown_field", "is not known here", {"field": name, "hint": cls._hint(name)}
                 )
-            if value is not None and value is not False:
+            if value is not None and value is not False and value != []:
                 reason = cls.unsupported[name]
                 raise PydanticCustomError("unsupported_field", "is not supported here", {"field": name, "hint": reason})
         return {name: value for name, value in data.items() if name not in unknown}

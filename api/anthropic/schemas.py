@@ -113,7 +113,7 @@ class MessageRequest(RequestModel):
     def to_generate(self, target: Target) -> GenerateRequest:
         """The native request. Raises `RequestValidationError` for fields that cannot be had together."""
         knobs = self.osora.model_dump(exclude_unset=True) if self.osora else {}
-        system = [] if self.system is None else [{"role": "system", "content": text_of(self.system)}]
+        system = [{"role": "system", "content": text_of(self.system)}] if self.system else []
         form = self.output_config.format if self.output_config else None
         own = {
             "messages": [*system, *(one for message in self.messages for one in message.native())],

@@ -69,5 +69,5 @@ def calls_named(param: str, next_action: str) -> Iterator[None]:
     except InvalidRequest as error:
         if not (error.param or "").startswith("messages"):
             raise
-        message = f"{param}, read as messages: {error.message}"
+        message = f"{param}, read as chat messages: {error.message}"
         raise InvalidRequest(message, param=param, code=error.code, next_action=next_action) from error

@@ -89,6 +89,12 @@ def test_what_is_asked_for(anthropic: Anthropic, fake: FakeInference, adapter: A
     assert asked["request_id"] == message.id
 
 
+def test_a_system_without_text_says_nothing(client: httpx.Client, fake: FakeInference) -> None:
+    for system in ([], ""):
+        assert client.post(PATH, json={**BODY, "system": system}).status_code == 200
+        assert [message["role"] for message in fake.asked[-1]["messages"]] == ["user"]
+
+
 def test_a_message(anthropic: Anthropic, client: httpx.Client, fake: FakeInference) -> None:
     message = anthropic.messages.create(**BODY)
     assert message.id.startswith("msg_")
@@ -291,7 +297,7 @@ def test_the_key_comes_in_either_header(client: httpx.Client, url: str) -> None:
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.budget_tokens"),
         ({"temperature": 1.5}, "temperature"),
         ({"output_config": {"effort": "low"}}, "output_config.effort"),
-        ({"mcp_servers": []}, "mcp_servers"),
+        ({"mcp_servers": [{"type": "url"}]}, "mcp_servers"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 2}]}, "tools[0].type"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": {"type": "tool"}}, "tool_choice"),

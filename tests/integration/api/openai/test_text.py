@@ -8,6 +8,7 @@ import httpx
 import openai as package
 import pytest
 from openai import OpenAI
+from openai.types.chat import ChatCompletionMessage
 
 from registry.models import Adapter
 from tests.integration.api.conftest import error_of
@@ -175,6 +176,13 @@ def test_what_is_not_supported_is_named(openai: OpenAI, client: httpx.Client, pa
     assert caught.value.type == "invalid_request_error"
     body = {"model": "osora-tiny", "messages": MESSAGES, param: None}
     assert client.post(CHAT, json=body).status_code == 200
+
+
+def test_an_answer_of_theirs_can_be_sent_back_with_all_its_fields(openai: OpenAI, fake: FakeInference) -> None:
+    message = ChatCompletionMessage(role="assistant", content="billing", annotations=[])
+    history = [*MESSAGES, message.model_dump(), *MESSAGES]
+    openai.chat.completions.create(model="osora-tiny", messages=history)
+    assert fake.asked[-1]["messages"][1] == {"role": "assistant", "content": "billing"}
 
 
 @pytest.mark.parametrize(
