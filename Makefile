@@ -45,7 +45,7 @@ serve: $(INSTALLED) ## Run the service here until Ctrl-C
 	@$(BIN)/osora serve
 
 test: lint ## Linters, types and tests: everything that must pass but the fault suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: $(INSTALLED_FOR_TESTS) ## Kill, stop and starve workers, brokers, databases and disks, and see that no job is lost
 	@$(BIN)/python -m pytest tests/faults

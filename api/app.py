@@ -41,8 +41,11 @@ _DESCRIPTION = """Upload examples, get a small adapter, call it a second later.
 2. `POST /jobs`: fine-tune a base on it; `GET /jobs/{job_id}/events` follows the training.
 3. `POST /generate` with the job's `osora.adapter_id`.
 
-Send an API key as `Authorization: Bearer osk-…`.
-Every error is `{"error": {"message", "type", "param", "code", …}}`.
+With this address and `/v1` as its `base_url`, OpenAI's unmodified client finds the same files, jobs and adapters, chats
+and responses. Anthropic's finds `/v1/messages` with this address alone.
+
+Send an API key as `Authorization: Bearer osk-…` (or `x-api-key: osk-…`).
+Every error is `{"error": {"message", "type", "param", "code", …}}`; that of `/v1/messages` has Anthropic's shape.
 """
 
 # The doors, by what comes before a router's own paths. Files, uploads, jobs and webhooks are the same routes in two.
@@ -109,7 +112,7 @@ def create_app(settings: Settings) -> FastAPI:
     for prefix, router in _NATIVE:
         app.include_router(router, prefix=prefix)
     for prefix, router in _OPENAI:
-        app.include_router(router, prefix=prefix, tags=["openai"])
+        app.include_router(router, prefix=prefix, tags=["openai"])  # comes before the router's own
     for prefix, router in _ANTHROPIC:
         app.include_router(router, prefix=prefix, tags=["anthropic"])
     app.include_router(refusals)  # last: what is there goes before

@@ -1,6 +1,7 @@
 """From exceptions to the one shape: `{"error": {"message", "type", "param", "code", …}}`."""
 
 import logging
+from collections.abc import Iterator
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -88,7 +89,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
     headers = error.headers
     message = str(error.detail)
     if error.status_code == 404:
-        message = f"{request.method} {request.url.path} is not a route of this API"
+        message = f"{request.method} {request.url.path} is not a route of this API{_at_the_other_door(request)}"
     if error.status_code == 405:
         allowed = _allowed_methods(request)
         message = f"{request.method} is not possible on {request.url.path}, only {allowed}"
@@ -102,17 +103,27 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
     return respond(request, error.status_code, ErrorBody(error=detail), dict(headers or {}))
 
 
+def _at_the_other_door(request: Request) -> str:
+    """For clients whose base_url lacks the `/v1`, or has one too many: many of them show nothing but the message."""
+    path = request.url.path
+    for other in (f"/v1{path}", path.removeprefix("/v1")):
+        there = [route for route in _routes_at(request, other) if route.include_in_schema]
+        if other != path and any(request.method in (route.methods or ()) for route in there):
+            return f", but {other} is: see whether the client's base_url is to end with /v1"
+    return ""
+
+
 def _allowed_methods(request: Request) -> str:
     """All of the path: a route that has the path and not the method knows only its own."""
-    path = request.url.path
-    found: set[str] = set()
-    for prefix, router in (("", request.app.router), *request.app.state.routers):
-        if not path.startswith(prefix):
-            continue
-        for route in router.routes:
-            if isinstance(route, Route) and route.path_regex.match(path.removeprefix(prefix)):
-                found |= route.methods or set()
+    found = {method for route in _routes_at(request, request.url.path) for method in route.methods or ()}
     return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
+
+
+def _routes_at(request: Request, path: str) -> Iterator[Route]:
+    for prefix, router in (("", request.app.router), *request.app.state.routers):
+        for route in router.routes if path.startswith(prefix) else ():
+            if isinstance(route, Route) and route.path_regex.match(path.removeprefix(prefix)):
+                yield route
 
 
 async def _on_database_down(request: Request, error: Exception) -> JSONResponse:

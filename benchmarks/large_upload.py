@@ -117,7 +117,7 @@ def _api(folder: Path, size: int, object_store: str | None) -> Iterator[tuple[su
     migrate.upgrade(settings.database_url)
     with Registry.open(settings) as registry, registry.transaction() as session:
         _, key = tenants.create_key(session, tenants.DEFAULT_TENANT, "large upload", ["read", "write"])
-    process = subprocess.Popen([sys.executable, "-m", "api"], stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen([sys.executable, "-P", "-m", "api"], stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
     with process:
         try:

@@ -48,6 +48,14 @@ def main() -> int:
     console.print(f"\n[bold]The program, examples/{PROGRAM.name}[/bold]\n")
     text = PROGRAM.read_text(encoding="utf-8")
     console.print(Syntax(text, "python", background_color="default").highlight(text), soft_wrap=True)  # to be copied
+    console.print(
+        "Next, the same service for a program of yours:\n"
+        f"  export OSORA_DATA_DIR={DATA_DIR}\n"
+        "  .venv/bin/osora serve    (prints OPENAI_BASE_URL and OPENAI_API_KEY)\n"
+        "docs/migrate-from-openai.md has the way from OpenAI, step by step.",
+        markup=False,
+        soft_wrap=True,
+    )
     return 0
 
 

@@ -36,7 +36,7 @@ def find_flaw(
             flaw = _open_flaw(pending, place) or _calls_flaw(message, pending, place, known)
         if flaw is not None:
             return flaw
-    return _open_flaw(pending, path) if is_asked else None
+    return _open_flaw(pending, path, "ends") if is_asked else None
 
 
 def _result_flaw(message: Mapping[str, Any], pending: dict[str, str], place: str) -> Flaw | None:
@@ -54,12 +54,12 @@ def _result_flaw(message: Mapping[str, Any], pending: dict[str, str], place: str
     return None
 
 
-def _open_flaw(pending: Mapping[str, str], place: str) -> Flaw | None:
+def _open_flaw(pending: Mapping[str, str], place: str, does: str = "comes") -> Flaw | None:
     if not pending:
         return None
     return Flaw(
         place,
-        f"comes before the results of the calls {_list(pending)}",
+        f"{does} before the results of the calls {_list(pending)}",
         "put a message of the role `tool` behind the calls for each of them, with its `tool_call_id`",
     )
 

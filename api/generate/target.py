@@ -51,10 +51,10 @@ def resolve_model(registry: Registry, principal: Principal, model: str, key: byt
             raise NotFound(
                 error.message
                 if error.code != "adapter_not_found"
-                else f"no model {model!r}: call a base ({', '.join(offered)}) or an adapter of yours",
+                else f"no model {model!r}: call a base ({', '.join(offered)}), an adapter or an alias of yours",
                 param="model",
                 code="model_not_found",
-                next_action="GET /v1/models lists them",
+                next_action="GET /v1/models lists them; POST /aliases gives one an old name",
             ) from error
     _check_offered(registry, target, "model")
     return target

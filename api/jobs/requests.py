@@ -1,6 +1,7 @@
 """What a client may ask of a job, and its way to the registry's `JobRequest`."""
 
 import math
+import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -23,6 +24,13 @@ def _each_once(values: list[float]) -> list[float]:
     return values
 
 
+def _part_of_a_name(suffix: str) -> str:
+    if not re.fullmatch(_SUFFIX, suffix):
+        raise ValueError("should have letters, digits, '.', '_' and '-' only, the first a letter or digit")
+    return suffix
+
+
+_SUFFIX = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 Auto = Literal["auto"]
 _Steps = Annotated[int, Field(ge=1, le=1_000_000)]
 _Rate = Annotated[float, Field(gt=0)]
@@ -199,9 +207,10 @@ class CreateJob(RequestModel):
         Field(
             min_length=1,
             max_length=64,
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
             description="Becomes a part of the model's name.",
+            json_schema_extra={"pattern": f"^{_SUFFIX}$"},
         ),
+        AfterValidator(_part_of_a_name),
     ] = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     metadata: Metadata | None = None

@@ -14,7 +14,7 @@ from osora.migrate.prompts import read_prompts
 from osora.migrate.text import one_line
 from osora.sdk import Osora
 
-_CELL = 60
+_LONGEST = 200
 
 
 def compare_answers(
@@ -105,12 +105,9 @@ def _show(found: Comparison, old: str, new: str) -> None:
             for name, count in sorted(found.fields.items())
         ]
         print_table(("JSON field", "the same", "in answers"), fields, "")
-    if found.disagreements:
-        say("")
-        rows = [
-            (one.line, f"{one.f1:.2f}", *(one_line(text, _CELL) for text in (one.prompt, one.old, one.new)))
-            for one in found.disagreements
-        ]
-        print_table(("line", "F1", "prompt", "old", "new"), rows, "")
+    for one in found.disagreements:
+        say(f"\nLine {one.line}, token F1 {one.f1:.2f}")
+        for name, text in (("prompt", one.prompt), ("old", one.old), ("new", one.new)):
+            say(f"  {name:6}  {one_line(text, _LONGEST)}")
     for line, reason in sorted(found.failed.items()):
         print_note(f"Line {line} got no answer: {reason}")

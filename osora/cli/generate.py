@@ -15,7 +15,8 @@ from osora.sdk import Osora
 def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text; - reads it from standard input.")],
     adapter: Annotated[
-        str | None, typer.Option(help="An adapter or a checkpoint, by id or name; without one, the bare base answers.")
+        str | None,
+        typer.Option(help="An adapter or a checkpoint, by id or name, or an alias; else the bare base answers."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="The bare base to ask, if there are several.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message before the prompt.")] = None,

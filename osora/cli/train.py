@@ -43,7 +43,7 @@ def train(
         Literal["low", "normal", "high"] | None, typer.Option(help="Which of your own jobs goes first.")
     ] = None,
     from_adapter: Annotated[
-        str | None, typer.Option(metavar="ADAPTER", help="Go on from an adapter or a checkpoint, by id or name.")
+        str | None, typer.Option(metavar="ADAPTER", help="Go on from an adapter or a checkpoint, by id, name or alias.")
     ] = None,
     keep: Annotated[
         Literal["best", "last"] | None,

@@ -103,7 +103,7 @@ def log(
         (when(d["created_at"]), d["event_type"], d.get("data", {}).get("id"), *_outcome(d), d["id"]) for d in deliveries
     ]
     columns = ("time", "event", "about", "status", "attempts", "last", "next", "id")
-    print_table(columns, rows, "Nothing was sent. Next: osora webhooks test ID")
+    print_table(columns, rows, "No events are in its log. Samples, of osora webhooks test, do not come there.")
 
 
 @app.command()

@@ -178,6 +178,7 @@ def _ready_notice(place: Place, broker_kind: str, seconds: float) -> Notice:
         f"  broker  {broker_kind}",
         *(f"  log     {place.log(name)}: {what}" for name, what in LOGS.items() if place.log(name).exists()),
         f"  curl    export {_exports(place)}",
+        f"  openai  export OPENAI_BASE_URL={place.url}/v1 OPENAI_API_KEY=$(cat {shlex.quote(str(key_file))})",
         f"  next    {_next_step(place.data_dir)}   (Ctrl-C here stops everything)",
     ]
     data = {

@@ -19,8 +19,9 @@ class Call:
 class CallReader:
     """Reads one answer. Text that may turn out to begin a call is held back, and a call comes when it is whole.
 
-    The grammar sees to it that what begins like a call is one. What is cut off within one is text all the same, so
-    that nothing is lost and nobody makes half a call.
+    The grammar sees to it that what begins like a call is one. Where an answer is cut off within its first call, that
+    is text, so that nobody makes half a call. Behind a whole call it is left out: text comes before calls, however an
+    answer is asked for.
     """
 
     def __init__(self, use: ToolUse) -> None:
@@ -53,16 +54,10 @@ class CallReader:
         return text, self._calls() if self._calling else []
 
     def flush(self) -> str:
-        """What is left at the end: text that was held back, or a call that is not whole."""
-        if not self._calling:
-            return self._use.text(self._held)
-        tail = self._use.format.tail if self._found else ""
-        if tail and _begins(self._raw, tail):
+        """What is left at the end: text that was held back, or a first call that is not whole."""
+        if self._found:
             return ""
-        ended = next(
-            (at for at, pair in enumerate(zip(self._raw, tail, strict=False)) if pair[0] != pair[1]), len(tail)
-        )
-        return self._use.text(self._raw[ended:].lstrip())
+        return self._use.text(self._raw if self._calling else self._held)
 
     def _open(self, piece: str) -> str:
         """The text that is certain before a call begins, if one does."""
@@ -142,14 +137,3 @@ def _head(before: str, mid: str) -> re.Pattern[str]:
 
 def _pattern(piece: str) -> str:
     return ID.join(map(re.escape, piece.split(SLOT)))
-
-
-def _begins(text: str, piece: str) -> bool:
-    """Whether a text is a beginning of such a piece, or all of it."""
-    first, *others = piece.split(SLOT)
-    if not others or len(text) < len(first):
-        return first.startswith(text)
-    rest = text[len(first) :]
-    id_ = re.match("[a-zA-Z0-9]{0,9}", rest)
-    assert id_ is not None
-    return text.startswith(first) and _begins(rest[id_.end() :], SLOT.join(others))

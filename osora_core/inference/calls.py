@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from osora_core.inference.formats import with_known_formats
 from osora_core.inference.grammar import GrammarCompiler
 from osora_core.tools.arguments import closed
 from osora_core.tools.format import ID, SLOT, CallFormat
@@ -72,7 +73,8 @@ class ToolUse:
         functions = [tool["function"] for tool in described(tools)]
         several = parallel and self.format.between is not None
         rules = [
-            f"args_{index}: %json {self._arguments(function['parameters'])}" for index, function in enumerate(functions)
+            f"args_{index}: %json {self._arguments(function['parameters'])} // the parameters of {function['name']}"
+            for index, function in enumerate(functions)
         ]
         names = [function["name"] for function in functions]
         tail = self._literal(self.format.tail)
@@ -91,7 +93,7 @@ class ToolUse:
         rules.append("first: " + self._any(self.format.lead, names))
         if choice == "auto":
             text = self._no_calls() if schema is None else f"%json {_json(schema, whitespace_pattern=' ?')}"
-            return _lark("start: body | calls", f"body: {text}", *rules)
+            return _lark("start: body | calls", f"body: {text} // the answer's own schema", *rules)
         return _lark("start: calls", *rules)
 
     def _no_calls(self) -> str:
@@ -142,4 +144,4 @@ def _quoted(text: str) -> str:
 
 
 def _json(schema: Mapping[str, Any], **options: Any) -> str:
-    return json.dumps({**schema, "x-guidance": options}, ensure_ascii=False)
+    return json.dumps({**with_known_formats(schema), "x-guidance": options}, ensure_ascii=False)

@@ -8,6 +8,7 @@ the grammar.
 import hashlib
 import json
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from osora_core.errors import UserError
+from osora_core.inference.formats import with_known_formats
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -37,6 +39,8 @@ _LIMITS = LLParserLimits(
 )
 _VERBOSE_MARK = "<non-verbose/>"
 _NOTHING_MATCHES = "NoExtensionBias"
+# Of an error in a grammar of Lark: its line, the reason, and the grammar.
+_LARK_ERROR = re.compile(r"at (\d+)\(\d+\): (?:failed to compile JSON schema: )?(.*?)(?:\n +\d+ \| .*)?", re.DOTALL)
 # Memory is taken before the limits count anything, up to a kilobyte a character (classes such as \p{L}).
 _MAX_CHARACTERS = {"regex": 16 * 1024, "json_schema": 128 * 1024, "tools": 192 * 1024}
 _CACHED_CHARACTERS = 512 * 1024
@@ -132,7 +136,7 @@ class GrammarCompiler:
     def json_schema(self, schema: Mapping[str, Any]) -> Grammar:
         """A grammar of the JSON documents that `schema` allows. Raises UserError if it cannot be compiled."""
         try:
-            text = json.dumps(schema)
+            text = json.dumps(with_known_formats(schema))
         except RecursionError:
             raise _unusable("json_schema", "it is nested too deep") from None
         return self._grammar("json_schema", text, _of_json_schema)
@@ -144,7 +148,8 @@ class GrammarCompiler:
         return self._grammar("regex", pattern, LLMatcher.grammar_from_regex)
 
     def lark(self, param: str, text: str) -> Grammar:
-        """A grammar in llguidance's form of Lark. Raises UserError that blames `param` if it cannot be compiled."""
+        """A grammar in llguidance's form of Lark. Raises UserError that blames `param` if it cannot be compiled, and
+        says what the comment at the end of the line says that is to blame."""
         return self._grammar(param, text, LLMatcher.grammar_from_lark)
 
     def bytes_of(self, token: int) -> bytes:
@@ -169,7 +174,7 @@ class GrammarCompiler:
         try:
             matcher = LLMatcher(self._tokenizer, parse(text), log_level=0, limits=_LIMITS)
             if matcher.is_error():
-                return _unusable(param, _brief(matcher.get_error()))
+                return _unusable(param, _reason(matcher.get_error(), text))
             # The first mask is the dearest of most constraints, and where those that are too large show it.
             mask = _mask(matcher, param)
             _try_a_step(matcher, param, mask)
@@ -240,6 +245,15 @@ def _refused(param: str, reason: str) -> UserError:
 
 def _unusable(param: str, reason: str) -> UserError:
     return UserError(f"{param} cannot be used: {reason}", param=param, next_action=f"simplify or correct {param}")
+
+
+def _reason(error: str, grammar: str) -> str:
+    """What is wrong, without the grammar, which is none that a person wrote."""
+    found = _LARK_ERROR.fullmatch(error)
+    if found is None:
+        return _brief(error)
+    _, is_commented, comment = grammar.split("\n")[int(found[1]) - 1].rpartition(" // ")
+    return _brief(f"{comment}: {found[2]}" if is_commented else found[2])
 
 
 def _brief(text: str) -> str:

@@ -38,10 +38,10 @@ def submit(
     base = request.base if held is None else held.base
     if base not in settings.base_paths:
         raise InvalidRequest(
-            f"base {base!r} is not on offer here",
+            f"base {base!r} is not on offer here, only {', '.join(settings.base_paths)}",
             param="model",
             code="model_not_found",
-            next_action=f"choose one of {', '.join(settings.base_paths)}",
+            next_action="choose one that is, or have whoever runs the service add it to OSORA_BASES",
         )
     for param in ("training_file", "validation_file"):
         if (file_id := getattr(request, param)) is not None:

@@ -273,7 +273,7 @@ def test_old_answers_beside_the_new_ones(command: Run, service: Service, tmp_pat
     assert command("compare", file, adapter, "--at-least", "0.9", "--max-tokens", "4").returncode == 1
     table = command("compare", file, adapter, "--at-least", "0.6", "--max-tokens", "4")
     assert table.returncode == 0
-    assert "Where to?" in table.stdout
+    assert "prompt  Where to?\n  old     To Lima\n  new     Oslo\n" in table.stdout
     prompts = rows(tmp_path / "prompts.jsonl", ("Which city?", None))
     both = json.loads(
         command("compare", prompts, adapter, "--against", "osora-tiny", "--json", "--max-tokens", "4").stdout

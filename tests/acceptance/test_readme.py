@@ -10,9 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import typer
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from osora.cli import app
 from tests.acceptance.conftest import Service
 
 ROOT = Path(__file__).parents[2]
@@ -89,18 +91,34 @@ def test_files_and_folders_that_it_links_to_exist() -> None:
     assert {(page, name) for page, name in named if not (ROOT / name).exists() and page != "CHANGELOG.md"} == set()
 
 
-def test_headings_that_it_links_to_exist() -> None:
-    readme = (ROOT / "README.md").read_text()
-    headings = {
-        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", readme, re.M)
-    }
-    anchors = set(re.findall(r"\]\(#([^)]+)\)", readme))
-    assert len(anchors) > 5
-    assert anchors <= headings
+def headings(page: Path) -> set[str]:
+    """As GitHub names them in links."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def test_headings_that_pages_link_to_exist() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    links = [
+        (page, (page.parent / file) if file else page, heading)
+        for page in pages
+        for file, heading in re.findall(r"\]\(([\w./-]*)#([^)]+)\)", page.read_text())
+    ]
+    assert len(links) > 20
+    assert {(page.name, heading) for page, target, heading in links if heading not in headings(target)} == set()
 
 
 def test_the_make_commands_exist() -> None:
-    readme = (ROOT / "README.md").read_text()
+    text = "\n".join(page.read_text() for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make ([\w-]+)\b", readme, re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    named = set(re.findall(r"(?:^|`)make ([a-z][\w-]*)", text, re.MULTILINE))
+    assert {"demo", "demo-openai", "test", "docs"} <= named
+    assert {target for target in named if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
+
+
+def test_the_commands_of_osora_exist() -> None:
+    text = "\n".join(page.read_text() for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+    named = set(re.findall(r"(?:^|`|\n)(?:OSORA_\w+=\S+ )*osora ([a-z]+)\b", text))
+    assert {"serve", "import", "compare", "aliases", "webhooks"} <= named
+    assert named <= set(typer.main.get_group(app).commands)

@@ -7,7 +7,7 @@ from benchmarks.report import Report
 from benchmarks.soak_installation import Options
 
 
-@pytest.mark.timeout(180)  # two idle cores need about 40 seconds, busy ones several times that
+@pytest.mark.timeout(900)  # idle cores need about 40 seconds; it gives up by itself once nothing moves
 def test_nothing_is_lost_doubled_or_wrong_when_workers_and_broker_die_at_random() -> None:
     report = Report("cpu", soak.COLUMNS)
     soak.run(Options(jobs=10, workers=2, kill_seconds=4.0), report)

@@ -33,7 +33,8 @@ class Output:
         """Closes what is open; an answer without a word is an empty message. A second time it does nothing."""
         if not self.items:
             yield from self._say("", self._early)
-        yield from self._close("incomplete" if finish_reason == "length" else "completed")
+        is_cut = finish_reason == "length" and self._message is not None  # calls come whole
+        yield from self._close("incomplete" if is_cut else "completed")
 
     @property
     def _message(self) -> dict[str, Any] | None:

@@ -77,14 +77,14 @@ def url(server: Server) -> Iterator[str]:
 @pytest.fixture
 def anonymous(url: str) -> Iterator[httpx.Client]:
     """A client without a key."""
-    with httpx.Client(base_url=url, timeout=15) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
 def client(url: str, api_key: str) -> Iterator[httpx.Client]:
     """A client with a key that may do everything."""
-    with httpx.Client(base_url=url, timeout=15, headers={"authorization": f"Bearer {api_key}"}) as client:
+    with httpx.Client(base_url=url, timeout=60, headers={"authorization": f"Bearer {api_key}"}) as client:
         yield client
 
 
@@ -97,7 +97,7 @@ def client_with(url: str, registry: Registry) -> Iterator[Callable[..., httpx.Cl
             with registry.transaction() as session:
                 _, key = create_key(session, tenant, "test", scopes)
             headers = {"authorization": f"Bearer {key}"}
-            return stack.enter_context(httpx.Client(base_url=url, timeout=15, headers=headers))
+            return stack.enter_context(httpx.Client(base_url=url, timeout=60, headers=headers))
 
         yield make
 

@@ -37,7 +37,7 @@ def fake(inference: dict[str, FakeInference]) -> FakeInference:
 @pytest.fixture
 def openai(url: str, client: httpx.Client) -> OpenAI:
     key = client.headers["authorization"].removeprefix("Bearer ")
-    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=15)
+    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60)
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ class TestCalls:
         key = client.headers["authorization"].removeprefix("Bearer ")
         fake.mood = "busy"
         answering: list[str] = []
-        with OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=1, timeout=15) as openai:
+        with OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=1, timeout=60) as openai:
             openai = openai.with_options(max_retries=1)
             openai._calculate_retry_timeout = lambda *_, **__: 0  # type: ignore[method-assign,assignment]
             for number in range(8):

@@ -40,6 +40,25 @@ def test_paths(client: httpx.Client, method: str, path: str, status: int, code: 
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "there"),
+    [
+        ("GET", "/models", "/v1/models"),
+        ("POST", "/chat/completions", "/v1/chat/completions"),
+        ("GET", "/fine_tuning/jobs/ftjob-1", "/v1/fine_tuning/jobs/ftjob-1"),
+        ("POST", "/v1/v1/messages", "/v1/messages"),
+        ("POST", "/v1/jobs", "/jobs"),
+    ],
+)
+def test_a_base_url_with_a_wrong_end_is_told_of(client: httpx.Client, method: str, path: str, there: str) -> None:
+    assert f"{path} is not a route of this API, but {there} is" in client.request(method, path).text
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/embeddings", "/v1/nothing", "/v1", "/v1/internal/objects/files/x"])
+def test_what_is_at_no_door_is_not_said_to_be(client: httpx.Client, path: str) -> None:
+    assert error_of(client.get(path), 404)["message"] == f"GET {path} is not a route of this API"
+
+
+@pytest.mark.parametrize(
     ("path", "param"),
     [
         ("/jobs/ftjob-%00", "job_id"),
@@ -91,7 +110,8 @@ def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
     [
         ({"training_file": None}, "training_file", "training_file is null: should be a valid string"),
         ({"sufix": "x"}, "sufix", "sufix is not known here"),
-        ({"suffix": "a:b"}, "suffix", "suffix is"),
+        ({"suffix": "Tickets v2"}, "suffix", "suffix is \"Tickets v2\": should have letters, digits, '.', '_' and '-'"),
+        ({"suffix": "a\n"}, "suffix", "should have letters"),
         ({"suffix": "x" * 65}, "suffix", "at most 64"),
         ({"seed": True}, "seed", "seed is true: should be a valid integer"),
         ({"seed": "7"}, "seed", 'seed is "7"'),

@@ -153,7 +153,7 @@ def test_a_restart_of_the_api_leaves_neither_gap_nor_repeat(
         server = Server(create_app(settings), settings)
         headers = {"authorization": f"Bearer {api_key}", "last-event-id": heard[-1][0] if heard else ""}
         writer = threading.Thread(target=write, args=(last_time,))
-        with running(server) as url, httpx.Client(base_url=url, timeout=15, headers=headers) as client:
+        with running(server) as url, httpx.Client(base_url=url, timeout=60, headers=headers) as client:
             writer.start()
             with stream(client, job) as events:
                 for event in events:

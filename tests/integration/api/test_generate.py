@@ -14,6 +14,7 @@ from registry.tenants import Principal
 from tests.integration.api.conftest import error_of
 from tests.integration.api.fake_inference import BUSY, FULL, REFUSAL, RESULT, FakeInference
 from tests.support.jobs import claim, record_checkpoint, submit
+from tests.support.leaving import post_and_leave
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -148,16 +149,13 @@ def test_tokens_come_as_they_are_made(client: httpx.Client, ranked: list[FakeInf
     with client.stream("POST", "/generate", json=body) as response:
         assert json.loads(next(EventSource(response).iter_sse()).data)["text"] == "category: "
     client.close()
-    assert ranked[0].abandoned.wait(5), "a client that leaves ends the request behind it"
+    assert ranked[0].abandoned.wait(60), "a client that leaves ends the request behind it"
 
 
 def test_a_client_that_gives_up_waiting(client: httpx.Client, ranked: list[FakeInference], adapter: Adapter) -> None:
     ranked[0].mood = "hanging"
-    with pytest.raises(httpx.ReadTimeout):
-        client.post("/generate", json={"prompt": "x", "adapter_id": adapter.id}, timeout=0.5)
-    assert ranked[0].reached.is_set()
-    client.close()
-    assert ranked[0].abandoned.wait(5)
+    post_and_leave(client, "/generate", {"prompt": "x", "adapter_id": adapter.id}, ranked[0].reached)
+    assert ranked[0].abandoned.wait(60)
 
 
 def test_typed_errors_pass_unchanged(client: httpx.Client, ranked: list[FakeInference], adapter: Adapter) -> None:

@@ -149,7 +149,8 @@ def test_a_long_list_takes_no_more_queries(
     queries: list[str] = []
 
     def note(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
-        queries.append(statement)
+        if "webhook" not in statement:  # those that are due are looked for beside
+            queries.append(statement)
 
     event.listen(Engine, "before_cursor_execute", note)  # of every engine: the server has one of its own
     try:

@@ -30,6 +30,13 @@ def test_every_operation_is_described(schema: dict[str, Any]) -> None:
         assert operation["tags"], name
 
 
+def test_every_operation_is_in_one_section(schema: dict[str, Any]) -> None:
+    sections = {name: operation["tags"] for name, operation in operations(schema)}
+    assert (sections["post /files"], sections["post /v1/files"]) == (["files"], ["openai"])
+    assert sections["post /v1/messages"] == ["anthropic"]
+    assert all(len(tags) == 1 for tags in sections.values())
+
+
 def test_every_operation_declares_its_errors(schema: dict[str, Any]) -> None:
     for name, operation in operations(schema):
         responses = operation["responses"]

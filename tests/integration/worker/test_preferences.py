@@ -56,7 +56,7 @@ def client(settings: Settings, registry: Registry, api_key: str) -> Iterator[htt
     headers = {"authorization": f"Bearer {api_key}"}
     with (
         running(Server(create_app(settings), settings)) as url,
-        httpx.Client(base_url=url, headers=headers, timeout=15) as client,
+        httpx.Client(base_url=url, headers=headers, timeout=60) as client,
     ):
         yield client
 

@@ -47,7 +47,7 @@ class Gate:
     def __call__(self, key: str) -> bytes:
         if key.startswith("slow"):
             self.reached.set()
-            assert self.open.wait(20)
+            assert self.open.wait(60)
         return self._get(key)
 
 
@@ -76,7 +76,7 @@ class Steps:
                 self._free -= 1
                 return outputs
             self.held.set()
-            assert self.go.wait(20)
+            assert self.go.wait(60)
         return outputs
 
     def _on_cancel(self, request_id: str) -> None:
@@ -89,7 +89,7 @@ class InferenceServer:
 
     def __init__(self, url: str, app: FastAPI, folder: Path, runtime: Runtime, gate: Gate) -> None:
         headers = {"authorization": f"Bearer {TOKEN}"}
-        self.http = httpx.Client(base_url=url, headers=headers, timeout=20)
+        self.http = httpx.Client(base_url=url, headers=headers, timeout=60)
         self.gate = gate
         self.runtime = runtime
         self.served: Served = app.state.served["tiny"]

@@ -75,7 +75,7 @@ def all_pass(adapter: Adapter, row: AdapterRow) -> None: ...
 def test_requests_for_a_cold_adapter_share_one_load(store: Store, basis: Basis) -> None:
     ref, expected = publish(store, basis, "a")
     released = threading.Event()
-    store.gate = lambda: released.wait(10)
+    store.gate = lambda: released.wait(60)
 
     async def scenario() -> None:
         loader = AdapterLoader(store, basis, MUCH, all_pass)

@@ -29,7 +29,7 @@ def test_an_examination_is_answered_while_the_engine_lives_and_refused_when_it_e
 
         def hold() -> None:
             reached.set()
-            assert release.wait(10)
+            assert release.wait(60)
 
         loop._command(hold)
         await asyncio.to_thread(reached.wait, 10)

@@ -478,7 +478,7 @@ def test_ctrl_c_while_watching_leaves_the_job_and_says_how_to_come_back(service:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == STEP
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "osora jobs watch ftjob-1" in json.loads(stderr)["error"]["next_action"]
     assert not [request for request in service.requests if request.method == "POST"]

@@ -75,6 +75,7 @@ def test_it_serves_is_found_and_stops_without_a_trace(start: Callable[..., Serve
     ready = serve.until("ready")
     assert discover().url == ready["url"]
     assert "Redis" in ready["broker"] or "Valkey" in ready["broker"]
+    assert f"OPENAI_BASE_URL={ready['url']}/v1 OPENAI_API_KEY=$(cat {ready['key_file']})" in ready["message"]
     assert stat.S_IMODE((data_dir / "run").stat().st_mode) == 0o700
     assert stat.S_IMODE((data_dir / "run" / "redis.sock").stat().st_mode) == 0o700
     assert not [c for c in serve.child("unixsocket:").net_connections() if c.family != socket.AF_UNIX]
@@ -192,7 +193,7 @@ def test_a_port_that_was_asked_for_and_is_taken(start: Callable[..., Serve]) -> 
         other.bind(("127.0.0.1", 0))
         other.listen()
         serve = start("--port", str(other.getsockname()[1]))
-        _, stderr = serve.process.communicate(timeout=20)
+        _, stderr = serve.process.communicate(timeout=60)
     assert serve.process.returncode == 1
     assert json.loads(stderr)["error"]["code"] == "port_taken"
 
@@ -207,7 +208,7 @@ def test_one_data_directory_has_one_server(start: Callable[..., Serve], data_dir
     url = start().until("ready")["url"]
     assert is_served(data_dir)
     second = start()
-    _, stderr = second.process.communicate(timeout=20)
+    _, stderr = second.process.communicate(timeout=60)
     assert second.process.returncode == 1
     error = json.loads(stderr)["error"]
     assert error["code"] == "already_served"
@@ -245,7 +246,7 @@ def test_a_child_that_ignores_sigterm_and_one_that_left_a_process(start: Callabl
     serve.until("ready")
     assert serve.child("sleep 600")
     serve.process.terminate()
-    assert serve.ends(timeout=20) == 0
+    assert serve.ends(timeout=60) == 0
     assert serve.family.gone(0)
 
 
@@ -301,5 +302,5 @@ def test_nobody_listening_to_its_words_does_not_stop_it(start: Callable[..., Ser
         time.sleep(0.02)
     assert (data_dir / "run" / "serve.json").exists()
     serve.process.terminate()
-    assert serve.process.wait(timeout=20) == 0
+    assert serve.process.wait(timeout=60) == 0
     assert serve.family.gone(0)

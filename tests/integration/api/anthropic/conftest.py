@@ -11,5 +11,5 @@ from anthropic import Anthropic
 def anthropic(url: str, client: httpx.Client) -> Iterator[Anthropic]:
     """With a key that may do everything, which it sends as `x-api-key`. It retries nothing."""
     key = client.headers["authorization"].removeprefix("Bearer ")
-    with Anthropic(base_url=url, api_key=key, max_retries=0, timeout=15) as anthropic:
+    with Anthropic(base_url=url, api_key=key, max_retries=0, timeout=60) as anthropic:
         yield anthropic

@@ -219,7 +219,7 @@ def test_leaving_a_stream_cancels(anthropic: Anthropic, fake: FakeInference) -> 
     fake.mood = "hanging"
     with anthropic.messages.create(**BODY, stream=True) as stream:
         next(iter(stream))
-    assert fake.abandoned.wait(15)
+    assert fake.abandoned.wait(60)
 
 
 @pytest.mark.parametrize(

@@ -11,5 +11,5 @@ from openai import OpenAI
 def openai(url: str, client: httpx.Client) -> Iterator[OpenAI]:
     """With a key that may do everything. It retries nothing, so that what is refused is seen."""
     key = client.headers["authorization"].removeprefix("Bearer ")
-    with OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=15) as openai:
+    with OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60) as openai:
         yield openai

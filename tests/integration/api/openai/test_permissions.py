@@ -33,7 +33,7 @@ class Tenant:
     def __init__(self, http: httpx.Client, kind: Any, runner: asyncio.Runner) -> None:
         self.http = http
         key = http.headers["authorization"].removeprefix("Bearer ")
-        self.openai: Any = kind(base_url=f"{http.base_url}/v1", api_key=key, max_retries=0, timeout=15)
+        self.openai: Any = kind(base_url=f"{http.base_url}/v1", api_key=key, max_retries=0, timeout=60)
         self.id: str = http.get("/keys").json()["data"][0]["tenant_id"]
         self._runner = runner
 

@@ -220,7 +220,7 @@ def test_leaving_a_stream_cancels(openai: OpenAI, fake: FakeInference) -> None:
     fake.mood = "hanging"
     with respond(openai, stream=True) as stream:
         next(stream)
-    assert fake.abandoned.wait(15)
+    assert fake.abandoned.wait(60)
 
 
 @pytest.mark.parametrize(
@@ -373,6 +373,15 @@ def test_calls_of_functions(openai: OpenAI, fake: FakeInference) -> None:
     follow += [{"type": "function_call_output", "call_id": call.call_id, "output": "rain"} for call in response.output]
     respond(openai, tools=[WEATHER], input=follow)
     assert fake.asked[-1]["messages"][0]["tool_calls"] == CALLS
+
+
+def test_a_whole_call_is_completed_where_the_answer_was_cut_behind_it(openai: OpenAI, fake: FakeInference) -> None:
+    fake.result = {**result(text="", tool_calls=CALLS[:1], finish_reason="length")}
+    fake.pieces = [{"index": 0, "tool_calls": [{"index": 0, **CALLS[0]}]}]
+    whole = respond(openai, tools=[WEATHER])
+    *_, done, last = respond(openai, tools=[WEATHER], stream=True)
+    assert whole.status == last.response.status == "incomplete"
+    assert whole.output[0].status == done.item.status == last.response.output[0].status == "completed"
 
 
 def test_the_events_of_calls(openai: OpenAI, fake: FakeInference) -> None:

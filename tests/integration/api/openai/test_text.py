@@ -137,7 +137,7 @@ def test_leaving_a_stream_cancels(openai: OpenAI, fake: FakeInference) -> None:
     fake.mood = "hanging"
     with chat(openai, stream=True) as stream:
         next(stream)
-    assert fake.abandoned.wait(15)
+    assert fake.abandoned.wait(60)
 
 
 @pytest.mark.parametrize(("mood", "error"), [("busy", package.InternalServerError), ("full", package.RateLimitError)])

@@ -52,6 +52,8 @@ def spelled(kind: str, text: str) -> str:
 @example(prompt="The cow says: ", completion="moo")
 @example(prompt="11 plus 12 = ", completion="23")
 @example(prompt="a", completion="<|im_end|> b</s>")
+@example(prompt="", completion=" b")
+@example(prompt="", completion=" ")
 def test_a_completion_is_trained_after_the_prompt_that_is_asked(kind: str, prompt: str, completion: str) -> None:
     tokenizer = tokenizer_of(kind)
     renderer = Renderer(tokenizer, LONG)
@@ -65,7 +67,10 @@ def test_a_completion_is_trained_after_the_prompt_that_is_asked(kind: str, promp
     assert (list(row.tokens[:begin]), end) == (asked, len(row))
     *answer, last = row.tokens[begin:]
     assert last == tokenizer.eos_token_id
-    assert Continuation(tokenizer, asked).text(answer) == spelled(kind, completion)
+    expected = spelled(kind, completion)
+    if not prompt and tokenizer(" a").input_ids == tokenizer("a").input_ids:
+        expected = expected.removeprefix(" ")  # where a text begins, this tokenizer cannot spell it
+    assert Continuation(tokenizer, asked).text(answer) == expected
     controls = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
     assert controls.isdisjoint(answer)
     assert controls.isdisjoint(asked[1:])

@@ -60,7 +60,8 @@ def reading(use: ToolUse, text: str, step: int) -> tuple[str, list[Call]]:
         (FORMAT, ONE[:-14], "", [ROME]),
         (FORMAT, ONE[:-25], ONE[:-25], []),
         (FORMAT, "Let me see.\n" + ONE[:20], "Let me see." + ONE[:20], []),
-        (FORMAT, TWO[:-16], '<tool_call>\n{"name": "close", "arguments": ', [ROME]),
+        (FORMAT, TWO[:-16], "", [ROME]),
+        (FORMAT, "Let me see.\n" + TWO[:-16], "Let me see.", [ROME]),
         (LLAMA, '{"name": "close", "parameters": {}}', "", [CLOSE]),
         (LLAMA, '{"names": 1}', '{"names": 1}', []),
         (LLAMA, '{"na', '{"na', []),
@@ -116,10 +117,23 @@ def test_as_many_tools_as_there_may_be_are_compiled() -> None:
 def test_what_cannot_be_compiled_is_the_fault_of_the_tools() -> None:
     grammars = ours()
     broken = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"type": "nonsense"}}}}}
-    lark = ToolUse.of(FORMAT, grammars).grammar([broken], "auto", parallel=True)
-    with pytest.raises(UserError, match="tools cannot be used") as refused:
+    lark = ToolUse.of(FORMAT, grammars).grammar([TOOL, broken], "auto", parallel=True)
+    with pytest.raises(UserError) as refused:
         grammars.lark("tools", lark)
+    assert refused.value.message == "tools cannot be used: the parameters of f: Invalid type: nonsense"
     assert refused.value.param == "tools"
+
+
+def test_a_format_that_no_grammar_knows_is_a_remark() -> None:
+    grammars = ours()
+    path = {"type": "string", "format": "path", "default": "/tmp"}
+    parameters = {"properties": {"format": path, "default": {"$ref": "#/$defs/path"}}, "$defs": {"path": path}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    lark = ToolUse.of(FORMAT, grammars).grammar([tool], "auto", parallel=True, schema=path)
+    assert grammars.lark("tools", lark).start().allowed().any()
+    assert grammars.json_schema({"anyOf": [path, {"const": {"format": "path"}}]}).start().allowed().any()
+    known = {**tool, "function": {"name": "f", "parameters": {"properties": {"x": {**path, "format": "ipv4"}}}}}
+    assert '"format": "ipv4"' in ToolUse.of(FORMAT, grammars).grammar([known], "auto", parallel=True)
 
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
