@@ -154,7 +154,10 @@ class _Line:
         content = message.get("content")
         if isinstance(content, list):
             content = self._joined(content, f"{field}.content")
-        if not isinstance(content, str) and not (content is None and self._are_calls(message.get("tool_calls"))):
+        calls = message.get("tool_calls")
+        if calls and not self._are_calls(calls):
+            raise self.wrong(f"`{field}.tool_calls` is not a list of calls, each with a `function` that has a `name`")
+        if not isinstance(content, str) and not (content is None and calls):
             raise self.wrong(f"`{field}.content` is not a text")
         kept = {key: message[key] for key in _MESSAGE if message.get(key) is not None}
         role = "system" if message["role"] == "developer" else message["role"]

@@ -286,6 +286,7 @@ def _check_version(name: str, alias: Alias | None, expected: int | None) -> None
 
 
 def _check_count(session: Session, principal: Principal) -> None:
+    take_turns(session, f"new alias of {principal.tenant_id}")
     count = session.scalar(select(func.count()).select_from(Alias).where(Alias.tenant_id == principal.tenant_id)) or 0
     if count >= MOST_ALIASES:
         raise Conflict(

@@ -386,6 +386,24 @@ def test_the_history_is_bounded(
         assert ([alias.name for alias in rest.data], rest.has_more) == (["triage"], False)
 
 
+def test_the_number_of_aliases_is_bounded_for_many_at_once(
+    registry: Registry, principal: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aliases, "MOST_ALIASES", 3)
+    refusals: list[Conflict] = []
+
+    def work(index: int) -> None:
+        try:
+            put(registry, principal, f"alias-{index}", BASES[0])
+        except Conflict as conflict:
+            refusals.append(conflict)
+
+    in_parallel(8, work)
+    with registry.reading() as session:
+        assert len(aliases.everything(session, principal)) == 3
+    assert {conflict.code for conflict in refusals} == {"too_many_aliases"}
+
+
 def test_what_is_gone_all_the_same_is_named(
     registry: Registry, principal: Principal, pair: tuple[Adapter, Adapter]
 ) -> None:

@@ -87,6 +87,15 @@ def test_the_same_prompt_has_the_same_key_and_a_like_one_the_same_group(path: Pa
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "`messages[0].content[0]` is not a text",
         ),
+        (
+            {"messages": [USER, {**ANSWER, "tool_calls": [{"id": "1"}]}]},
+            "`messages[1].tool_calls` is not a list of calls",
+        ),
+        ({"messages": [USER, {**ANSWER, "tool_calls": "none"}]}, "`messages[1].tool_calls` is not a list of calls"),
+        (
+            {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": []}]},
+            "`messages[1].content` is not a text",
+        ),
         ({"messages": [{**USER, "name": "Ann"}]}, "`messages[0].name` is not known"),
         ({"prompt": 1}, "`prompt` is not a text"),
         ({"input": []}, "`input` is not an object"),
