@@ -1,13 +1,14 @@
 """How calls of tools and their results belong together in a conversation: asked about, or a line of training data."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from registry.lines import is_unicode, quoted
 
 _DEEPEST = 64
+_Read = Callable[[list[tuple[str, Any]]], dict[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def find_flaw(
     """The first flaw of messages that are well formed each by itself.
 
     `known`: the names of the tools that may be called; None: any. `is_asked`: an answer is to follow, so that all calls
-    have to have their results.
+    have to have their results; of a key that arguments have twice, as a model may write them, the last counts.
     """
     pending: dict[str, str] = {}
     for index, message in enumerate(messages):
@@ -33,7 +34,9 @@ def find_flaw(
         if message["role"] == "tool":
             flaw = _result_flaw(message, pending, place)
         else:
-            flaw = _open_flaw(pending, place) or _calls_flaw(message, pending, place, known)
+            flaw = _open_flaw(pending, place) or _calls_flaw(
+                message, pending, place, known, None if is_asked else _distinct
+            )
         if flaw is not None:
             return flaw
     return _open_flaw(pending, path, "ends") if is_asked else None
@@ -65,7 +68,7 @@ def _open_flaw(pending: Mapping[str, str], place: str, does: str = "comes") -> F
 
 
 def _calls_flaw(
-    message: Mapping[str, Any], pending: dict[str, str], place: str, known: Collection[str] | None
+    message: Mapping[str, Any], pending: dict[str, str], place: str, known: Collection[str] | None, read: _Read
 ) -> Flaw | None:
     for index, call in enumerate(message.get("tool_calls") or ()):
         at = f"{place}.tool_calls[{index}]"
@@ -78,15 +81,15 @@ def _calls_flaw(
                 f"is {quoted(name)}, which is none of the line's tools",
                 f"add it to `tools`, where there are {_list(known)}" if known else "add it to `tools`",
             )
-        if (problem := _arguments_problem(call["function"]["arguments"])) is not None:
+        if (problem := _arguments_problem(call["function"]["arguments"], read)) is not None:
             return Flaw(f"{at}.function.arguments", problem, 'write the JSON text of an object, such as "{}"')
         pending[call["id"]] = name
     return None
 
 
-def _arguments_problem(text: str) -> str | None:
+def _arguments_problem(text: str, read: _Read) -> str | None:
     try:
-        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_distinct)
+        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=read)
     except (ValueError, RecursionError) as error:
         return f"is not JSON: {error}" if isinstance(error, _RefusedError) else "is not JSON"
     if not isinstance(value, dict):

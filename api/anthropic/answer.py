@@ -1,6 +1,7 @@
 """The message that answers, whole or as a stream of events."""
 
 import json
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -31,7 +32,7 @@ class MessageAnswer(Translation):
         (choice,) = native["choices"]
         content: list[dict[str, Any]] = [{"type": "text", "text": choice["text"]}] if choice["text"] else []
         for call in choice.get("tool_calls") or ():
-            content.append(_tool_use(call, json.loads(call["function"]["arguments"])))
+            content.append(_tool_use(call, _read(call["function"]["arguments"])))
         return self._message(content, _usage(native["usage"]), **_ending(choice), osora=own_part(native))
 
     def refused(self, said: dict[str, Any], status: int) -> dict[str, Any]:
@@ -104,6 +105,17 @@ class _Blocks:
 
 def _tool_use(call: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return {"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": given}
+
+
+def _read(arguments: str) -> Any:
+    """The value of arguments. A number that Python cannot hold is the largest of its sign."""
+    return json.loads(
+        arguments, parse_float=_finite, parse_int=lambda text: _finite(text) if len(text) > 300 else int(text)
+    )
+
+
+def _finite(text: str) -> float:
+    return max(-sys.float_info.max, min(float(text), sys.float_info.max))
 
 
 def _ending(choice: dict[str, Any]) -> dict[str, Any]:

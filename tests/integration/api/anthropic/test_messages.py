@@ -1,6 +1,7 @@
 """Messages through Anthropic's door: what is asked, the object and the events, and what is refused."""
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -167,6 +168,15 @@ def events_of(response: httpx.Response) -> list[dict[str, Any]]:
         if event["type"] != "ping":
             adapter.validate_python(event)
     return said
+
+
+def test_numbers_of_any_size_in_a_call(client: httpx.Client, fake: FakeInference) -> None:
+    function = {"name": "f", "arguments": f'{{"a": -1e999, "b": {"9" * 5000}, "c": 0.5, "d": {10**30}}}'}
+    call = {"id": "call_1", "type": "function", "function": function}
+    fake.result = result(text="", tool_calls=[call], finish_reason="tool_calls")
+    (block,) = client.post(PATH, json=BODY).json()["content"]
+    largest = sys.float_info.max
+    assert block["input"] == {"a": -largest, "b": largest, "c": 0.5, "d": 10**30}
 
 
 def test_the_events_of_a_stream(anthropic: Anthropic, client: httpx.Client, fake: FakeInference) -> None:

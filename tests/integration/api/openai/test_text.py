@@ -178,6 +178,14 @@ def test_what_is_not_supported_is_named(openai: OpenAI, client: httpx.Client, pa
     assert client.post(CHAT, json=body).status_code == 200
 
 
+def test_a_call_that_has_a_key_twice_can_be_sent_back(openai: OpenAI, fake: FakeInference) -> None:
+    """A model may write such arguments where the schema names no properties."""
+    call: Any = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1, "x": 2}'}}
+    asked = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "a", "content": "y"}]
+    chat(openai, messages=[*MESSAGES, *asked])
+    assert fake.asked[-1]["messages"][1]["tool_calls"] == [call]
+
+
 def test_an_answer_of_theirs_can_be_sent_back_with_all_its_fields(openai: OpenAI, fake: FakeInference) -> None:
     message = ChatCompletionMessage(role="assistant", content="billing", annotations=[])
     history = [*MESSAGES, message.model_dump(), *MESSAGES]
