@@ -2,10 +2,12 @@
 
 import json
 import sys
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
+from registry import strict_json
 from registry.errors import InvalidFile
 from registry.lines import Line, kind, quoted, short
+from registry.strict_json import ConstantError, DuplicateKeyError
 from registry.tool_formats import check_calls, check_result, check_together, check_tools
 
 Format = Literal["chat", "completion", "preference"]
@@ -157,7 +159,7 @@ def _weight(line: Line, message: dict[str, Any], path: str) -> int:
 
 def _parse(raw: bytes, number: int) -> Any:
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+        return strict_json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         problem = f"byte {error.start + 1} is not UTF-8"
         raise InvalidFile(problem, line=number, next_action="save the file as UTF-8") from error
@@ -165,14 +167,14 @@ def _parse(raw: bytes, number: int) -> Any:
         problem = f"is not JSON: {error.msg.removesuffix(' at')} at character {error.colno}"
         next_action = "put one complete JSON object on each line"
         raise InvalidFile(problem, line=number, next_action=next_action) from error
-    except _DuplicateKeyError as error:
+    except DuplicateKeyError as error:
         raise InvalidFile(
             f"the key {quoted(error.key)} comes twice in one object",
             line=number,
             field=short(error.key),
             next_action="keep one of the two: JSON readers drop the other without a word",
         ) from error
-    except _ConstantError as error:
+    except ConstantError as error:
         problem = f"is not usable JSON: {error} is not a JSON value"
         raise InvalidFile(problem, line=number, next_action="write plain strings and small numbers") from error
     except RecursionError as error:
@@ -181,28 +183,3 @@ def _parse(raw: bytes, number: int) -> Any:
     except ValueError as error:  # of Python's own: it reads no integers that are longer
         problem = f"is not usable JSON: it has a number of more than {sys.get_int_max_str_digits()} digits"
         raise InvalidFile(problem, line=number, next_action="write plain strings and small numbers") from error
-
-
-class _DuplicateKeyError(ValueError):
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
-
-
-class _ConstantError(ValueError):
-    """NaN or an infinity, which Python's reader takes and JSON does not have."""
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise _ConstantError(name)
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _DuplicateKeyError(key)
-            seen.add(key)
-    return row

@@ -1,14 +1,14 @@
 """How calls of tools and their results belong together in a conversation: asked about, or a line of training data."""
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
+from registry import strict_json
 from registry.lines import is_unicode, quoted
+from registry.strict_json import ConstantError, DuplicateKeyError
 
 _DEEPEST = 64
-_Read = Callable[[list[tuple[str, Any]]], dict[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ def find_flaw(
         if message["role"] == "tool":
             flaw = _result_flaw(message, pending, place)
         else:
-            flaw = _open_flaw(pending, place) or _calls_flaw(
-                message, pending, place, known, None if is_asked else _distinct
-            )
+            flaw = _open_flaw(pending, place) or _calls_flaw(message, pending, place, known, repeats=is_asked)
         if flaw is not None:
             return flaw
     return _open_flaw(pending, path, "ends") if is_asked else None
@@ -68,7 +66,7 @@ def _open_flaw(pending: Mapping[str, str], place: str, does: str = "comes") -> F
 
 
 def _calls_flaw(
-    message: Mapping[str, Any], pending: dict[str, str], place: str, known: Collection[str] | None, read: _Read
+    message: Mapping[str, Any], pending: dict[str, str], place: str, known: Collection[str] | None, *, repeats: bool
 ) -> Flaw | None:
     for index, call in enumerate(message.get("tool_calls") or ()):
         at = f"{place}.tool_calls[{index}]"
@@ -81,17 +79,21 @@ def _calls_flaw(
                 f"is {quoted(name)}, which is none of the line's tools",
                 f"add it to `tools`, where there are {_list(known)}" if known else "add it to `tools`",
             )
-        if (problem := _arguments_problem(call["function"]["arguments"], read)) is not None:
+        if (problem := _arguments_problem(call["function"]["arguments"], repeats=repeats)) is not None:
             return Flaw(f"{at}.function.arguments", problem, 'write the JSON text of an object, such as "{}"')
         pending[call["id"]] = name
     return None
 
 
-def _arguments_problem(text: str, read: _Read) -> str | None:
+def _arguments_problem(text: str, *, repeats: bool) -> str | None:
     try:
-        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=read)
-    except (ValueError, RecursionError) as error:
-        return f"is not JSON: {error}" if isinstance(error, _RefusedError) else "is not JSON"
+        value = strict_json.loads(text, repeats=repeats)
+    except DuplicateKeyError:
+        return "is not JSON: it has a key twice"
+    except ConstantError as error:
+        return f"is not JSON: {error} is not a JSON value"
+    except (ValueError, RecursionError):
+        return "is not JSON"
     if not isinstance(value, dict):
         return "is not the JSON of an object"
     return tree_problem(value)
@@ -111,21 +113,6 @@ def tree_problem(value: Any) -> str | None:
         elif isinstance(inner, list):
             waiting.extend((item, depth + 1) for item in inner)
     return None
-
-
-class _RefusedError(ValueError):
-    pass
-
-
-def _refuse(name: str) -> NoReturn:
-    raise _RefusedError(f"{name} is not a JSON value")
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _RefusedError("it has a key twice")
-    return found
 
 
 def _list(names: Collection[str]) -> str:
