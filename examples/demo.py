@@ -13,11 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -263,10 +263,15 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
+def as_a_program(main: Callable[[], int]) -> NoReturn:
+    """End with what `main` gives, or as programs do that are terminated or interrupted."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main())
     except KeyboardInterrupt:
         console.print("Interrupted; nothing is left running.")
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    as_a_program(main)

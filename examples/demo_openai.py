@@ -2,12 +2,11 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from demo import DATA_DIR, TARGET, DemoFailedError, Stages, console, log_tail, service
+from demo import DATA_DIR, TARGET, DemoFailedError, Stages, as_a_program, console, log_tail, service
 from rich.syntax import Syntax
 
 from osora import OsoraError
@@ -60,9 +59,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        console.print("Interrupted; nothing is left running.")
-        sys.exit(130)
+    as_a_program(main)
