@@ -10,9 +10,9 @@ from api.anthropic.content import Message, Text, Unread, text_of
 from api.anthropic.tools import Tool, ToolChoice
 from api.generate.doors import calls_named, native_request
 from api.generate.schemas import MESSAGES, AnswerKnobs, Count, GenerateRequest
-from api.generate.target import Target
 from api.generate.tools import TOOLS, JsonSchema
 from api.schemas import AtMost, Name, RequestModel
+from registry.references import Target
 
 MESSAGE_EXAMPLE: JsonDict = {
     "model": "ft:osora-tiny:default:ticket-triage:abcdefghjkmnpqrs",

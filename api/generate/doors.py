@@ -13,10 +13,11 @@ from pydantic import BaseModel, ValidationError
 from api.generate.generation import run
 from api.generate.schemas import GenerateRequest
 from api.generate.stickiness import sticky_key
-from api.generate.target import Target, resolve_model
+from api.generate.target import resolve_model
 from api.generate.translation import Translation
 from api.services import Services
 from registry.errors import InvalidRequest
+from registry.references import Target
 from registry.tenants import Principal
 
 

@@ -9,8 +9,8 @@ from fastapi.responses import Response
 
 from api.generate.proxy import pass_on
 from api.generate.schemas import GenerateRequest
-from api.generate.target import Target
 from api.services import Services
+from registry.references import Target
 from registry.tenants import Principal
 
 

@@ -6,8 +6,7 @@ from api.generate.schemas import GenerateRequest
 from registry import jobs
 from registry.context import Registry
 from registry.errors import InvalidRequest, NotFound
-from registry.references import Target as Target
-from registry.references import call
+from registry.references import Target, call
 from registry.tenants import Principal
 
 

@@ -7,8 +7,8 @@ from pydantic_core import PydanticCustomError
 
 from api.generate.doors import native_request
 from api.generate.schemas import GenerateRequest, Sampling, SamplingKnobs
-from api.generate.target import Target
 from api.schemas import Name, RequestModel
+from registry.references import Target
 
 Hint = Annotated[str | None, Field(max_length=1000, description="Accepted; nothing depends on it.")]
 UserId = Annotated[

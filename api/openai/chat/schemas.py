@@ -7,10 +7,10 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from api.generate.schemas import LARGEST_INTEGER, MESSAGES, Count, GenerateRequest
-from api.generate.target import Target
 from api.generate.tools import CALLS, FunctionCall, JsonSchema, ToolCall, ToolChoice, Tools
 from api.openai.sampling import TextRequest
 from api.schemas import AtMost, RequestModel
+from registry.references import Target
 
 CHAT_EXAMPLE: JsonDict = {
     "model": "ft:osora-tiny:default:ticket-triage:abcdefghjkmnpqrs",

@@ -6,8 +6,8 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.generate.schemas import Count, GenerateRequest, Prompt
-from api.generate.target import Target
 from api.openai.sampling import TextRequest
+from registry.references import Target
 
 COMPLETION_EXAMPLE: JsonDict = {
     "model": "osora-tiny",

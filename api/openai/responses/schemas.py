@@ -8,12 +8,12 @@ from pydantic_core import PydanticCustomError
 
 from api.generate.doors import calls_named, native_request
 from api.generate.schemas import LARGEST_INTEGER, MESSAGES, AnswerKnobs, Count, GenerateRequest
-from api.generate.target import Target
 from api.generate.tools import JsonSchema
 from api.openai.responses.items import Item, messages_of
 from api.openai.responses.tools import Functions
 from api.openai.sampling import Hint, Users
 from api.schemas import AtMost, Metadata, Name, RequestModel
+from registry.references import Target
 
 RESPONSE_EXAMPLE: JsonDict = {
     "model": "ft:osora-tiny:default:ticket-triage:abcdefghjkmnpqrs",
