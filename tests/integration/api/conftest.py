@@ -35,6 +35,12 @@ def inference() -> Iterator[dict[str, FakeInference]]:
 
 
 @pytest.fixture
+def fake(inference: dict[str, FakeInference]) -> FakeInference:
+    """The first of them, for tests that need one."""
+    return next(iter(inference.values()))
+
+
+@pytest.fixture
 def inference_urls() -> str:
     """Nobody answers there; tests of `generate` say otherwise."""
     return "http://127.0.0.1:9"

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 Mood = Literal["fine", "busy", "full", "refusing", "hanging", "breaking"]
 
-RESULT = {
+RESULT: dict[str, Any] = {
     "id": "gen-1",
     "object": "generation",
     "base": "osora-tiny",
@@ -30,6 +30,11 @@ BUSY = {"error": {"message": "the bank is full", "type": "service_unavailable_er
 PIECES = [{"index": 0, "text": "category: "}, {"index": 0, "text": "billing"}]
 
 FULL = {"error": {"message": "600 wait", "type": "rate_limit_error", "code": "overloaded"}}
+
+
+def result(**changed: Any) -> dict[str, Any]:
+    """`RESULT` with another choice."""
+    return {**RESULT, "choices": [{**RESULT["choices"][0], **changed}]}
 
 
 BASIS = "b" * 64

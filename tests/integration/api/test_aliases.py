@@ -30,11 +30,6 @@ def inference_urls(inference: dict[str, FakeInference]) -> str:
 
 
 @pytest.fixture
-def fake(inference: dict[str, FakeInference]) -> FakeInference:
-    return next(iter(inference.values()))
-
-
-@pytest.fixture
 def openai(url: str, client: httpx.Client) -> OpenAI:
     key = client.headers["authorization"].removeprefix("Bearer ")
     return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60)

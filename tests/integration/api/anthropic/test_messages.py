@@ -13,7 +13,7 @@ from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
 from registry.models import Adapter
-from tests.integration.api.fake_inference import RESULT, FakeInference
+from tests.integration.api.fake_inference import RESULT, FakeInference, result
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -36,15 +36,6 @@ CALLS = [
 @pytest.fixture
 def inference_urls(inference: Fakes) -> str:
     return next(iter(inference))
-
-
-@pytest.fixture
-def fake(inference: Fakes) -> FakeInference:
-    return next(iter(inference.values()))
-
-
-def result(**changed: Any) -> dict[str, Any]:
-    return {**RESULT, "choices": [{**RESULT["choices"][0], **changed}]}  # type: ignore[index, dict-item]
 
 
 def refusal(response: httpx.Response, status: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from registry.models import Adapter
 from tests.integration.api.conftest import error_of
-from tests.integration.api.fake_inference import RESULT, FakeInference
+from tests.integration.api.fake_inference import RESULT, FakeInference, result
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -30,17 +30,8 @@ def inference_urls(inference: Fakes) -> str:
     return next(iter(inference))
 
 
-@pytest.fixture
-def fake(inference: Fakes) -> FakeInference:
-    return next(iter(inference.values()))
-
-
 def respond(openai: OpenAI, **asked: Any) -> Any:
     return openai.responses.create(**{"model": "osora-tiny", "input": "I was charged twice.", **asked})
-
-
-def result(**changed: Any) -> dict[str, Any]:
-    return {**RESULT, "choices": [{**RESULT["choices"][0], **changed}]}  # type: ignore[index, dict-item]
 
 
 def test_what_is_asked_for(openai: OpenAI, fake: FakeInference, adapter: Adapter) -> None:

@@ -26,11 +26,6 @@ def inference_urls(inference: Fakes) -> str:
     return next(iter(inference))
 
 
-@pytest.fixture
-def fake(inference: Fakes) -> FakeInference:
-    return next(iter(inference.values()))
-
-
 def chat(openai: OpenAI, **asked: Any) -> Any:
     return openai.chat.completions.create(**{"model": "osora-tiny", "messages": MESSAGES, **asked})
 
