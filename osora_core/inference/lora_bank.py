@@ -54,26 +54,31 @@ class PassLoras:
         return torch.addmm(y, z, Bt) if y.dim() == 2 else y + z @ Bt
 
 
+def bank_bytes(basis: Basis, capacity: int) -> int:
+    """What a bank for so many ranks takes, in the basis's dtype."""
+    return capacity * sum(map(sum, _sizes(basis))) * basis.dtype.itemsize
+
+
+def _sizes(basis: Basis) -> list[tuple[int, int]]:
+    """d_in and d_out of each module."""
+    return [(factors.Vt.shape[1], factors.U.shape[0]) for factors in basis.factors.values()]
+
+
 class LoraBank:
     """Room for LoRAs whose ranks sum up to `capacity`, over the linears of a base.
 
-    It takes memory when the first LoRA comes: `bytes`, on a CPU as far as columns are used.
+    It takes memory when the first LoRA comes: `bank_bytes`, on a CPU as far as columns are used.
     """
 
     def __init__(self, basis: Basis, capacity: int, *, device: torch.device, dtype: torch.dtype) -> None:
         self.capacity = capacity
-        self._sizes = [(factors.Vt.shape[1], factors.U.shape[0]) for factors in basis.factors.values()]
+        self._sizes = _sizes(basis)
         self._device, self._dtype = device, dtype
         self._all: Columns | None = None
         # Whose each column is, on the host.
         self._owners = [_FREE] * capacity
         self._rows: dict[int, LoraRow] = {}
         self._compact: tuple[frozenset[int], Columns] | None = None
-
-    @property
-    def bytes(self) -> int:
-        """What it takes when it is full."""
-        return self.capacity * sum(map(sum, self._sizes)) * self._dtype.itemsize
 
     @property
     def is_empty(self) -> bool:

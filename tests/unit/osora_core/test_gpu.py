@@ -121,7 +121,7 @@ def test_a_gpu_says_what_a_cpu_says(runtimes: tuple[Runtime, Runtime]) -> None:
 def test_plain_loras_answer_on_a_gpu_as_alone_and_as_on_a_cpu(
     runtimes: tuple[Runtime, Runtime], tmp_path: Path
 ) -> None:
-    """Beside adapters of the basis and the base, with more of them than ranks: what is captured reads what came last."""
+    """Beside adapters of the basis and the base, more than ranks: what is captured reads what came last."""
     cpu, gpu = runtimes
     base = base_models.resolve("osora-tiny")
     targets = (["q_proj", "v_proj"], ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])

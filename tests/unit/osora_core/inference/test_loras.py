@@ -10,6 +10,7 @@ from transformers import GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config
 from osora_core.basis import BasisCache
 from osora_core.errors import UserError
 from osora_core.inference import InferenceEngine, LoraRow, Request, SamplingParams
+from osora_core.inference.lora_bank import bank_bytes
 from osora_core.runtime import Runtime
 from tests.support.inference import adapter, agree, prompt, run, solo
 from tests.support.loras import lora_row, make_lora, peft_answer
@@ -171,5 +172,5 @@ def test_memory_is_taken_when_the_first_lora_comes(runtime: Runtime, folders: di
     assert engine.loras.bank.is_empty
     run(engine, [Request("lora", prompt(runtime, 1), PARAMS, lora_row(runtime, folders["plain"]))])
     assert not engine.loras.bank.is_empty
-    sizes = [sum(factors.Vt.shape[1:]) + factors.U.shape[0] for factors in runtime.basis.factors.values()]
-    assert engine.loras.bank.bytes == 8 * sum(sizes) * torch.float32.itemsize
+    sizes = [factors.Vt.shape[1] + factors.U.shape[0] for factors in runtime.basis.factors.values()]
+    assert bank_bytes(runtime.basis, 8) == 8 * sum(sizes) * torch.float32.itemsize
