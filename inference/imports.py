@@ -29,8 +29,8 @@ def inspect(loop: EngineLoop, fetch: Callable[[str], bytes | memoryview], reques
     kind = _kind(unpack(data)[0])
     try:
         if kind == "OSORA":
-            return _osora(loop, Adapter.from_zip(data))
-        return _lora(loop, Lora.from_zip(data))
+            return _osora(loop, Adapter.from_zip(data), request.sha256)
+        return _lora(loop, Lora.from_zip(data), request.sha256)
     except CorruptArtifact as error:  # of somebody who can mend it: no fault of the store's
         raise UserError(error.message, param="file", next_action=error.next_action) from error
 
@@ -49,7 +49,7 @@ def _kind(config: bytes) -> str:
     return str(kind)
 
 
-def _osora(loop: EngineLoop, adapter: Adapter) -> dict[str, Any]:
+def _osora(loop: EngineLoop, adapter: Adapter, key: str) -> dict[str, Any]:
     runtime = loop.engine.runtime
     row = adapter.to_row(runtime.basis)
     longest = max(len(sigma) for sigma in adapter.sigma.values())
@@ -61,14 +61,12 @@ def _osora(loop: EngineLoop, adapter: Adapter) -> dict[str, Any]:
         )
     if not row.isfinite().all():
         raise UserError("the adapter holds values that are not numbers", param="file")
+    asked = AdapterRow(key, row.to(runtime.basis.dtype), adapter.rank)
     published = canary.read(runtime, adapter)
     if published is None:
-        _ask(loop, AdapterRow("import", row.to(runtime.basis.dtype), adapter.rank))
+        _ask(loop, asked)
     else:
-        answer = loop.examine(
-            AdapterRow("import", row.to(runtime.basis.dtype), adapter.rank), published.tokens, published.ids
-        )
-        judged(answer, published.judge).result(_SECONDS)
+        judged(loop.examine(asked, published.tokens, published.ids), published.judge).result(_SECONDS)
     return {
         "type": "osora",
         "rank": adapter.rank,
@@ -80,11 +78,11 @@ def _osora(loop: EngineLoop, adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def _lora(loop: EngineLoop, lora: Lora) -> dict[str, Any]:
+def _lora(loop: EngineLoop, lora: Lora, key: str) -> dict[str, Any]:
     runtime = loop.engine.runtime
     check_rank(lora.rank, loop.engine.loras.bank.capacity)
     factors = lora.factors(runtime.basis, runtime.basis.dtype)
-    _ask(loop, LoraRow("import", factors, lora.rank))
+    _ask(loop, LoraRow(key, factors, lora.rank))
     named, known = lora.config.base, {runtime.name, runtime.public_name, runtime.model.name_or_path}
     warnings = []
     if named and not {named.rstrip("/"), named.rstrip("/").rpartition("/")[2]} & known:

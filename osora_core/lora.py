@@ -19,6 +19,16 @@ from osora_core.lora_config import LoraConfig
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _KEY = re.compile(rf"{re.escape(KEY_PREFIX)}(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
+_HEADS = ("lm_head", "embed_out", "output_layer")
+# What else PEFT stores with a LoRA, by what its name has in it.
+_OTHERS = (
+    ("lora_embedding_", "a LoRA of an embedding"),
+    ("lora_magnitude_vector", "a part of DoRA"),
+    (".bias", "a bias"),
+    ("modules_to_save", "a whole module"),
+    ("embed_tokens.", "a whole embedding"),
+    ("lm_head.weight", "a whole output head"),
+)
 _NEXT = "check that the LoRA was trained on this base, and save it with PEFT's save_pretrained"
 
 
@@ -69,7 +79,8 @@ class Lora:
         read = LoraConfig.read(config)
         parts: dict[str, dict[str, Tensor]] = {"A": {}, "B": {}}
         for name, tensor in tensors.items():
-            parts[_part(name)][_module(name)] = _checked(name, tensor)
+            part, module = _named(name)
+            parts[part][module] = _checked(name, tensor)
         lora = cls(parts["A"], parts["B"], read)
         lora._check_pairs()
         return lora
@@ -121,37 +132,22 @@ class Lora:
         return factors
 
 
-def _part(name: str) -> str:
-    """Whether a tensor is an A or a B. Raises UserError, saying what it is, for any other."""
-    if found := _KEY.fullmatch(name):
-        return found["part"]
-    what = "no part of a plain LoRA"
-    for mark, meaning in (
-        ("lora_embedding_", "a LoRA of an embedding"),
-        ("lora_magnitude_vector", "a part of DoRA"),
-        (".bias", "a bias"),
-        ("modules_to_save", "a whole module"),
-        ("embed_tokens.", "a whole embedding"),
-        ("lm_head.weight", "a whole output head"),
-    ):
-        if mark in name:
-            what = meaning
-            break
-    raise UserError(
-        f"the tensor {name[:200]!r} is {what}, which is not supported",
-        next_action="train a LoRA of linear modules alone, or merge it into the base and serve that",
-    )
-
-
-def _module(name: str) -> str:
+def _named(name: str) -> tuple[str, str]:
+    """Whether a tensor is an A or a B, and of which module. Raises UserError, saying what it is, for any other."""
     found = _KEY.fullmatch(name)
-    module = found["module"] if found else ""
-    if module.rpartition(".")[2] in ("lm_head", "embed_out", "output_layer"):
+    if found is None:
+        what = next((meaning for mark, meaning in _OTHERS if mark in name), "no part of a plain LoRA")
+        raise UserError(
+            f"the tensor {name[:200]!r} is {what}, which is not supported",
+            next_action="train a LoRA of linear modules alone, or merge it into the base and serve that",
+        )
+    module = found["module"]
+    if module.rpartition(".")[2] in _HEADS:
         raise UserError(
             f"the LoRA adapts the output head {module!r}, which is not supported",
             next_action="train a LoRA of the linear modules inside the layers, or merge it into the base",
         )
-    return module
+    return found["part"], module
 
 
 def _checked(name: str, tensor: Tensor) -> Tensor:
