@@ -349,7 +349,7 @@ class Adapter(Base):
     __table_args__ = (
         Index(None, "tenant_id", "created_at", "id"),
         _one_of("type", AdapterType),
-        CheckConstraint("(type = 'lora') = (basis_fingerprint IS NULL)", name="basis"),
+        CheckConstraint("type = 'lora' OR basis_fingerprint IS NOT NULL", name="basis"),
         CheckConstraint("type = 'osora' OR job_id IS NULL", name="origin"),
     )
 

@@ -44,10 +44,15 @@ class ImportForm(RequestModel):
 
     file: Annotated[
         UploadFile,
-        Field(description="A ZIP with `adapter_config.json` and `adapter_model.safetensors`, as PEFT writes them."),
+        Field(
+            description="A ZIP with `adapter_config.json` and `adapter_model.safetensors`, as PEFT writes them.",
+            examples=["adapter.zip"],
+        ),
     ]
-    base: Annotated[Name | None, Field(description="The adapter's base; left out, the only one here.")] = None
-    suffix: Suffix | None = None
+    base: Annotated[
+        Name | None, Field(description="The adapter's base; left out, the only one here.", examples=["osora-tiny"])
+    ] = None
+    suffix: Annotated[Suffix | None, Field(examples=["support"])] = None
 
 
 class DownloadQuery(QueryModel):

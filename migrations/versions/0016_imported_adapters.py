@@ -15,7 +15,7 @@ def upgrade() -> None:
         adapters.alter_column("job_id", existing_type=sa.String(length=40), nullable=True)
         adapters.alter_column("basis_fingerprint", existing_type=sa.String(), nullable=True)
         adapters.create_check_constraint(op.f("ck_adapters_type"), "type IN ('osora', 'lora')")
-        adapters.create_check_constraint(op.f("ck_adapters_basis"), "(type = 'lora') = (basis_fingerprint IS NULL)")
+        adapters.create_check_constraint(op.f("ck_adapters_basis"), "type = 'lora' OR basis_fingerprint IS NOT NULL")
         adapters.create_check_constraint(op.f("ck_adapters_origin"), "type = 'osora' OR job_id IS NULL")
 
 
