@@ -1,5 +1,6 @@
 """What the resources' schemas share: strict requests, pages, and the one shape of an error."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -34,6 +35,27 @@ NO_NUL = AfterValidator(_without_nul)
 
 Name = Annotated[str, Field(max_length=_LONGEST_NAME), NO_NUL]
 """An id or a name: of a base, an adapter, a file, a module."""
+
+
+_SUFFIX = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+
+def _part_of_a_name(suffix: str) -> str:
+    if not re.fullmatch(_SUFFIX, suffix):
+        raise ValueError("should have letters, digits, '.', '_' and '-' only, the first a letter or digit")
+    return suffix
+
+
+Suffix = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=64,
+        description="Becomes a part of the model's name.",
+        json_schema_extra={"pattern": f"^{_SUFFIX}$"},
+    ),
+    AfterValidator(_part_of_a_name),
+]
 
 
 @dataclass(frozen=True)

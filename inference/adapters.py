@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,10 @@ from inference.schemas import AdapterRef
 from osora_core.adapter import Adapter, verify
 from osora_core.basis import Basis
 from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
-from osora_core.inference import AdapterRow
+from osora_core.inference import AdapterRow, LoraRow
+from osora_core.inference.engine import LORA_RANKS
+from osora_core.inference.slots import check_rank
+from osora_core.lora import Lora
 from osora_core.runtime import set_threads
 
 # A store that answers slowly keeps so many loads busy, and nothing but loads.
@@ -28,7 +31,7 @@ class Loaded:
     """An adapter in host memory. Requests may begin with it at once; nothing of what they say may leave the server
     before `verdict` says that it is to be served. None: it is."""
 
-    row: AdapterRow
+    row: AdapterRow | LoraRow
     verdict: "Future[None] | None"
 
     @property
@@ -41,7 +44,8 @@ class AdapterLoader:
 
     The key holds the artifact's hash, so a row can never be another adapter's than the one that was asked for. `check`
     is called with an adapter and its row the first time that it is fetched, on a thread of the loader's. It raises if
-    the adapter is not to be served, or returns who will tell.
+    the adapter is not to be served, or returns who will tell. Plain LoRAs, of up to `lora_ranks`, bring no answers that
+    they could be checked by.
     """
 
     def __init__(
@@ -50,10 +54,12 @@ class AdapterLoader:
         basis: Basis,
         capacity_bytes: int,
         check: Callable[[Adapter, AdapterRow], "Future[None] | None"],
+        lora_ranks: int = LORA_RANKS,
     ) -> None:
         self._fetch = fetch
         self._check = check
         self._basis = basis
+        self._lora_ranks = lora_ranks
         # By hash: it holds as long as the process does.
         self._checked: set[str] = set()
         self._capacity = capacity_bytes
@@ -94,7 +100,7 @@ class AdapterLoader:
             ("base", ref.base_fingerprint, self._basis.base_fingerprint),
             ("basis", ref.basis_fingerprint, self._basis.fingerprint),
         ):
-            if theirs != ours:
+            if theirs != ours and not (what == "basis" and ref.type == "lora"):
                 raise IdentityMismatch(f"the adapter {ref.id} was made on {what} {theirs}; this server holds {ours}")
 
     def _load(self, ref: AdapterRef, key: str) -> Loaded:
@@ -102,11 +108,18 @@ class AdapterLoader:
         # Half of what a load takes: on a core of its own.
         verified = self._hashing.submit(verify, data, ref.sha256)
         try:
+            if ref.type == "lora":
+                return Loaded(self._lay_out_lora(data, key), None)
             adapter, row = self._lay_out(data, ref.id, key)
         finally:
             # What other bytes say of themselves is of no interest.
             verified.result()
         return Loaded(row, None if ref.sha256 in self._checked else self._check(adapter, row))
+
+    def _lay_out_lora(self, data: bytes | memoryview, key: str) -> LoraRow:
+        lora = Lora.from_zip(data)
+        check_rank(lora.rank, self._lora_ranks)
+        return LoraRow(key, lora.factors(self._basis, self._basis.dtype), lora.rank)
 
     def _lay_out(self, data: bytes | memoryview, adapter_id: str, key: str) -> tuple[Adapter, AdapterRow]:
         adapter = Adapter.from_zip(data)
@@ -141,19 +154,27 @@ class AdapterLoader:
 
     @property
     def _bytes(self) -> int:
-        # Every row of a basis is equally long.
-        return len(self._loaded) * self._basis.row_length * self._basis.dtype.itemsize
+        return sum(loaded.row.bytes for loaded in self._loaded.values())
 
 
-def _scale(row: AdapterRow, strength: float) -> AdapterRow:
+def _scale(row: AdapterRow | LoraRow, strength: float) -> AdapterRow | LoraRow:
+    key = f"{row.key}*{strength!r}"
+    if isinstance(row, LoraRow):
+        factors = {index: (A, B * strength) for index, (A, B) in row.factors.items()}
+        _require_finite([B for _, B in factors.values()], strength)
+        return LoraRow(key, factors, row.rank)
     values = row.values * strength
-    if not _is_finite(values):
+    _require_finite([values], strength)
+    return AdapterRow(key, values, row.rank)
+
+
+def _require_finite(parts: Sequence[Tensor], strength: float) -> None:
+    if not all(map(_is_finite, parts)):
         raise UserError(
-            f"at strength {strength:g} the adapter's values are too large for numbers of {values.dtype}",
+            f"at strength {strength:g} the adapter's values are too large for numbers of {parts[0].dtype}",
             param="strength",
             next_action="lower strength; 1 is the adapter as it was trained",
         )
-    return AdapterRow(f"{row.key}*{strength!r}", values, row.rank)
 
 
 def _is_finite(values: Tensor) -> bool:

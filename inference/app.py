@@ -13,13 +13,13 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from fastapi.sse import format_sse_event
 from starlette.background import BackgroundTask
 
-from inference import errors, inputs
+from inference import errors, imports, inputs
 from inference.adapters import AdapterLoader, judged
 from inference.errors import ServerError
 from inference.exports import Exporter
 from inference.generation import Generation, Served
 from inference.loop import EngineLoop
-from inference.schemas import ExportRequest, GenerateRequest
+from inference.schemas import ExportRequest, GenerateRequest, InspectRequest
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from inference.turns import Turns
@@ -82,6 +82,10 @@ def create_app(
             )  # fmt: skip
         return served
 
+    @app.post("/inspect", dependencies=own_processes)
+    async def inspect(body: InspectRequest) -> dict[str, Any]:
+        return await run_in_threadpool(imports.inspect, held(body.base).loop, store.get, body)
+
     exporter = Exporter(store.get, settings.base_paths)
 
     @app.post("/export", dependencies=own_processes)
@@ -123,7 +127,7 @@ def _serve(
     return Served(
         runtime,
         loop,
-        AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes, check),
+        AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes, check, settings.inference_lora_ranks),
         renderer,
         grammars,
         ToolUse.of(renderer.call_format, grammars),

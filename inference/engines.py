@@ -9,6 +9,7 @@ from osora_core.errors import MemoryTooSmall
 from osora_core.free_memory import available_bytes
 from osora_core.inference import InferenceEngine
 from osora_core.inference.check import checked_engine
+from osora_core.inference.lora_bank import bank_bytes
 from osora_core.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def make_engines(
             engine, verdict = checked_engine(
                 runtime, cache, rows=settings.inference_rows, adapters=settings.inference_adapters,
                 max_length=settings.inference_max_length, kv_bytes=room / (len(runtimes) - number),
+                lora_ranks=settings.inference_lora_ranks,
             )  # fmt: skip
         except MemoryTooSmall as error:
             raise _named(error, name, settings) from error
@@ -51,7 +53,8 @@ def _room(settings: InferenceSettings, runtimes: Mapping[str, Runtime]) -> float
     if settings.inference_kv_bytes is not None:
         return settings.inference_kv_bytes
     device = next(iter(runtimes.values())).device  # as all others'
-    return _SHARE[device.type] * available_bytes(device)
+    loras = sum(bank_bytes(runtime.basis, settings.inference_lora_ranks) for runtime in runtimes.values())
+    return max(0.0, _SHARE[device.type] * available_bytes(device) - loras)
 
 
 def _tell_size(name: str, engine: InferenceEngine, settings: InferenceSettings) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from inference.schemas import ExportRequest
 from osora_core import export
 from osora_core.adapter import READABLE, Adapter, pack
+from osora_core.lora import Lora
 from osora_core.runtime import Runtime
 
 
@@ -32,8 +33,8 @@ class Exporter:
         path = Path(name)
         try:
             with self._turn:
-                adapter = Adapter.from_zip(self._fetch(request.adapter.object_key), request.adapter.sha256)
-                if request.format == "lora":
+                adapter = self._read(request)
+                if request.format == "lora" and isinstance(adapter, Adapter):
                     path.write_bytes(pack(export.to_lora(adapter, runtime.basis, base=runtime.public_name)))
                 else:
                     self._merge(adapter, runtime, path)
@@ -42,7 +43,12 @@ class Exporter:
             raise
         return path
 
-    def _merge(self, adapter: Adapter, runtime: Runtime, path: Path) -> None:
+    def _read(self, request: ExportRequest) -> Adapter | Lora:
+        data = self._fetch(request.adapter.object_key)
+        kind = Lora if request.adapter.type == "lora" else Adapter
+        return kind.from_zip(data, request.adapter.sha256)
+
+    def _merge(self, adapter: Adapter | Lora, runtime: Runtime, path: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="osora-export-") as folder:
             export.merge(adapter, runtime.basis, Path(folder), base=self._base_paths[runtime.name])
             with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:

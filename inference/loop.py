@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inference.errors import ServerError
 from osora_core.errors import OsoraCoreError
-from osora_core.inference import AdapterRow, InferenceEngine, Output, Request
+from osora_core.inference import AdapterRow, InferenceEngine, LoraRow, Output, Request
 from osora_core.runtime import set_threads
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class EngineLoop:
             if self._listeners.pop(request_id, None) is not None:
                 self._command(partial(self.engine.cancel, request_id))
 
-    def examine(self, adapter: AdapterRow, tokens: Sequence[int], ids: Tensor) -> "Future[Tensor]":
+    def examine(self, adapter: AdapterRow | LoraRow, tokens: Sequence[int], ids: Tensor) -> "Future[Tensor]":
         """What `InferenceEngine.examine` answers, no later than what is submitted from now on. For any thread.
 
         The future raises what the engine raises, and ServerError 503 if the engine ends before.

@@ -15,8 +15,18 @@ class AdapterRef(BaseModel):
     step: int | None = None
     object_key: str
     sha256: str
+    type: Literal["osora", "lora"] = "osora"
     base_fingerprint: str
-    basis_fingerprint: str
+    basis_fingerprint: str | None
+    """None for a plain LoRA, which knows no basis."""
+
+
+class InspectRequest(BaseModel):
+    """An artifact that somebody has brought: what is it, and can it be served?"""
+
+    base: str
+    object_key: str
+    sha256: str
 
 
 class ExportRequest(BaseModel):

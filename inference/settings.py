@@ -44,6 +44,10 @@ class InferenceSettings(BaseSettings):
     fewer requests run at once. The log says at the start how many."""
     inference_adapters: int = Field(default=256, ge=1)
     """Adapters that lie in the bank at once."""
+    inference_lora_ranks: int = Field(default=256, ge=0)
+    """Ranks of the plain LoRAs that are computed at once: 256 are sixteen LoRAs of rank 16. A LoRA of a larger rank is
+    refused, and one that finds no room waits. The memory (1.3 GB of a Llama-8B in bfloat16) is set aside, and taken
+    when the first LoRA comes."""
     inference_queue: int = Field(default=512, ge=1)
     """Requests that may wait; beyond them the server answers 429. A tenant may take no more places than it leaves
     free for others."""

@@ -11,15 +11,22 @@ _LENGTH_BYTES = 8
 _LONGEST_HEADER = 100_000_000
 
 
+def header_length(path: Path) -> int:
+    """Bytes that a file says its header has."""
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(_LENGTH_BYTES), "little")
+
+
 def read_header(path: Path) -> tuple[int, dict[str, Any]]:
     """Where a file's tensors begin, in bytes, and the entry (dtype, shape, data_offsets) of each by its name.
 
     Raises ValueError if it is none of that format.
     """
+    length = header_length(path)
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"{path} has no header")
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if length > _LONGEST_HEADER:
-            raise ValueError(f"{path} has no header")
+        file.seek(_LENGTH_BYTES)
         entries = json.loads(file.read(length))
     if not isinstance(entries, dict):
         raise ValueError(f"{path} has no header")

@@ -111,11 +111,7 @@ class Adapter:
         """
         if sha256 is not None:
             verify(data, sha256)
-        try:
-            with zipfile.ZipFile(_Memory(data)) as archive:
-                return cls.from_files(archive.read(CONFIG_NAME), _member(archive, memoryview(data), WEIGHTS_NAME))
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise CorruptArtifact(f"the adapter is not a ZIP of {CONFIG_NAME} and {WEIGHTS_NAME}: {error}") from error
+        return cls.from_files(*unpack(data))
 
     @classmethod
     def from_files(cls, config_json: bytes, weights: bytes | memoryview) -> "Adapter":
@@ -196,6 +192,15 @@ def verify(data: bytes | memoryview, sha256: str) -> None:
     """Raise CorruptArtifact unless an artifact's bytes have this hash."""
     if (actual := hashlib.sha256(data).hexdigest()) != sha256:
         raise CorruptArtifact(f"the adapter's bytes hash to {actual}, expected {sha256}")
+
+
+def unpack(data: bytes | memoryview) -> tuple[bytes, memoryview]:
+    """The config and the weights of an artifact. Raises CorruptArtifact if it is no ZIP of both."""
+    try:
+        with zipfile.ZipFile(_Memory(data)) as archive:
+            return archive.read(CONFIG_NAME), _member(archive, memoryview(data), WEIGHTS_NAME)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise CorruptArtifact(f"the adapter is not a ZIP of {CONFIG_NAME} and {WEIGHTS_NAME}: {error}") from error
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:

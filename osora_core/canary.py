@@ -35,7 +35,7 @@ class CanaryMismatch(IdentityMismatch):
 
 def compute(runtime: Runtime, adapter: Adapter) -> dict[str, Any]:
     """The canary of an adapter on the runtime it was trained on; plain numbers, to be stored with it."""
-    tokens = _prompt(runtime)
+    tokens = prompt_tokens(runtime)
     values, ids = _log_probs(runtime, adapter, tokens).topk(_LIKELIEST, dim=-1)
     return {
         "tokens": tokens,
@@ -98,7 +98,7 @@ def read(runtime: Runtime, adapter: Adapter) -> Canary | None:
     return Canary(tokens, ids, values, tolerance)
 
 
-def _prompt(runtime: Runtime) -> list[int]:
+def prompt_tokens(runtime: Runtime) -> list[int]:
     """The fixed prompt, as the assistant sees it where the base has a chat template."""
     renderer = Renderer(runtime.tokenizer, runtime.max_length)
     if runtime.tokenizer.chat_template is None:

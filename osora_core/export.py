@@ -19,6 +19,7 @@ from osora_core.basis import Basis, Factors
 from osora_core.checkpoint import own_values
 from osora_core.errors import UserError
 from osora_core.identity import mismatch
+from osora_core.lora import Lora
 from osora_core.operator import lora_factor, merged_weight
 from osora_core.weights import dense_weight, fingerprint_base
 
@@ -68,32 +69,42 @@ def to_lora(adapter: Adapter, basis: Basis, *, rank: int | None = None, base: st
     }
 
 
-def merge(adapter: Adapter, basis: Basis, directory: Path, *, base: str | None = None, dtype: str = "auto") -> None:
+def merge(
+    adapter: Adapter | Lora, basis: Basis, directory: Path, *, base: str | None = None, dtype: str = "auto"
+) -> None:
     """Write the base with the adapter folded in as a plain checkpoint with its tokenizer: safetensors, no code.
 
     `base` is a path or name of the base, by default the name that it had in training. `dtype` is that of the written
     checkpoint, by default the base's own. Each weight is summed in float64 and rounded once. Raises
-    IdentityMismatch if base or basis are not the adapter's.
+    IdentityMismatch if base or basis are not the adapter's; a LoRA's base is the basis's.
     """
     adapter.check(basis)
-    source = base_models.resolve(base or adapter.base)
+    named = adapter.config.base if isinstance(adapter, Lora) else adapter.base
+    source = base_models.resolve(base or named)
     model: Any = AutoModelForCausalLM.from_pretrained(
         source, dtype=dtype, trust_remote_code=False, use_safetensors=True
     )
     own = own_values(model)
     found = fingerprint_base(own)
-    if found != adapter.base_fingerprint:
-        raise mismatch("base", adapter.base_fingerprint, found, "name the path of the adapter's own base with `base`")
-    for name, sigma in adapter.sigma.items():
+    if found != basis.base_fingerprint:
+        raise mismatch("base", basis.base_fingerprint, found, "name the path of the adapter's own base with `base`")
+    for name in adapter.A if isinstance(adapter, Lora) else adapter.sigma:
         module, whole = model.get_submodule(name), own.get_submodule(name)
-        stored = basis.factors[name]
-        factors = Factors(stored.U.cpu(), stored.S.cpu(), stored.Vt.cpu())
-        merged = merged_weight(dense_weight(whole), factors, sigma, adapter.delta[name])
         weight = cast(Tensor, module.weight)
-        merged = merged.to(weight.dtype)
+        merged = _merged(adapter, name, dense_weight(whole), basis).to(weight.dtype)
         weight.data = merged.T.contiguous() if isinstance(module, Conv1D) else merged
     model.save_pretrained(directory)
     AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(directory)
+
+
+def _merged(adapter: Adapter | Lora, name: str, weight: Tensor, basis: Basis) -> Tensor:
+    """The weight [d_out, d_in] of a module with what the adapter adds to it."""
+    if isinstance(adapter, Lora):
+        update = adapter.B[name].double() @ adapter.A[name].double() * adapter.config.scale_of(name)
+        return (weight.double() + update).to(weight.dtype)
+    stored = basis.factors[name]
+    factors = Factors(stored.U.cpu(), stored.S.cpu(), stored.Vt.cpu())
+    return merged_weight(weight, factors, adapter.sigma[name], adapter.delta[name])
 
 
 def _padded(own: int, wanted: int | None) -> int:

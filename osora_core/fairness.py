@@ -6,7 +6,7 @@ that nobody saves up service. Within a tenant, first come first served.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Generic, Protocol, TypeVar
 
 
@@ -41,22 +41,22 @@ class FairQueue(Generic[T]):
             self._waiting[tenant] = deque()
         self._waiting[tenant].append(item)
 
-    def first(self) -> T:
-        """The next one, which stays. Raises ValueError if nothing waits."""
-        return self._waiting[self._next_tenant()][0]
+    def first(self, passed_over: Collection[str] = ()) -> T | None:
+        """The next one, but for those of the tenants `passed_over`. It stays. None if nobody else waits."""
+        waiting = [tenant for tenant in self._waiting if tenant not in passed_over]
+        return self._waiting[min(waiting, key=self._served.__getitem__)][0] if waiting else None
 
-    def pop(self) -> T:
-        """The next one; its cost counts as served. Raises ValueError if nothing waits."""
-        tenant = self._next_tenant()
+    def pop(self, passed_over: Collection[str] = ()) -> T:
+        """The same one; its cost counts as served. Raises ValueError if there is none."""
+        if (first := self.first(passed_over)) is None:
+            raise ValueError("nobody waits")
+        tenant = first.tenant
         self._level = max(self._level, self._served[tenant])
         item = self._waiting[tenant].popleft()
         self.charge(tenant, self._cost(item))
         if not self._waiting[tenant]:
             self._leave(tenant)
         return item
-
-    def _next_tenant(self) -> str:
-        return min(self._waiting, key=self._served.__getitem__)
 
     def charge(self, tenant: str, tokens: float) -> None:
         """Count weighted tokens as served to a tenant."""

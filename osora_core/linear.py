@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -40,6 +41,32 @@ def use_slots(bank: Bank, slots: Tensor, runs: tuple[Run, ...] | None = None) ->
         _selection.reset(token)
 
 
+class LowRank(Protocol):
+    """Plain LoRAs of some of a pass's tokens, whose A and B are their own."""
+
+    def add(self, index: int, x: Tensor, y: Tensor) -> Tensor:
+        """y [..., d_out] of the module with this index in the basis, plus each token's B A x for x [..., d_in]."""
+
+
+_low_rank: ContextVar[LowRank | None] = ContextVar("osora_low_rank", default=None)
+
+
+@contextmanager
+def use_loras(loras: LowRank | None) -> Iterator[None]:
+    """Run the model with these LoRAs beside what slots say; None: there are none."""
+    token = _low_rank.set(loras)
+    try:
+        yield
+    finally:
+        _low_rank.reset(token)
+
+
+def add_loras(index: int, x: Tensor, y: Tensor) -> Tensor:
+    """y, or y plus what the LoRAs in use add to it."""
+    loras = _low_rank.get()
+    return y if loras is None else loras.add(index, x, y)
+
+
 class OsoraLinear(nn.Module):
     """A frozen linear and its basis; the adapters live in the bank that `use_slots` names."""
 
@@ -59,9 +86,8 @@ class OsoraLinear(nn.Module):
         selection = _selection.get()
         if selection is None:
             bare: Tensor = self.base(x)
-            return bare
+            return add_loras(self.index, x, bare)
         sigma, delta = selection.bank.layers[self.index]
         ranks = selection.bank.ranks
-        return osora_linear(
-            x, self.base, self.U, self.S, self.Vt, sigma, delta, selection.slots, ranks, selection.grouped
-        )
+        y = osora_linear(x, self.base, self.U, self.S, self.Vt, sigma, delta, selection.slots, ranks, selection.grouped)
+        return add_loras(self.index, x, y)

@@ -1,4 +1,4 @@
-"""Trained adapters: what jobs publish. `registry.references` finds what a client names, checkpoints included."""
+"""Adapters: of jobs, and brought by tenants. `registry.references` finds what a client names, checkpoints included."""
 
 from collections.abc import Sequence
 
@@ -66,7 +66,8 @@ def remove(session: Session, adapter_ids: Sequence[str]) -> Sequence[str]:
     removed = session.execute(
         delete_rows(Adapter).where(Adapter.id.in_(adapter_ids)).returning(Adapter.job_id, Adapter.object_key)
     ).all()
-    session.execute(update(Job).where(Job.id.in_([row.job_id for row in removed])).values(adapter_id=None))
+    jobs = [row.job_id for row in removed if row.job_id is not None]
+    session.execute(update(Job).where(Job.id.in_(jobs)).values(adapter_id=None))
     return [row.object_key for row in removed]
 
 

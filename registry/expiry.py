@@ -21,7 +21,7 @@ def expiries(session: Session, settings: Settings, refs: Sequence[AdapterRef]) -
     ended = select(Job.id, Job.finished_at).where(
         Job.status.in_(TERMINAL), Job.id.in_({ref.job_id for ref in refs if ref.is_checkpoint})
     )
-    ends = {job_id: finished_at for job_id, finished_at in session.execute(ended)}
+    ends: dict[str | None, int | None] = {job_id: at for job_id, at in session.execute(ended)}
     found: dict[str, int] = {}
     for ref in refs:
         days = settings.checkpoint_retention_days if ref.is_checkpoint else settings.adapter_retention_days

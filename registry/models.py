@@ -70,6 +70,9 @@ def _one_of(column: str, words: Any) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
+AdapterType = Literal["osora", "lora"]
+
+
 class Tenant(Base):
     """Whoever owns files, jobs and adapters."""
 
@@ -347,21 +350,29 @@ class Checkpoint(Base):
 
 
 class Adapter(Base):
-    """A trained adapter, ready to be called by its id or its name."""
+    """An adapter, trained here or brought along, ready to be called by its id or its name."""
 
     __tablename__ = "adapters"
-    __table_args__ = (Index(None, "tenant_id", "created_at", "id"),)
+    __table_args__ = (
+        Index(None, "tenant_id", "created_at", "id"),
+        _one_of("type", AdapterType),
+        CheckConstraint("type = 'lora' OR basis_fingerprint IS NOT NULL", name="basis"),
+        CheckConstraint("type = 'osora' OR job_id IS NULL", name="origin"),
+    )
 
     id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    """None: no job here has trained it, its tenant brought it."""
+    type: Mapped[AdapterType] = mapped_column(String(10), default="osora", server_default="osora")
     name: Mapped[str] = mapped_column(unique=True)
     version: Mapped[int] = mapped_column(default=1)
     step: Mapped[int | None]
     """The step of its job whose state it is."""
     base: Mapped[str]
     base_fingerprint: Mapped[str]
-    basis_fingerprint: Mapped[str]
+    basis_fingerprint: Mapped[str | None]
+    """None for a plain LoRA, which knows no basis."""
     rank: Mapped[int]
     parameters: Mapped[int]
     target_modules: Mapped[list[str]]

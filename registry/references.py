@@ -12,13 +12,14 @@ from registry.context import Registry
 from registry.errors import Conflict, InvalidRequest, NotFound
 from registry.holds import refuse_if_held
 from registry.ids import checkpoint_id, checkpoint_name, may_be_ours, parse_checkpoint
-from registry.models import Adapter, Checkpoint, Job, Tenant
+from registry.models import Adapter, AdapterType, Checkpoint, Job, Tenant
 from registry.names.split import choose
 from registry.names.tables import AliasTarget, Permission
 from registry.tenants import Principal
 
 _FOR_INFERENCE = (
     "id", "name", "version", "job_id", "step", "object_key", "sha256", "base_fingerprint", "basis_fingerprint",
+    "type",
 )  # fmt: skip
 
 
@@ -31,17 +32,20 @@ class AdapterRef:
     tenant_id: str
     """Whose it is: another than who asks, where that one may call it."""
     version: int
-    job_id: str
+    job_id: str | None
+    """None for an adapter that its tenant brought."""
     step: int | None
-    """The step of its job whose state it is; None for an adapter of before that was noted."""
+    """The step of its job whose state it is; None for an adapter without a job, or of before that was noted."""
     rank: int
     object_key: str
     sha256: str
     bytes: int
     base: str
     base_fingerprint: str
-    basis_fingerprint: str
+    basis_fingerprint: str | None
+    """None for a plain LoRA."""
     created_at: int
+    type: AdapterType = "osora"
     parameters: int | None = None
     target_modules: Sequence[str] | None = None
     """Like `parameters`, known of a published adapter; a checkpoint's row has neither."""
@@ -69,6 +73,7 @@ class AdapterRef:
             base_fingerprint=adapter.base_fingerprint,
             basis_fingerprint=adapter.basis_fingerprint,
             created_at=adapter.created_at,
+            type=adapter.type,
             parameters=adapter.parameters,
             target_modules=adapter.target_modules,
         )

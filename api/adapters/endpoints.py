@@ -1,20 +1,28 @@
-"""Trained adapters. `{adapter}` is an id or a name; a name may contain slashes, if its base's does."""
+"""Adapters, trained here or brought. `{adapter}` is an id or a name; a name may contain slashes, if its base's does."""
 
 from functools import partial
 from typing import Annotated
 
+from anyio import CancelScope
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
+from sqlalchemy.orm import Session
 
-from api.adapters.schemas import AdapterOut, AdaptersQuery, DownloadQuery
+from api.adapters.inspection import inspected
+from api.adapters.schemas import AdapterOut, AdaptersQuery, DownloadQuery, ImportedOut, ImportForm
 from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, WriterDep
 from api.downloads import attachment
 from api.generate.proxy import pass_on
+from api.idempotency import OnceFormDep
+from api.multipart import body_of, read_form
 from api.schemas import Deleted, ListPage, errors
+from registry import adapter_imports as imports
 from registry import adapters
 from registry.context import Registry
+from registry.errors import InvalidRequest
 from registry.expiry import expiries
+from registry.models import Adapter
 from registry.references import AdapterRef, Target, delete, refer
 from registry.tenants import Principal
 
@@ -35,6 +43,40 @@ def list_adapters(
     refs = [AdapterRef.of(adapter) for adapter in page.data]
     ends = expiries(session, registry.settings, refs)
     return ListPage[AdapterOut].of([AdapterOut.of(ref, ends.get(ref.id)) for ref in refs], page.has_more)
+
+
+@router.post(
+    "",
+    summary="Import an adapter",
+    openapi_extra=body_of(ImportForm),
+    responses=errors(400, 401, 403, 404, 409, 413, 503, 507),
+)
+async def import_adapter(
+    request: Request, services: ServicesDep, principal: WriterDep, once: OnceFormDep
+) -> ImportedOut:
+    """Takes an OSoRA adapter of a base here, or a plain LoRA of it, as PEFT saves them: the folder as a ZIP.
+
+    A LoRA is served as it is, at once. It does not say which weights it was trained on: its shapes have to fit, and if
+    it names another base, `warnings` says so.
+    """
+    registry = services.registry
+    async with read_form(request, ImportForm, file="file", example="-F file=@adapter.zip") as sent:
+        await once.begin(sent.digest)
+        base = imports.base_of(registry.settings, sent.form.base)
+        draft = await run_in_threadpool(imports.store, registry, principal, base, sent.form.file.file)
+    try:
+        facts = await inspected(services, request, draft)
+    except BaseException:
+        with CancelScope(shield=True):
+            await run_in_threadpool(imports.discard, registry, draft)
+        raise
+
+    def record(session: Session, adapter: Adapter) -> ImportedOut:
+        ref = AdapterRef.of(adapter)
+        expires_at = expiries(session, registry.settings, [ref]).get(ref.id)
+        return once.keep(session, ImportedOut.imported(ref, expires_at, facts.warnings))
+
+    return await run_in_threadpool(imports.publish, registry, principal, draft, facts, sent.form.suffix, record)
 
 
 @router.get(
@@ -59,10 +101,18 @@ async def download_adapter(
 
     A job's checkpoint (`ftckpt_…` or `ft:…:ckpt-step-<n>`) can be had in the same forms.
 
-    As it was trained, its ETag is its SHA-256; the other forms are made anew each time, by an inference server.
+    As it was trained, or came, its ETag is its SHA-256; the other forms are made anew each time, by an inference
+    server. Without a format it is what it is.
     """
     ref = await run_in_threadpool(_refer, services.registry, principal, adapter)
-    if query.format != "osora":
+    if query.format == "osora" and ref.type == "lora":
+        raise InvalidRequest(
+            f"{adapter!r} is a plain LoRA, which no OSoRA adapter equals",
+            param="format",
+            code="format_not_available",
+            next_action="download it with format=lora, as it came, or with format=merged",
+        )
+    if query.format not in (None, ref.type):
         payload = {**Target(ref.base, ref).payload(), "format": query.format}
         ask = partial(services.gateway.ask, "/export", payload, ref.id, request.state.request_id)
         return await pass_on(request, ask)

@@ -1,12 +1,15 @@
 """Adapters, as clients see them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal, Self
 
+from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.schemas import Name, PageQuery, QueryModel
+from api.schemas import Name, PageQuery, QueryModel, RequestModel, Suffix
+from registry.models import AdapterType
 from registry.references import AdapterRef
 
 ADAPTER_EXAMPLE: JsonDict = {
@@ -14,6 +17,7 @@ ADAPTER_EXAMPLE: JsonDict = {
     "object": "adapter",
     "name": "ft:osora-tiny:default:ticket-triage:abcdefghjkmnpqrs",
     "version": 1,
+    "type": "osora",
     "base": "osora-tiny",
     "job_id": "ftjob-01k9v3x2b8mabcdefghjkmnpqrs",
     "step": 225,
@@ -35,20 +39,38 @@ class AdaptersQuery(PageQuery):
     base: Annotated[Name | None, Field(description="Only adapters of this base.")] = None
 
 
+class ImportForm(RequestModel):
+    """The fields of the multipart form."""
+
+    file: Annotated[
+        UploadFile,
+        Field(
+            description="A ZIP with `adapter_config.json` and `adapter_model.safetensors`, as PEFT writes them.",
+            examples=["adapter.zip"],
+        ),
+    ]
+    base: Annotated[
+        Name | None, Field(description="The adapter's base; left out, the only one here.", examples=["osora-tiny"])
+    ] = None
+    suffix: Annotated[Suffix | None, Field(examples=["support"])] = None
+
+
 class DownloadQuery(QueryModel):
     """In which form."""
 
     format: Annotated[
-        Literal["osora", "lora", "merged"],
+        Literal["osora", "lora", "merged"] | None,
         Field(
-            description="`osora`: as it was trained, a PEFT directory. `lora`: the same as a LoRA, for vLLM and PEFT "
-            "without this package. `merged`: the base with the adapter folded in, a checkpoint for transformers."
+            description="By default as it is. `osora`: as it was trained, a PEFT directory. "
+            "`lora`: the same as a LoRA, for vLLM and PEFT "
+            "without this package. `merged`: the base with the adapter folded in, a checkpoint for transformers. "
+            "A plain LoRA can be had as `lora`, as it came, and as `merged`."
         ),
-    ] = "osora"
+    ] = None
 
 
 class AdapterOut(BaseModel):
-    """A trained adapter, or a checkpoint: call it by its id or its name."""
+    """An adapter, or a checkpoint: call it by its id or its name."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [ADAPTER_EXAMPLE]})
 
@@ -56,8 +78,11 @@ class AdapterOut(BaseModel):
     object: Literal["adapter"] = "adapter"
     name: str
     version: int
+    type: Annotated[
+        AdapterType, Field(description="`lora`: a plain LoRA that was brought here, with matrices of its own.")
+    ]
     base: str
-    job_id: str
+    job_id: Annotated[str | None, Field(description="Null for an adapter that was brought here.")]
     step: Annotated[int | None, Field(description="The step of its job whose state it is.")]
     rank: int
     parameters: Annotated[int | None, Field(description="Null for a checkpoint.")]
@@ -65,7 +90,7 @@ class AdapterOut(BaseModel):
     bytes: int
     sha256: str
     base_fingerprint: str
-    basis_fingerprint: str
+    basis_fingerprint: Annotated[str | None, Field(description="Null for a plain LoRA, which knows no basis.")]
     created_at: int
     expires_at: Annotated[int | None, Field(description="When it is old enough to be deleted. Null: it stays.")]
 
@@ -74,3 +99,14 @@ class AdapterOut(BaseModel):
         """What is referred to, as a client sees it: without where its bytes are."""
         shown = {name: value for name, value in asdict(ref).items() if name in cls.model_fields}
         return cls(**shown, expires_at=expires_at)
+
+
+class ImportedOut(AdapterOut):
+    """An adapter that was just brought, and what its owner should know."""
+
+    warnings: list[str]
+
+    @classmethod
+    def imported(cls, ref: AdapterRef, expires_at: int | None, warnings: Sequence[str]) -> Self:
+        """What was just published."""
+        return cls(**AdapterOut.of(ref, expires_at).model_dump(), warnings=list(warnings))

@@ -1,14 +1,13 @@
 """What a client may ask of a job, and its way to the registry's `JobRequest`."""
 
 import math
-import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonValue
 from pydantic_core import PydanticCustomError
 
-from api.schemas import AtMost, Metadata, Name, RequestModel
+from api.schemas import AtMost, Metadata, Name, RequestModel, Suffix
 from registry.errors import InvalidRequest
 from registry.jobs import JobRequest
 from registry.models import JobPriority
@@ -24,13 +23,6 @@ def _each_once(values: list[float]) -> list[float]:
     return values
 
 
-def _part_of_a_name(suffix: str) -> str:
-    if not re.fullmatch(_SUFFIX, suffix):
-        raise ValueError("should have letters, digits, '.', '_' and '-' only, the first a letter or digit")
-    return suffix
-
-
-_SUFFIX = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 Auto = Literal["auto"]
 _Steps = Annotated[int, Field(ge=1, le=1_000_000)]
 _Rate = Annotated[float, Field(gt=0)]
@@ -202,16 +194,7 @@ class CreateJob(RequestModel):
     ]
     training_file: Annotated[Name, Field(description="Id of an uploaded file.")]
     validation_file: Name | None = None
-    suffix: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            max_length=64,
-            description="Becomes a part of the model's name.",
-            json_schema_extra={"pattern": f"^{_SUFFIX}$"},
-        ),
-        AfterValidator(_part_of_a_name),
-    ] = None
+    suffix: Suffix | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     metadata: Metadata | None = None
     method: Method | None = None

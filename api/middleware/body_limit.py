@@ -14,12 +14,12 @@ from registry.uploads import PART_BYTES
 _JSON_BYTES = 4 * 1024 * 1024
 _MULTIPART_BYTES = 64 * 1024
 """What an upload has around the file."""
-_FILES = re.compile(r"(/v1)?/files")
+_FILES = re.compile(r"(/v1)?/files|/adapters")
 _PARTS = re.compile(r"(/v1)?/uploads/[^/]+/parts")
 
 
 class BodyLimitMiddleware:
-    """Limits files to `upload_bytes`, parts of one to theirs, and all other bodies to a few megabytes."""
+    """Limits files and adapters to `upload_bytes`, parts of one to theirs, and all other bodies to a few megabytes."""
 
     def __init__(self, app: ASGIApp, *, upload_bytes: int) -> None:
         self.app = app

@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -16,9 +15,11 @@ from osora_core.errors import OsoraCoreError, UserError
 from osora_core.fairness import FairQueue
 from osora_core.inference import execution
 from osora_core.inference.cache import KVPool, PoolSize
-from osora_core.inference.request import AdapterRow, Output, Request, TokenScore
+from osora_core.inference.live import Examination, Launched, LiveSequence
+from osora_core.inference.lora_bank import LoraBank
+from osora_core.inference.request import AdapterRow, LoraRow, Output, Request, TokenScore
 from osora_core.inference.sampling import Sampler, sample, score, send
-from osora_core.inference.slots import AdapterSlots
+from osora_core.inference.slots import AdapterSlots, LoraSlots
 from osora_core.inference.text import TextStream
 from osora_core.runtime import Runtime
 
@@ -26,40 +27,12 @@ from osora_core.runtime import Runtime
 PROMPT_WEIGHT = 1
 TOKEN_WEIGHT = 2
 
+LORA_RANKS = 256
+"""Of all LoRAs at once: sixteen of rank 16."""
+
 _Reason = Literal["stop", "length"] | None
 # Rows of logits that prompt log-probabilities are computed from at a time.
 _SCORED_POSITIONS = 128
-
-
-@dataclass(eq=False)
-class _Sequence:
-    request: Request
-    stream: TextStream
-    sampler: Sampler
-    queued_seconds: float
-    cached: int = 0
-    generated: list[int] = field(default_factory=list)
-    prompt_scores: list[TokenScore] = field(default_factory=list)
-    examination: "_Examination | None" = None
-    gone: bool = False
-
-
-@dataclass(eq=False)
-class _Examination:
-    """Tokens whose log-probabilities are asked for: ids [T, k], of which those after the first tokens are found."""
-
-    ids: Tensor
-    answer: "Future[Tensor]"
-    found: list[Tensor] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Launched:
-    """A pass that is computed: which row of logits [B, V] is whose, and the examinations that ended with it."""
-
-    rows: dict[int, _Sequence]
-    logits: Tensor
-    examinations: list[_Examination]
 
 
 class InferenceEngine:
@@ -68,7 +41,8 @@ class InferenceEngine:
     `rows` requests run at once, the others wait; tenants share the rows fairly. Where `kv_bytes` hold the keys and
     values of fewer tokens than `rows` texts of `max_length`, there are fewer rows, or requests wait until those that
     run leave room for all that they may become, and at last texts are shorter: see `PoolSize`. The bank holds as many
-    adapters as `adapters` says, and at least one for each row, so that no request ever waits for a slot. Rows
+    adapters as `adapters` says, and at least one for each row, so that no request ever waits for a slot. Plain LoRAs
+    have a bank of their own, for `lora_ranks` in all; one that finds no room waits, and others pass it by. Rows
     [0, decoding) are those that decode; behind them are the rows whose prompts are still being read. A `brief` engine
     is for a few texts: it prepares nothing and leaves the model's weights where they are.
 
@@ -77,7 +51,7 @@ class InferenceEngine:
 
     def __init__(
         self, runtime: Runtime, *, rows: int = 32, adapters: int = 256, max_length: int | None = None,
-        prefill_tokens: int = 2048, brief: bool = False, kv_bytes: float = math.inf,
+        prefill_tokens: int = 2048, brief: bool = False, kv_bytes: float = math.inf, lora_ranks: int = LORA_RANKS,
     ) -> None:  # fmt: skip
         self.runtime = runtime
         length = min(max_length or runtime.max_length, runtime.max_length)
@@ -87,15 +61,16 @@ class InferenceEngine:
         bank = Bank(runtime.basis, max(adapters, self.rows), device=device, dtype=runtime.basis.dtype)
         self.slots = AdapterSlots(bank)
         self.pool = KVPool(runtime.config, size, dtype=dtype, device=device)
-        self._execution = execution.choose(runtime, self.pool, bank, brief=brief)
+        self.loras = LoraSlots(LoraBank(runtime.basis, lora_ranks, device=device, dtype=dtype))
+        self._execution = execution.choose(runtime, self.pool, bank, self.loras.bank, brief=brief)
         self._ahead = self._execution.ahead
-        self._launched: _Launched | None = None
+        self._launched: Launched | None = None
         self.prefill_tokens = prefill_tokens
         self.vocabulary = int(runtime.config.vocab_size)
         self._waiting = FairQueue[Request](lambda request: PROMPT_WEIGHT * len(request.prompt))
         self._since: dict[str, float] = {}
-        self._examinations: deque[tuple[Request, _Examination]] = deque()
-        self._live: list[_Sequence] = []
+        self._examinations: deque[tuple[Request, Examination]] = deque()
+        self._live: list[LiveSequence] = []
         self._decoding = 0
 
     def warm_up(self) -> None:
@@ -127,7 +102,9 @@ class InferenceEngine:
         self._waiting.push(request)
         self._since[request.id] = time.perf_counter()
 
-    def examine(self, adapter: AdapterRow, tokens: Sequence[int], ids: Tensor, answer: "Future[Tensor]") -> None:
+    def examine(
+        self, adapter: AdapterRow | LoraRow, tokens: Sequence[int], ids: Tensor, answer: "Future[Tensor]"
+    ) -> None:
         """Set `answer` to the log-probabilities of ids [T, k] after each of T tokens, float32 [T, k] on the CPU.
 
         It goes ahead of waiting requests and is read together with their prompts: it costs one row for a step.
@@ -136,7 +113,7 @@ class InferenceEngine:
         if len(tokens) > self.max_length:
             raise UserError(f"{len(tokens)} tokens are to be examined; this engine reads at most {self.max_length}")
         request = Request("examination", tuple(tokens), adapter=adapter)
-        self._examinations.append((request, _Examination(ids, answer)))
+        self._examinations.append((request, Examination(ids, answer)))
 
     def cancel(self, request_id: str) -> None:
         """Forget a request, whatever it is doing; its row is free at once. Unknown ids are ignored."""
@@ -186,10 +163,7 @@ class InferenceEngine:
                 self._start(request, 0.0, examination)
             except Exception as error:
                 examination.answer.set_exception(error)
-        admitted: list[Request] = []
-        # Nobody overtakes one for which there is no room yet: it would wait for ever.
-        while self._waiting and not self._examinations and self._has_room([*admitted, self._waiting.first()]):
-            admitted.append(self._waiting.pop())
+        admitted = [] if self._examinations else self._admissible()
         # Neighbours of about the same length are read with little padding.
         for request in sorted(admitted, key=lambda request: len(request.prompt)):
             queued = time.perf_counter() - self._since.pop(request.id)
@@ -199,35 +173,60 @@ class InferenceEngine:
                 failures.append(Output(request.id, "", 0, "error", queued_seconds=queued, error=error))
         return failures
 
+    def _admissible(self) -> list[Request]:
+        """Those that wait and have room, out of the queue, in its order.
+
+        Nobody overtakes one for which there are no keys and values yet: it would wait for ever. One whose LoRA has no
+        room lets others pass but for those of its tenant and those with LoRAs, for the same reason.
+        """
+        admitted: list[Request] = []
+        passed_over: set[str] = set()
+        while (request := self._waiting.first(passed_over)) is not None and self._has_room([*admitted, request]):
+            adapter = request.adapter
+            if isinstance(adapter, LoraRow) and (passed_over or not self._has_ranks([*admitted, request])):
+                passed_over.add(request.tenant)
+            else:
+                admitted.append(self._waiting.pop(passed_over))
+        return admitted
+
+    def _has_ranks(self, coming: Sequence[Request]) -> bool:
+        """Whether the LoRAs of these have room beside those of the live ones."""
+        requests = [*(sequence.request for sequence in self._live), *coming]
+        return self.loras.fits(own.adapter for own in requests if isinstance(own.adapter, LoraRow))
+
     def _has_room(self, coming: Sequence[Request]) -> bool:
         """Whether these may join the live ones, to whatever length all of them may grow."""
         requests = [*(sequence.request for sequence in self._live), *coming]
         lengths = (min(len(own.prompt) + own.params.max_tokens, self.max_length) for own in requests)
         return len(requests) <= self.rows and sum(lengths) <= self.pool.size.tokens
 
-    def _start(self, request: Request, queued: float, examination: _Examination | None = None) -> None:
+    def _start(self, request: Request, queued: float, examination: Examination | None = None) -> None:
         sampler = Sampler(request, self.vocabulary, self.runtime.device)
         stream = TextStream(self.runtime.tokenizer, request.prompt, request.params.stop, request.shown)
-        slot = self.slots.acquire(request.adapter)
-        self._execution.join(len(self._live), slot, request.adapter.rank if request.adapter else 0)
-        self._live.append(_Sequence(request, stream, sampler, queued, examination=examination))
+        adapter = request.adapter
+        if isinstance(adapter, LoraRow):
+            self._execution.join(len(self._live), 0, 0, self.loras.acquire(adapter))
+        else:
+            slot = self.slots.acquire(adapter)
+            self._execution.join(len(self._live), slot, adapter.rank if adapter else 0, 0)
+        self._live.append(LiveSequence(request, stream, sampler, queued, examination=examination))
 
-    def _launch(self, chosen: dict[_Sequence, int | OsoraCoreError]) -> _Launched | None:
+    def _launch(self, chosen: dict[LiveSequence, int | OsoraCoreError]) -> Launched | None:
         """Compute logits for every decoding row, after the token that was `chosen` for it just now or its last one,
         and for the prompts that are read to their ends meanwhile. None if there is nothing to compute."""
         tokens, positions, rows = self._next(chosen)
         reading, chunks = self._unread()
         if not reading:
-            return _Launched(rows, self._execution.decode(tokens, positions), []) if rows else None
+            return Launched(rows, self._execution.decode(tokens, positions), []) if rows else None
         cached = [sequence.cached for sequence in reading]
         hidden, read = self._execution.decode_and_read(tokens, positions, chunks, cached)
         begun, examinations = self._have_read(reading, chunks, read)
         rows |= {row: sequence for row, (sequence, _) in enumerate(begun, len(tokens))}
         last = [states.unsqueeze(0) for _, states in begun]
         logits = self.runtime.logits(torch.cat([hidden, *last])) if rows else hidden
-        return _Launched(rows, logits, examinations)
+        return Launched(rows, logits, examinations)
 
-    def _take(self, launched: _Launched) -> tuple[list[_Sequence], Tensor]:
+    def _take(self, launched: Launched) -> tuple[list[LiveSequence], Tensor]:
         """The sequences of a pass that are still there, and their logits. Answers its examinations."""
         for examination in launched.examinations:
             examination.answer.set_result(torch.cat(examination.found).cpu())
@@ -237,7 +236,7 @@ class InferenceEngine:
             logits = logits[send(present, logits.device)]
         return [rows[row] for row in present], logits
 
-    def _unread(self) -> tuple[list[_Sequence], list[tuple[int, ...]]]:
+    def _unread(self) -> tuple[list[LiveSequence], list[tuple[int, ...]]]:
         """Up to `prefill_tokens` prompt tokens (padding included) of the rows behind the decoding ones."""
         rows = self._live[self._decoding :]
         chunks: list[tuple[int, ...]] = []
@@ -251,8 +250,8 @@ class InferenceEngine:
         return rows[: len(chunks)], chunks
 
     def _have_read(
-        self, rows: Sequence[_Sequence], chunks: Sequence[tuple[int, ...]], hidden: Sequence[Tensor]
-    ) -> tuple[list[tuple[_Sequence, Tensor]], list[_Examination]]:
+        self, rows: Sequence[LiveSequence], chunks: Sequence[tuple[int, ...]], hidden: Sequence[Tensor]
+    ) -> tuple[list[tuple[LiveSequence, Tensor]], list[Examination]]:
         """Chunks came out as these hidden states [len, d]: the sequences whose prompts are read to their ends, which
         decode from now on, with their last states [d]; and the examinations that are over."""
         finished = []
@@ -273,14 +272,14 @@ class InferenceEngine:
                 examinations.append(sequence.examination)
         return [(sequence, states) for sequence, states in finished if sequence.examination is None], examinations
 
-    def _look_up(self, examination: _Examination, first: int, hidden: Tensor) -> None:
+    def _look_up(self, examination: Examination, first: int, hidden: Tensor) -> None:
         """Note the log-probabilities after the tokens from `first` on, whose hidden states [T, d] these are."""
         logprobs = self.runtime.logits(hidden).float().log_softmax(dim=-1)
         ids = examination.ids[first : first + len(hidden)]
         asked = send(ids.flatten().tolist(), hidden.device).view_as(ids)
         examination.found.append(logprobs.gather(1, asked))
 
-    def _score_prompt(self, sequence: _Sequence, hidden: Tensor) -> None:
+    def _score_prompt(self, sequence: LiveSequence, hidden: Tensor) -> None:
         """Score the prompt tokens that the chunk's hidden states [T, d] predict."""
         prompt = sequence.request.prompt
         if sequence.cached == 0:
@@ -291,7 +290,9 @@ class InferenceEngine:
             logits = self.runtime.logits(hidden[start : start + len(tokens)])
             sequence.prompt_scores += score(logits, tokens, [sequence.request.params.top_logprobs] * len(tokens))
 
-    def _next(self, chosen: dict[_Sequence, int | OsoraCoreError]) -> tuple[list[int], list[int], dict[int, _Sequence]]:
+    def _next(
+        self, chosen: dict[LiveSequence, int | OsoraCoreError]
+    ) -> tuple[list[int], list[int], dict[int, LiveSequence]]:
         """What `_launch` decodes: each row's token and position, and the rows that do not end with that token."""
         tokens, positions, rows = [], [], {}
         for row, sequence in enumerate(self._live[: self._decoding]):
@@ -308,7 +309,7 @@ class InferenceEngine:
         return tokens, positions, rows
 
     def _choose(
-        self, rows: list[_Sequence], logits: Tensor
+        self, rows: list[LiveSequence], logits: Tensor
     ) -> tuple[list[int | OsoraCoreError], dict[int, TokenScore]]:
         """A token for each row of logits [B, V], and the scores of those that asked for them."""
         if not rows:
@@ -322,7 +323,7 @@ class InferenceEngine:
         return tokens, dict(zip(scored, found, strict=True))
 
     def _emit(
-        self, rows: list[_Sequence], tokens: list[int | OsoraCoreError], scores: dict[int, TokenScore]
+        self, rows: list[LiveSequence], tokens: list[int | OsoraCoreError], scores: dict[int, TokenScore]
     ) -> list[Output]:
         """Turn each row's token into text, and drop the rows that ended."""
         outputs = []
@@ -339,7 +340,7 @@ class InferenceEngine:
                 self._remove(self._live.index(sequence))
         return outputs
 
-    def _advance(self, sequence: _Sequence, token: int, token_score: TokenScore | None) -> Output:
+    def _advance(self, sequence: LiveSequence, token: int, token_score: TokenScore | None) -> Output:
         request, stream = sequence.request, sequence.stream
         sequence.generated.append(token)
         self._waiting.charge(request.tenant, TOKEN_WEIGHT)
@@ -364,11 +365,11 @@ class InferenceEngine:
             return output(text + stream.flush(), "length")
         return output(text)
 
-    def _stops(self, sequence: _Sequence, token: int) -> bool:
+    def _stops(self, sequence: LiveSequence, token: int) -> bool:
         """Whether a token ends the text of a sequence."""
         return token in self.runtime.eos_ids or token in sequence.request.params.stop_tokens
 
-    def _fills(self, sequence: _Sequence, count: int) -> bool:
+    def _fills(self, sequence: LiveSequence, count: int) -> bool:
         """Whether a sequence may have no more than `count` tokens."""
         request = sequence.request
         return count >= request.params.max_tokens or len(request.prompt) + count >= self.max_length
@@ -377,7 +378,11 @@ class InferenceEngine:
         """Take a sequence out and close the gap: the last decoding row moves in, then the last row of all."""
         sequence = self._live[row]
         sequence.gone = True
-        self.slots.release(sequence.request.adapter)
+        adapter = sequence.request.adapter
+        if isinstance(adapter, LoraRow):
+            self.loras.release(adapter)
+        else:
+            self.slots.release(adapter)
         self._execution.leave(row, sequence.cached)
         if row < self._decoding:
             self._fill(row, self._decoding - 1)

@@ -13,10 +13,11 @@ from osora_core.attention import shortest_window
 from osora_core.bank import Bank
 from osora_core.inference.cache import CacheView, KVPool
 from osora_core.inference.decoder import Decoder
+from osora_core.inference.lora_bank import LoraBank, PassLoras
 from osora_core.inference.packed import Packed, PackedDecoder
 from osora_core.inference.row_adapters import RowAdapters
 from osora_core.inference.segments import Segment, segments_of
-from osora_core.linear import use_slots
+from osora_core.linear import use_loras, use_slots
 from osora_core.runtime import Runtime
 
 
@@ -29,8 +30,9 @@ class Execution(Protocol):
     def warm_up(self) -> None:
         """Do now what the first steps would otherwise do: compile and capture."""
 
-    def join(self, row: int, slot: int, rank: int) -> None:
-        """A new batch row begins, with the adapter in this slot of the bank."""
+    def join(self, row: int, slot: int, rank: int, lora: int) -> None:
+        """A new batch row begins, with the adapter in this slot of the bank and the LoRA in that slot of theirs; slot 0
+        of either is none."""
 
     def move(self, source: int, target: int, length: int) -> None:
         """Batch row `source`, with `length` tokens in the cache, becomes row `target`, which is empty."""
@@ -53,15 +55,15 @@ class Execution(Protocol):
         """
 
 
-def choose(runtime: Runtime, pool: KVPool, bank: Bank, *, brief: bool) -> Execution:
+def choose(runtime: Runtime, pool: KVPool, bank: Bank, loras: LoraBank, *, brief: bool) -> Execution:
     """The fastest execution that computes this model on its device; a brief one compiles and captures nothing."""
     window = shortest_window(runtime.config)
     if window is not None and window < pool.length:
         # Our own wiring looks back to the beginning.
-        return Padded(runtime, pool, bank)
+        return Padded(runtime, pool, bank, loras)
     if PackedDecoder.supports(runtime) and not brief:
-        return Packed(runtime, pool, bank)
-    return (Flat if Decoder.supports(runtime) else Padded)(runtime, pool, bank)
+        return Packed(runtime, pool, bank, loras)
+    return (Flat if Decoder.supports(runtime) else Padded)(runtime, pool, bank, loras)
 
 
 class _Direct:
@@ -69,31 +71,48 @@ class _Direct:
 
     ahead = False
 
-    def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank) -> None:
+    def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank, loras: LoraBank) -> None:
         self._runtime = runtime
         self._pool = pool
         self._bank = bank
         self._adapters = RowAdapters(runtime.basis, pool.lines, runtime.device)
+        self._loras = loras
+        self._lora_slots = [0] * pool.lines
 
     def warm_up(self) -> None:
         """Nothing: there is nothing to compile."""
 
-    def join(self, row: int, slot: int, rank: int) -> None:
+    def join(self, row: int, slot: int, rank: int, lora: int) -> None:
         self._adapters.fill(row, self._bank, slot, rank)
+        self._lora_slots[row] = lora
 
     def move(self, source: int, target: int, length: int) -> None:
         self._pool.move(source, target, length)
         self._adapters.move(source, target)
+        self._lora_slots[target], self._lora_slots[source] = self._lora_slots[source], 0
 
     def leave(self, row: int, length: int) -> None:
         self._pool.clear(row, length)
+        self._lora_slots[row] = 0
+
+    def _low_rank(self, parts: Sequence[tuple[int, list[list[int]]]], *, flat: bool) -> PassLoras | None:
+        """The LoRAs of tokens of neighbouring rows: of each part the first row and its rows' tokens. All of them one
+        after another if `flat`, else one part alone, row by row. None if no row has one."""
+        if not any(self._lora_slots):
+            return None
+        own = [(self._lora_slots[row + index], len(ids)) for row, rows in parts for index, ids in enumerate(rows)]
+        if not any(slot for slot, _ in own):
+            return None
+        columns = self._loras.of([slot for slot, _ in own])
+        slots = [slot for slot, tokens in own for _ in range(tokens)] if flat else [[slot] for slot, _ in own]
+        return PassLoras.of(columns, torch.tensor(slots, dtype=torch.int32, device=self._runtime.device))
 
 
 class Flat(_Direct):
     """All tokens of a pass in one sequence, through our own wiring: for CPUs."""
 
-    def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank) -> None:
-        super().__init__(runtime, pool, bank)
+    def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank, loras: LoraBank) -> None:
+        super().__init__(runtime, pool, bank, loras)
         self._decoder = Decoder(runtime)
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
@@ -118,7 +137,8 @@ class Flat(_Direct):
             where.append(cache.positions.flatten())
             first += rows * steps
         flat = torch.tensor([token for row in ids for token in row], device=self._runtime.device)
-        hidden = self._decoder.hidden_states(flat, torch.cat(where), segments)
+        with use_loras(self._low_rank([(row, own_ids) for row, own_ids, _ in parts], flat=True)):
+            hidden = self._decoder.hidden_states(flat, torch.cat(where), segments)
         read = [states for segment in segments[bool(tokens) :] for states in segment.by_row(hidden)]
         states = [own[: len(chunk)] for own, chunk in zip(read, chunks, strict=True)]
         return hidden[: len(tokens)], states
@@ -145,10 +165,13 @@ class Padded(_Direct):
         """Hidden states [B, T, d] of the tokens `ids` at `positions`, from row `start` on."""
         device = self._runtime.device
         tokens, cache = torch.tensor(ids, device=device), _view(self._pool, start, positions, device)
-        if self._adapters.rank(start, len(ids)) == 0:
-            return self._runtime.hidden_states(tokens, position_ids=cache.positions, cache=cache)
-        with use_slots(self._adapters.bank, torch.arange(start + 1, start + 1 + len(ids), device=device)):
-            return self._runtime.hidden_states(tokens, position_ids=cache.positions, cache=cache)
+        # Where padding goes is no position that every base has an embedding for.
+        places = cache.positions.clamp(max=self._pool.length - 1)
+        with use_loras(self._low_rank([(start, ids)], flat=False)):
+            if self._adapters.rank(start, len(ids)) == 0:
+                return self._runtime.hidden_states(tokens, position_ids=places, cache=cache)
+            with use_slots(self._adapters.bank, torch.arange(start + 1, start + 1 + len(ids), device=device)):
+                return self._runtime.hidden_states(tokens, position_ids=places, cache=cache)
 
 
 def _padded(

@@ -1,14 +1,17 @@
 """Execution on a GPU: tokens packed without padding, groups of linears as one product, adapters inside the kernels.
 
 Prompts and decoding share one forward: N tokens, each with its slot, position and line of the pool. Decoding is
-captured in CUDA graphs by batch size, once without and once with adapters; loads, evictions, joins and leaves change
-only what the graphs read. Shapes: N tokens, d hidden size, D head size.
+captured in CUDA graphs by batch size, without adapters, with them, and with plain LoRAs beside them; loads, evictions,
+joins and leaves change only what the graphs read. Passes with LoRAs are captured when the first of their size comes,
+and where they read prompts not at all: until a LoRA is asked for, none costs anything.
+
+Shapes: N tokens, d hidden size, D head size.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +21,7 @@ from osora_core import kernels
 from osora_core.bank import Bank
 from osora_core.families import FAMILIES
 from osora_core.inference.cache import KVPool
+from osora_core.inference.lora_bank import LoraBank, PassLoras
 from osora_core.kernels.group import Group
 from osora_core.linear import OsoraLinear
 from osora_core.runtime import Runtime
@@ -42,6 +46,10 @@ class _Layer:
     o: Group
     gate_up: Group
     down: Group
+
+
+_Adapted = Literal["no", "yes", "with LoRAs"]
+"""What a pass computes: the bare base; all adapters of the basis; LoRAs too."""
 
 
 # A model's weights are laid out once, however many engines run on it.
@@ -112,23 +120,24 @@ class PackedDecoder:
         return self._heads[0].pairs
 
     def hidden_states(
-        self, ids: Tensor, tokens: "Tokens", blocks: "Blocks", pool: KVPool, vectors: "Vectors | None"
-    ) -> Tensor:
-        """Last hidden states [N, d] of tokens ids [N]; without vectors those of the bare base."""
+        self, ids: Tensor, tokens: "Tokens", blocks: "Blocks", pool: KVPool, vectors: "Vectors | None",
+        loras: PassLoras | None,
+    ) -> Tensor:  # fmt: skip
+        """Last hidden states [N, d] of tokens ids [N]; without vectors and LoRAs those of the bare base."""
         adapted = vectors is not None
         norms = iter(self._norms)
         norm = next(norms)
         stream = embed(ids, self._table, norm.weight, self._layers[0].o.U.shape[1])
         for index, (layer, layout) in enumerate(zip(self._layers, self._heads, strict=True)):
             keys, values = pool.keys[index], pool.values[index]
-            y = layer.qkv.apply(stream.h, adapted)
+            y = layer.qkv.apply(stream.h, adapted, loras)
             query = heads(y, layer.qkv, tokens, vectors, stream, norm.variance_epsilon, layout, keys, values)
-            y = layer.o.apply(attend(query, keys, values, tokens, blocks, self._scaling), adapted)
+            y = layer.o.apply(attend(query, keys, values, tokens, blocks, self._scaling), adapted, loras)
             norm = next(norms)
             residual(y, layer.o, tokens, vectors, stream, norm.weight)
-            y = layer.gate_up.apply(stream.h, adapted)
+            y = layer.gate_up.apply(stream.h, adapted, loras)
             mixed = gate(y, layer.gate_up, tokens, vectors, stream, norm.variance_epsilon)
-            y = layer.down.apply(mixed, adapted)
+            y = layer.down.apply(mixed, adapted, loras)
             norm = next(norms)
             residual(y, layer.down, tokens, vectors, stream, norm.weight)
         mean = stream.squares.sum(dim=-1, keepdim=True) / stream.x.shape[1]
@@ -144,50 +153,53 @@ def _head_norms(attention: Any) -> tuple[Tensor, Tensor, float] | None:
 class Packed:
     """An execution (`osora_core.inference.execution`) that moves no keys, values or vectors when rows change places."""
 
-    def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank) -> None:
+    def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank, loras: LoraBank) -> None:
         self._runtime = runtime
         self._pool = pool
+        self._loras = loras
         self._decoder = PackedDecoder(runtime, pool.length)
         self._vectors = Vectors(bank.values, bank.ranks)
-        # Of every batch row: its bank slot, and the line that holds its keys and values.
+        # Of every batch row: its bank slot, that of its LoRA, and the line that holds its keys and values.
         self._slots = [0] * pool.lines
+        self._lora_slots = [0] * pool.lines
         self._lines = list(range(pool.lines))
         self._capturing = self.ahead = runtime.device.type == "cuda"
         self._sizes = _sizes(pool.lines)
-        self._decodes: dict[tuple[int, bool], _Captured] = {}
-        self._reads: dict[tuple[int, bool], _Captured] = {}
+        self._decodes: dict[tuple[int, _Adapted], _Captured] = {}
+        self._reads: dict[tuple[int, _Adapted], _Captured] = {}
         if self._capturing:
             # Graphs of one kind share the memory in which they compute: they never run together.
             self._decode_memory, self._read_memory = (torch.cuda.graph_pool_handle() for _ in range(2))
 
     def warm_up(self) -> None:
         if self._capturing:
-            for adapted in (True, False):
+            kinds: tuple[_Adapted, ...] = ("yes", "no")
+            for adapted in kinds:
                 for size in reversed(self._sizes):
                     self._captured_decode(size, adapted)
                 for size in reversed(_READ_SIZES):
                     self._captured_read(size, adapted)
 
-    def join(self, row: int, slot: int, rank: int) -> None:
-        self._slots[row] = slot
+    def join(self, row: int, slot: int, rank: int, lora: int) -> None:
+        self._slots[row], self._lora_slots[row] = slot, lora
 
     def move(self, source: int, target: int, length: int) -> None:
         lines = self._lines
         lines[target], lines[source] = lines[source], lines[target]
-        self._slots[target] = self._slots[source]
+        self._slots[target], self._lora_slots[target] = self._slots[source], self._lora_slots[source]
 
     def leave(self, row: int, length: int) -> None:
         """Nothing: what a row held is read by nobody, because lengths are known."""
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         count = len(tokens)
-        slots = self._slots[:count]
-        columns = torch.tensor([tokens, slots, positions, self._lines[:count]], dtype=torch.int32)
+        adapted, rows = self._adapted(count), [self._slots, self._lora_slots, self._lines]
+        columns = torch.tensor([tokens, positions, *(own[:count] for own in rows)], dtype=torch.int32)
         if not self._capturing:
-            return self._decode_forward(columns.to(self._runtime.device), any(slots))
+            return self._decode_forward(columns.to(self._runtime.device), adapted)
         size = next(size for size in self._sizes if size >= count)
-        captured = self._captured_decode(size, any(slots))
-        captured.blank().view(4, size)[:, :count] = columns
+        captured = self._captured_decode(size, adapted)
+        captured.blank().view(_COLUMNS, size)[:, :count] = columns
         return captured.run()[:count]
 
     def decode_and_read(
@@ -196,24 +208,30 @@ class Packed:
         # A row that decodes reads a chunk of one token.
         chunks, begins = [*((token,) for token in tokens), *chunks], [*positions, *cached]
         longest = block_size(self._decoder.folded)
-        columns: list[list[int]] = [[], [], [], []]
+        columns: list[list[int]] = [[] for _ in range(_COLUMNS)]
         blocks: list[list[int]] = [[], []]
         for row, (chunk, begin) in enumerate(zip(chunks, begins, strict=True)):
             for offset in range(0, len(chunk), longest):
                 blocks[0].append(len(columns[0]) + offset)
                 blocks[1].append(min(longest, len(chunk) - offset))
             columns[0] += chunk
-            columns[1] += [self._slots[row]] * len(chunk)
-            columns[2] += range(begin, begin + len(chunk))
-            columns[3] += [self._lines[row]] * len(chunk)
-        hidden = self._read(columns, blocks, any(self._slots[: len(chunks)]))
+            columns[1] += range(begin, begin + len(chunk))
+            for column, own in zip(columns[2:], (self._slots, self._lora_slots, self._lines), strict=True):
+                column += [own[row]] * len(chunk)
+        hidden = self._read(columns, blocks, self._adapted(len(chunks)))
         decoded, *read = torch.split(hidden, [len(tokens), *(len(chunk) for chunk in chunks[len(tokens) :])])
         return decoded, read
 
-    def _read(self, columns: list[list[int]], blocks: list[list[int]], adapted: bool) -> Tensor:
-        """Hidden states [N, d]. columns: ids, slots, positions, lines; blocks: first tokens and counts."""
+    def _adapted(self, rows: int) -> _Adapted:
+        """What the first so many rows need."""
+        if any(self._lora_slots[:rows]):
+            return "with LoRAs"
+        return "yes" if any(self._slots[:rows]) else "no"
+
+    def _read(self, columns: list[list[int]], blocks: list[list[int]], adapted: _Adapted) -> Tensor:
+        """Hidden states [N, d]. columns: see _COLUMNS; blocks: first tokens and counts."""
         count = len(columns[0])
-        if not self._capturing or count > _READ_SIZES[-1]:
+        if not self._capturing or count > _READ_SIZES[-1] or adapted == "with LoRAs":
             flat = torch.tensor([*chain(*columns, *blocks)], dtype=torch.int32).to(self._runtime.device)
             return self._read_forward(flat, count, adapted)
         size = next(size for size in _READ_SIZES if size >= count)
@@ -221,27 +239,27 @@ class Packed:
         self._lay_out(captured.blank(), size, columns, blocks)
         return captured.run()[:count]
 
-    def _captured_decode(self, size: int, adapted: bool) -> "_Captured":
+    def _captured_decode(self, size: int, adapted: _Adapted) -> "_Captured":
         """A step of decoding for up to `size` rows."""
         if (size, adapted) not in self._decodes:
 
             def forward(flat: Tensor) -> Tensor:
-                return self._decode_forward(flat.view(4, size), adapted)
+                return self._decode_forward(flat.view(_COLUMNS, size), adapted)
 
-            blank = torch.zeros(4, size, dtype=torch.int32)
-            blank[2] = -1
+            blank = torch.zeros(_COLUMNS, size, dtype=torch.int32)
+            blank[1] = -1
             self._decodes[size, adapted] = _Captured(forward, blank.flatten(), self._decode_memory)
         return self._decodes[size, adapted]
 
-    def _captured_read(self, size: int, adapted: bool) -> "_Captured":
+    def _captured_read(self, size: int, adapted: _Adapted) -> "_Captured":
         """Up to `size` tokens of prompts."""
         if (size, adapted) not in self._reads:
 
             def forward(flat: Tensor) -> Tensor:
                 return self._read_forward(flat, size, adapted)
 
-            blank = torch.zeros(4 * size + 2 * self._blocks(size), dtype=torch.int32)
-            blank[2 * size : 3 * size] = -1
+            blank = torch.zeros(_COLUMNS * size + 2 * self._blocks(size), dtype=torch.int32)
+            blank[size : 2 * size] = -1
             self._reads[size, adapted] = _Captured(forward, blank, self._read_memory)
         return self._reads[size, adapted]
 
@@ -251,31 +269,35 @@ class Packed:
 
     def _lay_out(self, host: Tensor, size: int, columns: list[list[int]], blocks: list[list[int]]) -> None:
         """Write columns and blocks where `_read_forward` expects those of `size` tokens."""
-        host[: 4 * size].view(4, size)[:, : len(columns[0])] = torch.tensor(columns, dtype=torch.int32)
-        host[4 * size :].view(2, -1)[:, : len(blocks[0])] = torch.tensor(blocks, dtype=torch.int32)
+        host[: _COLUMNS * size].view(_COLUMNS, size)[:, : len(columns[0])] = torch.tensor(columns, dtype=torch.int32)
+        host[_COLUMNS * size :].view(2, -1)[:, : len(blocks[0])] = torch.tensor(blocks, dtype=torch.int32)
 
-    def _read_forward(self, flat: Tensor, count: int, adapted: bool) -> Tensor:
-        """Hidden states [N, d] of prompts: ids, slots, positions, lines [N] each, then first tokens and counts of
-        blocks, int32, one behind the other."""
-        ids, slots, positions, lines = flat[: 4 * count].view(4, count)
-        firsts, counts = flat[4 * count :].view(2, -1)
+    def _read_forward(self, flat: Tensor, count: int, adapted: _Adapted) -> Tensor:
+        """Hidden states [N, d] of prompts: _COLUMNS [N] each, then first tokens and counts of blocks, int32, one behind
+        the other."""
+        ids, positions, slots, loras, lines = flat[: _COLUMNS * count].view(_COLUMNS, count)
+        firsts, counts = flat[_COLUMNS * count :].view(2, -1)
         folded = self._decoder.folded
         return self._decoder.hidden_states(
             ids, Tokens(slots, positions, lines), Blocks(firsts, counts, _tile(block_size(folded) * folded), 1),
-            self._pool, self._vectors if adapted else None,
+            self._pool, None if adapted == "no" else self._vectors, self._low_rank(loras, adapted),
         )  # fmt: skip
 
-    def _decode_forward(self, columns: Tensor, adapted: bool) -> Tensor:
-        """Logits [N, vocabulary] of one token a row: columns [4, N] int32 are ids, slots, positions, lines."""
-        ids, slots, positions, lines = columns
+    def _decode_forward(self, columns: Tensor, adapted: _Adapted) -> Tensor:
+        """Logits [N, vocabulary] of one token a row: columns [_COLUMNS, N] int32."""
+        ids, positions, slots, loras, lines = columns
         firsts = torch.arange(ids.shape[0], dtype=torch.int32, device=ids.device)
         splits = min(_MOST_SPLITS, _power(_PROGRAMS // (ids.shape[0] * self._decoder.pairs)))
         hidden = self._decoder.hidden_states(
             ids, Tokens(slots, positions, lines),
             Blocks(firsts, torch.ones_like(firsts), _tile(self._decoder.folded), splits), self._pool,
-            self._vectors if adapted else None,
+            None if adapted == "no" else self._vectors, self._low_rank(loras, adapted),
         )  # fmt: skip
         return self._runtime.logits(hidden)
+
+    def _low_rank(self, slots: Tensor, adapted: _Adapted) -> PassLoras | None:
+        """The LoRAs of tokens with these LoRA slots [N]: all of the bank, which lies where it lies."""
+        return PassLoras.of(self._loras.columns, slots) if adapted == "with LoRAs" else None
 
 
 class _Captured:
@@ -310,6 +332,8 @@ class _Captured:
         return self._output
 
 
+# What is known of a token: its id, position, slot, LoRA slot and line.
+_COLUMNS = 5
 # Tokens of a pass with prompts that are captured; more of them keep the GPU busy for longer than their launches take.
 _READ_SIZES = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 

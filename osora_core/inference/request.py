@@ -90,6 +90,24 @@ class AdapterRow:
     values: Tensor
     rank: int
 
+    @property
+    def bytes(self) -> int:
+        return self.values.numel() * self.values.element_size()
+
+
+@dataclass(frozen=True, eq=False)
+class LoraRow:
+    """A plain LoRA in host memory: A [r, d_in] and B [d_out, r], its scale included, by the module's index in the
+    basis. rank: the largest r. `key` as that of an `AdapterRow`."""
+
+    key: str
+    factors: Mapping[int, tuple[Tensor, Tensor]]
+    rank: int
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.numel() * part.element_size() for pair in self.factors.values() for part in pair)
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -102,7 +120,7 @@ class Request:
     id: str
     prompt: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
-    adapter: AdapterRow | None = None
+    adapter: AdapterRow | LoraRow | None = None
     grammar: "Grammar | None" = None
     tenant: str = ""
     shown: Mapping[int, str] = field(default_factory=dict)

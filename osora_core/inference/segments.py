@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from osora_core.attention import Attending
 from osora_core.inference.cache import CacheView
 from osora_core.inference.row_adapters import AdapterView
-from osora_core.linear import OsoraLinear
+from osora_core.linear import OsoraLinear, add_loras
 
 # A segment of its own costs about as much as so many tokens of padding.
 _PADDING = 8
@@ -60,7 +60,7 @@ def linear(layer: OsoraLinear, x: Tensor, segments: Sequence[Segment]) -> Tensor
 
     The update of `osora_core.operator`, its two products with U as one: both have the same right-hand side.
     """
-    y: Tensor = layer.base(x)
+    y: Tensor = add_loras(layer.index, x, layer.base(x))
     rank = min(max(segment.adapters.rank for segment in segments), layer.S.shape[0])
     if rank == 0:
         return y

@@ -1,25 +1,30 @@
-"""Which adapter lies in which slot of the serving bank."""
+"""Which adapter lies in which slot of the serving banks."""
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Generic, TypeVar
 
 from osora_core.bank import Bank
-from osora_core.errors import CorruptArtifact, OutOfSlots
-from osora_core.inference.request import AdapterRow
+from osora_core.errors import CorruptArtifact, OutOfSlots, UserError
+from osora_core.inference.lora_bank import LoraBank
+from osora_core.inference.request import AdapterRow, LoraRow
+
+Row = TypeVar("Row", AdapterRow, LoraRow)
 
 
-class AdapterSlots:
-    """Reference-counted slots. One that nobody uses stays until its slot is needed, the longest unused goes first."""
+class _Slots(ABC, Generic[Row]):
+    """Reference-counted slots. One that nobody uses stays until its room is needed, the longest unused goes first."""
 
-    def __init__(self, bank: Bank) -> None:
-        self.bank = bank
+    def __init__(self) -> None:
         self._slots: dict[str, int] = {}
         self._references: dict[str, int] = {}
         self._idle: OrderedDict[str, None] = OrderedDict()
 
-    def acquire(self, adapter: AdapterRow | None) -> int:
-        """The slot of an adapter, copied in if it is cold.
+    def acquire(self, adapter: Row | None) -> int:
+        """The slot of an adapter, copied in if it is cold; 0 for none.
 
-        Raises OutOfSlots while every slot is referenced, CorruptArtifact for an adapter that does not fit the bank.
+        Raises OutOfSlots while all room is referenced, and what `_place` raises.
         """
         if adapter is None:
             return 0
@@ -30,7 +35,7 @@ class AdapterSlots:
         self._references[key] = self._references.get(key, 0) + 1
         return self._slots[key]
 
-    def release(self, adapter: AdapterRow | None) -> None:
+    def release(self, adapter: Row | None) -> None:
         """One reference less; at zero the adapter may be evicted."""
         if adapter is None:
             return
@@ -38,6 +43,30 @@ class AdapterSlots:
         if self._references[adapter.key] == 0:
             del self._references[adapter.key]
             self._idle[adapter.key] = None
+
+    def _evict(self) -> int | None:
+        """The slot of the longest unused, which it loses; None if all are in use."""
+        if not self._idle:
+            return None
+        evicted, _ = self._idle.popitem(last=False)
+        return self._slots.pop(evicted)
+
+    @abstractmethod
+    def _place(self, adapter: Row) -> int:
+        """Copy a cold adapter in and return its slot."""
+
+    @property
+    def resident(self) -> int:
+        """How many adapters lie in the bank."""
+        return len(self._slots)
+
+
+class AdapterSlots(_Slots[AdapterRow]):
+    """Of adapters of the shared basis. Raises CorruptArtifact for one that does not fit the bank."""
+
+    def __init__(self, bank: Bank) -> None:
+        super().__init__()
+        self.bank = bank
 
     def _place(self, adapter: AdapterRow) -> int:
         if adapter.values.shape != self.bank.values.shape[1:]:
@@ -47,14 +76,42 @@ class AdapterSlots:
         try:
             slot = self.bank.acquire()
         except OutOfSlots:
-            if not self._idle:
+            evicted = self._evict()
+            if evicted is None:
                 raise
-            evicted, _ = self._idle.popitem(last=False)
-            slot = self._slots.pop(evicted)
+            slot = evicted
         self.bank.write(slot, adapter.values, adapter.rank)
         return slot
 
-    @property
-    def resident(self) -> int:
-        """How many adapters lie in the bank."""
-        return len(self._slots)
+
+class LoraSlots(_Slots[LoraRow]):
+    """Of plain LoRAs. Raises UserError for one that has no room even alone."""
+
+    def __init__(self, bank: LoraBank) -> None:
+        super().__init__()
+        self.bank = bank
+
+    def fits(self, loras: Iterable[LoraRow]) -> bool:
+        """Whether all of these can be in the bank at once. One that never has room is no reason to wait."""
+        ranks = {lora.key: lora.rank for lora in loras if lora.rank <= self.bank.capacity}
+        return sum(ranks.values()) <= self.bank.capacity
+
+    def _place(self, adapter: LoraRow) -> int:
+        check_rank(adapter.rank, self.bank.capacity)
+        while True:
+            try:
+                return self.bank.place(adapter)
+            except OutOfSlots:
+                evicted = self._evict()
+                if evicted is None:
+                    raise
+                self.bank.remove(evicted)
+
+
+def check_rank(rank: int, capacity: int) -> None:
+    """Raise UserError unless a LoRA of this rank has room in a bank of this capacity."""
+    if rank > capacity:
+        raise UserError(
+            f"the LoRA's rank is {rank}; this server has room for ranks of {capacity} in all",
+            next_action="raise OSORA_INFERENCE_LORA_RANKS, or train a LoRA of a smaller rank",
+        )

@@ -51,7 +51,7 @@ def hold(session: Session, principal: Principal, request: JobRequest, settings: 
 
     Raises:
         NotFound: the tenant has no such adapter or checkpoint.
-        InvalidRequest: it is of another base, basis or rank than the job.
+        InvalidRequest: it is a plain LoRA, or of another base, basis or rank than the job.
     """
     name = request.from_adapter
     if name is None:
@@ -63,6 +63,13 @@ def hold(session: Session, principal: Principal, request: JobRequest, settings: 
             f"{name!r} is an adapter of the base {ref.base!r}, and the job is to train on {request.base!r}",
             param=param,
             next_action=f"train on {ref.base!r}, or leave out `{PARAM}`",
+        )
+    if ref.type == "lora":
+        raise InvalidRequest(
+            f"{name!r} is a plain LoRA, which is served as it is; a job can begin with an OSoRA adapter alone",
+            param=param,
+            code="not_trainable",
+            next_action="train from the base, or name an OSoRA adapter",
         )
     rank = request.osora.get("rank", ref.rank)
     if rank != ref.rank:

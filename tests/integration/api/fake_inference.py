@@ -37,13 +37,24 @@ def result(**changed: Any) -> dict[str, Any]:
     return {**RESULT, "choices": [{**RESULT["choices"][0], **changed}]}
 
 
+FOUND: dict[str, Any] = {
+    "type": "lora",
+    "rank": 4,
+    "parameters": 1280,
+    "target_modules": ["q_proj"],
+    "base_fingerprint": "f",
+    "basis_fingerprint": None,
+    "warnings": [],
+}
+
 BASIS = "b" * 64
 BASIS_KEY = "basis/f/all-linear-r128-float32.safetensors"
 
 
 class FakeInference:
     """Set `mood` to say how it behaves. `bases`: those it has loaded; `result`, `pieces` of a stream and `refusal`:
-    what it answers; `asked`: the bodies; `abandoned`: set when a client left."""
+    what it answers; `found`: what it says that an adapter from outside is; `asked`: the bodies; `abandoned`: set when a
+    client left."""
 
     def __init__(self, token: str) -> None:
         self.mood: Mood = "fine"
@@ -51,6 +62,7 @@ class FakeInference:
         self.refusal: dict[str, Any] = REFUSAL
         self.result: dict[str, Any] = RESULT
         self.pieces: list[dict[str, Any]] = PIECES
+        self.found: dict[str, Any] = FOUND
         self.asked: list[dict[str, Any]] = []
         self.reached = threading.Event()
         self.abandoned = threading.Event()
@@ -61,6 +73,7 @@ class FakeInference:
         app = FastAPI()
         app.post("/generate")(self._generate)
         app.post("/export")(self._export)
+        app.post("/inspect")(self._inspect)
         app.get("/bases")(self._bases)
         app.get("/ready")(self._ready)
         return uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
@@ -94,6 +107,15 @@ class FakeInference:
             return JSONResponse(REFUSAL, 400)
         headers = {"content-disposition": f'attachment; filename="{body["adapter"]["id"]}-{body["format"]}.zip"'}
         return Response(b"exported", media_type="application/zip", headers=headers)
+
+    async def _inspect(self, request: Request) -> Response:
+        self.asked.append(await request.json())
+        self.reached.set()
+        if self.mood == "busy":
+            return JSONResponse(BUSY, 503)
+        if self.mood == "refusing":
+            return JSONResponse(self.refusal, 400)
+        return JSONResponse(self.found)
 
     async def _tokens(self) -> AsyncIterator[str]:
         first, *others = self.pieces

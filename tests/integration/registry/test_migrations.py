@@ -18,6 +18,7 @@ from registry import migrate
 from registry.blobs import DatabaseStore
 from registry.db import make_engine
 from registry.models import (
+    AdapterType,
     ApiKey,
     AttemptOutcome,
     Base,
@@ -201,6 +202,7 @@ WORDS: dict[tuple[str, str], Any] = {
     ("webhook_deliveries", "status"): DeliveryStatus,
     ("uploads", "status"): UploadStatus,
     ("files", "format"): FileFormat,
+    ("adapters", "type"): AdapterType,
 }
 
 
@@ -212,6 +214,37 @@ def insert_webhook(connection: Connection) -> None:
         session.flush()
         session.add(WebhookDelivery(id="wh_1", endpoint_id=endpoint.id, event_id="evt_1", event_type="x", data={}))
         session.commit()
+
+
+def insert_adapter(connection: Connection) -> None:
+    """One that no job has trained."""
+    values = {
+        "id": "'adp-1'", "tenant_id": "'tenant-1'", "name": "'ft:x'", "version": "1", "base": "'x'",
+        "base_fingerprint": "'f'", "basis_fingerprint": "'b'", "rank": "1", "parameters": "1",
+        "target_modules": "'[]'", "object_key": "'k'", "sha256": "'s'", "bytes": "1", "created_at": "1",
+    }  # fmt: skip
+    connection.execute(text(f"INSERT INTO adapters ({', '.join(values)}) VALUES ({', '.join(values.values())})"))
+
+
+def test_adapters_without_a_job_go_on_the_way_down(empty_database_url: str) -> None:
+    """With what names them; those of jobs stay."""
+    migrate.upgrade(empty_database_url)
+    engine = make_engine(empty_database_url)
+    with engine.begin() as connection:
+        insert_jobs(connection, [{}])
+        insert_adapter(connection)
+        of_job = "INSERT INTO adapters SELECT {} FROM adapters"
+        columns = [column["name"] for column in inspect(connection).get_columns("adapters")]
+        changed = {"id": "'adp-2'", "name": "'ft:y'", "job_id": "'ftjob-1'"}
+        connection.execute(text(of_job.format(", ".join(changed.get(name, name) for name in columns))))
+    with migrate.migrating(empty_database_url) as config:
+        command.downgrade(config, "0012")
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT id FROM adapters")).scalars().all() == ["adp-2"]
+    migrate.upgrade(empty_database_url)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT id, type FROM adapters")).all() == [("adp-2", "osora")]
+    engine.dispose()
 
 
 def test_the_database_takes_every_word_that_python_knows_and_no_other(database_url: str) -> None:
@@ -233,6 +266,7 @@ def test_the_database_takes_every_word_that_python_knows_and_no_other(database_u
             )
         )
         assert connection.scalar(text("SELECT count(*) FROM uploads")) == 1
+        insert_adapter(connection)
     for (table, column), words in WORDS.items():
         update = text(f"UPDATE {table} SET {column} = :word")
         for word in get_args(words):

@@ -2,11 +2,12 @@
 
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from osora_core import canary
+from osora_core import base_models, canary
 from osora_core.basis import BasisCache
 from osora_core.data import Example, Renderer
 from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams
@@ -14,6 +15,7 @@ from osora_core.runtime import Runtime
 from osora_core.training import JobSpec
 from osora_core.weights import fingerprint_base
 from tests.support.inference import adapter, agree, run, solo
+from tests.support.loras import lora_row, make_lora
 from tests.unit.osora_core.conftest import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -113,6 +115,36 @@ def test_a_gpu_says_what_a_cpu_says(runtimes: tuple[Runtime, Runtime]) -> None:
     cpu, gpu = runtimes
     for request in requests(cpu, 8):
         agree(solo(gpu, request), solo(cpu, request), noise=0.5)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+def test_plain_loras_answer_on_a_gpu_as_alone_and_as_on_a_cpu(
+    runtimes: tuple[Runtime, Runtime], tmp_path: Path
+) -> None:
+    """Beside adapters of the basis and the base, more than ranks: what is captured reads what came last."""
+    cpu, gpu = runtimes
+    base = base_models.resolve("osora-tiny")
+    targets = (["q_proj", "v_proj"], ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
+    folders = [
+        make_lora(base, tmp_path / f"{n}", seed=n, size=0.1, r=4 + n, target_modules=targets[n % 2]) for n in range(4)
+    ]
+
+    def wanted(runtime: Runtime) -> list[Request]:
+        rows = [lora_row(runtime, folder) for folder in folders]
+        return [
+            replace(request, adapter=rows[index % 4]) if index % 3 else request
+            for index, request in enumerate(requests(runtime, 18))
+        ]
+
+    engine = InferenceEngine(gpu, rows=5, adapters=5, prefill_tokens=900, lora_ranks=16)
+    engine.warm_up()
+    on_gpu = wanted(gpu)
+    mixed = run(engine, on_gpu)
+    for request in on_gpu:
+        agree(mixed[request.id], solo(gpu, request), noise=0.3)
+    for request, there in zip(wanted(cpu)[:8], on_gpu, strict=False):
+        agree(mixed[there.id], solo(cpu, request), noise=0.5)
+    assert len({result.text for result in mixed.values()}) > 8
 
 
 def test_the_bare_base_is_untouched_by_being_laid_out(runtimes: tuple[Runtime, Runtime]) -> None:

@@ -247,7 +247,7 @@ def test_packed_execution_answers_as_the_cpu_does(tmp_path: Path, kind: type[Pre
     before = fingerprint_base(here.model)
     engine = InferenceEngine(here, rows=2, adapters=2)
     if not ON_GPU:
-        engine._execution = Packed(here, engine.pool, engine.slots.bank)
+        engine._execution = Packed(here, engine.pool, engine.slots.bank, engine.loras.bank)
     assert isinstance(engine._execution, Packed)
     answers = run(engine, requests)
     for request in requests:
@@ -259,7 +259,7 @@ def test_prompts_are_read_in_the_pass_in_which_others_decode(tmp_path: Path) -> 
     path = str(make_family(tmp_path / "model", LlamaConfig, size=32))
     here = Runtime.load("family", BasisCache(tmp_path / "cache"), path=path, device=DEVICE.type, rank=20)
     engine = InferenceEngine(here, rows=3)
-    engine._execution = execution = Packed(here, engine.pool, engine.slots.bank)
+    engine._execution = execution = Packed(here, engine.pool, engine.slots.bank, engine.loras.bank)
     passes: list[int] = []
     hidden_states = execution._decoder.hidden_states
 
