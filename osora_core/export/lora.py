@@ -1,26 +1,15 @@
-"""Adapters for the world outside: as a LoRA that needs nothing of ours, and merged into a plain checkpoint.
-
-Both take the stored artifact and its basis (`BasisCache.find` gives it without the base).
-"""
+"""An adapter as a LoRA that needs nothing of ours."""
 
 import json
-from pathlib import Path
-from typing import Any, cast
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.pytorch_utils import Conv1D
 
-from osora_core import base_models
 from osora_core.adapter import CONFIG_NAME, KEY_PREFIX, WEIGHTS_NAME, Adapter
-from osora_core.basis import Basis, Factors
-from osora_core.checkpoint import own_values
+from osora_core.basis import Basis
 from osora_core.errors import UserError
-from osora_core.identity import mismatch
-from osora_core.operator import lora_factor, merged_weight
-from osora_core.weights import dense_weight, fingerprint_base
+from osora_core.operator import lora_factor
 
 # What vLLM takes as max_lora_rank.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -66,34 +55,6 @@ def to_lora(adapter: Adapter, basis: Basis, *, rank: int | None = None, base: st
         CONFIG_NAME: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
         WEIGHTS_NAME: save(tensors, metadata={"format": "pt", **origin}),
     }
-
-
-def merge(adapter: Adapter, basis: Basis, directory: Path, *, base: str | None = None, dtype: str = "auto") -> None:
-    """Write the base with the adapter folded in as a plain checkpoint with its tokenizer: safetensors, no code.
-
-    `base` is a path or name of the base, by default the name that it had in training. `dtype` is that of the written
-    checkpoint, by default the base's own. Each weight is summed in float64 and rounded once. Raises
-    IdentityMismatch if base or basis are not the adapter's.
-    """
-    adapter.check(basis)
-    source = base_models.resolve(base or adapter.base)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        source, dtype=dtype, trust_remote_code=False, use_safetensors=True
-    )
-    own = own_values(model)
-    found = fingerprint_base(own)
-    if found != adapter.base_fingerprint:
-        raise mismatch("base", adapter.base_fingerprint, found, "name the path of the adapter's own base with `base`")
-    for name, sigma in adapter.sigma.items():
-        module, whole = model.get_submodule(name), own.get_submodule(name)
-        stored = basis.factors[name]
-        factors = Factors(stored.U.cpu(), stored.S.cpu(), stored.Vt.cpu())
-        merged = merged_weight(dense_weight(whole), factors, sigma, adapter.delta[name])
-        weight = cast(Tensor, module.weight)
-        merged = merged.to(weight.dtype)
-        weight.data = merged.T.contiguous() if isinstance(module, Conv1D) else merged
-    model.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(directory)
 
 
 def _padded(own: int, wanted: int | None) -> int:

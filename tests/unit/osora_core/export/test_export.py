@@ -16,6 +16,7 @@ from osora_core.adapter import Adapter
 from osora_core.bank import Bank
 from osora_core.basis import BasisCache, compute_basis
 from osora_core.errors import IdentityMismatch, UserError
+from osora_core.export.lora import _padded
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
 from osora_core.weights import fingerprint_base
@@ -87,7 +88,7 @@ assert sum("lora_" in name for name, _ in model.named_parameters()) == 12
 
 @pytest.mark.parametrize(("own", "written"), [(1, 1), (2, 8), (8, 8), (9, 16), (129, 256), (257, 320), (512, 512)])
 def test_a_lora_has_a_rank_that_vllm_allows(own: int, written: int) -> None:
-    assert export._padded(own, None) == written
+    assert _padded(own, None) == written
 
 
 def test_a_rank_can_be_asked_for(runtime: Runtime, adapter: Adapter, base_path: Path, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_a_rank_can_be_asked_for(runtime: Runtime, adapter: Adapter, base_path: 
     with pytest.raises(UserError, match="rank 9"):
         export.to_lora(adapter, runtime.basis, rank=9)
     with pytest.raises(UserError, match="512"):
-        export._padded(513, None)
+        _padded(513, None)
 
 
 def test_a_lora_of_some_layers_leaves_the_others_alone(runtime: Runtime, adapter: Adapter, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""GGUF files in llama.cpp itself, where it can be imported (llama-cpp-python)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from osora_core import export
+from tests.support.gguf import BASES, adapt, make_base
+
+llama_cpp = pytest.importorskip("llama_cpp")
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+
+
+def opened(path: Path, length: int = 0) -> Any:
+    """With a cache in float32, as half precision there would hide small faults."""
+    exact = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32, "flash_attn": False}
+    return llama_cpp.Llama(str(path), n_ctx=length, logits_all=True, verbose=False, n_threads=2, **exact)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_llama_cpp_computes_what_transformers_does(name: str, tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", name)
+    adapter, basis = adapt(base)
+    export.to_gguf(adapter, basis, tmp_path / "a.gguf")
+    export.merge(adapter, basis, tmp_path / "merged")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", attn_implementation="eager").eval()
+    reader = opened(tmp_path / "a.gguf")
+    length = reader.n_ctx()
+    tokens = torch.randint(3, 250, (1, min(reader._model.n_ctx_train(), 60)), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(input_ids=tokens).logits[0].numpy()
+    reader.eval(tokens[0].tolist())
+    found = reader.scores[: tokens.shape[1]]
+    assert length >= tokens.shape[1]
+    # llama.cpp has a table of GELU in half precision.
+    tolerance = 1e-2 if name.startswith(("gemma", "gpt2")) else 2e-3
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    bare = AutoModelForCausalLM.from_pretrained(base).eval()
+    with torch.no_grad():
+        assert not np.allclose(bare(input_ids=tokens).logits[0].numpy(), expected, atol=0.05)
