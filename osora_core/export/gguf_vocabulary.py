@@ -220,13 +220,10 @@ def _scores(model: Mapping[str, Any], tokens: Sequence[str], types: Sequence[Tok
         pairs.add((left, right))
         last = piece
     vocabulary: Mapping[str, int] = model["vocab"]
-    mergeable = (text for text, type in zip(tokens, types, strict=True) if type in _MERGED and text in vocabulary)
+    mergeable = (text for text, type in zip(tokens, types, strict=True) if type == TokenType.NORMAL)
     if any(pair not in pairs for text in mergeable for pair in _pairs(text, vocabulary)):
         raise refusal("the tokenizer does not merge every pair that makes one of its pieces")
     return [-float(rank.get(text, len(rank))) for text in tokens]
-
-
-_MERGED = (TokenType.NORMAL, TokenType.USER_DEFINED)
 
 
 def _pairs(text: str, vocabulary: Mapping[str, int]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -17,6 +16,7 @@ from transformers import (
     MistralConfig,
     Phi3Config,
     PretrainedConfig,
+    PreTrainedTokenizerBase,
     Qwen2Config,
     Qwen3Config,
 )
@@ -95,9 +95,11 @@ BASES = {
 }  # fmt: skip
 
 
-def make_base(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Path:
-    """A small base of a kind in BASES, all of whose parameters are random."""
-    tokenizer = make_tokenizer()
+def make_base(
+    folder: Path, name: str, dtype: torch.dtype = torch.float32, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Path:
+    """A small base of a kind in BASES, all of whose parameters are random, with three embeddings more than tokens."""
+    tokenizer = tokenizer or make_tokenizer()
     base = BASES[name]
     hidden = HEADS * SIZE // (2 if base.wide else 1)
     names: dict[str, Any] = {
@@ -130,19 +132,3 @@ def adapt(folder: Path, rank: int = 4) -> tuple[Adapter, Basis]:
     row = 0.1 * torch.randn(basis.row_length, generator=torch.Generator().manual_seed(4))
     modules = set(basis.target_modules)
     return Adapter.from_row(row, basis, rank=rank, modules=modules, base=str(folder)), basis
-
-
-def pieces_of(backend: Tokenizer) -> Tokenizer:
-    """A tokenizer of pieces whose table has every pair that makes a piece, as those made from SentencePiece's have."""
-    import json
-
-    state = json.loads(backend.to_str())
-    vocabulary = state["model"]["vocab"]
-    ranked = list(dict.fromkeys(left + right for left, right in state["model"]["merges"]))
-    state["model"]["merges"] = [
-        [piece[:at], piece[at:]]
-        for piece in ranked
-        for at in range(1, len(piece))
-        if piece[:at] in vocabulary and piece[at:] in vocabulary
-    ]
-    return Tokenizer.from_str(json.dumps(state))
