@@ -1,16 +1,23 @@
-"""Adapters for the world outside, made where base and basis are: as a LoRA, or merged into a plain checkpoint."""
+"""Adapters for the world outside, made where base and basis are: as a LoRA, or merged into a checkpoint or GGUF file."""
 
 import os
+import re
 import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+from inference.gguf_readme import describe
 from inference.schemas import ExportRequest
 from osora_core import export
 from osora_core.adapter import READABLE, Adapter, pack
+from osora_core.export.gguf_family import exact_length, family_of
+from osora_core.export.modelfile import modelfile
 from osora_core.runtime import Runtime
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class Exporter:
@@ -36,16 +43,32 @@ class Exporter:
                 if request.format == "lora":
                     path.write_bytes(pack(export.to_lora(adapter, runtime.basis, base=runtime.public_name)))
                 else:
-                    self._merge(adapter, runtime, path)
+                    write = self._merge if request.format == "merged" else partial(self._gguf, name=request.adapter.name)
+                    with tempfile.TemporaryDirectory(prefix="osora-export-") as folder:
+                        write(adapter, runtime, Path(folder))
+                        _zip(Path(folder), path)
         except BaseException:
             path.unlink()
             raise
         return path
 
-    def _merge(self, adapter: Adapter, runtime: Runtime, path: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="osora-export-") as folder:
-            export.merge(adapter, runtime.basis, Path(folder), base=self._base_paths[runtime.name])
-            with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-                for file in sorted(Path(folder).iterdir()):
-                    file.chmod(READABLE)
-                    archive.write(file, file.name)
+    def _merge(self, adapter: Adapter, runtime: Runtime, folder: Path) -> None:
+        export.merge(adapter, runtime.basis, folder, base=self._base_paths[runtime.name])
+
+    def _gguf(self, adapter: Adapter, runtime: Runtime, folder: Path, *, name: str) -> None:
+        """One file, with what Ollama and people want to know of it."""
+        stem = _NOT_IN_NAMES.sub("-", name)
+        file = folder / f"{stem}.gguf"
+        export.to_gguf(adapter, runtime.basis, file, base=self._base_paths[runtime.name], name=stem)
+        ends = runtime.tokenizer.convert_ids_to_tokens(sorted(runtime.eos_ids))
+        (folder / "Modelfile").write_text(modelfile(runtime.tokenizer, file.name, ends), encoding="utf-8")
+        length = exact_length(runtime.config, family_of(runtime.config))
+        readme = describe(stem, runtime.public_name, bytes=file.stat().st_size, length=length)
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def _zip(folder: Path, path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(folder.iterdir()):
+            file.chmod(READABLE)
+            archive.write(file, file.name)

@@ -39,10 +39,11 @@ class DownloadQuery(QueryModel):
     """In which form."""
 
     format: Annotated[
-        Literal["osora", "lora", "merged"],
+        Literal["osora", "lora", "merged", "gguf"],
         Field(
             description="`osora`: as it was trained, a PEFT directory. `lora`: the same as a LoRA, for vLLM and PEFT "
-            "without this package. `merged`: the base with the adapter folded in, a checkpoint for transformers."
+            "without this package. `merged`: the base with the adapter folded in, a checkpoint for transformers. "
+            "`gguf`: the same as one file for llama.cpp, with a Modelfile for Ollama and a README."
         ),
     ] = "osora"
 

@@ -96,7 +96,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, size: int, end_of_turn: in
     state: dict[str, Any] = json.loads(backend.to_str())
     if state["model"]["type"] != "BPE":
         raise refusal(f"llama.cpp reads no tokenizer of the kind {state['model']['type']} with such a base")
-    begins, ends = _ends(tokenizer)
+    begins, ends = adds_around(tokenizer)
     pieces = state["model"]["byte_fallback"]
     added = {token["id"]: token for token in state["added_tokens"]}
     tokens, types = _tokens(tokenizer, added, size, bytes_are_tokens=pieces)
@@ -117,8 +117,8 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, size: int, end_of_turn: in
     )
 
 
-def _ends(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
-    """Whether a text gets a token before it, and one behind it."""
+def adds_around(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
+    """Whether a text gets bos_token before it, and eos_token behind it. Raises UnsupportedBase if it gets others."""
     plain, whole = (tokenizer("a", add_special_tokens=special).input_ids for special in (False, True))
     for begin in ([], [tokenizer.bos_token_id]):
         for end in ([], [tokenizer.eos_token_id]):
