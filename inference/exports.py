@@ -1,4 +1,4 @@
-"""Adapters for the world outside, made where base and basis are: as a LoRA, or merged into a checkpoint or GGUF file."""
+"""Adapters for the world outside, made where base and basis are: as a LoRA, or merged into a checkpoint or a GGUF."""
 
 import os
 import re
@@ -43,7 +43,9 @@ class Exporter:
                 if request.format == "lora":
                     path.write_bytes(pack(export.to_lora(adapter, runtime.basis, base=runtime.public_name)))
                 else:
-                    write = self._merge if request.format == "merged" else partial(self._gguf, name=request.adapter.name)
+                    write = (
+                        self._merge if request.format == "merged" else partial(self._gguf, name=request.adapter.name)
+                    )
                     with tempfile.TemporaryDirectory(prefix="osora-export-") as folder:
                         write(adapter, runtime, Path(folder))
                         _zip(Path(folder), path)

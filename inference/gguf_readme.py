@@ -36,7 +36,7 @@ adapter was trained on before and after. For Ollama, put the new file's name int
 
 ## What is exact
 
-Up to $length tokens, prompt and answer together, llama.cpp computes what Osora does. It rounds other intermediate values,
+Up to $length tokens, prompt and answer together, llama.cpp computes what Osora does. It rounds other values on the way,
 so two tokens that are almost equally likely may change places. Do not raise `-c`: beyond it lies what the base was not
 trained for, or a window of attention that llama.cpp does not have for this base.
 """

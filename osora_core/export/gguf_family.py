@@ -188,8 +188,9 @@ def _describe_yarn(writer: GGUFWriter, config: Any, rope: Mapping[str, Any]) -> 
 
 def rotary(config: Any) -> Mapping[str, Any]:
     """The settings of the rotary embeddings, of layers without a window where others have their own."""
-    rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
-    return rope.get("full_attention", rope)
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    own: Mapping[str, Any] = rope.get("full_attention", rope)
+    return own
 
 
 def head_size(config: Any) -> int:

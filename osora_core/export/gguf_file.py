@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from gguf import GGML_QUANT_VERSION, GGUFWriter
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
@@ -56,8 +57,7 @@ def _write(model: PreTrainedModel, family: Family, vocabulary: Vocabulary, path:
         vocabulary.write(writer)
         tensors = list(tensors_of(model, family))
         for tensor in tensors:
-            width = {torch.float32: "f4", torch.float16: "f2", torch.bfloat16: "u2"}[tensor.dtype]
-            writer.add_tensor_info(tensor.name, tensor.shape, width, tensor.bytes, raw_dtype=tensor.type)
+            writer.add_tensor_info(tensor.name, tensor.shape, np.dtype("V"), tensor.bytes, raw_dtype=tensor.type)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -68,7 +68,9 @@ def _write(model: PreTrainedModel, family: Family, vocabulary: Vocabulary, path:
 
 
 def _dtype(model: PreTrainedModel) -> torch.dtype:
-    return model.get_input_embeddings().weight.dtype  # type: ignore[no-any-return, union-attr]
+    embeddings: Any = model.get_input_embeddings()
+    dtype: torch.dtype = embeddings.weight.dtype
+    return dtype
 
 
 def _speaking(name: str, vocabulary: Vocabulary) -> str:

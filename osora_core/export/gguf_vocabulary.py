@@ -1,8 +1,8 @@
 """A tokenizer as llama.cpp's tables.
 
-llama.cpp cuts text into words by a rule that it knows by name, and then merges characters by a table. What the tokenizer
-does is compared with those rules part by part; one that does anything else is refused, for its texts would become other
-tokens than those it was trained on, without a word.
+llama.cpp cuts text into words by a rule that it knows by name, and then merges characters by a table. The parts of a
+tokenizer are compared with those rules; one that has any other part is refused, for its texts would become other tokens
+than those that the base was trained on, without a word.
 """
 
 import json

@@ -155,9 +155,7 @@ def _is_true(turns: Turns, render: _Render) -> bool:
     roles = ("user", "assistant") * 3
     conversation = [_message(role, f"{role} {index} says a word") for index, role in enumerate(roles)]
     started = [conversation] + ([[_message("system", "Be kind, and brief."), *conversation]] if turns.system else [])
-    cases = [
-        messages[:end] for messages in started for end in range(1, 7) if messages[end - 1]["role"] == "user"
-    ]
+    cases = [messages[:end] for messages in started for end in range(1, 7) if messages[end - 1]["role"] == "user"]
     printed = [*turns.user, *turns.assistant, *(turns.system or ()), turns.opening, turns.speak]
     return not any("{{" in text or '"' in text for text in printed) and all(
         turns.render(messages) == render(messages, True) for messages in cases

@@ -44,7 +44,7 @@ def test_download(client: httpx.Client, adapter: Adapter) -> None:
     assert etag == f'"{adapter.sha256}"'
     again = client.get(f"/adapters/{adapter.id}/download", headers={"if-none-match": etag})
     assert (again.status_code, again.content) == (304, b"")
-    error = error_of(client.get(f"/adapters/{adapter.id}/download?format=gguf"), 400)
+    error = error_of(client.get(f"/adapters/{adapter.id}/download?format=onnx"), 400)
     assert error["param"] == "format"
     assert "osora" in error["message"]
 
@@ -79,7 +79,7 @@ class TestExport:
     def inference_urls(self, inference: dict[str, FakeInference]) -> str:
         return next(iter(inference))
 
-    @pytest.mark.parametrize("form", ["lora", "merged"])
+    @pytest.mark.parametrize("form", ["lora", "merged", "gguf"])
     def test_download(
         self, client: httpx.Client, inference: dict[str, FakeInference], adapter: Adapter, form: str
     ) -> None:

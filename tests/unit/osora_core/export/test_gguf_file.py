@@ -150,7 +150,7 @@ def test_another_dtype_can_be_asked_for_but_none_that_cannot_hold_the_values(tmp
     adapter, basis = adapt(base)
     export.to_gguf(adapter, basis, tmp_path / "a.gguf", dtype="bfloat16")
     assert {tensor.tensor_type.name for tensor in GGUFReader(tmp_path / "a.gguf").tensors} == {"BF16", "F32"}
-    with pytest.raises(UserError, match="token_embd.weight has values that are no finite numbers in float16"):
+    with pytest.raises(UserError, match=r"token_embd\.weight has values that are no finite numbers in float16"):
         export.to_gguf(adapter, basis, tmp_path / "b.gguf", dtype="float16")
     assert {path.name for path in tmp_path.iterdir()} == {"base", "a.gguf"}
 
@@ -244,7 +244,10 @@ def test_a_bias_that_llama_cpp_has_no_place_for_is_refused(tmp_path: Path) -> No
 def test_windows_bound_the_length_only_where_layers_have_one() -> None:
     for config, length in (
         (Qwen2Config(use_sliding_window=False, sliding_window=100, max_position_embeddings=500), 500),
-        (Qwen2Config(use_sliding_window=True, sliding_window=100, max_position_embeddings=500, max_window_layers=1), 100),
+        (
+            Qwen2Config(use_sliding_window=True, sliding_window=100, max_position_embeddings=500, max_window_layers=1),
+            100,
+        ),
         (LlamaConfig(max_position_embeddings=500), 500),
     ):
         assert exact_length(config, family_of(config)) == length

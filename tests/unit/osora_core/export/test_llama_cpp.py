@@ -31,7 +31,9 @@ def test_llama_cpp_computes_what_transformers_does(name: str, tmp_path: Path) ->
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", attn_implementation="eager").eval()
     reader = opened(tmp_path / "a.gguf")
     length = reader.n_ctx()
-    tokens = torch.randint(3, 250, (1, min(reader._model.n_ctx_train(), 60)), generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(
+        3, 250, (1, min(reader._model.n_ctx_train(), 60)), generator=torch.Generator().manual_seed(1)
+    )
     with torch.no_grad():
         expected = model(input_ids=tokens).logits[0].numpy()
     reader.eval(tokens[0].tolist())
