@@ -18,10 +18,10 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def to_lora(adapter: Adapter, basis: Basis, *, rank: int | None = None, base: str | None = None) -> dict[str, bytes]:
     """The adapter as the files of a PEFT LoRA directory, which computes the same.
 
-    dW = (diag(o) U diag(s) - U diag(s0)) V^T has rank r already, so A = V^T [r, d_in] (in the basis's dtype) and
-    B [d_out, r] (float32) are read off; lora_alpha is the rank, so nothing is scaled. Both are padded with zeros to
-    `rank`, by default the next one that vLLM allows. `base` is what the files call their base, by default the name
-    that it had in training.
+    dW = (diag(o) U diag(s) - U diag(s0)) V^T has rank r already, so A = V^T [r, d_in] and B [d_out, r], both
+    float32, are read off; lora_alpha is the rank, so nothing is scaled. Both are padded with zeros to `rank`, by
+    default the next one that vLLM allows. `base` is what the files call their base, by default the name that it had in
+    training.
 
     Raises IdentityMismatch if the basis is not the adapter's, UserError for a rank that is too small or that vLLM
     would refuse.
@@ -31,7 +31,7 @@ def to_lora(adapter: Adapter, basis: Basis, *, rank: int | None = None, base: st
     tensors: dict[str, Tensor] = {}
     for name, sigma in adapter.sigma.items():
         factors = basis.factors[name]
-        A = torch.zeros(rank, factors.Vt.shape[1], dtype=factors.Vt.dtype)
+        A = torch.zeros(rank, factors.Vt.shape[1])
         A[: len(sigma)] = factors.Vt[: len(sigma)]
         B = torch.zeros(factors.U.shape[0], rank)
         exact = (t.cpu().double() for t in (factors.U, factors.S, sigma, adapter.delta[name]))

@@ -94,6 +94,19 @@ class TestExport:
         assert client.get(f"/adapters/{adapter.id}/download?format={form}").json() == REFUSAL
         error_of(client.get(f"/adapters/adp-none/download?format={form}"), 404)
 
+    def test_download_of_a_checkpoint(
+        self, client: httpx.Client, registry: Registry, principal: Principal, inference: dict[str, FakeInference]
+    ) -> None:
+        job = submit(registry, principal)
+        attempt = claim(registry, job)
+        with registry.transaction() as session:
+            record_checkpoint(session, attempt, 5, adapter=replace(new_adapter(attempt), step=5))
+        (checkpoint,) = client.get(f"/jobs/{job.id}/checkpoints").json()["data"]
+        response = client.get(f"/adapters/{checkpoint['id']}/download?format=gguf")
+        assert response.content == b"exported"
+        (asked,) = next(iter(inference.values())).asked
+        assert (asked["format"], asked["adapter"]["id"]) == ("gguf", checkpoint["id"])
+
 
 def test_delete(client: httpx.Client, registry: Registry, adapter: Adapter) -> None:
     deleted = client.delete(f"/adapters/{adapter.name}").json()

@@ -61,7 +61,10 @@ def unpacked(archive: Path, folder: Path) -> Path:
     return folder
 
 
-def export(runtime: Runtime, adapter: Adapter, base: Path, form: Literal["lora", "merged", "gguf"], folder: Path) -> Path:
+Form = Literal["lora", "merged", "gguf"]
+
+
+def export(runtime: Runtime, adapter: Adapter, base: Path, form: Form, folder: Path) -> Path:
     fields = {
         "id": "adp-1",
         "name": "ft:alias:default:tickets:abc",

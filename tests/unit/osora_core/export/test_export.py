@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -72,12 +73,20 @@ def test_a_lora_in_peft_says_what_the_service_says(
     assert config["target_modules"] == ["down_proj", "k_proj", "q_proj"]
 
 
+def test_a_lora_has_one_dtype_whatever_that_of_the_basis(runtime: Runtime, adapter: Adapter) -> None:
+    """As a GPU serves in bfloat16, with a copy of the basis."""
+    narrow = runtime.basis.to(torch.device("cpu"), torch.bfloat16)
+    tensors = load(export.to_lora(adapter, narrow)["adapter_model.safetensors"])
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
 def test_a_lora_needs_nothing_of_ours(runtime: Runtime, adapter: Adapter, base_path: Path, tmp_path: Path) -> None:
     directory = write(export.to_lora(adapter, runtime.basis), tmp_path / "lora")
     code = f"""
 import sys
 sys.modules["osora_core"] = None
 from peft import PeftModel
+from safetensors.torch import load
 from transformers import AutoModelForCausalLM
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({str(base_path)!r}), {str(directory)!r})
 assert sum("lora_" in name for name, _ in model.named_parameters()) == 12

@@ -1,5 +1,9 @@
-"""GGUF files in llama.cpp itself, where it can be imported (llama-cpp-python)."""
+"""GGUF files in llama.cpp itself, where it can be imported (llama-cpp-python).
 
+Beside the bundled base, any whose folders are named in $OSORA_TEST_BASES, separated as in $PATH.
+"""
+
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,18 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from osora_core import export
+from osora_core.adapter import Adapter
+from osora_core.basis import BasisCache
+from osora_core.inference import AdapterRow, InferenceEngine, Request, SamplingParams
+from osora_core.runtime import Runtime
 from tests.support.gguf import BASES, adapt, make_base
 from tests.support.gguf_tokenizers import KINDS, TEXTS, conversation, tokenizer_of
+from tests.support.inference import run
 
 llama_cpp = pytest.importorskip("llama_cpp")
+ROOT = Path(__file__).parents[4]
+FOLDERS = [str(ROOT / "models" / "osora-tiny"), *filter(None, os.environ.get("OSORA_TEST_BASES", "").split(os.pathsep))]
+QUESTIONS = ("I want to book a table for two.", "What is 12 + 30?", "Write a haiku about rain.", "def add(a, b):")
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 
 
@@ -65,3 +77,44 @@ def test_llama_cpp_reads_texts_as_the_tokenizer_does(kind: str, tmp_path: Path) 
             assert reader.tokenize(data, add_bos=True, special=True) == (tokenizer(text).input_ids)
         ids = reader.tokenize(data, add_bos=False, special=False)
         assert reader.detokenize(ids).strip() == data.strip()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.timeout(600)
+def test_a_real_base_reads_and_answers_in_llama_cpp_as_here(folder: str, tmp_path: Path) -> None:
+    runtime = Runtime.load("real", BasisCache(tmp_path / "cache"), path=folder, device="cpu", rank=8)
+    row = 0.02 * torch.randn(runtime.basis.row_length, generator=torch.Generator().manual_seed(4))
+    adapter = Adapter.from_row(row, runtime.basis, rank=8, modules=set(runtime.basis.target_modules), base=folder)
+    export.to_gguf(adapter, runtime.basis, tmp_path / "a.gguf", dtype="float32")
+    reader = opened(tmp_path / "a.gguf", length=1024)
+    tokenizer = runtime.tokenizer
+    for text in (*TEXTS, *((ROOT / file).read_text()[:3000] for file in ("README.md", "models/train_tiny.py"))):
+        for printed in (text, prompt_of(tokenizer, conversation(text))):
+            expected = tokenizer(printed, add_special_tokens=False).input_ids
+            assert reader.tokenize(printed.encode(), add_bos=False, special=True) == expected
+    prompts = {}
+    for question in QUESTIONS:
+        printed = prompt_of(tokenizer, [{"role": "user", "content": question}])
+        prompts[question] = tuple(tokenizer(printed, add_special_tokens=False).input_ids)
+    params = SamplingParams(max_tokens=30, logprobs=True)
+    mine = AdapterRow("mine", row, rank=8)
+    engine = InferenceEngine(runtime, rows=4)
+    answers = run(engine, [Request(question, ids, params, mine) for question, ids in prompts.items()])
+    for question, ids in prompts.items():
+        answer = [score.token for score in answers[question].scores]
+        assert greedy(reader, list(ids), len(answer)) == answer, question
+
+
+def prompt_of(tokenizer: Any, messages: list[dict[str, Any]]) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def greedy(reader: Any, prompt: list[int], count: int) -> list[int]:
+    """The likeliest continuation in llama.cpp."""
+    reader.reset()
+    reader.eval(prompt)
+    answer: list[int] = []
+    while len(answer) < count:
+        answer.append(int(reader.scores[reader.n_tokens - 1].argmax()))
+        reader.eval(answer[-1:])
+    return answer
