@@ -1,17 +1,24 @@
-"""Adapters for the world outside, made where base and basis are: as a LoRA, or merged into a plain checkpoint."""
+"""Adapters for the world outside, made where base and basis are: as a LoRA, or merged into a checkpoint or a GGUF."""
 
 import os
+import re
 import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+from inference.gguf_readme import describe
 from inference.schemas import ExportRequest
 from osora_core import export
 from osora_core.adapter import READABLE, Adapter, pack
+from osora_core.export.gguf_family import exact_length, family_of
+from osora_core.export.modelfile import modelfile
 from osora_core.lora import Lora
 from osora_core.runtime import Runtime
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class Exporter:
@@ -37,7 +44,12 @@ class Exporter:
                 if request.format == "lora" and isinstance(adapter, Adapter):
                     path.write_bytes(pack(export.to_lora(adapter, runtime.basis, base=runtime.public_name)))
                 else:
-                    self._merge(adapter, runtime, path)
+                    write = (
+                        self._merge if request.format == "merged" else partial(self._gguf, name=request.adapter.name)
+                    )
+                    with tempfile.TemporaryDirectory(prefix="osora-export-") as folder:
+                        write(adapter, runtime, Path(folder))
+                        _zip(Path(folder), path)
         except BaseException:
             path.unlink()
             raise
@@ -48,10 +60,23 @@ class Exporter:
         kind = Lora if request.adapter.type == "lora" else Adapter
         return kind.from_zip(data, request.adapter.sha256)
 
-    def _merge(self, adapter: Adapter | Lora, runtime: Runtime, path: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="osora-export-") as folder:
-            export.merge(adapter, runtime.basis, Path(folder), base=self._base_paths[runtime.name])
-            with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-                for file in sorted(Path(folder).iterdir()):
-                    file.chmod(READABLE)
-                    archive.write(file, file.name)
+    def _merge(self, adapter: Adapter | Lora, runtime: Runtime, folder: Path) -> None:
+        export.merge(adapter, runtime.basis, folder, base=self._base_paths[runtime.name])
+
+    def _gguf(self, adapter: Adapter | Lora, runtime: Runtime, folder: Path, *, name: str) -> None:
+        """One file, with what Ollama and people want to know of it."""
+        stem = _NOT_IN_NAMES.sub("-", name)
+        file = folder / f"{stem}.gguf"
+        export.to_gguf(adapter, runtime.basis, file, base=self._base_paths[runtime.name], name=stem)
+        ends = runtime.tokenizer.convert_ids_to_tokens(sorted(runtime.eos_ids))
+        (folder / "Modelfile").write_text(modelfile(runtime.tokenizer, file.name, ends), encoding="utf-8")
+        length = exact_length(runtime.config, family_of(runtime.config))
+        readme = describe(stem, runtime.public_name, bytes=file.stat().st_size, length=length)
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def _zip(folder: Path, path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(folder.iterdir()):
+            file.chmod(READABLE)
+            archive.write(file, file.name)

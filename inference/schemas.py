@@ -34,7 +34,7 @@ class ExportRequest(BaseModel):
 
     base: str
     adapter: AdapterRef
-    format: Literal["lora", "merged"]
+    format: Literal["lora", "merged", "gguf"]
 
 
 class GenerateRequest(BaseModel):

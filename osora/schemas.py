@@ -11,7 +11,7 @@ JobStatus = Literal["validating_files", "queued", "running", "paused", "succeede
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 
-AdapterFormat = Literal["osora", "lora", "merged"]
+AdapterFormat = Literal["osora", "lora", "merged", "gguf"]
 
 
 class Page(list[Item], Generic[Item]):

@@ -244,7 +244,7 @@ class Adapters(_Resource):
         """Write the adapter, zipped, to `path`, whole or not at all; returns its bytes.
 
         `format`: "osora" is the PEFT directory as it was trained, "lora" the same as a LoRA, "merged" a checkpoint of
-        the base with the adapter folded in.
+        the base with the adapter folded in, "gguf" the same for llama.cpp and Ollama.
         """
         target = Path(path)
         part = target.with_name(f".{target.name}.part")

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
 from osora_common.safetensors_files import header_length, read_header
-from registry import strict_json
+from osora_data import strict_json
 from registry.errors import InvalidRequest, TooLarge
 
 CONFIG = "adapter_config.json"

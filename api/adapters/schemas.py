@@ -59,12 +59,13 @@ class DownloadQuery(QueryModel):
     """In which form."""
 
     format: Annotated[
-        Literal["osora", "lora", "merged"] | None,
+        Literal["osora", "lora", "merged", "gguf"] | None,
         Field(
             description="By default as it is. `osora`: as it was trained, a PEFT directory. "
             "`lora`: the same as a LoRA, for vLLM and PEFT "
             "without this package. `merged`: the base with the adapter folded in, a checkpoint for transformers. "
-            "A plain LoRA can be had as `lora`, as it came, and as `merged`."
+            "`gguf`: the same as one file for llama.cpp, with a Modelfile for Ollama and a README. "
+            "A plain LoRA can be had as `lora`, as it came, as `merged` and as `gguf`."
         ),
     ] = None
 

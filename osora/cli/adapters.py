@@ -15,6 +15,10 @@ from osora.sdk import Osora
 
 app = typer.Typer(invoke_without_command=True, help="Adapters. Without a command: the newest ones.")
 AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER", help="Its id or its name (ft:…).")]
+_FORMATS = (
+    "As trained (osora), as a LoRA for vLLM and PEFT, or with its base: merged for transformers, gguf for llama.cpp "
+    "and Ollama."
+)
 
 
 @app.callback()
@@ -57,12 +61,14 @@ def show(adapter: AdapterId, as_json: Json = False) -> None:
 def download(
     adapter: AdapterId,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ADAPTER.zip here.")] = None,
+    format: Annotated[AdapterFormat, typer.Option(help=_FORMATS)] = "osora",
     as_json: Json = False,
 ) -> None:
-    """Save an adapter: a ZIP of a PEFT directory."""
-    path = _new(output or Path(f"{_file_name(adapter)}.zip"))
+    """Save an adapter as one ZIP."""
+    form = "" if format == "osora" else f"-{format}"
+    path = _new(output or Path(f"{_file_name(adapter)}{form}.zip"))
     with Osora() as osora:
-        size = osora.adapters.download(adapter, path)
+        size = osora.adapters.download(adapter, path, format)
     if as_json:
         print_json({"path": str(path), "bytes": size})
     else:
@@ -72,11 +78,11 @@ def download(
 @app.command()
 def export(
     adapter: AdapterId,
-    format: Annotated[AdapterFormat, typer.Option(help="As trained, as a LoRA, or merged into its base.")] = "lora",
+    format: Annotated[AdapterFormat, typer.Option(help=_FORMATS)] = "lora",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ADAPTER-FORMAT here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Save an adapter as a folder: a LoRA for vLLM and PEFT, or a whole checkpoint for transformers."""
+    """Save an adapter as a folder that other programs read as it is."""
     folder = _new(output or Path(f"{_file_name(adapter)}-{format}"))
     with Osora() as osora, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as draft:
         archive = Path(draft, "download.zip")

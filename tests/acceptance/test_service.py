@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from osora import Osora, OsoraAPIError
+from osora.schemas import AdapterFormat
 from tests.acceptance.conftest import Service, dataset, serving
 
 ROOT = Path(__file__).parents[2]
@@ -90,23 +91,27 @@ def test_tenants_in_one_batch_get_what_they_get_alone(adapters: dict[str, tuple[
 def test_an_adapter_leaves_the_house_and_answers_as_it_did(
     service: Service, adapters: dict[str, tuple[Osora, str]], tmp_path: Path
 ) -> None:
-    """As a LoRA in a PEFT that knows nothing of us, and merged into a plain checkpoint."""
+    """As a LoRA in a PEFT that knows nothing of us, and merged into a plain checkpoint and a GGUF file."""
     sdk, model = adapters["south"]
-    for form in ("lora", "merged"):
+    forms: tuple[AdapterFormat, ...] = ("lora", "merged", "gguf")
+    for form in forms:
         sdk.adapters.download(model, tmp_path / f"{form}.zip", form)
         with zipfile.ZipFile(tmp_path / f"{form}.zip") as archive:
             archive.extractall(tmp_path / form)
     program = """
 import sys
+from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 merged = AutoModelForCausalLM.from_pretrained("merged", dtype="float32")
 from peft import PeftModel
 lora = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="float32"), "lora")
+(file,) = Path("gguf").glob("*.gguf")
+single = AutoModelForCausalLM.from_pretrained("gguf", gguf_file=file.name, dtype="float32")
 tokenizer = AutoTokenizer.from_pretrained("merged")
 asked = [{"role": "user", "content": "Which city?"}]
 text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
 tokens = tokenizer(text, return_tensors="pt", add_special_tokens=False)
-for made in (merged, lora):
+for made in (merged, lora, single):
     answer = made.generate(**tokens, max_new_tokens=12, do_sample=False)[0, tokens["input_ids"].shape[1]:]
     print(tokenizer.decode(answer, skip_special_tokens=True))
 assert not [name for name in sys.modules if name.startswith("osora")]
@@ -114,7 +119,7 @@ assert not [name for name in sys.modules if name.startswith("osora")]
     command = [sys.executable, "-P", "-c", program, str(ROOT / "models" / "osora-tiny")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["Lima", "Lima"]
+    assert done.stdout.split() == ["Lima"] * 3
 
 
 @pytest.mark.timeout(180)
@@ -153,7 +158,7 @@ for dtype in ("float32", "bfloat16"):
     environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["Lima", "Lima"]
+    assert done.stdout.split() == ["Lima"] * 3
 
 
 @pytest.mark.timeout(180)

@@ -44,7 +44,7 @@ def test_download(client: httpx.Client, adapter: Adapter) -> None:
     assert etag == f'"{adapter.sha256}"'
     again = client.get(f"/adapters/{adapter.id}/download", headers={"if-none-match": etag})
     assert (again.status_code, again.content) == (304, b"")
-    error = error_of(client.get(f"/adapters/{adapter.id}/download?format=gguf"), 400)
+    error = error_of(client.get(f"/adapters/{adapter.id}/download?format=onnx"), 400)
     assert error["param"] == "format"
     assert "osora" in error["message"]
 
@@ -79,7 +79,7 @@ class TestExport:
     def inference_urls(self, inference: dict[str, FakeInference]) -> str:
         return next(iter(inference))
 
-    @pytest.mark.parametrize("form", ["lora", "merged"])
+    @pytest.mark.parametrize("form", ["lora", "merged", "gguf"])
     def test_download(
         self, client: httpx.Client, inference: dict[str, FakeInference], adapter: Adapter, form: str
     ) -> None:
@@ -93,6 +93,19 @@ class TestExport:
         fake.mood = "refusing"
         assert client.get(f"/adapters/{adapter.id}/download?format={form}").json() == REFUSAL
         error_of(client.get(f"/adapters/adp-none/download?format={form}"), 404)
+
+    def test_download_of_a_checkpoint(
+        self, client: httpx.Client, registry: Registry, principal: Principal, inference: dict[str, FakeInference]
+    ) -> None:
+        job = submit(registry, principal)
+        attempt = claim(registry, job)
+        with registry.transaction() as session:
+            record_checkpoint(session, attempt, 5, adapter=replace(new_adapter(attempt), step=5))
+        (checkpoint,) = client.get(f"/jobs/{job.id}/checkpoints").json()["data"]
+        response = client.get(f"/adapters/{checkpoint['id']}/download?format=gguf")
+        assert response.content == b"exported"
+        (asked,) = next(iter(inference.values())).asked
+        assert (asked["format"], asked["adapter"]["id"]) == ("gguf", checkpoint["id"])
 
 
 def test_delete(client: httpx.Client, registry: Registry, adapter: Adapter) -> None:

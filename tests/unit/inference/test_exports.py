@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import re
+import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +20,16 @@ from inference.schemas import AdapterRef, ExportRequest
 from osora_core.adapter import Adapter
 from osora_core.bank import Bank
 from osora_core.basis import BasisCache
+from osora_core.errors import UnsupportedBase
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
 from tests.support.tiny_base import make_base
 
 TOKENS = torch.tensor([[5, 9, 200, 31, 7, 120]])
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.frombuffer.*:UserWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +61,13 @@ def unpacked(archive: Path, folder: Path) -> Path:
     return folder
 
 
-def export(runtime: Runtime, adapter: Adapter, base: Path, form: Literal["lora", "merged"], folder: Path) -> Path:
+Form = Literal["lora", "merged", "gguf"]
+
+
+def export(runtime: Runtime, adapter: Adapter, base: Path, form: Form, folder: Path) -> Path:
     fields = {
         "id": "adp-1",
-        "name": "a",
+        "name": "ft:alias:default:tickets:abc",
         "version": 1,
         "object_key": "k",
         "base_fingerprint": "",
@@ -135,3 +145,34 @@ def test_a_merged_zip_is_a_whole_model(runtime: Runtime, adapter: Adapter, base:
         chat, tokenize=False
     )
     assert before == {file.name: file.stat().st_mode for file in base.iterdir()}
+
+
+def test_a_gguf_zip_is_one_file_with_a_modelfile_that_names_it(
+    runtime: Runtime, adapter: Adapter, base: Path, tmp_path: Path
+) -> None:
+    folder = export(runtime, adapter, base, "gguf", tmp_path / "gguf")
+    file = "ft-alias-default-tickets-abc.gguf"
+    assert {path.name for path in folder.iterdir()} == {file, "Modelfile", "README.md"}
+    modelfile = (folder / "Modelfile").read_text(encoding="utf-8")
+    assert modelfile.startswith(f"FROM ./{file}\nTEMPLATE ")
+    stops = re.findall(r'^PARAMETER stop "(.+)"$', modelfile, re.MULTILINE)
+    assert sorted(runtime.tokenizer.convert_tokens_to_ids(stops)) == sorted(runtime.eos_ids)
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"`{file}` is the base owner/some-name" in readme
+    assert f"-c {runtime.max_length} " in readme
+    assert "$" not in readme
+    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32).eval()
+    close(loaded, runtime, adapter)
+
+
+def test_a_base_that_no_gguf_is_written_of_is_refused_and_leaves_no_file(
+    runtime: Runtime, adapter: Adapter, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
+    with pytest.raises(UnsupportedBase, match="activation is 'relu'"):
+        export(runtime, adapter, other, "gguf", tmp_path / "gguf")
+    assert list(tmp_path.glob("osora-export-*")) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -16,6 +17,7 @@ from osora_core.adapter import Adapter
 from osora_core.bank import Bank
 from osora_core.basis import BasisCache, compute_basis
 from osora_core.errors import IdentityMismatch, UserError
+from osora_core.export.lora import _padded
 from osora_core.linear import use_slots
 from osora_core.runtime import Runtime
 from osora_core.weights import fingerprint_base
@@ -71,12 +73,20 @@ def test_a_lora_in_peft_says_what_the_service_says(
     assert config["target_modules"] == ["down_proj", "k_proj", "q_proj"]
 
 
+def test_a_lora_has_one_dtype_whatever_that_of_the_basis(runtime: Runtime, adapter: Adapter) -> None:
+    """As a GPU serves in bfloat16, with a copy of the basis."""
+    narrow = runtime.basis.to(torch.device("cpu"), torch.bfloat16)
+    tensors = load(export.to_lora(adapter, narrow)["adapter_model.safetensors"])
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
 def test_a_lora_needs_nothing_of_ours(runtime: Runtime, adapter: Adapter, base_path: Path, tmp_path: Path) -> None:
     directory = write(export.to_lora(adapter, runtime.basis), tmp_path / "lora")
     code = f"""
 import sys
 sys.modules["osora_core"] = None
 from peft import PeftModel
+from safetensors.torch import load
 from transformers import AutoModelForCausalLM
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({str(base_path)!r}), {str(directory)!r})
 assert sum("lora_" in name for name, _ in model.named_parameters()) == 12
@@ -87,7 +97,7 @@ assert sum("lora_" in name for name, _ in model.named_parameters()) == 12
 
 @pytest.mark.parametrize(("own", "written"), [(1, 1), (2, 8), (8, 8), (9, 16), (129, 256), (257, 320), (512, 512)])
 def test_a_lora_has_a_rank_that_vllm_allows(own: int, written: int) -> None:
-    assert export._padded(own, None) == written
+    assert _padded(own, None) == written
 
 
 def test_a_rank_can_be_asked_for(runtime: Runtime, adapter: Adapter, base_path: Path, tmp_path: Path) -> None:
@@ -98,7 +108,7 @@ def test_a_rank_can_be_asked_for(runtime: Runtime, adapter: Adapter, base_path: 
     with pytest.raises(UserError, match="rank 9"):
         export.to_lora(adapter, runtime.basis, rank=9)
     with pytest.raises(UserError, match="512"):
-        export._padded(513, None)
+        _padded(513, None)
 
 
 def test_a_lora_of_some_layers_leaves_the_others_alone(runtime: Runtime, adapter: Adapter, tmp_path: Path) -> None:
