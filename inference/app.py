@@ -127,7 +127,7 @@ def _serve(
     return Served(
         runtime,
         loop,
-        AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes, check, settings.inference_lora_ranks),
+        AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes, check, engine.loras.bank.capacity),
         renderer,
         grammars,
         ToolUse.of(renderer.call_format, grammars),

@@ -1,4 +1,4 @@
-"""The engines of all bases, in the memory that there is for keys and values."""
+"""The engines of all bases, in the memory that there is for keys and values and for LoRAs."""
 
 import logging
 from collections.abc import Mapping
@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 # Of the memory that is free when all bases are loaded. On a GPU the rest is for what a step works on. On a CPU it is
 # the other programs' too, and one that takes too much is killed.
 _SHARE = {"cuda": 0.8, "cpu": 0.5}
+# Of that, what is set aside for LoRAs at most: a base whose memory is short is for texts first.
+_LORA_SHARE = 0.125
 
 
 def make_engines(
@@ -30,11 +32,13 @@ def make_engines(
     engines: dict[str, InferenceEngine] = {}
     room = _room(settings, runtimes)
     for number, (name, runtime) in enumerate(runtimes.items()):
+        own = room / (len(runtimes) - number)
+        ranks = _lora_ranks(settings, runtime, own)
+        loras = bank_bytes(runtime.basis, ranks) if settings.inference_kv_bytes is None else 0
         try:
             engine, verdict = checked_engine(
                 runtime, cache, rows=settings.inference_rows, adapters=settings.inference_adapters,
-                max_length=settings.inference_max_length, kv_bytes=room / (len(runtimes) - number),
-                lora_ranks=settings.inference_lora_ranks,
+                max_length=settings.inference_max_length, kv_bytes=own - loras, lora_ranks=ranks,
             )  # fmt: skip
         except MemoryTooSmall as error:
             raise _named(error, name, settings) from error
@@ -44,17 +48,30 @@ def make_engines(
         )  # fmt: skip
         _tell_size(name, engine, settings)
         engines[name] = engine
-        room -= engine.pool.size.bytes
+        room -= engine.pool.size.bytes + loras
     return engines
 
 
 def _room(settings: InferenceSettings, runtimes: Mapping[str, Runtime]) -> float:
-    """Bytes for keys and values."""
+    """Bytes for keys and values, and if no setting says how many, for LoRAs as well."""
     if settings.inference_kv_bytes is not None:
         return settings.inference_kv_bytes
     device = next(iter(runtimes.values())).device  # as all others'
-    loras = sum(bank_bytes(runtime.basis, settings.inference_lora_ranks) for runtime in runtimes.values())
-    return max(0.0, _SHARE[device.type] * available_bytes(device) - loras)
+    return _SHARE[device.type] * available_bytes(device)
+
+
+def _lora_ranks(settings: InferenceSettings, runtime: Runtime, room: float) -> int:
+    """Ranks of LoRAs that a base has room for: those that are set, and no more than a part of what is free."""
+    wanted = settings.inference_lora_ranks
+    if settings.inference_kv_bytes is not None:  # who says what is whose has done the sum
+        return wanted
+    ranks = min(wanted, int(_LORA_SHARE * room / bank_bytes(runtime.basis, 1)))
+    if ranks < wanted:
+        logger.info(
+            "base %s: plain LoRAs have room for %d ranks in all, not for the %d of OSORA_INFERENCE_LORA_RANKS",
+            runtime.name, ranks, wanted,
+        )  # fmt: skip
+    return ranks
 
 
 def _tell_size(name: str, engine: InferenceEngine, settings: InferenceSettings) -> None:

@@ -47,7 +47,7 @@ class InferenceSettings(BaseSettings):
     inference_lora_ranks: int = Field(default=256, ge=0)
     """Ranks of the plain LoRAs that are computed at once: 256 are sixteen LoRAs of rank 16. A LoRA of a larger rank is
     refused, and one that finds no room waits. The memory (1.3 GB of a Llama-8B in bfloat16) is set aside, and taken
-    when the first LoRA comes."""
+    when the first LoRA comes; where memory is short there are fewer, and the log says so."""
     inference_queue: int = Field(default=512, ge=1)
     """Requests that may wait; beyond them the server answers 429. A tenant may take no more places than it leaves
     free for others."""

@@ -34,6 +34,8 @@ Every execution, and who chooses it:
     kernels.expand                    update and the next elementwise    `inference.execution.choose`: a GPU with Triton
                                       work in one kernel; y [N, D + nR]  and a known decoder family
 
+A plain LoRA is no adapter of the basis: `inference.lora_bank.PassLoras` adds its B A x to whatever one of these gives.
+
 `osora_linear` (in choice.py) is what every OsoraLinear calls, in training and wherever serving goes through
 transformers' own forward; it is the one place that compares the costs of executions of a layer.
 """

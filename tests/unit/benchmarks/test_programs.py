@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import basis, fusion, names, quality, serving, sweep, training
+from benchmarks import basis, fusion, lora_rows, names, quality, serving, sweep, training
 from benchmarks.learners import Diverged, Learned, Osora, Peer, lora, vera
 from benchmarks.report import Report
 from osora_core import attention
@@ -40,6 +40,23 @@ def test_serving(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert wrong == 0
     assert values["40 registered against one"] > 0
     assert values["32 adapters against transformers' static generate"] is None  # was not asked for
+
+
+def test_lora_rows(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lora_rows, "STEPS", 4)
+    written = run(
+        lora_rows, "--base", make_base(tmp_path / "base"), "--rows", 4, "--rank", 3, "--lora-ranks", 9, "--repeats", 1,
+        "--threads", 1,
+    )  # fmt: skip
+    assert {(row["case"], row["loras"]) for row in written["rows"]} >= {
+        ("adapters of the basis", 0),
+        ("LoRAs of rank 3", 1),
+        ("LoRAs of rank 3", 3),
+        ("LoRAs, adapters, bare base", 2),
+    }
+    values = {target["name"]: target["value"] for target in written["targets"]}
+    assert values["answers that company changes"] == 0
+    assert values["bare base beside idle LoRAs"] > 0
 
 
 def test_basis(run: Run) -> None:

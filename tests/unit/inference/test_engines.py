@@ -13,6 +13,7 @@ from inference import engines
 from inference.engines import make_engines
 from inference.settings import InferenceSettings
 from osora_core.errors import MemoryTooSmall
+from osora_core.inference.lora_bank import bank_bytes
 from osora_core.runtime import Runtime
 from tests.support.tiny_base import make_base
 
@@ -38,7 +39,7 @@ def test_by_default_it_is_half_of_what_is_free(
     served_runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(engines, "available_bytes", lambda _: 2 * 300 * TOKEN)
-    engine = make_engines(settings(), {"tiny": served_runtime}, tmp_path)["tiny"]
+    engine = make_engines(settings(inference_lora_ranks=0), {"tiny": served_runtime}, tmp_path)["tiny"]
     assert (engine.rows, engine.max_length, engine.pool.size.tokens) == (4, 128, 300)
     assert (
         "keys and values take up to 0.00 GiB (OSORA_INFERENCE_KV_BYTES), enough for 4 requests at once" in caplog.text
@@ -54,6 +55,28 @@ def test_no_more_is_taken_than_is_needed(
     engine = make_engines(settings(), {"tiny": served_runtime}, tmp_path)["tiny"]
     assert engine.pool.size.bytes == 4 * 128 * TOKEN
     assert "others wait" not in caplog.text
+
+
+def test_room_for_loras_is_set_aside_and_texts_come_first(
+    served_runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rank = bank_bytes(served_runtime.basis, 1)
+
+    def made(free: float, **given: int) -> tuple[int, int]:
+        monkeypatch.setattr(engines, "available_bytes", lambda _: 2 * free)
+        engine = make_engines(settings(**given), {"tiny": served_runtime}, tmp_path)["tiny"]
+        return engine.loras.bank.capacity, engine.pool.size.bytes
+
+    assert made(80 * rank, inference_lora_ranks=8) == (8, 4 * 128 * TOKEN)
+    assert "have room for" not in caplog.text
+    # An eighth of what is free is for LoRAs, and the rest for texts.
+    assert made(80 * rank) == (10, 4 * 128 * TOKEN)
+    assert "plain LoRAs have room for 10 ranks in all, not for the 256 of OSORA_INFERENCE_LORA_RANKS" in caplog.text
+    ranks, texts = made(16 * rank)
+    assert ranks == 2
+    assert 14 * rank - TOKEN < texts <= 14 * rank
+    assert made(1e12)[0] == 256
+    assert made(1e12, inference_kv_bytes=300 * TOKEN) == (256, 300 * TOKEN)
 
 
 def test_bases_share_it_and_what_one_does_not_need_is_for_the_next(served_runtime: Runtime, tmp_path: Path) -> None:
