@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from osora.cli.import_adapter import import_adapter
 from osora.cli.output import Json, human_bytes, print_fields, print_json, print_table, say, when
 from osora.errors import OsoraError
 from osora.schemas import AdapterFormat
 from osora.sdk import Osora
 
 app = typer.Typer(invoke_without_command=True, help="Adapters. Without a command: the newest ones.")
+app.command("import")(import_adapter)
 AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER", help="Its id or its name (ft:…).")]
 _FORMATS = (
     "As trained (osora), as a LoRA for vLLM and PEFT, or with its base: merged for transformers, gguf for llama.cpp "
