@@ -30,16 +30,16 @@ _REST_SLASHED = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CUTS: Mapping[tuple[str, bool], str] = {
     ("bytes", False): "gpt-2",
     ("digits bytes", False): "smollm",
-    (f"{_ENGLISH}|{_WORD}|\\p{{N}}{{1,3}}|{_REST}", True): "llama-bpe",
-    (f"{_ENGLISH}|{_WORD}|\\p{{N}}{{1,3}}|{_REST}", False): "smaug-bpe",
-    (f"{_ENGLISH}|{_WORD}|\\p{{N}}|{_REST}", False): "qwen2",
-    (_CASED % (f"{_ENGLISH}?", f"{_ENGLISH}?") + f"\\p{{N}}{{1,3}}|{_REST_SLASHED}", False): "gpt-4o",
-    (_CASED % ("", "") + f"\\p{{N}}|{_REST_SLASHED}", True): "tekken",
+    (f"{_ENGLISH}|{_WORD}|\\p{{N}}{{1,3}}|{_REST} mapped", True): "llama-bpe",
+    (f"{_ENGLISH}|{_WORD}|\\p{{N}}{{1,3}}|{_REST} mapped", False): "smaug-bpe",
+    (f"{_ENGLISH}|{_WORD}|\\p{{N}}|{_REST} mapped", False): "qwen2",
+    (_CASED % (f"{_ENGLISH}?", f"{_ENGLISH}?") + f"\\p{{N}}{{1,3}}|{_REST_SLASHED} mapped", False): "gpt-4o",
+    (_CASED % ("", "") + f"\\p{{N}}|{_REST_SLASHED} mapped", True): "tekken",
 }
 # llama.cpp strips white space behind control tokens if the model's name has one of these in it.
 STRIPPING_NAMES = ("phi-3", "phi3")
 _STRIPPED_NEVER = ("<unk>", "<s>", "<|endoftext|>")
-_PROBES = ("Hello, world", " two  spaces", "def f(x):\n\treturn x + 1\n", "naïve café — 東京 😀 12345")
+_PROBES = ("Hello, world", "two  spaces", "def f(x):\n\treturn x + 1\n", "naïve café — 東京 😀 12345")
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,9 @@ def _cut(state: Mapping[str, Any]) -> str:
     """llama.cpp's name for how a tokenizer of bytes cuts text into words."""
     steps = _steps(state["pre_tokenizer"], "pretokenizers")
     how = " ".join(_step(step) for step in steps)
-    name = _CUTS.get((how.removesuffix(" mapped"), state["model"].get("ignore_merges") or False))
+    name = _CUTS.get((how, state["model"].get("ignore_merges") or False))
     normalizers = [step["type"] for step in _steps(state["normalizer"], "normalizers")]
-    if name is None or normalizers not in ([], ["NFC"]) or state["model"].get("unk_token") in state["model"]["vocab"]:
+    if name is None or normalizers not in ([], ["NFC"]):
         raise refusal("the tokenizer cuts text into words by a rule that llama.cpp has no name for")
     if not state["model"]["merges"]:
         raise refusal("llama.cpp reads no tokenizer without merges")
@@ -236,7 +236,8 @@ def _space(tokenizer: PreTrainedTokenizerBase, state: Mapping[str, Any]) -> bool
     """Whether llama.cpp is to put a space before a text and behind every control token, as it does both or neither.
 
     Held against the tokenizer in texts that the chat template prints, as those are what the base is asked with; in
-    plain texts where there is none. Raises UnsupportedBase if neither is what the tokenizer does.
+    plain texts where there is none. What begins with a space is left out: few tokenizers agree on that. Raises
+    UnsupportedBase if neither is what the tokenizer does.
     """
     _require_pieces(state)
     own = Tokenizer.from_str(json.dumps({**state, "post_processor": None}))

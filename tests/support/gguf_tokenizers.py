@@ -92,6 +92,14 @@ def _begun(backend: Tokenizer) -> Tokenizer:
     return backend
 
 
+# Every part of what it prints begins with a space.
+MISTRAL_02 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ ' [INST] ' + m.content + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
+# Exact in conversations alone, and in texts that do not begin with a space.
+ONLY_CONVERSATIONS = ("Llama 2", "Mistral 0.2")
+NO_FIRST_SPACE = ("Llama 2 always",)
 # Each with llama.cpp's name for how it cuts words, and a chat template.
 KINDS: dict[str, tuple[Callable[[], Tokenizer], str, str]] = {
     "GPT-2": (byte_level, "gpt-2", CHATML),
@@ -103,6 +111,8 @@ KINDS: dict[str, tuple[Callable[[], Tokenizer], str, str]] = {
     "Tekken": (lambda: _begun(cutting(TEKKEN_CUT, whole_words=True)), "tekken", CHATML),
     "Llama 2 legacy": (lambda: _begun(pieces("legacy")), "default", LLAMA_2),
     "Llama 2": (lambda: _begun(pieces("first")), "default", LLAMA_2),
+    "Llama 2 always": (lambda: _begun(pieces("always")), "default", LLAMA_2),
+    "Mistral 0.2": (lambda: _begun(pieces("always")), "default", MISTRAL_02),
     "Gemma": (lambda: _begun(gemma()), "default", CHATML),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from gguf import GGUFReader, TokenType
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from osora_core import export
@@ -56,10 +56,23 @@ def test_every_token_has_its_place(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "space"), [("Llama 2 legacy", True), ("Llama 2", False), ("Gemma", False), ("GPT-2", None)]
+    ("kind", "space"),
+    [
+        ("Llama 2 legacy", True),
+        ("Llama 2 always", True),
+        ("Llama 2", False),
+        ("Mistral 0.2", False),
+        ("Gemma", False),
+        ("GPT-2", None),
+    ],
 )
 def test_a_text_gets_a_space_as_in_the_conversations_of_the_base(kind: str, space: bool | None, tmp_path: Path) -> None:
     assert tables(tokenizer_of(kind), tmp_path).get("add_space_prefix") is space
+
+
+@pytest.mark.parametrize("scheme", ["always", "first"])
+def test_without_a_chat_template_it_is_as_in_plain_texts(scheme: str) -> None:
+    assert vocabulary_of(fast(pieces(scheme)), 10_000, None).space is True
 
 
 def test_the_bundled_base_has_its_tables() -> None:
@@ -87,6 +100,13 @@ def changed(change: Callable[[list[list[str]]], list[list[str]]]) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(state))
 
 
+def unmapped() -> Tokenizer:
+    """Cut as Llama 3's, but into characters."""
+    backend = cutting(LLAMA_3_CUT)
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(LLAMA_3_CUT), behavior="isolated")
+    return backend
+
+
 def with_added(token: AddedToken) -> Tokenizer:
     backend = digits()
     backend.add_tokens([token])
@@ -98,6 +118,7 @@ def with_added(token: AddedToken) -> Tokenizer:
     [
         (tokenizers.unigram, "of the kind Unigram"),
         (tokenizers.splitting_digits, "cuts text into words by a rule that llama.cpp has no name for"),
+        (unmapped, "by a rule that llama.cpp has no name for"),
         (lambda: tokenizers.byte_level(prefix=True), "by a rule that llama.cpp has no name for"),
         (lambda: cutting(LLAMA_3_CUT.replace("{1,3}", "{1,4}")), "by a rule that llama.cpp has no name for"),
         (lambda: cutting(LLAMA_3_CUT.replace("{1,3}", ""), whole_words=True), "by a rule that llama.cpp has no name"),
