@@ -1,7 +1,6 @@
 """What is trained is, token for token, what is asked; and text never becomes a control token."""
 
 import copy
-import json
 import time
 from typing import Any
 
