@@ -1,5 +1,6 @@
 """What is known of a training file: what was converted, what it is warned of, and what it is in a base's tokens."""
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +35,7 @@ class OverlongRow(BaseModel):
     """A row over the limit."""
 
     line: int
+    row: Annotated[int, Field(description="Its number; several rows of an array may begin on one line.")]
     tokens: int
 
 
@@ -41,6 +43,7 @@ class RefusedRow(BaseModel):
     """A row that the base cannot be trained on."""
 
     line: int
+    row: int
     problem: str
     next_action: str | None
 
@@ -109,7 +112,7 @@ class FileReport(BaseModel):
 
 
 async def report_of(services: Services, file: File, base: str | None) -> FileReport:
-    """The report of a file of the caller's own, in the tokens of `base`, by default of the first base on offer.
+    """The report of a file of the caller's own, in the tokens of `base`, or of all bases on offer.
 
     Raises InvalidRequest for a file that is not for training, and for a base that is not on offer.
     """
@@ -120,15 +123,15 @@ async def report_of(services: Services, file: File, base: str | None) -> FileRep
             next_action="read its content",
         )
     offered = services.settings.base_paths
-    base = base or next(iter(offered))
-    if base not in offered:
+    if base is not None and base not in offered:
         raise InvalidRequest(
             f"base {base!r} is not on offer here, only {', '.join(offered)}",
             param="base",
             code="model_not_found",
             next_action="name one that is",
         )
-    found = await measured(services, file, base)
+    asked = offered if base is None else [base]
+    found = await asyncio.gather(*(measured(services, file, name) for name in asked))
     kept: dict[str, Any] = file.report or {}
     return FileReport(
         file_id=file.id,
@@ -138,7 +141,7 @@ async def report_of(services: Services, file: File, base: str | None) -> FileRep
         bytes=file.bytes,
         notes=kept.get("notes", []),
         warnings=kept.get("warnings", []),
-        tokens={base: _shown(found)},
+        tokens=dict(zip(asked, map(_shown, found), strict=True)),
     )
 
 

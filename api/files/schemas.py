@@ -66,7 +66,7 @@ class FilesQuery(PageQuery):
 class ReportQuery(QueryModel):
     """In whose tokens."""
 
-    base: Annotated[Name | None, Field(description="A base on offer; by default the first.")] = None
+    base: Annotated[Name | None, Field(description="A base on offer; by default all of them.")] = None
 
 
 class FileDetails(BaseModel):

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from osora.cli import check_file, fix_file
 from osora.cli.asking import Yes, confirm
 from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, show_list
 from osora.cli.names import completing
@@ -17,6 +18,11 @@ app = typer.Typer(invoke_without_command=True, help="Datasets and result files. 
 FileId = Annotated[
     str, typer.Argument(metavar="FILE_ID", help="As `osora files` lists it.", autocompletion=completing("file"))
 ]
+
+
+app.command("check")(check_file.check)
+app.command("fix")(fix_file.fix)
+app.command("report")(check_file.report)
 
 
 @app.callback()

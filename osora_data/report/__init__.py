@@ -107,30 +107,30 @@ class Observer:
             ]
         found += self._blank.warning(
             "blank_answer",
-            "{rows} have an answer of nothing but white space, or none, so a model learns to say nothing",
+            "{rows} with an answer of nothing but white space, or none, from which a model learns to say nothing",
             "give these rows an answer, or remove them",
         )
         found += self._same.warning(
             "duplicate_rows",
-            "{rows} are the same as an earlier one, so they count twice or more",
+            "{rows} the same as an earlier one, which so counts twice or more",
             "remove them (`osora files fix --drop-duplicates`), unless they are to weigh more",
             about=self._seen.is_sample,
         )
         among = f" of the first {MOST_FOLDED:,}" if self.rows > MOST_FOLDED else ""
         found += self._near.warning(
             "near_duplicate_rows",
-            f"{{rows}}{among} are the same as an earlier one {RULE}",
+            f"{{rows}}{among} the same as an earlier one {RULE}",
             "remove them, unless they are meant",
         )
         found += self._against.warning(
             "contradicting_rows",
-            "{rows} have the prompt of an earlier one and another answer, so a model can only guess between them",
+            "{rows} with the prompt of an earlier one and another answer: a model can only guess between them",
             "keep one answer for each prompt, unless several are right",
             about=self._prompts.is_sample,
         )
         found += self._open.warning(
             "no_answer_at_the_end",
-            "{rows} end with a message that is not the assistant's: nothing is learned from it",
+            "{rows} ending with a message that is not the assistant's, from which nothing is learned",
             "add the assistant's answer, or remove what comes after the last one",
         )
         labels = self._labels.warning()
