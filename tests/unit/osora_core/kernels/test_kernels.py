@@ -95,7 +95,7 @@ class World:
         return y if layer.base.bias is None else y + layer.base.bias.double()
 
     def y(self, *, adapted: bool = True) -> Tensor:
-        return self.group.apply(self.h, adapted)
+        return self.group.apply(self.h, adapted, None)
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
