@@ -5,7 +5,8 @@ from alembic import context
 import registry.measures
 import registry.names.tables
 import registry.overlaps
-import registry.webhooks.tables  # noqa: F401  (both: their tables belong to the metadata)
+import registry.upload_tables
+import registry.webhooks.tables  # noqa: F401  (all: their tables belong to the metadata)
 from registry.models import Base
 
 connection = context.config.attributes["connection"]

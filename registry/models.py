@@ -29,8 +29,8 @@ JobPriority = Literal["low", "normal", "high"]
 AttemptOutcome = Literal["succeeded", "failed", "cancelled", "paused", "released", "lost"]
 EventLevel = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics"]
+AdapterType = Literal["osora", "lora"]
 FileFormat = Literal["chat", "completion", "preference", "text"]
-UploadStatus = Literal["pending", "completed", "cancelled"]
 
 TERMINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -64,13 +64,10 @@ class Base(DeclarativeBase):
     }
 
 
-def _one_of(column: str, words: Any) -> CheckConstraint:
+def one_of(column: str, words: Any) -> CheckConstraint:
     """That a column holds one of the words of a `Literal`; NULL passes where the column may be that."""
     listed = ", ".join(f"'{word}'" for word in get_args(words))
     return CheckConstraint(f"{column} IN ({listed})", name=column)
-
-
-AdapterType = Literal["osora", "lora"]
 
 
 class Tenant(Base):
@@ -106,7 +103,7 @@ class File(Base):
     __table_args__ = (
         Index(None, "tenant_id", "created_at", "id"),
         Index(None, "expires_at"),
-        _one_of("format", FileFormat),
+        one_of("format", FileFormat),
     )
 
     id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
@@ -124,39 +121,6 @@ class File(Base):
     created_at: Mapped[int] = mapped_column(default=now_seconds())
     expires_at: Mapped[int | None]
     """From then on no request finds it; row and bytes stay for as long as a live job needs them."""
-
-
-class Upload(Base):
-    """A file that comes in parts. It becomes a `File` when it is completed, within an hour."""
-
-    __tablename__ = "uploads"
-    __table_args__ = (Index(None, "expires_at"), _one_of("status", UploadStatus))
-
-    id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
-    filename: Mapped[str]
-    purpose: Mapped[str]
-    bytes: Mapped[int]
-    """What its parts must come to."""
-    file_expires_after: Mapped[int | None]
-    """Seconds that the file will last."""
-    status: Mapped[UploadStatus] = mapped_column(String(10), default="pending")
-    """A pending one that is past `expires_at` has expired: `registry.uploads.status_of`."""
-    file_id: Mapped[str | None] = mapped_column(PlainText(40))
-    created_at: Mapped[int]
-    expires_at: Mapped[int]
-
-
-class UploadPart(Base):
-    """A piece of a pending upload; its bytes are in the object store."""
-
-    __tablename__ = "upload_parts"
-
-    id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
-    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), index=True)
-    object_key: Mapped[str] = mapped_column(index=True)
-    bytes: Mapped[int]
-    created_at: Mapped[int] = mapped_column(default=now_seconds())
 
 
 class IdempotentRequest(Base):
@@ -197,10 +161,10 @@ class Job(Base):
         Index(None, "training_file_id"),
         Index(None, "validation_file_id"),
         Index(None, "from_adapter_id"),
-        _one_of("status", JobStatus),
-        _one_of("signal", JobSignal),
-        _one_of("method", Method),
-        _one_of("priority", JobPriority),
+        one_of("status", JobStatus),
+        one_of("signal", JobSignal),
+        one_of("method", Method),
+        one_of("priority", JobPriority),
     )
 
     id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
@@ -273,7 +237,7 @@ class JobAttempt(Base):
     """One claim of a job by a worker, kept for ever."""
 
     __tablename__ = "job_attempts"
-    __table_args__ = (_one_of("outcome", AttemptOutcome),)
+    __table_args__ = (one_of("outcome", AttemptOutcome),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -312,7 +276,7 @@ class JobEvent(Base):
     """A line of a job's history. Ids of one job grow in commit order; see `registry.jobs.state`."""
 
     __tablename__ = "job_events"
-    __table_args__ = (Index(None, "job_id", "id"), _one_of("level", EventLevel), _one_of("type", EventType))
+    __table_args__ = (Index(None, "job_id", "id"), one_of("level", EventLevel), one_of("type", EventType))
 
     id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
@@ -355,7 +319,7 @@ class Adapter(Base):
     __tablename__ = "adapters"
     __table_args__ = (
         Index(None, "tenant_id", "created_at", "id"),
-        _one_of("type", AdapterType),
+        one_of("type", AdapterType),
         CheckConstraint("type = 'lora' OR basis_fingerprint IS NOT NULL", name="basis"),
         CheckConstraint("type = 'osora' OR job_id IS NULL", name="origin"),
     )

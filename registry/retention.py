@@ -26,10 +26,9 @@ from registry.models import (
     IdempotentRequest,
     Job,
     JobEvent,
-    Upload,
-    UploadPart,
 )
 from registry.names import aliases, permissions
+from registry.upload_tables import Upload, UploadPart
 from registry.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 logger = logging.getLogger(__name__)

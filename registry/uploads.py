@@ -17,9 +17,10 @@ from registry.context import Registry
 from registry.db import now, now_seconds
 from registry.errors import Conflict, InvalidRequest, NotFound, OsoraError, TooLarge
 from registry.ids import new_id
-from registry.models import File, Upload, UploadPart, UploadStatus
+from registry.models import File
 from registry.store import ObjectStore
 from registry.tenants import Principal
+from registry.upload_tables import Upload, UploadPart, UploadStatus
 
 FOLDER = "uploads"
 """Where the parts are in the object store."""

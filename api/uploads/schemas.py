@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 from api.files.schemas import FileOut
 from api.files.upload import ExpiresAfter, Purpose, base_name
 from api.schemas import NO_NUL, AtMost, Name, RequestModel
-from registry.models import UploadPart
+from registry.upload_tables import UploadPart
 from registry.uploads import MOST_PARTS, UploadState
 
 UPLOAD_EXAMPLE: JsonDict = {

@@ -30,8 +30,8 @@ from registry.models import (
     JobSignal,
     JobStatus,
     Method,
-    UploadStatus,
 )
+from registry.upload_tables import UploadStatus
 from registry.webhooks.tables import DeliveryStatus, DisabledBecause, WebhookDelivery, WebhookEndpoint
 from tests.support.threads import in_parallel
 

@@ -10,8 +10,9 @@ from sqlalchemy import select, update
 from registry import files, retention, uploads
 from registry.context import Registry
 from registry.errors import Conflict, Unavailable
-from registry.models import File, Upload, UploadPart
+from registry.models import File
 from registry.tenants import Principal
+from registry.upload_tables import Upload, UploadPart
 from registry.uploads import UploadState
 from tests.support.threads import in_parallel
 

@@ -14,7 +14,8 @@ from sqlalchemy import func, select, update
 from registry import files, idempotency, jobs, retention, tenants
 from registry.context import Registry
 from registry.errors import Unavailable
-from registry.models import Adapter, ApiKey, File, IdempotentRequest, Job, Upload, UploadPart
+from registry.models import Adapter, ApiKey, File, IdempotentRequest, Job
+from registry.upload_tables import Upload, UploadPart
 from tests.integration.api.openai.lost_answers import LosesAnswers
 from tests.support.threads import in_parallel
 

@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from registry import retention, uploads
 from registry.context import Registry
-from registry.models import Upload as UploadRow
+from registry.upload_tables import Upload as UploadRow
 from tests.integration.api.conftest import MAX_UPLOAD_BYTES, error_of
 
 ROWS = b'{"prompt": "I was charged twice.", "completion": " billing"}\n' * 12
