@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -195,6 +195,7 @@ def _show(job: Job, as_json: bool, kept: Sequence[Checkpoint] = ()) -> None:
             "epochs": (job.get("hyperparameters") or {}).get("n_epochs"),
             "training file": job["training_file"],
             "validation": job.get("validation_file"),
+            "rows": _rows(details.get("rows")),
             "step": _steps(job),
             "learning rate": (details.get("resolved") or {}).get("learning_rate"),
             "train. loss": _loss(newest, "train_loss"),
@@ -229,6 +230,12 @@ def _adapter(job: Job) -> str | None:
 
 def _is_deleted(job: Job) -> bool:
     return job["status"] == "succeeded" and (job.get("osora") or {"adapter_id": ""}).get("adapter_id", "") is None
+
+
+def _rows(counts: Any) -> str:
+    counts = counts or {}
+    words = {"training": "to train on", "validation": "to validate on", "truncated": "truncated", "dropped": "dropped"}
+    return ", ".join(f"{counts[name]} {said}" for name, said in words.items() if counts.get(name))
 
 
 def _next(job: Job) -> str | None:
