@@ -29,7 +29,7 @@ def list_adapters(
 ) -> None:
     """The newest adapters."""
     with Osora() as osora:
-        adapters = osora.adapters.list(limit=limit)
+        adapters = list(osora.adapters.list(limit=limit))
     if as_json:
         print_json(adapters)
         return

@@ -49,7 +49,7 @@ def list_aliases(
 ) -> None:
     """The newest aliases."""
     with Osora() as osora:
-        aliases = osora.aliases.list(limit=limit)
+        aliases = list(osora.aliases.list(limit=limit))
     if as_json:
         print_json(aliases)
         return

@@ -1,6 +1,6 @@
 """`osora jobs`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +28,7 @@ def default(context: typer.Context, as_json: Json = False) -> None:
 def list_jobs(limit: Limit = 20, as_json: Json = False) -> None:
     """The newest jobs."""
     with Osora() as osora:
-        jobs = osora.jobs.list(limit=limit)
+        jobs = list(osora.jobs.list(limit=limit))
     if as_json:
         print_json(jobs)
         return
@@ -41,8 +41,9 @@ def show(job_id: JobId, as_json: Json = False) -> None:
     """One job: its state, its figures, and each attempt at it."""
     with Osora() as osora:
         job = osora.jobs.get(job_id)
-        evaluated = osora.jobs.checkpoints(job_id, limit=100) if job.get("validation_file") and not as_json else []
-    _show(job, as_json, _published(job, evaluated))
+        evaluated = osora.jobs.checkpoints(job_id) if job.get("validation_file") and not as_json else ()
+        published = _published(job, evaluated)
+    _show(job, as_json, published)
 
 
 @app.command()
@@ -74,7 +75,7 @@ def results(
 def events(job_id: JobId, limit: Limit = 100, as_json: Json = False) -> None:
     """What has happened so far, oldest first (`watch` waits for more). With --json: JSON lines."""
     with Osora() as osora:
-        newest_first = osora.jobs.list_events(job_id, limit=limit)
+        newest_first = list(osora.jobs.list_events(job_id, limit=limit))
     for event in reversed(newest_first):
         if as_json:
             print_json_line(event)
@@ -88,7 +89,7 @@ def events(job_id: JobId, limit: Limit = 100, as_json: Json = False) -> None:
 def checkpoints(job_id: JobId, limit: Limit = 100, as_json: Json = False) -> None:
     """The states of a job that can be called, newest first: osora generate "…" --adapter NAME."""
     with Osora() as osora:
-        found = osora.jobs.checkpoints(job_id, limit=limit)
+        found = list(osora.jobs.checkpoints(job_id, limit=limit))
     if as_json:
         print_json(found)
         return
@@ -143,7 +144,7 @@ def _steps(job: Job) -> str:
     return f"{step or 0}/{total}" if total else ""
 
 
-def _published(job: Job, checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+def _published(job: Job, checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
     """The evaluation that the job's adapter goes by: the lowest loss so far, or the last where that is kept."""
     evaluated = [checkpoint for checkpoint in checkpoints if "valid_loss" in checkpoint["metrics"]]
     if not evaluated:

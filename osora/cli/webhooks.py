@@ -22,7 +22,7 @@ def default(context: typer.Context, as_json: Json = False) -> None:
 def list_endpoints(as_json: Json = False) -> None:
     """Your endpoints, and whether anything gets through to them."""
     with Osora() as osora:
-        endpoints = osora.webhooks.list(limit=100)
+        endpoints = list(osora.webhooks.list())
     if as_json:
         print_json(endpoints)
         return
@@ -95,7 +95,7 @@ def log(
 ) -> None:
     """What an endpoint was told, newest first, and what came of it."""
     with Osora() as osora:
-        deliveries = osora.webhooks.deliveries(endpoint_id, limit=limit)
+        deliveries = list(osora.webhooks.deliveries(endpoint_id, limit=limit))
     if as_json:
         print_json(deliveries)
         return
