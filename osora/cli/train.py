@@ -156,6 +156,6 @@ def _method(method: str, hyperparameters: dict[str, Any] | None) -> dict[str, An
     return {"method": {"type": method, method: {"hyperparameters": hyperparameters or {}}}}
 
 
-def _given(**options: Any) -> dict[str, Any] | None:
-    """The options that were given; None if none was."""
+def _given(**options: Any) -> Any:
+    """A dictionary of the options that were given; None if none was."""
     return {name: value for name, value in options.items() if value is not None} or None
