@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import TypeVar
 
-from osora_core.data import Renderer, Row
+from osora_core.data import Renderer, Row, rows_of
 from osora_core.errors import CorruptArtifact, DataError, UserError
 from osora_core.training import Checkpoint, JobSpec, Sweep, SweepCheckpoint, TrainingJob, methods
 from registry import jobs
-from registry.dataset import split_lines
 from registry.errors import NotFound
 from registry.jobs import CheckpointRef, FileRef
 from worker.begun_with import fetch_start
@@ -97,7 +96,7 @@ def _rows(records: Records, file: FileRef, renderer: Renderer, reports: Reports)
     def read(left: threading.Event) -> list[Row]:
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
-        return list(method.read(takewhile(lambda _: not left.is_set(), split_lines(data)), renderer))
+        return list(method.read(takewhile(lambda _: not left.is_set(), rows_of(data)), renderer))
 
     try:
         return reports.aside(read)

@@ -30,7 +30,7 @@ FileId = Annotated[str, Path(examples=["file-01k9v3t0w5qabcdefghjkmnpqrs"])]
 async def upload_file(
     request: Request, registry: RegistryDep, principal: WriterDep, offers: OffersDep, once: OnceFormDep
 ) -> FileOut:
-    """Stores a JSON Lines file after checking every line; an error names the line and the field.
+    """Stores a training file as it is after checking every row; an error names all that is wrong, line by line.
 
     Conversations are refused where no base on offer has a chat template. With `expires_after` the file is gone after so
     many seconds; a job that uses it then keeps what it needs.

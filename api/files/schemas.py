@@ -31,7 +31,8 @@ class UploadForm(RequestModel):
     file: Annotated[
         UploadFile,
         Field(
-            description="JSON Lines: chats (`messages`), or `prompt` and `completion`.",
+            description="JSON Lines, a JSON array, CSV or Parquet, plain or compressed (gzip, Zstandard): chats, "
+            "prompts and completions, preferences, or texts.",
             examples=[
                 '{"messages": [{"role": "user", "content": "My parcel is three days late."}, '
                 '{"role": "assistant", "content": "category: shipping, priority: high"}]}\n'

@@ -20,7 +20,7 @@ def train(
     file: ExistingFile,
     validation: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, readable=True, help="Held-out examples, JSONL."),
+        typer.Option(exists=True, dir_okay=False, readable=True, help="Held-out examples."),
     ] = None,
     base: Annotated[
         str | None,
@@ -82,7 +82,7 @@ def train(
     follow: Annotated[bool, typer.Option("--watch/--no-watch", help="Watch until the end, or return at once.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune on FILE (JSONL) and get an adapter.
+    """Fine-tune on FILE and get an adapter.
 
     Each line is {"messages": [{"role", "content"}, …]} or {"prompt", "completion"}; for dpo, {"input": {"messages"},
     "preferred_output", "non_preferred_output"}. What is left out, the service chooses. With --json: JSON lines, the

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import osora_data
 from osora_core.data import Example, Preference, Renderer, Row, read_preferences, sequences
 from osora_core.training.methods.protocol import Contribution, Figures, Learner
 from osora_core.training.passes import Passes
@@ -22,8 +23,8 @@ class Dpo:
     row_type = Preference
     needs_reference = True
 
-    def read(self, lines: Iterable[bytes | str], renderer: Renderer) -> list[Preference]:
-        return read_preferences(lines, renderer)
+    def read(self, rows: Iterable[osora_data.Row], renderer: Renderer) -> list[Preference]:
+        return read_preferences(rows, renderer)
 
     def contributions(self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes) -> list[Contribution]:
         margins = _margins(stepping, passes)

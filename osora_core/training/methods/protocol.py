@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+import osora_data
 from osora_core.data import Example, Renderer, Row
 from osora_core.training.passes import Passes
 from osora_core.training.reference import Reference
@@ -69,8 +70,8 @@ class Method(Protocol):
     def needs_reference(self) -> bool:
         """Whether jobs are compared with what they began with: the bare base, or an adapter in a slot of its own."""
 
-    def read(self, lines: Iterable[bytes | str], renderer: Renderer) -> Sequence[Row]:
-        """The rows of a JSONL file. Raises DataError at the first line that cannot be used."""
+    def read(self, rows: Iterable[osora_data.Row], renderer: Renderer) -> Sequence[Row]:
+        """What it learns from, of a training file's rows. Raises DataError at the first that cannot be used."""
 
     def contributions(
         self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes

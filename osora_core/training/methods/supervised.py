@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
+import osora_data
 from osora_core.data import Example, Renderer, Row, read_examples, sequences
 from osora_core.training.methods.protocol import Contribution, Figures, Learner
 from osora_core.training.passes import Passes
@@ -13,8 +14,8 @@ class Supervised:
     row_type = Example
     needs_reference = False
 
-    def read(self, lines: Iterable[bytes | str], renderer: Renderer) -> list[Example]:
-        return read_examples(lines, renderer)
+    def read(self, rows: Iterable[osora_data.Row], renderer: Renderer) -> list[Example]:
+        return read_examples(rows, renderer)
 
     def contributions(self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes) -> list[Contribution]:
         return [

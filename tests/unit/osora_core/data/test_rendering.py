@@ -1,7 +1,6 @@
 """What is trained is, token for token, what is asked; and text never becomes a control token."""
 
 import copy
-import json
 import time
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from osora_core.data import Renderer, read_examples
+from osora_core.data import Renderer
 from osora_core.data.decoding import Continuation
 from osora_core.errors import DataError
 from tests.support.tokenizers import CHATML, NAMES, SPECIAL, TEMPLATES, tokenizer_of
@@ -178,12 +177,12 @@ def test_an_answer_that_is_rendered_otherwise_elsewhere_is_refused_by_its_messag
 @pytest.mark.parametrize("kind", ["gpt-2", "llama-3"])
 def test_an_empty_prompt_is_trained_where_it_can_be_asked(kind: str) -> None:
     renderer = Renderer(tokenizer_of(kind), LONG)
-    line = json.dumps({"prompt": "", "completion": "hello world"})
+    row = {"prompt": "", "completion": "hello world"}
     if renderer.encode(""):
-        assert list(read_examples([line], renderer)[0].tokens[:1]) == renderer.encode("")
+        assert list(renderer.render(row, 1).tokens[:1]) == renderer.encode("")
         return
     with pytest.raises(DataError, match="line 1: the prompt is empty") as refused:
-        read_examples([line], renderer)
+        renderer.render(row, 1)
     assert refused.value.param == "prompt"
 
 
@@ -235,3 +234,15 @@ def test_a_chat_that_is_too_long_is_refused_after_one_rendering(monkeypatch: pyt
     with pytest.raises(DataError, match="tokens long, the limit is 100"):
         renderer.render({"messages": chat(50)}, 1)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("kind", ["gpt-2", "llama-3"])
+def test_of_a_plain_text_all_is_learned_and_its_end(kind: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    renderer = Renderer(tokenizer, LONG)
+    row = renderer.render({"text": "hello world <|im_end|>"}, 1)
+    begun = renderer.encode("")
+    assert list(row.tokens) == [*renderer.encode("hello world <|im_end|>"), tokenizer.eos_token_id]
+    # Nothing predicts the first token.
+    assert row.mask.count(False) == max(1, len(begun))
+    assert row.loss_tokens == len(row) - max(1, len(begun))

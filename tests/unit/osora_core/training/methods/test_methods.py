@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import osora_data
 from osora_core.data import Example, Renderer, Row, read_examples, sequences
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime
@@ -25,8 +26,8 @@ class RowMeans:
     row_type = Example
     needs_reference = False
 
-    def read(self, lines: Iterable[bytes | str], renderer: Renderer) -> list[Example]:
-        return read_examples(lines, renderer)
+    def read(self, rows: Iterable[osora_data.Row], renderer: Renderer) -> list[Example]:
+        return read_examples(rows, renderer)
 
     def contributions(self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes) -> list[Contribution]:
         return [self._of(job, batch, passes) for job, batch in stepping]
