@@ -110,7 +110,7 @@ def measure(url: str, key: str, file_id: str, submitters: int, jobs: int) -> lis
     def submit(_: int) -> list[Waits]:
         found = []
         with Osora(url, key) as osora:
-            osora.jobs.list(limit=1)  # connected
+            osora.health()  # connected
             for _ in range(jobs // submitters):
                 barrier.wait()
                 found.append(wait_for(osora, file_id))

@@ -1,5 +1,9 @@
 """What the SDK raises. Every error is one of those below, and all are an `OsoraError`."""
 
+from collections.abc import Sequence
+
+from osora.schemas import Problem
+
 
 class OsoraError(Exception):
     """Base of everything the SDK raises on its own behalf."""
@@ -30,9 +34,11 @@ class OsoraConnectionError(OsoraError):
 class OsoraAPIError(OsoraError):
     """The service answered with an error.
 
-    `status` is the HTTP status; `code`, `message`, `param`, `line` and `next_action` are the fields of the
-    service's error object (`line` names a line of an uploaded file); `request_id` finds the request in the
-    service's logs. `code` is "not_osora" where something else than Osora answered.
+    `status` is the HTTP status; `code`, `message`, `param`, `line`, `field` and `next_action` are the fields of the
+    service's error object (`line` and `field` name a place in an uploaded file). A refused file has up to a hundred
+    such places in `problems`, and their number in `problem_count`. `request_id` finds the request in the service's
+    logs; `retry_after` is after how many seconds the service wants to be asked again. `code` is "not_osora" where
+    something else than Osora answered.
     """
 
     def __init__(
@@ -43,8 +49,12 @@ class OsoraAPIError(OsoraError):
         code: str | None = None,
         param: str | None = None,
         line: int | None = None,
+        field: str | None = None,
+        problems: Sequence[Problem] | None = None,
+        problem_count: int | None = None,
         next_action: str | None = None,
         request_id: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(f"{message} (HTTP {status})")
         self.status = status
@@ -52,8 +62,16 @@ class OsoraAPIError(OsoraError):
         self.code = code
         self.param = param
         self.line = line
+        self.field = field
+        self.problems = list(problems or ())
+        self.problem_count = len(self.problems) if problem_count is None else problem_count
         self.next_action = next_action
         self.request_id = request_id
+        self.retry_after = retry_after
+
+
+class OsoraWebhookError(OsoraError):
+    """What came to a webhook endpoint is not from Osora, or is too old."""
 
 
 class OpenAIError(OsoraError):

@@ -3,23 +3,13 @@
 `total=False` everywhere: a newer service may add keys and an older one may lack some.
 """
 
-from typing import Any, Generic, Literal, Required, TypedDict, TypeVar
-
-Item = TypeVar("Item")
+from typing import Any, Literal, Required, TypedDict
 
 JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 
 AdapterFormat = Literal["osora", "lora", "merged", "gguf"]
-
-
-class Page(list[Item], Generic[Item]):
-    """The objects of one page. With `has_more`, the next begins `after` the id of the last one."""
-
-    def __init__(self, items: list[Item], has_more: bool = False) -> None:
-        super().__init__(items)
-        self.has_more = has_more
 
 
 class FunctionCall(TypedDict):
@@ -50,7 +40,59 @@ class File(TypedDict, total=False):
     purpose: str
     status: str
     osora: dict[str, Any]
-    """Of a dataset: `format` ("chat", "completion" or "preference"), `rows`, `sha256`."""
+    """Of a dataset: `format` ("chat", "completion", "preference" or "text"), `rows`, `sha256`."""
+
+
+class Problem(TypedDict, total=False):
+    """What is wrong at one place of a file."""
+
+    line: int | None
+    field: str | None
+    value: str | None  # the offending value, cut
+    problem: str
+    next_action: str
+
+
+class FileWarning(TypedDict, total=False):
+    code: str
+    count: int
+    message: str
+    next_action: str
+    lines: list[int]  # the first few
+
+
+class FileReport(TypedDict, total=False):
+    """What a valid file is warned of, and how long its rows are for a base."""
+
+    file_id: str
+    container: str
+    format: str
+    rows: int
+    bytes: int
+    notes: list[Any]
+    warnings: list[FileWarning]
+    tokens: dict[str, dict[str, Any]]
+    """By base: `limit`, `rows`, `rows_over`, `over`, `tokens`, `trained_tokens`, `histogram`, `samples`; or
+    `unavailable`, which says why there is none of it."""
+
+
+class Upload(TypedDict, total=False):
+    """A file that comes in parts; `file` is there once it is completed."""
+
+    id: str
+    bytes: int
+    created_at: int
+    expires_at: int  # when it can no longer be completed
+    filename: str
+    purpose: str
+    status: Literal["pending", "completed", "cancelled", "expired"]
+    file: File | None
+
+
+class UploadPart(TypedDict, total=False):
+    id: str
+    created_at: int
+    upload_id: str
 
 
 class JobError(TypedDict, total=False):
@@ -115,6 +157,36 @@ class Job(TypedDict, total=False):
     osora: JobDetails
 
 
+class Probe(TypedDict, total=False):
+    """What some real steps gave."""
+
+    steps: int
+    train_loss: list[float]
+    seconds: float
+    tokens_per_second: float
+
+
+class DryRun(TypedDict, total=False):
+    """What a job would be."""
+
+    model: str
+    method: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    osora: dict[str, Any]
+    rows: dict[str, int]
+    """`training`, `validation`, `dropped`, `truncated`."""
+    tokens: dict[str, int]
+    """`training`, `trained`, `validation`."""
+    steps: int
+    queue_position: int | None
+    estimated_start: int | None
+    estimated_finish: int | None
+    estimated_seconds: float | None
+    adapter_bytes: int
+    warnings: list[Any]
+    probe: Probe | None
+
+
 class Event(TypedDict, total=False):
     id: str
     created_at: int
@@ -142,9 +214,16 @@ class Adapter(TypedDict, total=False):
     parameters: int
     created_at: int
     expires_at: int | None  # when retention deletes it, if it does
-    job_id: str
+    type: Literal["osora", "lora"]
+    job_id: str | None  # None: it was brought from elsewhere
     step: int | None  # of its job: the one whose state it is
     sha256: str
+
+
+class ImportedAdapter(Adapter, total=False):
+    """One that was brought from elsewhere."""
+
+    warnings: list[str]  # what may be other than it seems
 
 
 class Alias(TypedDict, total=False):
@@ -164,6 +243,14 @@ class AliasVersion(TypedDict, total=False):
     created_at: int
     key_id: str
     key_name: str
+
+
+class Permission(TypedDict, total=False):
+    """That another tenant may call an adapter or a checkpoint."""
+
+    id: str
+    created_at: int
+    project_id: str  # the tenant's id
 
 
 class Base(TypedDict, total=False):
@@ -209,6 +296,25 @@ class WebhookEndpoint(TypedDict, total=False):
     """`enabled`, `disabled_at`, `disabled_because`, `failing_since`, `old_secret_expires_at`."""
 
 
+class WebhookTest(TypedDict, total=False):
+    """What an endpoint answered to a sample."""
+
+    webhook_endpoint_id: str
+    event_type: str
+    status_code: int
+    osora: dict[str, Any]
+    """`seconds`, and `error`: why a delivery with this answer counts as failed."""
+
+
+class WebhookEvent(TypedDict, total=False):
+    """What a webhook tells."""
+
+    id: str
+    created_at: int
+    type: str
+    data: dict[str, Any]
+
+
 class WebhookDelivery(TypedDict, total=False):
     """An event on its way to an endpoint, with each attempt at it."""
 
@@ -220,6 +326,11 @@ class WebhookDelivery(TypedDict, total=False):
     status: Literal["pending", "delivered", "failed"]
     next_attempt_at: int | None
     attempts: list[dict[str, Any]]
+
+
+class Readiness(TypedDict, total=False):
+    ready: bool
+    checks: dict[str, dict[str, Any]]
 
 
 class Usage(TypedDict, total=False):

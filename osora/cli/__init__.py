@@ -28,7 +28,7 @@ class _Group(TyperGroup):
         words = given[0] if given else extra.get("args")
         as_json = "--json" in (sys.argv if words is None else words)
         try:
-            code = super().main(*given, **extra | {"standalone_mode": False})
+            code = super().main(*given, **extra | {"prog_name": "osora", "standalone_mode": False})
         except UsageError as error:
             code = report_usage(error, as_json)
         except typer.Abort:

@@ -9,7 +9,7 @@ import typer
 
 from osora.cli.asking import Yes, confirm
 from osora.cli.import_adapter import import_adapter
-from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, show_list
+from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, most, show_list
 from osora.cli.names import completing
 from osora.cli.output import Json, ago, human_bytes, print_fields, print_json, say, when
 from osora.cli.transfers import new_path, receiving
@@ -39,7 +39,7 @@ def default(context: typer.Context, limit: Limit = DEFAULT_LIMIT, every: All = F
 def list_adapters(limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     """The newest adapters."""
     with Osora() as osora:
-        adapters = fetch(osora.adapters.list, limit, every)
+        adapters = fetch(osora.adapters.list(most(limit, every)))
     columns = ("id", "name", "base", "size", "created")
     empty = "No adapters. Next: osora train FILE.jsonl"
     show_list(adapters, as_json, columns, _row, empty, spare=("base", "size", "created"))
@@ -71,7 +71,7 @@ def download(
     """Save an adapter as one ZIP."""
     form = "" if format == "osora" else f"-{format}"
     path = new_path(output or Path(f"{_file_name(adapter)}{form}.zip"))
-    with Osora() as osora, receiving(osora, path.name, as_json):
+    with receiving(path.name, as_json) as osora:
         size = osora.adapters.download(adapter, path, format)
     if as_json:
         print_json({"path": str(path), "bytes": size})
@@ -88,9 +88,9 @@ def export(
 ) -> None:
     """Save an adapter as a folder that other programs read as it is."""
     folder = new_path(output or Path(f"{_file_name(adapter)}-{format}"))
-    with Osora() as osora, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as draft:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as draft:
         archive = Path(draft, "download.zip")
-        with receiving(osora, folder.name, as_json):
+        with receiving(folder.name, as_json) as osora:
             osora.adapters.download(adapter, archive, format)
         unpacked = Path(draft, "unpacked")
         try:

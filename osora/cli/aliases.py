@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from osora.cli.asking import Yes, confirm
-from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, show_list
+from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, most, show_list
 from osora.cli.names import completing
 from osora.cli.output import Json, ago, print_fields, print_json, print_table, say, when
 from osora.schemas import Alias
@@ -54,7 +54,7 @@ def set_alias(
 def list_aliases(limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     """The newest aliases."""
     with Osora() as osora:
-        aliases = fetch(osora.aliases.list, limit, every, key="name")
+        aliases = fetch(osora.aliases.list(most(limit, every)))
     columns = ("name", "stands for", "version", "changed")
     empty = "No aliases. Next: osora aliases set NAME TARGET"
     show_list(aliases, as_json, columns, _row, empty, spare=("version", "changed"))

@@ -51,7 +51,7 @@ class LossChart:
         low, high = min(losses), max(losses)
         scale = _Scale(low, high)
         labels = [f"{loss:.3g}" for loss in (high, scale.middle, low)]
-        margin = max(map(len, labels))
+        margin = max(5, *map(len, labels))  # so wide from the start that the chart seldom moves
         area = _Area(width - margin - 3, scale, self.steps, dots=not ascii_only)
         area.draw_line(self.training)
         area.draw_marks(self.validation)

@@ -60,11 +60,15 @@ def chat(
                 import readline  # noqa: F401
             say(f"You talk to {talk.partner}. /help lists what can be typed besides, Ctrl-D ends it.")
         for line in _lines(is_person):
-            if commands.take(line):
-                if commands.is_over:
-                    return
-            elif line.strip():
-                _turn(osora, talk, line, is_person, as_json)
+            try:
+                if commands.take(line):
+                    if commands.is_over:
+                        return
+                elif line.strip():
+                    _turn(osora, talk, line, is_person, as_json)
+            except KeyboardInterrupt:  # a moment too late for the answer: the chat is not meant
+                if not is_person:
+                    raise
 
 
 def _turn(osora: Osora, talk: Conversation, line: str, is_person: bool, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """`osora files check` and `osora files report`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,7 +10,6 @@ from osora.cli.output import ExitCode, Json, print_json
 from osora.sdk import Osora
 from osora.training_files.checking import examine
 from osora.training_files.tokens import default_base
-from osora.transport import segment
 
 Source = Annotated[
     Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True, help="On this machine.")
@@ -50,8 +49,7 @@ def report(
 ) -> None:
     """Print the service's report on a training file."""
     with Osora() as osora:
-        params = {} if base is None else {"base": base}
-        found: dict[str, Any] = osora._transport.request("GET", f"/files/{segment(file_id)}/report", params=params)
+        found = osora.files.report(file_id, base)
         name = file_id if as_json else osora.files.get(file_id)["filename"]
     if as_json:
         print_json(found)

@@ -20,7 +20,8 @@ _HELP = """\
 /max-tokens N     let an answer have so many tokens
 /save FILE        add the conversation to FILE as a line of training data
 /help             this list
-/quit             end the chat, as Ctrl-D does; Ctrl-C stops an answer"""
+/quit             end the chat, as Ctrl-D does; Ctrl-C stops an answer
+A line that begins with a blank is never a command."""
 
 
 @dataclass

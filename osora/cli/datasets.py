@@ -43,4 +43,4 @@ class Datasets:
             with contextlib.suppress(OsoraError):
                 self._osora.files.delete(file_id)
                 if not self._as_json:
-                    print_note(f"Deleted {file_id} again: no job was made of it.")
+                    print_note(f"Deleted {file_id} again: there is no job that uses it.")

@@ -6,7 +6,7 @@ import typer
 
 from osora.cli.flags import in_flags
 from osora.cli.names import suggestion
-from osora.cli.output import ExitCode, print_error
+from osora.cli.output import ExitCode, print_error, print_note, sentences
 from osora.errors import OpenAIError, OsoraAPIError, OsoraConnectionError, OsoraError, OsoraUsageError
 
 _BY_STATUS = {401: ExitCode.UNAUTHORISED, 403: ExitCode.UNAUTHORISED, 404: ExitCode.NOT_FOUND}
@@ -19,6 +19,7 @@ _COMMANDS = {
     "job_not_found": "osora jobs",
     "webhook_endpoint_not_found": "osora webhooks",
 }
+_MOST_PROBLEMS = 20
 # Typer shows its own class for wrong usage under no name of its own.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -47,12 +48,29 @@ def report(error: OsoraError, as_json: bool) -> ExitCode:
         "status": error.status,
         "param": error.param,
         "line": error.line,
+        "field": error.field,
+        "problems": error.problems,
+        "problem_count": error.problem_count,
         "request_id": error.request_id,
     }
     print_error(message, _advice(error), as_json, code=error.code or "error", **details)
+    if not as_json:
+        _list_problems(error)
     if error.code == "not_osora":
         return ExitCode.UNREACHABLE
     return _BY_STATUS.get(error.status, ExitCode.FAILED)
+
+
+def _list_problems(error: OsoraAPIError) -> None:
+    """Where else a file is wrong: the first problem is the message itself."""
+    if error.problem_count < 2:
+        return
+    for problem in error.problems[1:_MOST_PROBLEMS]:
+        place = " ".join(str(part) for part in (problem.get("line"), problem.get("field")) if part is not None)
+        print_note(f"  line {place}: {sentences(problem.get('problem', ''), problem.get('next_action'))}")
+    left = error.problem_count - min(len(error.problems), _MOST_PROBLEMS)
+    if left > 0:
+        print_note(f"  and {left:,} more; with --json the first {len(error.problems)} are listed.")
 
 
 def _advice(error: OsoraAPIError) -> str | None:

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -15,7 +15,7 @@ _STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _TRAINED = "bold green"
 
 
-def print_report(report: dict[str, Any], name: str) -> None:
+def print_report(report: Mapping[str, Any], name: str) -> None:
     """A report as the service gives it, or as `osora files check` makes it of a file named `name`."""
     form = report["format"] or "no known format"
     say(f"{name}: {_count(report['rows'] or 0, 'row')} ({form}), {report['container']}, {human_bytes(report['bytes'])}")

@@ -7,10 +7,10 @@ import typer
 
 from osora.cli import check_file, fix_file
 from osora.cli.asking import Yes, confirm
-from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, show_list
+from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, most, show_list
 from osora.cli.names import completing
 from osora.cli.output import Json, ago, human_bytes, print_fields, print_json, print_json_line, say, when
-from osora.cli.transfers import new_path, receiving, upload, write_new
+from osora.cli.transfers import new_path, receiving, upload
 from osora.schemas import File
 from osora.sdk import Osora
 
@@ -35,7 +35,7 @@ def default(context: typer.Context, limit: Limit = DEFAULT_LIMIT, every: All = F
 def list_files(limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     """The newest files."""
     with Osora() as osora:
-        files = fetch(osora.files.list, limit, every)
+        files = fetch(osora.files.list(most(limit, every)))
     columns = ("id", "name", "format", "rows", "size", "created", "purpose")
     empty = "No files. Next: osora files upload FILE"
     show_list(files, as_json, columns, _row, empty, spare=("purpose", "format", "created"))
@@ -86,17 +86,16 @@ def download(
     as_json: Json = False,
 ) -> None:
     """Save a file: a dataset as it was uploaded, or a job's figures."""
-    if output is not None:
-        new_path(output)
-    with Osora() as osora:
-        path = output or new_path(Path(Path(osora.files.get(file_id)["filename"]).name or file_id))
-        with receiving(osora, path.name, as_json):
-            content = osora.files.content(file_id)
-        write_new(path, content)
+    if output is None:
+        with Osora() as osora:
+            output = Path(Path(osora.files.get(file_id)["filename"]).name or file_id)
+    path = new_path(output)
+    with receiving(path.name, as_json) as osora:
+        size = osora.files.download(file_id, path)
     if as_json:
-        print_json({"path": str(path), "bytes": len(content)})
+        print_json({"path": str(path), "bytes": size})
     else:
-        say(f"{path}: {human_bytes(len(content))}")
+        say(f"{path}: {human_bytes(size)}")
 
 
 @app.command()

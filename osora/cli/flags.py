@@ -22,7 +22,9 @@ _FLAGS = {
     "model": "--base",
     "n_epochs": "--epochs",
     "name": "NAME",
+    "overlong": "--overlong",
     "priority": "--priority",
+    "probe": "--probe",
     "prompt": "PROMPT",
     "rank": "--rank",
     "sample_prompts": "--sample",
@@ -39,6 +41,7 @@ _FLAGS = {
     "training_file": "FILE",
     "url": "URL",
     "validation_file": "--validation",
+    "validation_share": "--validation-share",
 }
 _PATH = r"(?:(?:osora|hyperparameters|method|supervised|dpo)\.)"
 _NAMES = "|".join(sorted(_FLAGS, key=len, reverse=True))

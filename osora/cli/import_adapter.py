@@ -1,7 +1,7 @@
 """`osora adapters import`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -25,11 +25,10 @@ def import_adapter(
             f"{source} has no {_CONFIG}; name the folder that PEFT's save_pretrained wrote", param_hint="DIR|ZIP"
         )
     with Osora() as osora:
-        adapters: Any = osora.adapters
-        made = adapters.upload(source, base=base, suffix=suffix)
+        made = osora.adapters.upload(source, base=base, suffix=suffix)
     if as_json:
         print_json(made)
         return
-    for warning in made.get("warnings", ()):
+    for warning in made["warnings"]:
         say(f"Note: {warning}.")
     say(f"{made['name']}: {made['type']}, rank {made['rank']}. Next: osora generate PROMPT --adapter {made['id']}")

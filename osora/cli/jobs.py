@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from osora.cli.figures import of_event
 from osora.cli.flags import in_flags
 from osora.cli.following import follow_to_exit
-from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, show_list, tell_of_more
+from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, most, show_list, tell_of_more
 from osora.cli.names import completing
 from osora.cli.output import Json, ago, duration, print_fields, print_json, print_json_line, say, when
-from osora.cli.transfers import receiving, write_new
+from osora.cli.transfers import new_path, receiving
 from osora.schemas import ENDED, Attempt, Checkpoint, Job
 from osora.sdk import Osora
 
@@ -32,7 +32,7 @@ def default(context: typer.Context, limit: Limit = DEFAULT_LIMIT, every: All = F
 def list_jobs(limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     """The newest jobs."""
     with Osora() as osora:
-        jobs = fetch(osora.jobs.list, limit, every)
+        jobs = fetch(osora.jobs.list(most(limit, every)))
     columns = ("job", "status", "suffix", "base", "step", "created", "adapter")
     spare = ("adapter", "base", "suffix", "step")
     show_list(jobs, as_json, columns, _row, "No jobs. Next: osora train FILE.jsonl", spare=spare)
@@ -44,7 +44,7 @@ def show(job_id: JobId, as_json: Json = False) -> None:
     with Osora() as osora:
         job = osora.jobs.get(job_id)
         is_measured = bool(job.get("validation_file")) or job["status"] == "succeeded"
-        kept = list(osora.jobs.checkpoints(job_id, limit=100)) if is_measured and not as_json else []
+        kept = list(osora.jobs.checkpoints(job_id)) if is_measured and not as_json else []
     _show(job, as_json, kept)
 
 
@@ -59,16 +59,17 @@ def results(
     """Save a job's result files: its figures step by step, as CSV."""
     saved = []
     with Osora() as osora:
-        for file_id in osora.jobs.get(job_id).get("result_files", []):
-            path = output / Path(osora.files.get(file_id)["filename"]).name
-            if path.exists():
-                raise typer.BadParameter(f"{path} exists already; name another folder", param_hint="--output")
-            with receiving(osora, path.name, as_json):
-                content = osora.files.content(file_id)
-            write_new(path, content)
-            saved.append(str(path))
-            if not as_json:
-                say(str(path))
+        names = {
+            file_id: Path(osora.files.get(file_id)["filename"]).name or file_id
+            for file_id in osora.jobs.get(job_id).get("result_files", [])
+        }
+    for file_id, name in names.items():
+        path = new_path(output / name)
+        with receiving(name, as_json) as osora:
+            osora.files.download(file_id, path)
+        saved.append(str(path))
+        if not as_json:
+            say(str(path))
     if as_json:
         print_json(saved)
     elif not saved:
@@ -79,7 +80,7 @@ def results(
 def events(job_id: JobId, limit: Limit = 100, every: All = False, as_json: Json = False) -> None:
     """What has happened so far, oldest first (`watch` waits for more). With --json: JSON lines."""
     with Osora() as osora:
-        newest_first = fetch(lambda limit, after: osora.jobs.list_events(job_id, limit, after), limit, every)
+        newest_first = fetch(osora.jobs.list_events(job_id, most(limit, every)))
     for event in reversed(newest_first):
         if as_json:
             print_json_line(event)
@@ -92,7 +93,7 @@ def events(job_id: JobId, limit: Limit = 100, every: All = False, as_json: Json 
 def checkpoints(job_id: JobId, limit: Limit = 100, every: All = False, as_json: Json = False) -> None:
     """The states of a job that can be called, newest first: osora generate "…" --adapter NAME."""
     with Osora() as osora:
-        found = fetch(lambda limit, after: osora.jobs.checkpoints(job_id, limit, after), limit, every)
+        found = fetch(osora.jobs.checkpoints(job_id, most(limit, every)))
     columns = ("step", "validation loss", "exact match", "name")
     show_list(found, as_json, columns, _checkpoint_row, "No checkpoints.")
 
@@ -195,6 +196,7 @@ def _show(job: Job, as_json: bool, kept: Sequence[Checkpoint] = ()) -> None:
             "epochs": (job.get("hyperparameters") or {}).get("n_epochs"),
             "training file": job["training_file"],
             "validation": job.get("validation_file"),
+            "rows": _rows(details.get("rows")),
             "step": _steps(job),
             "learning rate": (details.get("resolved") or {}).get("learning_rate"),
             "train. loss": _loss(newest, "train_loss"),
@@ -229,6 +231,12 @@ def _adapter(job: Job) -> str | None:
 
 def _is_deleted(job: Job) -> bool:
     return job["status"] == "succeeded" and (job.get("osora") or {"adapter_id": ""}).get("adapter_id", "") is None
+
+
+def _rows(counts: Any) -> str:
+    counts = counts or {}
+    words = {"training": "to train on", "validation": "to validate on", "truncated": "truncated", "dropped": "dropped"}
+    return ", ".join(f"{counts[name]} {said}" for name, said in words.items() if counts.get(name))
 
 
 def _next(job: Job) -> str | None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from osora.cli.asking import Yes, confirm
-from osora.cli.lists import show_list
+from osora.cli.lists import Listed, show_list
 from osora.cli.names import completing
 from osora.cli.output import Json, ago, print_json, say
 from osora.schemas import Key
@@ -48,7 +48,7 @@ def list_keys(
 ) -> None:
     """The keys of your tenant, or an operator's: of all, without their secrets."""
     with Osora() as osora:
-        keys = osora.keys.list(tenant)
+        keys = Listed(osora.keys.list(tenant))
     columns = ("id", "name", "tenant", "scopes", "ends in", "created", "revoked")
     spare = ("ends in", "created", "revoked", "tenant")
     show_list(keys, as_json, columns, _row, "No keys. Next: osora keys create NAME", spare=spare)

@@ -1,34 +1,40 @@
 """Lists that come in pages: how many to show, and word of what is not shown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from osora.cli.output import print_json, print_note, print_table
-from osora.schemas import Page
+from osora.sdk.paging import Pages
 
 Item = TypeVar("Item")
 Limit = Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")]
 All = Annotated[bool, typer.Option("--all", help="All there are.")]
 
 DEFAULT_LIMIT = 20
-# The most that the service gives at once.
-_PAGE = 100
 
 
-def fetch(page: Callable[[int, str | None], Page[Item]], limit: int, every: bool, key: str = "id") -> Page[Item]:
-    """The first `limit` items, or all. `page(limit, after)` gives one page; `key` names the field that it goes by."""
-    found: list[Item] = []
-    while True:
-        got = page(_PAGE if every else min(limit - len(found), _PAGE), _of(found[-1], key) if found else None)
-        found += got
-        if not got or not got.has_more or (not every and len(found) >= limit):
-            return Page(found, got.has_more)
+class Listed(list[Item]):
+    """The beginning of a list of the service's, and whether it goes on."""
+
+    def __init__(self, items: Iterable[Item], has_more: bool = False) -> None:
+        super().__init__(items)
+        self.has_more = has_more
+
+
+def fetch(pages: Pages[Item]) -> Listed[Item]:
+    """All that the pages hold, up to their limit."""
+    return Listed([*pages], pages.has_more)
+
+
+def most(limit: int, every: bool) -> int | None:
+    """How many to ask the service for: `limit`, or all."""
+    return None if every else limit
 
 
 def show_list(
-    items: Page[Any],
+    items: Listed[Any],
     as_json: bool,
     columns: Sequence[str],
     row: Callable[[Any], Sequence[object]],
@@ -44,11 +50,7 @@ def show_list(
     tell_of_more(items, as_json)
 
 
-def tell_of_more(items: Page[Any], as_json: bool) -> None:
+def tell_of_more(items: Listed[Any], as_json: bool) -> None:
     """Says on stderr that a list has not ended, if it has not."""
     if items.has_more:
         print_note(f"These are the newest {len(items)}; there are more: --all, or a higher --limit.", as_json)
-
-
-def _of(item: Any, key: str) -> str:
-    return str(item[key])

@@ -30,7 +30,7 @@ _KINDS: dict[str, Kind] = {
 def known(osora: Osora, kind: Kind) -> dict[str, str]:
     """The newest names and ids of a kind, each with a word about it."""
     if kind == "adapter":
-        found = osora.adapters.list(limit=_MOST)
+        found = list(osora.adapters.list(limit=_MOST))
         return {a["id"]: a["name"] for a in found} | {a["name"]: a["id"] for a in found} | known(osora, "alias")
     if kind == "alias":
         return {a["name"]: " ".join(a["targets"]) for a in osora.aliases.list(limit=_MOST)}

@@ -50,9 +50,14 @@ def _remember_json(context: typer.Context, value: bool) -> bool:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.", callback=_remember_json)]
 
 
+def is_terminal() -> bool:
+    """Whether a person reads what is printed."""
+    return sys.stdout.isatty()
+
+
 def console() -> Console:
     # Piped output has no width: 80 columns would cut ids that somebody is about to grep.
-    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+    wide = None if is_terminal() or "COLUMNS" in os.environ else 200
     # Names have colons: ":x:" is a suffix, not a picture.
     return Console(width=wide, highlight=False, emoji=False)
 
@@ -64,7 +69,7 @@ def say(text: str) -> None:
 
 def plain(text: str) -> str:
     """The text for people, without what would steer their terminal: a model's answer or a file's name may hold it."""
-    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text) if sys.stdout.isatty() else text
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text) if is_terminal() else text
 
 
 def print_json(value: Any) -> None:
@@ -135,7 +140,7 @@ def _fitting(columns: Sequence[str], widths: Sequence[int], spare: Sequence[str]
 
 def terminal_width() -> int | None:
     """In characters; None where there is no terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if is_terminal() else None
 
 
 def print_fields(fields: dict[str, object]) -> None:
@@ -191,7 +196,7 @@ def when(timestamp: float | None) -> str:
 
 def ago(timestamp: float | None) -> str:
     """`3 min ago` in a terminal; elsewhere the time itself."""
-    if timestamp is None or not sys.stdout.isatty():
+    if timestamp is None or not is_terminal():
         return when(timestamp)
     seconds = max(time.time() - timestamp, 0)
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from osora.cli.output import plain
-from osora.streams import GenerationStream
+from osora.sdk.streams import GenerationStream
 
 
 @dataclass(frozen=True)

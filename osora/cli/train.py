@@ -8,6 +8,7 @@ import typer
 from osora.cli.bases import chosen_base
 from osora.cli.datasets import Datasets
 from osora.cli.following import follow_to_exit
+from osora.cli.forecast import show_forecast
 from osora.cli.names import completing
 from osora.cli.output import Json, print_json, say
 from osora.sdk import Osora
@@ -60,9 +61,23 @@ def train(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many epochs without a lower validation loss.")
     ] = None,
+    overlong: Annotated[
+        Literal["refuse", "truncate", "drop"] | None,
+        typer.Option(help="What becomes of rows that are too long for the base; default: refuse."),
+    ] = None,
+    validation_share: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Hold out this share of the rows (below 0.5) to validate on."),
+    ] = None,
     sample: Annotated[
         list[str] | None,
         typer.Option(metavar="PROMPT", help="Show the answer to this after every epoch. Up to four times."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take and when it would end, and train nothing.")
+    ] = False,
+    probe: Annotated[
+        int | None, typer.Option(min=1, max=50, metavar="STEPS", help="With --dry-run: take so many real steps.")
     ] = None,
     follow: Annotated[bool, typer.Option("--watch/--no-watch", help="Watch until the end, or return at once.")] = True,
     as_json: Json = False,
@@ -71,8 +86,10 @@ def train(
 
     Each line is {"messages": [{"role", "content"}, …]} or {"prompt", "completion"}; for dpo, {"input": {"messages"},
     "preferred_output", "non_preferred_output"}. What is left out, the service chooses. With --json: JSON lines, the
-    events and at last the job; with --no-watch the job only.
+    events and at last the job; with --no-watch the job only, with --dry-run the forecast.
     """
+    if probe is not None and not dry_run:
+        raise typer.BadParameter("it is for --dry-run", param_hint="--probe")
     rates = _rates(learning_rate, "--learning-rate", ("auto", "sweep"))
     sigma_rates = _rates(sigma_rate, "--sigma-rate", ())
     with Osora() as osora:
@@ -80,13 +97,11 @@ def train(
         with Datasets(osora, as_json) as datasets:
             training = datasets.add(file)
             held_out = datasets.add(validation) if validation else None
-            job = osora.jobs.create(
-                model,
-                training,
-                validation_file=held_out,
-                suffix=suffix,
+            fields = {
+                "validation_file": held_out,
+                "suffix": suffix,
                 **_method(method, _given(n_epochs=epochs, batch_size=batch_size, beta=beta)),
-                osora=_given(
+                "osora": _given(
                     learning_rate=rates,
                     sigma_rate=sigma_rates,
                     rank=rank,
@@ -94,9 +109,19 @@ def train(
                     from_adapter=from_adapter,
                     keep=keep,
                     early_stopping_patience=patience,
+                    overlong=overlong,
+                    validation_share=validation_share,
                     sample_prompts=sample or None,
                 ),
-            )
+            }
+            if dry_run:
+                forecast = osora.jobs.dry_run(model, training, probe=probe, **fields)
+                if as_json:
+                    print_json(forecast)
+                else:
+                    show_forecast(forecast)
+                return
+            job = osora.jobs.create(model, training, **fields)
             datasets.keep()
         if follow:
             if not as_json:
@@ -131,6 +156,6 @@ def _method(method: str, hyperparameters: dict[str, Any] | None) -> dict[str, An
     return {"method": {"type": method, method: {"hyperparameters": hyperparameters or {}}}}
 
 
-def _given(**options: Any) -> dict[str, Any] | None:
-    """The options that were given; None if none was."""
+def _given(**options: Any) -> Any:
+    """A dictionary of the options that were given; None if none was."""
     return {name: value for name, value in options.items() if value is not None} or None

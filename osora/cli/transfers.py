@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from osora.cli.output import is_utf8, plain
+from osora.discovery import discover
 from osora.errors import OsoraAPIError
 from osora.schemas import File
 from osora.sdk import Osora
+from osora.sdk.transport import TIMEOUT
 
 
 def upload(osora: Osora, path: Path, as_json: bool) -> tuple[File, bool]:
@@ -28,25 +30,31 @@ def upload(osora: Osora, path: Path, as_json: bool) -> tuple[File, bool]:
         return known, False
     with _bar(f"sending {path.name}", path.stat().st_size, as_json) as (progress, task):
 
-        def on_sent(count: int) -> None:
-            progress.advance(task, count)
-            if progress.tasks[0].finished:
+        def on_progress(sent: int, size: int) -> None:
+            progress.update(task, completed=sent)
+            if sent >= size:
                 progress.update(task, description=f"checking {plain(path.name)}")
 
-        with _counting(osora, sent=on_sent):
-            return osora.files.upload(path), True
+        return osora.files.upload(path, on_progress=on_progress), True
 
 
 @contextmanager
-def receiving(osora: Osora, name: str, as_json: bool) -> Iterator[None]:
-    """Shows what the calls within receive."""
+def receiving(name: str, as_json: bool) -> Iterator[Osora]:
+    """A client that shows what it receives."""
     with _bar(f"fetching {name}", None, as_json) as (progress, task):
 
-        def on_received(count: int, total: int | None) -> None:
-            progress.update(task, advance=count, total=total)
+        def on_response(response: httpx.Response) -> None:
+            length = response.headers.get("content-length")
+            is_known = length is not None and "content-encoding" not in response.headers
+            progress.update(task, total=int(length) if is_known else None)
+            response.stream = _Counted(response.stream, lambda count: progress.advance(task, count))
 
-        with _counting(osora, received=on_received):
-            yield
+        hooks = {"response": [on_response]}
+        with (
+            httpx.Client(timeout=TIMEOUT, trust_env=not discover().is_local, event_hooks=hooks) as http,
+            Osora(http_client=http) as osora,
+        ):
+            yield osora
 
 
 def new_path(path: Path) -> Path:
@@ -56,16 +64,6 @@ def new_path(path: Path) -> Path:
     if not path.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {path.parent}; make it first", param_hint="--output")
     return path
-
-
-def write_new(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -83,33 +81,6 @@ def _bar(description: str, total: int | None, as_json: bool) -> Iterator[tuple[P
     )
     with bar:
         yield bar, bar.add_task(plain(description), total=total)
-
-
-@contextmanager
-def _counting(
-    osora: Osora,
-    sent: Callable[[int], None] | None = None,
-    received: Callable[[int, int | None], None] | None = None,
-) -> Iterator[None]:
-    """Tells of each piece of the bodies that go one way or the other."""
-
-    def on_request(request: httpx.Request) -> None:
-        if sent is not None and request.method == "POST":
-            request.stream = _Counted(request.stream, sent)
-
-    def on_response(response: httpx.Response) -> None:
-        if received is not None and response.is_success:
-            length = response.headers.get("content-length")
-            total = int(length) if length and "content-encoding" not in response.headers else None
-            response.stream = _Counted(response.stream, lambda count: received(count, total))
-
-    http = osora._transport.http
-    before = http.event_hooks
-    http.event_hooks = {"request": [on_request], "response": [on_response]}
-    try:
-        yield
-    finally:
-        http.event_hooks = before
 
 
 class _Counted(httpx.SyncByteStream):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from osora.cli.asking import Yes, confirm
-from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, show_list
+from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, most, show_list
 from osora.cli.names import completing
 from osora.cli.output import ExitCode, Json, print_json, say, when
 from osora.schemas import WebhookDelivery, WebhookEndpoint
@@ -25,7 +25,7 @@ def default(context: typer.Context, limit: Limit = DEFAULT_LIMIT, every: All = F
 def list_endpoints(limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     """Your endpoints, and whether anything gets through to them."""
     with Osora() as osora:
-        endpoints = fetch(osora.webhooks.list, limit, every)
+        endpoints = fetch(osora.webhooks.list(most(limit, every)))
     columns = ("id", "name", "url", "events", "state")
     empty = "No webhooks. Next: osora webhooks create https://…"
     show_list(endpoints, as_json, columns, _row, empty, spare=("events", "name"))
@@ -94,7 +94,7 @@ def log(
 ) -> None:
     """What an endpoint was told, newest first, and what came of it."""
     with Osora() as osora:
-        deliveries = fetch(lambda limit, after: osora.webhooks.deliveries(endpoint_id, limit, after), limit, every)
+        deliveries = fetch(osora.webhooks.deliveries(endpoint_id, most(limit, every)))
     columns = ("time", "event", "about", "status", "attempts", "last", "next", "id")
     empty = "No events are in its log. Samples, of osora webhooks test, do not come there."
     show_list(deliveries, as_json, columns, _delivery_row, empty, spare=("about", "id", "attempts", "next"))

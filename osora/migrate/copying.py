@@ -11,7 +11,6 @@ from osora.migrate.openai_api import OpenAIClient
 from osora.migrate.plan import NotImportedError
 from osora.sdk import Osora
 
-_PAGE = 1000
 _CHUNK_BYTES = 1024 * 1024
 # Answers to an upload that are about this file; any other ends the whole import.
 _REFUSED = (400, 409, 413, 422)
@@ -82,16 +81,9 @@ class FileCopies:
         """The training files here, by the hash of their content; those that will expire are left to do so."""
         if self._by_content is None:
             self._by_content = {}
-            after = None
-            while True:
-                page = self._osora.files.list(limit=_PAGE, after=after)
-                for file in page:
-                    is_whole = file.get("purpose") == "fine-tune" and file.get("status", "processed") == "processed"
-                    if is_whole and not file.get("expires_at"):
-                        self._by_content[file["osora"]["sha256"]] = file["id"]
-                if not page.has_more or not page:
-                    break
-                after = page[-1]["id"]
+            for file in self._osora.files.list(purpose="fine-tune"):
+                if file.get("status", "processed") == "processed" and not file.get("expires_at"):
+                    self._by_content[file["osora"]["sha256"]] = file["id"]
         return self._by_content
 
 

@@ -132,7 +132,7 @@ class Importer:
         """That job, and how many others were made of it."""
         if source_id in self._made:
             return self._osora.jobs.get(self._made[source_id]), 0
-        found = self._osora.jobs.list(limit=100, metadata={ORIGIN: source_id})
+        found = self._osora.jobs.list(metadata={ORIGIN: source_id})
         made = [job for job in found if job["model"] == self._base]
         here = next((job for job in made if job["status"] not in _GONE), None)
         return here, len(made) - (here is not None)

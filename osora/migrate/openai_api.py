@@ -10,8 +10,9 @@ import httpx
 
 from osora.discovery import check_key, check_url, is_loopback
 from osora.errors import OpenAIError, OsoraUsageError
-from osora.migrate.pace import Pace, asked_to_wait
+from osora.migrate.pace import Pace
 from osora.migrate.text import one_line
+from osora.retries import asked_to_wait
 
 DEFAULT_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"

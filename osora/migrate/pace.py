@@ -3,10 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-
-import httpx
 
 
 class PaceStoppedError(Exception):
@@ -45,21 +41,3 @@ class Pace:
 
     def stop(self) -> None:
         self._stopped.set()
-
-
-def asked_to_wait(headers: httpx.Headers) -> float | None:
-    """For how many seconds a refusal asks to be left alone (`retry-after-ms`, `retry-after`); None: it does not say."""
-    try:
-        return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    except (KeyError, ValueError):
-        pass
-    said = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(said))
-    except ValueError:
-        pass
-    try:
-        at = parsedate_to_datetime(said)
-    except ValueError:
-        return None
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -84,7 +84,8 @@ def test_jobs_come_with_their_files_settings_and_names(
     assert ran.returncode == 0, ran.stderr
     assert "learning_rate_multiplier" in ran.stdout
     assert "2 of 2 answer here to their old name" in ran.stdout
-    first, second = (service.sdk.jobs.list(metadata={"imported_from": f"ftjob-{number}"})[0] for number in (901, 902))
+    origins = ({"imported_from": f"ftjob-{number}"} for number in (901, 902))
+    first, second = (next(service.sdk.jobs.list(metadata=origin)) for origin in origins)
     assert first["metadata"] == {"team": "maps", "imported_from": "ftjob-901", "imported_model": names[0]}
     assert (first["hyperparameters"]["n_epochs"], first["hyperparameters"]["batch_size"], first["seed"]) == (2, 8, 7)
     assert first["fine_tuned_model"].split(":")[3] == "cities"
@@ -110,7 +111,7 @@ def test_killed_and_run_again_it_goes_on_and_does_nothing_twice(
     assert [one.returncode for one in ran] == [0, 0, 0], ran
     for number in (911, 912):
         assert len({outcomes(one)[f"ftjob-{number}"]["job"] for one in ran}) == 1
-        assert len(service.sdk.jobs.list(metadata={"imported_from": f"ftjob-{number}"})) == 1
+        assert len(list(service.sdk.jobs.list(metadata={"imported_from": f"ftjob-{number}"}))) == 1
     assert all(one["alias"] == "set" for one in outcomes(ran[-1]).values())
     planned = command("import", "openai", "--dry-run", "--json")
     assert (planned.returncode, outcomes(planned)) == (0, outcomes(ran[-1]))
@@ -131,7 +132,7 @@ def test_what_cannot_come_is_named_and_the_others_come(
     good = there.add_job(926)
     jobs = [word for number in range(921, 927) for word in ("--job", f"ftjob-{number}")]
     planned = command("import", "openai", *jobs, "--dry-run", "--json")
-    assert service.sdk.jobs.list(metadata={"imported_from": "ftjob-926"}) == [], "nothing is done"
+    assert list(service.sdk.jobs.list(metadata={"imported_from": "ftjob-926"})) == [], "nothing is done"
     assert outcomes(planned)["ftjob-921"]["status"] == "left out", "that is known without a copy"
     ran = command("import", "openai", *jobs, "--json")
     assert ran.returncode == 1

@@ -56,7 +56,7 @@ def test_a_job_tells_how_it_ended(service: Service, client: OpenAI, receiver: Re
     ended = service.sdk.jobs.get(job.id)
     published: Any = events["adapter.published"]
     assert published.data.id == ended["osora"]["adapter_id"]
-    log = service.sdk.webhooks.deliveries(endpoint.id)
+    log = list(service.sdk.webhooks.deliveries(endpoint.id))
     assert {line["event_id"] for line in log} == {event.id for event in events.values()}
     assert client.webhooks.delete(endpoint.id).deleted
 

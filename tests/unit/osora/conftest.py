@@ -4,7 +4,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,7 +38,7 @@ class Answer:
 
     status: int = 200
     body: Any = None
-    events: list[str] | None = None
+    events: Iterable[str] | None = None
     cut: bool = False
     promised: int | None = None
     headers: dict[str, str] = field(default_factory=dict)

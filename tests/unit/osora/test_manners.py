@@ -1,5 +1,6 @@
 """Whatever goes wrong at the command line, a person reads one sentence and a program an exit code."""
 
+import json
 import os
 import signal
 import subprocess
@@ -160,6 +161,37 @@ def test_a_prompt_from_standard_input(service: FakeService) -> None:
     assert osora("generate", "-", stdin=b"\xff").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["jobs", "dance"],
+        ["train", "/nowhere/at/all"],
+        ["train", "--epoch", "1"],
+        ["jobs", "show"],
+        ["generate", "a", "b"],
+    ],
+)
+def test_wrong_usage_is_a_sentence_with_the_help_to_read_and_json_on_request(words: list[str]) -> None:
+    told = osora(*words)
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert is_one_sentence(told.stderr), told.stderr
+    assert f"`osora {words[0]} " in told.stderr
+    assert " -h`" in told.stderr
+    as_json = osora(*words, "--json")
+    assert (as_json.exit_code, as_json.stdout) == (2, "")
+    error = json.loads(as_json.stderr)["error"]
+    assert (error["code"], "-h`" in error["next_action"]) == ("usage", True)
+
+
+def test_a_no_is_exit_code_1_and_nothing_is_done(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osora.cli.asking.is_asked", lambda: True)
+    for words in (["files", "delete", "file-1"], ["aliases", "delete", "a"], ["webhooks", "delete", "w"]):
+        refused = osora(*words, stdin=b"n\n")
+        assert (refused.exit_code, "Nothing was done" in refused.stderr) == (1, True)
+    assert osora("keys", "revoke", "key-1", stdin=b"n\n").exit_code == 1
+    assert service.requests == []
+
+
 def test_version_and_short_help() -> None:
     assert osora("--version").stdout.startswith("osora ")
     for words in (["-h"], ["jobs", "-h"], ["adapters", "delete", "-h"]):
@@ -236,11 +268,16 @@ def test_a_job_that_failed_ends_in_sentences_and_no_time_is_left(service: FakeSe
 def test_a_terminal_that_cannot_show_a_character(service: FakeService, encoding: str) -> None:
     text = "ž 🚚 — done"
     event = {"id": "ftevent-1", "type": "message", "message": text, "created_at": 1, "data": {}}
-    service.on("GET", "/jobs/ftjob-1/events", Answer(events=[sse("message", event, 1), sse("done", {})]))
+    live = Answer(events=[sse("message", event, 1), sse("done", {})])
+    service.routes["GET", "/jobs/ftjob-1/events"] = lambda request: (
+        live if "event-stream" in request.headers["accept"] else Answer(body={"data": [event]})
+    )
     service.on("GET", "/jobs/ftjob-1", Answer(body={**JOB, "status": "failed", "error": {"message": text}}))
     done = run("jobs", "watch", "ftjob-1", PYTHONIOENCODING=encoding)
     assert done.returncode == 1
     assert done.stdout.decode(encoding).count("done") == 2
+    listed = run("jobs", "events", "ftjob-1", "--json", PYTHONIOENCODING=encoding)
+    assert json.loads(listed.stdout)["message"] == text
     assert b"Traceback" not in done.stderr
 
 

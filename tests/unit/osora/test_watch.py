@@ -1,6 +1,7 @@
 """What the progress bar says that a job is at."""
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -32,3 +33,55 @@ def test_a_job_that_has_been_claimed_does_not_wait(messages: list[str], shown: s
         said = f"{task.description} {task.fields['detail']}"
     assert shown in said
     assert shown == "waiting" or "waiting" not in said
+
+
+STEP = {"id": "e", "type": "metrics", "message": "m", "created_at": 1}
+
+
+def step(number: int, **data: Any) -> Any:
+    return {**STEP, "data": {"step": number, "total_steps": 100, "train_loss": 4.0 / number, **data}}
+
+
+def test_a_live_terminal_shows_a_chart_and_a_time_that_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("osora.cli.watch.time.monotonic", lambda: now[0])
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=100, height=30)
+    with JobProgress(terminal) as progress:
+        for number in (1, 2, 3):
+            progress.show(step(number, remaining_seconds=64.0))
+
+        def shown() -> str:
+            paper = Console(file=io.StringIO(), width=100)
+            paper.print(*progress._progress.get_renderables())
+            return paper.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+        assert "training loss" in shown()
+        assert "1 min 04 s left" in shown()
+        now[0] += 30
+        assert "34 s left" in shown()
+        now[0] += 60
+        assert "last step 1 min 30 s ago" in shown()
+        terminal.height = 12
+        assert "training loss" not in shown()
+
+
+def test_without_a_terminal_there_are_lines_and_not_one_for_each_step() -> None:
+    pipe = Console(file=io.StringIO(), width=200)
+    with JobProgress(pipe) as progress:
+        for number in range(1, 101):
+            progress.show(step(number, remaining_seconds=9.0))
+    lines = pipe.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert 9 <= len(lines) <= 15
+    assert lines[0] == "  step 1/100 · loss 4.000"
+    assert lines[-1] == "  step 100/100 · loss 0.040"
+
+
+def test_preferences_are_shown_with_their_accuracy_and_margin() -> None:
+    pipe = Console(file=io.StringIO(), width=200)
+    valid = {"valid_loss": 0.5, "valid_reward_accuracy": 0.75, "valid_reward_margin": 1.5, "valid_exact_match": 0.25}
+    with JobProgress(pipe) as progress:
+        progress.show(step(1, train_reward_accuracy=0.5, train_reward_margin=0.25))
+        progress.show({**STEP, "data": {"step": 8, "total_steps": 100, **valid}})  # type: ignore[typeddict-item]
+    first, second = pipe.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert first == "  step 1/100 · loss 4.000 · accuracy 50% · margin 0.25"
+    assert second == "  validation loss 0.500 · accuracy 75% · margin 1.50 · exact match 25% (step 8)"

@@ -9,7 +9,6 @@ import pytest
 from osora.errors import OpenAIError, OsoraAPIError
 from osora.migrate.importing import Importer, Outcome
 from osora.migrate.openai_api import OpenAIClient
-from osora.schemas import Page
 from tests.support.fake_openai import Failure, FakeOpenAI
 
 
@@ -38,16 +37,15 @@ class Here:
         self.uploads[f"file-{len(self.uploads)}"] = content
         return {"id": f"file-{len(self.uploads) - 1}"}
 
-    def _files(self, limit: int, after: str | None) -> Page[Any]:
-        every = [
-            {"id": file_id, "purpose": "fine-tune", "osora": {"sha256": hashlib.sha256(content).hexdigest()}}
+    def _files(self, purpose: str) -> list[Any]:
+        assert purpose == "fine-tune"
+        return [
+            {"id": file_id, "purpose": purpose, "osora": {"sha256": hashlib.sha256(content).hexdigest()}}
             for file_id, content in self.uploads.items()
         ]
-        start = next((place + 1 for place, file in enumerate(every) if file["id"] == after), 0)
-        return Page(every[start : start + 1], start + 1 < len(every))
 
-    def _jobs(self, limit: int, metadata: dict[str, str]) -> Page[Any]:
-        return Page([job for job in reversed(self.made) if metadata.items() <= job["metadata"].items()])
+    def _jobs(self, metadata: dict[str, str]) -> list[Any]:
+        return [job for job in reversed(self.made) if metadata.items() <= job["metadata"].items()]
 
     def _create(self, model: str, training_file: str, idempotency_key: str, **fields: Any) -> Any:
         self.just_before_a_job()

@@ -4,7 +4,8 @@ from email.utils import format_datetime
 import httpx
 import pytest
 
-from osora.migrate.pace import Pace, PaceStoppedError, asked_to_wait
+from osora.migrate.pace import Pace, PaceStoppedError
+from osora.retries import asked_to_wait
 from tests.support.threads import in_parallel
 
 

@@ -9,14 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from osora import Osora, OsoraConnectionError
-from osora.basis import fingerprint_of
 from osora.cli import app
 from osora.errors import OsoraError
+from osora.sdk.basis import fingerprint_of
 from osora_core.basis import Basis, BasisCache, compute_basis
 from osora_core.weights import ALL_LINEAR, fingerprint_base
 from tests.support.tiny_models import make_model
 
-from .conftest import Answer, FakeService, Request
+from ..conftest import Answer, FakeService, Request
 
 
 class Stored:

@@ -1,0 +1,92 @@
+"""What can be uploaded."""
+
+import io
+import zipfile
+from email.message import Message
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from osora import OsoraUsageError
+
+from .conftest import Connect
+
+
+def parts(request: httpx.Request) -> dict[str, Message]:
+    """A multipart form's fields by name."""
+    head = b"content-type: " + request.headers["content-type"].encode() + b"\n\n"
+    form = BytesParser().parsebytes(head + request.read())
+    return {str(part.get_param("name", header="content-disposition")): part for part in form.get_payload()}  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def asked() -> list[dict[str, Message]]:
+    return []
+
+
+@pytest.fixture
+def answer(asked: list[dict[str, Message]]) -> Any:
+    def play(request: httpx.Request) -> httpx.Response:
+        asked.append(parts(request))
+        return httpx.Response(200, json={"id": "x-1"})
+
+    return play
+
+
+@pytest.mark.parametrize("file", [io.StringIO("{}"), 3, object()], ids=["text", "number", "object"])
+def test_what_is_no_file_is_refused(connect: Connect, answer: Any, asked: list[Any], file: Any) -> None:
+    client = connect(answer)
+    with pytest.raises(OsoraUsageError, match="opened with 'rb'"):
+        client.got(client.osora.files.upload(file))
+    assert asked == []
+
+
+def test_a_path_that_is_not_there(connect: Connect, answer: Any, tmp_path: Path) -> None:
+    client = connect(answer)
+    with pytest.raises(FileNotFoundError):
+        client.got(client.osora.files.upload(tmp_path / "none.jsonl"))
+
+
+def test_a_file_is_sent_from_where_it_stands(connect: Connect, answer: Any, asked: list[dict[str, Message]]) -> None:
+    client, file = connect(answer), io.BytesIO(b"skipped sent")
+    file.seek(8)
+    client.got(client.osora.files.upload(file, filename="é.jsonl"))
+    assert asked[0]["file"].get_payload(decode=True) == b"sent"
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_an_adapter_from_elsewhere(
+    connect: Connect, answer: Any, asked: list[dict[str, Message]], tmp_path: Path, kind: str
+) -> None:
+    folder = tmp_path / "my-lora"
+    (folder / "checkpoint-20").mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"\0" * 5000)
+    (folder / "README.md").write_text("mine")
+    source: Any = folder
+    if kind == "zip":
+        source = tmp_path / "my-lora.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.write(folder / "adapter_config.json", "adapter_config.json")
+            archive.write(folder / "adapter_model.safetensors", "adapter_model.safetensors")
+    client, progress = connect(answer), []
+    client.got(client.osora.adapters.upload(source, "tiny", "mine", on_progress=lambda *told: progress.append(told)))
+    (form,) = asked
+    assert form["file"].get_filename() == "my-lora.zip"
+    content = form["file"].get_payload(decode=True)
+    assert isinstance(content, bytes)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.namelist() == ["adapter_config.json", "adapter_model.safetensors"]
+    assert [form[name].get_payload() for name in ("base", "suffix")] == ["tiny", "mine"]
+    assert progress[-1] == (len(content), len(content))
+
+
+def test_a_folder_that_is_no_adapter(connect: Connect, answer: Any, asked: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.bin").touch()
+    client = connect(answer)
+    with pytest.raises(OsoraUsageError, match=r"no adapter_config\.json and no adapter_model\.safetensors"):
+        client.got(client.osora.adapters.upload(tmp_path))
+    assert asked == []
