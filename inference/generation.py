@@ -48,6 +48,7 @@ class Served:
             "parameters": runtime.parameters,
             "bytes": runtime.bytes,
             "max_length": self.loop.engine.max_length,
+            "longest_row": runtime.max_length,
             "dtype": str(runtime.model.dtype).removeprefix("torch."),
             "device": str(runtime.device),
             "basis": {

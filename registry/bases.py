@@ -21,6 +21,8 @@ class Offer:
 
     facts: BaseFacts = _UNKNOWN
     problem: UnusableBaseError | None = None
+    longest_row: int | None = None
+    """Tokens of the longest row that it trains on, if an inference server says so."""
 
 
 Offers = Mapping[str, Offer]
@@ -29,14 +31,14 @@ Offers = Mapping[str, Offer]
 
 def offers(settings: Settings, loaded: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
     """All that are configured. `loaded` is what inference servers say of theirs, which counts more than files do."""
-    told = {base["name"]: BaseFacts(base.get("family"), base.get("has_chat_template")) for base in loaded}
-    return {
-        name: Offer(told[name]) if told.get(name, _UNKNOWN) != _UNKNOWN else _offer(path)
-        for name, path in settings.base_paths.items()
-    }
+    told = {base["name"]: base for base in loaded}
+    return {name: _offer(told.get(name, {}), path) for name, path in settings.base_paths.items()}
 
 
-def _offer(path: str) -> Offer:
+def _offer(told: Mapping[str, Any], path: str) -> Offer:
+    facts = BaseFacts(told.get("family"), told.get("has_chat_template"))
+    if facts != _UNKNOWN:
+        return Offer(facts, longest_row=told.get("longest_row"))
     try:
         return Offer(local_facts(path))
     except UnusableBaseError as error:
@@ -49,6 +51,18 @@ def check_upload(offers: Offers, format: str) -> None:
         raise InvalidFile(
             f"the file's rows are conversations, and no base here has a chat template ({', '.join(offers)})",
             next_action=f"write each line as {_WITHOUT_TEMPLATE}",
+        )
+
+
+def check_length(offers: Offers, base: str, max_length: int) -> None:
+    """Raises InvalidRequest for rows longer than the base reads, where that is known."""
+    longest = offers.get(base, Offer()).longest_row
+    if longest is not None and max_length > longest:
+        raise InvalidRequest(
+            f"osora.max_length is {max_length}, and the base {base!r} reads at most {longest} tokens",
+            param="osora.max_length",
+            code="invalid_value",
+            next_action=f"use 2 to {longest}, or leave it out for {longest}",
         )
 
 

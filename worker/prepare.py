@@ -1,19 +1,17 @@
 """From a claimed job to what the engine trains: rendered rows, spec, and the newest checkpoint that is whole."""
 
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
-from itertools import takewhile
 from typing import TypeVar
 
-from osora_core.data import Renderer, Row
-from osora_core.errors import CorruptArtifact, DataError, UserError
-from osora_core.training import Checkpoint, JobSpec, Sweep, SweepCheckpoint, TrainingJob, methods
+from osora_core.data import Row
+from osora_core.errors import CorruptArtifact, UserError
+from osora_core.training import Checkpoint, JobSpec, Sweep, SweepCheckpoint, TrainingJob
 from registry import jobs
-from registry.dataset import split_lines
 from registry.errors import NotFound
-from registry.jobs import CheckpointRef, FileRef
+from registry.jobs import CheckpointRef, Remark
 from worker.begun_with import fetch_start
+from worker.dataset import read_dataset, renderer_of
 from worker.hyperparameters import plan_of
 from worker.prompts import sample_prompts
 from worker.records import Records
@@ -35,10 +33,9 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
     Raises UserError for what only the tenant can mend, CorruptArtifact for stored bytes that have changed.
     """
     attempt, runtime = records.attempt, engine.engine.runtime
-    limit = min(attempt.osora.get("max_length") or runtime.max_length, runtime.max_length)
-    renderer = Renderer(runtime.tokenizer, limit, base_length=runtime.max_length)
-    train = _rows(records, attempt.training_file, renderer, reports)
-    valid = _rows(records, attempt.validation_file, renderer, reports) if attempt.validation_file else []
+    renderer = renderer_of(attempt, runtime)
+    dataset = read_dataset(records, renderer, reports)
+    train, valid = dataset.train, dataset.valid
     prompts = sample_prompts(attempt, renderer)
     start = fetch_start(attempt, runtime.basis, records.fetch)
     settings = records.settings
@@ -74,10 +71,9 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
     first, *others = specs = decision.specs
     rows = Rows.of(specs, train, valid, attempt.seed)
     if attempt.plan is None:
-        message = announcement(job(first, rows.train), decision, rows)
-        records.write(
-            lambda session: jobs.record_plan(session, attempt, plan_of(specs), message, data=decision.to_event())
-        )
+        plan = plan_of(specs, dataset.counts(len(rows.train)))
+        said = Remark(announcement(job(first, rows.train), decision, rows), data=decision.to_event())
+        records.write(lambda session: jobs.record_plan(session, attempt, plan, [*dataset.remarks(), said]))
     if not others:
         return _resumed(records, engine, Checkpoint, lambda resume: SingleJob(job(first, rows.train, resume)))
     return _resumed(
@@ -86,24 +82,6 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
         SweepCheckpoint,
         lambda resume: Sweep(job(first, rows.train), specs, rows.choice, reports, resume),
     )
-
-
-def _rows(records: Records, file: FileRef, renderer: Renderer, reports: Reports) -> list[Row]:
-    """A large file takes longer to fetch and to render, and even one long row, than a tenant who cancels or a worker
-    that stops will wait: so the attempt does not wait for it."""
-    data = records.stored(lambda: reports.aside(lambda _: records.store.get(file.object_key)))
-    method = methods.named(records.attempt.method)
-
-    def read(left: threading.Event) -> list[Row]:
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
-        return list(method.read(takewhile(lambda _: not left.is_set(), split_lines(data)), renderer))
-
-    try:
-        return reports.aside(read)
-    except DataError as error:
-        error.message = f"file {file.id}, {error}"
-        raise
 
 
 def _resumed(records: Records, engine: EngineThread, kind: type[C], make: Callable[[C | None], Work]) -> Work:

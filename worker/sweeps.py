@@ -4,20 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from osora_common.hyperparameters import ENOUGH_TO_CHOOSE, leaves_rate_open, sweep_specs, wants_sweep
 from osora_core.data import Row
 from osora_core.errors import OutOfSlots
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.errors import JobTooShort
 from osora_core.training.sweep import choice_of, hold_back
 from osora_core.training.throughput import CHEAP, MEASURING
-from worker.hyperparameters import leaves_rate_open, sweep_specs, training_spec, wants_sweep
+from worker.hyperparameters import training_spec
 from worker.records import Records
 from worker.reports import Reports
 from worker.threads import EngineThread
 
 MakeJob = Callable[[JobSpec, Sequence[Row]], TrainingJob]
-# Fewer rows tell noise from learning too badly to choose unasked.
-ENOUGH_TO_CHOOSE = 20
 
 
 @dataclass(frozen=True)

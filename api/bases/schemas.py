@@ -18,6 +18,7 @@ BASE_EXAMPLE: JsonDict = {
     "parameters": 1_400_000,
     "bytes": 5_600_000,
     "max_length": 1024,
+    "longest_row": 1024,
     "dtype": "float32",
     "device": "cpu",
     "basis": {"fingerprint": "e3b98a4da31a127d…", "rank": 128, "target_modules": ["q_proj", "v_proj"]},
@@ -41,6 +42,9 @@ class BaseOut(BaseModel):
     parameters: int | None = None
     bytes: int | None = None
     max_length: int | None = None
+    """Tokens of the longest text that it is asked with, answer included."""
+    longest_row: int | None = None
+    """Tokens of the longest row that it trains on."""
     dtype: str | None = None
     device: str | None = None
     basis: dict[str, Any] | None = None

@@ -61,6 +61,9 @@ class JobDetails(BaseModel):
     """The `osora` object that it was created with."""
     resolved: dict[str, Any] | None
     """All that it trains with, once that is decided: what was left out or "auto" as values; of a sweep, the best."""
+    rows: dict[str, int] | None
+    """Once that is decided: how many rows it trains on (`training`) and validates on (`validation`), and of those that
+    were too long how many were `dropped` and `truncated`."""
     compute_seconds: float
     """What all attempts have cost."""
     attempts: list[AttemptOut]
@@ -78,6 +81,7 @@ class JobDetails(BaseModel):
             queue_position=view.forecast.queue_position,
             settings=job.osora,
             resolved=_resolved(job),
+            rows=job.plan.get("rows") if job.plan else None,
             compute_seconds=round(sum(attempt.compute_seconds for attempt in attempts), 3),
             attempts=[AttemptOut.of(attempt) for attempt in attempts],
         )

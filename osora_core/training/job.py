@@ -184,7 +184,7 @@ class TrainingJob:
 
     @property
     def total_steps(self) -> int:
-        return self.steps_per_epoch * self.spec.epochs
+        return self.spec.steps(len(self.train))
 
     @property
     def ends_epoch(self) -> bool:

@@ -28,6 +28,8 @@ from registry.jobs.types import (
     NewAdapter,
     NewResultFile,
     Plan,
+    Remark,
+    RowCounts,
     StartRef,
 )
 from registry.jobs.views import JobView, view, views
@@ -45,6 +47,8 @@ __all__ = [
     "NewAdapter",
     "NewResultFile",
     "Plan",
+    "Remark",
+    "RowCounts",
     "StartRef",
     "add_event",
     "any_lost",

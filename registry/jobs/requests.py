@@ -48,6 +48,8 @@ def submit(
             file = files.get_for_training(session, principal, file_id, param=param)
             _check_format(file, request.method, param)
             bases.check_job(offers, base, file, param)
+    if "max_length" in request.osora:
+        bases.check_length(offers, base, request.osora["max_length"])
     job = Job(
         id=new_id("ftjob-"),
         tenant_id=principal.tenant_id,

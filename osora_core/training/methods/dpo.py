@@ -7,13 +7,14 @@ beta * sigmoid(-m) * (grad -log p(w) - grad -log p(l)): once m is known from a p
 token losses. The reference is another slot of the same bank, in the same pass.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from osora_core.data import Example, Preference, Renderer, Row, read_preferences, sequences
+from osora_core.data import Example, Preference, Renderer, Row, sequences
 from osora_core.training.methods.protocol import Contribution, Figures, Learner
 from osora_core.training.passes import Passes
 
@@ -22,8 +23,8 @@ class Dpo:
     row_type = Preference
     needs_reference = True
 
-    def read(self, lines: Iterable[bytes | str], renderer: Renderer) -> list[Preference]:
-        return read_preferences(lines, renderer)
+    def render(self, row: Mapping[str, Any], line: int, renderer: Renderer) -> Preference:
+        return renderer.preference(row, line)
 
     def contributions(self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes) -> list[Contribution]:
         margins = _margins(stepping, passes)

@@ -3,9 +3,9 @@
 Every method's loss is a weighted sum of token losses, so that jobs of all methods go through the model together.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -69,8 +69,8 @@ class Method(Protocol):
     def needs_reference(self) -> bool:
         """Whether jobs are compared with what they began with: the bare base, or an adapter in a slot of its own."""
 
-    def read(self, lines: Iterable[bytes | str], renderer: Renderer) -> Sequence[Row]:
-        """The rows of a JSONL file. Raises DataError at the first line that cannot be used."""
+    def render(self, row: Mapping[str, Any], line: int, renderer: Renderer) -> Row:
+        """A row of a file. Raises DataError where it cannot be used, RowTooLongError where it is too long."""
 
     def contributions(
         self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes

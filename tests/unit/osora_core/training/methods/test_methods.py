@@ -1,13 +1,14 @@
 """A training method is one class: what the engine, evaluations, sweeps and memory do, they do with whatever it says."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from osora_core.data import Example, Renderer, Row, read_examples, sequences
+from osora_core.data import Example, Renderer, Row, sequences
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, TrainingEngine, TrainingJob, methods
@@ -25,8 +26,8 @@ class RowMeans:
     row_type = Example
     needs_reference = False
 
-    def read(self, lines: Iterable[bytes | str], renderer: Renderer) -> list[Example]:
-        return read_examples(lines, renderer)
+    def render(self, row: Mapping[str, Any], line: int, renderer: Renderer) -> Example:
+        return renderer.render(row, line)
 
     def contributions(self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes) -> list[Contribution]:
         return [self._of(job, batch, passes) for job, batch in stepping]
