@@ -4,7 +4,7 @@ The API says by these rules what a job would train with, and a worker trains by 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -115,6 +115,20 @@ def sweep_specs(spec: S, osora: Mapping[str, Any], at_most: int) -> list[S]:
         sigma_rates = [spec.sigma_rate]
     specs = [replace(spec, learning_rate=rate, sigma_rate=over) for over in sigma_rates for rate in rates]
     return specs[:most]
+
+
+def members(
+    make: Callable[[int], S], osora: Mapping[str, Any], at_most: int, *, training: int, validation: int
+) -> tuple[list[S], int]:
+    """The members of a sweep over so many rows, and how many of them they train on; `make` is the spec of so many rows.
+
+    Rows that are held back to choose by may change how many epochs or rows a batch "auto" is.
+    """
+    specs = sweep_specs(make(training), osora, at_most)
+    if len(specs) == 1:
+        return specs, training
+    left = training - held_back(training, validation)
+    return sweep_specs(make(left), osora, at_most), left
 
 
 def wants_sweep(osora: Mapping[str, Any]) -> bool:

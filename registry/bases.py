@@ -1,6 +1,6 @@
 """The bases on offer, as far as they are known: from their files, or from whoever has loaded them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,15 @@ class Offer:
     problem: UnusableBaseError | None = None
     longest_row: int | None = None
     """Tokens of the longest row that it trains on, if an inference server says so."""
+    spans: Mapping[str, Sequence[Sequence[int]]] | None = None
+    """By the name of a target module: ranks and outputs, `[rank, d_out]`, of all weights of that name; likewise."""
+
+    def parameters(self, rank: int, modules: Iterable[str] | None) -> int | None:
+        """Of an adapter of this rank of these modules, or of all of them, exactly; None if that is not known."""
+        if self.spans is None:
+            return None
+        spans = (span for name in (self.spans if modules is None else modules) for span in self.spans[name])
+        return sum(min(rank, most) + outputs for most, outputs in spans)
 
 
 Offers = Mapping[str, Offer]
@@ -38,7 +47,7 @@ def offers(settings: Settings, loaded: Iterable[Mapping[str, Any]]) -> dict[str,
 def _offer(told: Mapping[str, Any], path: str) -> Offer:
     facts = BaseFacts(told.get("family"), told.get("has_chat_template"))
     if facts != _UNKNOWN:
-        return Offer(facts, longest_row=told.get("longest_row"))
+        return Offer(facts, longest_row=told.get("longest_row"), spans=(told.get("basis") or {}).get("spans"))
     try:
         return Offer(local_facts(path))
     except UnusableBaseError as error:
@@ -63,6 +72,19 @@ def check_length(offers: Offers, base: str, max_length: int) -> None:
             param="osora.max_length",
             code="invalid_value",
             next_action=f"use 2 to {longest}, or leave it out for {longest}",
+        )
+
+
+def check_modules(offers: Offers, base: str, modules: Iterable[str]) -> None:
+    """Raises InvalidRequest for a module that the base has not, where that is known."""
+    spans = offers.get(base, Offer()).spans
+    unknown = sorted(set(modules) - spans.keys()) if spans is not None else []
+    if spans is not None and unknown:
+        raise InvalidRequest(
+            f"the base {base!r} has no module {unknown[0]!r}",
+            param="osora.target_modules",
+            code="invalid_value",
+            next_action=f"choose from {', '.join(spans)}",
         )
 
 

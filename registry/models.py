@@ -244,6 +244,11 @@ class Job(Base):
     started_at: Mapped[int | None]
     finished_at: Mapped[int | None]
 
+    probe_steps: Mapped[int | None]
+    """Of a probe, which is no job that anybody sees: how many steps it takes. See `registry.jobs.probes`."""
+    probe_until: Mapped[float | None]
+    """When it is over, whatever it has come to; its rows go then."""
+
     @hybrid_property
     def on_last_chance(self) -> bool:
         """Whether it has already cost workers their lives, or ours some other fault, and has one attempt left.

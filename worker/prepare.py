@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from osora_core.data import Row
@@ -74,6 +75,8 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
         plan = plan_of(specs, dataset.counts(len(rows.train)))
         said = Remark(announcement(job(first, rows.train), decision, rows), data=decision.to_event())
         records.write(lambda session: jobs.record_plan(session, attempt, plan, [*dataset.remarks(), said]))
+    if attempt.probe_steps is not None:
+        return SingleJob(replace(job(_unmeasured(first), rows.train), stop_after=attempt.probe_steps))
     if not others:
         return _resumed(records, engine, Checkpoint, lambda resume: SingleJob(job(first, rows.train, resume)))
     return _resumed(
@@ -82,6 +85,11 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
         SweepCheckpoint,
         lambda resume: Sweep(job(first, rows.train), specs, rows.choice, reports, resume),
     )
+
+
+def _unmeasured(spec: JobSpec) -> JobSpec:
+    """A spec whose steps are the same, without all that is done between them."""
+    return replace(spec, evaluate="never", keep="last", early_stopping_patience=None)
 
 
 def _resumed(records: Records, engine: EngineThread, kind: type[C], make: Callable[[C | None], Work]) -> Work:

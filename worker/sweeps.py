@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from osora_common.hyperparameters import ENOUGH_TO_CHOOSE, leaves_rate_open, sweep_specs, wants_sweep
+from osora_common.hyperparameters import ENOUGH_TO_CHOOSE, leaves_rate_open, members, wants_sweep
 from osora_core.data import Row
 from osora_core.errors import OutOfSlots
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
@@ -76,13 +76,18 @@ def decide(
     asked = wants_sweep(osora)
     if not asked and not leaves_rate_open(hyperparameters, osora):
         return Decision([single])
-    grid = sweep_specs(single, osora, at_most)
-    rows = Rows.of(grid, train, valid, seed)
-    # Rows that are held back may change how many epochs or rows a batch "auto" is.
-    fewer = training_spec(hyperparameters, osora, rows=len(rows.train), seed=seed, method=attempt.method)
-    specs = sweep_specs(fewer, osora, at_most)
+    specs, _ = members(
+        lambda rows: training_spec(hyperparameters, osora, rows=rows, seed=seed, method=attempt.method),
+        osora,
+        at_most,
+        training=len(train),
+        validation=len(valid),
+    )
     if asked:
         return Decision(specs)
+    if attempt.probe_steps is not None:
+        return Decision([single], "the default, as a probe does not measure what a sweep would take")
+    rows = Rows.of(specs, train, valid, seed)
     cost, reason = _cost(records, job, specs, rows, engine, reports)
     sweeps = cost is not None and cost <= CHEAP
     return Decision(specs if sweeps else [single], reason, {"sweep": sweeps, "cost": cost, "limit": CHEAP})

@@ -51,8 +51,8 @@ class BaseOut(BaseModel):
 
     @field_validator("basis")
     @classmethod
-    def _without_its_place(cls, basis: dict[str, Any] | None) -> dict[str, Any] | None:
-        return basis and {name: value for name, value in basis.items() if name != "object_key"}
+    def _without_what_is_ours(cls, basis: dict[str, Any] | None) -> dict[str, Any] | None:
+        return basis and {name: value for name, value in basis.items() if name not in ("object_key", "spans")}
 
     @classmethod
     def of(cls, name: str, offer: Offer, held: dict[str, Any] | None) -> Self:

@@ -6,7 +6,7 @@
 The row is the truth and a broker message a hint. Whichever message a worker got, it claims the job whose turn it is
 (`turns`), by one UPDATE, which gives it a token and a lease. Every write of the running job is conditional on the
 token, so a worker that was given up for dead (and is not) changes nothing. See `lease`, `progress`, `endings` for the
-worker's side, `requests`, `queries` and `forecast` for the tenant's, `maintenance` for what puts things right.
+worker's side, `requests`, `queries`, `forecast` and `rehearsal` for the tenant's, `maintenance` for what puts things right, and `probes`.
 """
 
 from registry.jobs.endings import complete, fail
@@ -16,6 +16,7 @@ from registry.jobs.maintenance import any_lost, reap, reconcile
 from registry.jobs.progress import add_event, record_checkpoint, record_plan, record_progress
 from registry.jobs.queries import attempts, checkpoints, events, get, queue_position, queue_positions
 from registry.jobs.queries import list_jobs as list
+from registry.jobs.rehearsal import Pace, Rehearsal, rehearse
 from registry.jobs.requests import cancel, pause, resume, submit
 from registry.jobs.types import (
     Attempt,
@@ -46,7 +47,9 @@ __all__ = [
     "LeaseLostError",
     "NewAdapter",
     "NewResultFile",
+    "Pace",
     "Plan",
+    "Rehearsal",
     "Remark",
     "RowCounts",
     "StartRef",
@@ -73,6 +76,7 @@ __all__ = [
     "record_checkpoint",
     "record_plan",
     "record_progress",
+    "rehearse",
     "release",
     "resume",
     "signals",

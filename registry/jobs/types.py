@@ -127,6 +127,8 @@ class Attempt:
     """Where that is; None, too, when it is gone."""
     plan: Plan | None
     """What an attempt before this one has decided."""
+    probe_steps: int | None = None
+    """Of a probe, how many steps it takes."""
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,11 @@ def decided(
 ) -> Any:
     hyperparameters = {**AUTO, **asked.pop("hyperparameters", {})}
     method = asked.pop("method", "supervised")
+    probe_steps = asked.pop("probe_steps", None)
     records = SimpleNamespace(
-        attempt=SimpleNamespace(method=method, hyperparameters=hyperparameters, osora=asked, seed=1),
+        attempt=SimpleNamespace(
+            method=method, hyperparameters=hyperparameters, osora=asked, seed=1, probe_steps=probe_steps
+        ),
         settings=SimpleNamespace(sweep_members=at_most),
         say=(events if events is not None else []).append,
     )
