@@ -2,19 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
 
 from api.gateway import InferenceGateway
+from api.in_flight import InFlight
 from api.webhooks.courier import Courier
+from osora_data.measures import Measure
 from registry.context import Registry
 from registry.publisher import Publisher
 from registry.settings import Settings
 
 # A generation may be long; a server that is there accepts a connection at once.
 _TIMEOUT = httpx.Timeout(600, connect=2)
+_MEASURED_OF_TENANT = 8
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Services:
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
+    measuring: InFlight[Measure | str]
+    """Files that inference servers are measuring: see `api.files.measuring`."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams without an end of their own must end now."""
 
@@ -45,7 +50,8 @@ class Services:
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
                 with Registry.open(settings) as registry:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
-                    async with Courier.working(registry) as courier:
-                        yield cls(registry, gateway, publisher, courier)
+                    measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
+                    async with Courier.working(registry) as courier, aclosing(measuring):
+                        yield cls(registry, gateway, publisher, courier, measuring)
         finally:
             publisher.close()

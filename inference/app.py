@@ -19,7 +19,8 @@ from inference.errors import ServerError
 from inference.exports import Exporter
 from inference.generation import Generation, Served
 from inference.loop import EngineLoop
-from inference.schemas import ExportRequest, GenerateRequest
+from inference.measuring import Measurer
+from inference.schemas import ExportRequest, GenerateRequest, MeasureRequest
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from inference.turns import Turns
@@ -43,7 +44,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.served = {name: _serve(engine, settings, store, on_death) for name, engine in engines.items()}
+        app.state.measurer = Measurer(store.fetch, settings.base_paths)
         yield
+        await app.state.measurer.close()
         for served in app.state.served.values():
             served.loop.stop()
 
@@ -89,6 +92,13 @@ def create_app(
         path = await run_in_threadpool(exporter.make, held(body.base).runtime, body)
         name = f"{body.adapter.id}-{body.format}.zip"
         return FileResponse(path, media_type="application/zip", filename=name, background=BackgroundTask(path.unlink))
+
+    @app.post("/measure", dependencies=own_processes)
+    async def measure(body: MeasureRequest) -> dict[str, Any]:
+        runtime = held(body.base).runtime
+        limit = min(body.limit or runtime.max_length, runtime.max_length)
+        measured = await app.state.measurer.measure(body, limit)
+        return {"base_fingerprint": runtime.basis.base_fingerprint, "measure": measured}
 
     @app.post("/generate", dependencies=own_processes)
     async def generate(body: GenerateRequest, request: Request) -> Response:

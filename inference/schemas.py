@@ -27,6 +27,19 @@ class ExportRequest(BaseModel):
     format: Literal["lora", "merged"]
 
 
+class MeasureRequest(BaseModel):
+    """A training file to be measured in a base's tokens. Of its rows, those over `limit` tokens are too long; over
+    what the base reads, all are."""
+
+    tenant: str = ""
+    base: str
+    object_key: str
+    sha256: str
+    rows: int
+    bytes: int
+    limit: int | None = None
+
+
 class GenerateRequest(BaseModel):
     """One generation."""
 

@@ -70,7 +70,7 @@ class Runtime:
         with _loading(source):
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         max_length = usable_length(config)
-        tokenizer = _tokenizer_of(source)
+        tokenizer = load_tokenizer(source)
         loading = base_check.refusing(name, config, "loading", (OSError, ValueError, SafetensorError))
         with _loading(source), refusing_to_run_out(f"the base {name!r}"), loading:
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -163,7 +163,8 @@ def _first_sentence(error: Exception) -> str:
     return " ".join(str(error).split()).partition(". ")[0]
 
 
-def _tokenizer_of(source: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base in `source`, a directory or a hub id. Raises UserError."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # what a file lacks, or has too much of, shows as an error of any kind

@@ -17,3 +17,36 @@ class Problem:
     value: str | None
     problem: str
     next_action: str
+
+    @property
+    def message(self) -> str:
+        """All but the next step, in one sentence."""
+        where = "" if self.line is None else f"line {self.line}: "
+        return f"{where}`{self.field}` {self.problem}" if self.field else where + self.problem
+
+
+class RowError(Exception):
+    """A row cannot be used; the arguments are those of `Problem`, and `line` counts from the row's first, 0."""
+
+    def __init__(
+        self, problem: str, next_action: str, *, field: str | None = None, value: str | None = None, line: int = 0
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.next_action = next_action
+        self.field = field
+        self.value = value
+        self.line = line
+
+    def at(self, line: int) -> Problem:
+        """As the problem of the row that begins on this line."""
+        return Problem(line + self.line, self.field, self.value, self.problem, self.next_action)
+
+
+class BrokenFileError(Exception):
+    """A file cannot be read further."""
+
+    def __init__(self, problem: str, next_action: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.next_action = next_action

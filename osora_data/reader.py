@@ -1,22 +1,36 @@
-"""Reads training files."""
+"""Reads training files: from bytes to rows, and everything that is wrong with the others."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, BinaryIO
 
-from osora_data.problems import Problem
+from osora_data.containers.base import Item
+from osora_data.containers.recognise import recognise
+from osora_data.formats.canonical import format_of
+from osora_data.formats.examples import CHAT
+from osora_data.formats.row_check import RowCheck
+from osora_data.formats.shapes import Shape, refuse_foreign, refuse_unknown, shape_of
+from osora_data.notes import Notes
+from osora_data.problems import BrokenFileError, Problem, RowError
 from osora_data.rows import Format, Row
+from osora_data.words import kind
 
 MOST_PROBLEMS = 100
 """Problems that are kept; all are counted."""
+
+_DECIDING = 20
+"""Rows that decide which format a file is in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """What a file holds, and everything that is wrong with it.
 
-    `container` is such as `jsonl`, `csv.gz` or `parquet`; `format` is None where no row tells it. `notes` say what was
-    accepted and ignored or converted: `{"message", "count", "lines"}`, the first few lines of each.
+    `container` is such as `jsonl`, `csv.gz` or `parquet`, and empty where it is none; `format` is None where no good
+    row tells it. `notes` say what was accepted and ignored or converted: `{"message", "count", "lines"}`, the first few
+    lines of each.
     """
 
     container: str
@@ -32,11 +46,105 @@ def read(source: BinaryIO, *, max_bytes: int | None = None) -> Iterator[Row | Pr
 
     `source` is seekable and read from its beginning; `max_bytes` bounds what it may decompress to.
     """
-    raise NotImplementedError
+    return iter(_Reading(source, max_bytes))
 
 
 def check(
     source: BinaryIO, *, on_row: Callable[[Row], object] = lambda _: None, max_bytes: int | None = None
 ) -> Checked:
     """Reads a file to its end, hands each good row to `on_row`, and says what is wrong with the others."""
-    raise NotImplementedError
+    reading = _Reading(source, max_bytes)
+    problems: list[Problem] = []
+    format_: Format | None = None
+    rows = count = 0
+    for found in reading:
+        if isinstance(found, Row):
+            rows += 1
+            format_ = format_ or found.format
+            on_row(found)
+            continue
+        count += 1
+        if len(problems) < MOST_PROBLEMS:
+            problems.append(found)
+    return Checked(reading.container, format_, rows, problems, count, reading.notes.to_list())
+
+
+class _Reading:
+    """One reading of a file; `container` and `notes` are whole at its end."""
+
+    def __init__(self, source: BinaryIO, most: int | None) -> None:
+        self._source = source
+        self._most = most
+        self._shape: Shape | None = None
+        self._format: Format | None = None
+        self.container = ""
+        self.notes = Notes()
+        self._check = RowCheck(self.notes)
+
+    def __iter__(self) -> Iterator[Row | Problem]:
+        try:
+            self.container, container = recognise(self._source, self._most, self.notes)
+        except BrokenFileError as error:
+            yield Problem(None, None, None, f"the file {error.problem}", error.next_action)
+            return
+        number = 0
+        found = False
+        for item in self._decided(self._until_broken(container)):
+            found = True
+            if isinstance(item, Problem):
+                yield item
+                continue
+            number += 1
+            line, value = item
+            try:
+                yield self._row(number, line, value)
+            except RowError as error:
+                yield error.at(line)
+        if not found:
+            yield Problem(None, None, None, "the file has no examples", "put one JSON object on each line")
+
+    def _until_broken(self, container: Any) -> Iterator[Item]:
+        try:
+            yield from container
+        except BrokenFileError as error:
+            yield Problem(container.line, None, None, error.problem, error.next_action)
+
+    def _decided(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The items, once the first of them have decided on the format."""
+        first: list[Item] = []
+        shapes: Counter[Shape] = Counter()
+        for item in items:
+            first.append(item)
+            if not isinstance(item, Problem) and isinstance(item[1], dict):
+                shape = shape_of(item[1])
+                if shape is not None:
+                    shapes[shape] += 1
+            if len(first) == _DECIDING:
+                break
+        if shapes:
+            self._shape = shapes.most_common(1)[0][0]
+        return chain(first, items)
+
+    def _row(self, number: int, line: int, value: Any) -> Row:
+        check = self._check
+        check.begin(line)
+        if type(value) is not dict:
+            check.reject(None, f"must be a JSON object, not {kind(value)}", f"write each line as {CHAT}", value)
+        shape = shape_of(value)
+        if "messages" not in value:
+            refuse_foreign(check, value)
+        if shape is None:
+            refuse_unknown(check, value)
+        elif self._shape is None:
+            self._shape = shape
+        elif shape is not self._shape:
+            problem = f"is in the format {shape.name}, and other rows of the file in the format {self._shape.name}"
+            check.reject(None, problem, "use one format in a file")
+        row = self._shape.read(check, value)
+        format_ = format_of(row)
+        if self._format is None:
+            self._format = format_
+        elif format_ != self._format:
+            problem = f"is in the {format_} format, and the rows before in the {self._format} format"
+            check.reject(None, problem, "use one format in a file")
+        return Row(number, line, format_, row)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Query
 from api.bases.known import OffersDep
 from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, WriterDep
 from api.idempotency import OnceDep
+from api.jobs.fitting import FittingRows
 from api.jobs.queries import CheckpointsQuery, JobId, JobsQuery
 from api.jobs.requests import CreateJob
 from api.jobs.schemas import CheckpointOut, JobOut, ListedJobOut
@@ -20,6 +21,7 @@ router = APIRouter(tags=["jobs"], route_class=JsonRoute)
 @router.post("", summary="Start a fine-tuning job", responses=errors(400, 401, 403, 404))
 def create_job(
     body: CreateJob,
+    fits: FittingRows,  # asked before there is a transaction, which must not wait for it
     session: SessionDep,
     principal: WriterDep,
     services: ServicesDep,

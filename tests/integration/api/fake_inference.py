@@ -41,17 +41,45 @@ BASIS = "b" * 64
 BASIS_KEY = "basis/f/all-linear-r128-float32.safetensors"
 
 
+def measured(rows: int, **changed: Any) -> dict[str, Any]:
+    """A measure of so many rows, ten tokens each, that fit."""
+    kept = {"rows": rows, "tokens": 10 * rows, "trained_tokens": 3 * rows, "rows_cut": 0}
+    return {
+        "limit": 100,
+        "rows": rows,
+        "counted": rows,
+        "complete": True,
+        "rows_over": 0,
+        "over": [],
+        "rows_refused": 0,
+        "refused": [],
+        "tokens": 10 * rows,
+        "trained_tokens": 3 * rows,
+        "dropped": kept,
+        "truncated": kept,
+        "histogram": [{"from": 1, "to": 16, "rows": rows}],
+        "samples": [],
+        "warnings": [],
+        **changed,
+    }
+
+
 class FakeInference:
     """Set `mood` to say how it behaves. `bases`: those it has loaded; `result`, `pieces` of a stream and `refusal`:
-    what it answers; `asked`: the bodies; `abandoned`: set when a client left."""
+    what it answers; `asked`: the bodies; `abandoned`: set when a client left. `measure`: what it measures of any file;
+    while `may_measure` is clear, it is still at it."""
 
     def __init__(self, token: str) -> None:
         self.mood: Mood = "fine"
         self.bases = ["osora-tiny"]
+        self.fingerprint = "f"
         self.refusal: dict[str, Any] = REFUSAL
         self.result: dict[str, Any] = RESULT
         self.pieces: list[dict[str, Any]] = PIECES
         self.asked: list[dict[str, Any]] = []
+        self.measure: dict[str, Any] | None = None
+        self.may_measure = threading.Event()
+        self.may_measure.set()
         self.reached = threading.Event()
         self.abandoned = threading.Event()
         self._token = token
@@ -61,6 +89,7 @@ class FakeInference:
         app = FastAPI()
         app.post("/generate")(self._generate)
         app.post("/export")(self._export)
+        app.post("/measure")(self._measure)
         app.get("/bases")(self._bases)
         app.get("/ready")(self._ready)
         return uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
@@ -95,6 +124,14 @@ class FakeInference:
         headers = {"content-disposition": f'attachment; filename="{body["adapter"]["id"]}-{body["format"]}.zip"'}
         return Response(b"exported", media_type="application/zip", headers=headers)
 
+    async def _measure(self, request: Request) -> Response:
+        self.asked.append(await request.json())
+        while not self.may_measure.is_set():
+            await anyio.sleep(0.01)
+        if self.measure is None:
+            return JSONResponse({"error": {"message": "it measures nothing"}}, 503)
+        return JSONResponse({"base_fingerprint": self.fingerprint, "measure": self.measure})
+
     async def _tokens(self) -> AsyncIterator[str]:
         first, *others = self.pieces
         yield _token(first)
@@ -111,7 +148,8 @@ class FakeInference:
 
     async def _bases(self) -> dict[str, Any]:
         basis = {"rank": 128, "fingerprint": BASIS, "object_key": BASIS_KEY}
-        return {"data": [{"name": name, "fingerprint": "f", "parameters": 7, "basis": basis} for name in self.bases]}
+        about = {"fingerprint": self.fingerprint, "parameters": 7, "basis": basis}
+        return {"data": [{"name": name, **about} for name in self.bases]}
 
     async def _ready(self) -> dict[str, Any]:
         return {"ready": True}

@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from registry import strict_json
-from registry.lines import is_unicode, quoted
-from registry.strict_json import ConstantError, DuplicateKeyError
+from osora_data import strict_json
+from osora_data.strict_json import ConstantError, DuplicateKeyError, is_unicode
+from osora_data.words import quoted
 
 _DEEPEST = 64
 

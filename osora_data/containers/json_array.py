@@ -1,0 +1,121 @@
+"""One JSON array of rows, read a row at a time."""
+
+import re
+from collections.abc import Iterator
+from io import BufferedReader
+
+from osora_data.containers.base import Item
+from osora_data.containers.lines import MAX_LINE_BYTES
+from osora_data.containers.streams import PIECE_BYTES
+from osora_data.notes import Notes
+from osora_data.problems import BrokenFileError, Problem, RowError
+from osora_data.strict_json import parse
+
+COMMA = "a comma before the array's end, which was ignored"
+
+_SPACE = b" \t\r\n"
+# What can change the depth, strings as a whole. A string that does not end in what was read matches as its quote only.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}"]', re.DOTALL)
+_SCALAR = re.compile(rb"[^\[\]{},\"\s]++")
+_OPEN, _CLOSE = b"[{", b"]}"
+
+
+class JsonArray:
+    """`line` is that on which the latest row begins."""
+
+    def __init__(self, text: BufferedReader, notes: Notes) -> None:
+        self._text = text
+        self._notes = notes
+        self._buffer = b""
+        self._position = 0
+        self._ended = False
+        self.line = 1
+
+    def __iter__(self) -> Iterator[Item]:
+        self._skip(1)
+        after_comma, rows = False, 0
+        while (character := self._peek()) != b"]":
+            if not character:
+                raise BrokenFileError("the array ends in the middle, without `]`", "upload the whole file")
+            if character == b",":
+                # One before the first row or behind another comma: a row may be missing there.
+                yield Problem(self.line, None, None, "there is a comma without a row before it", "remove that comma")
+                self._skip(1)
+                continue
+            end = self._find_end()
+            raw = self._buffer[self._position : end]
+            rows += 1
+            yield self._row(raw)
+            self._skip(len(raw))
+            after_comma = self._peek() == b","
+            if after_comma:
+                self._skip(1)
+            elif self._peek() not in (b"]", b""):
+                yield Problem(self.line, None, None, "a comma is missing before this row", "put a comma between rows")
+        if after_comma:
+            self._notes.add(COMMA, self.line)
+        self._skip(1)
+        if self._peek():
+            raise BrokenFileError("there is more behind the end of the array", "put all rows into one array")
+
+    def _row(self, raw: bytes) -> Item:
+        try:
+            return self.line, parse(raw)
+        except RowError as error:
+            return error.at(self.line)
+
+    def _peek(self) -> bytes:
+        """The next character that is no white space; nothing at the end."""
+        while True:
+            rest = self._buffer[self._position : self._position + 256]
+            blank = len(rest) - len(rest.lstrip(_SPACE))
+            self._skip(blank)
+            if blank < len(rest):
+                return rest[blank : blank + 1]
+            if not rest and not self._more():
+                return b""
+
+    def _skip(self, count: int) -> None:
+        end = self._position + count
+        while end > len(self._buffer) and self._more():
+            pass
+        self.line += self._buffer.count(b"\n", self._position, end)
+        self._position = end
+
+    def _more(self) -> bool:
+        """Reads on, in pieces that double: a long string is looked through anew with each."""
+        kept = self._buffer[self._position :]
+        if len(kept) > MAX_LINE_BYTES:
+            raise BrokenFileError(f"a row is longer than {MAX_LINE_BYTES} bytes", "split it")
+        piece = self._text.read(max(PIECE_BYTES, len(kept)))
+        self._buffer, self._position = kept + piece, 0
+        return bool(piece)
+
+    def _find_end(self) -> int:
+        """Where the value ends that begins at the position, an offset in the buffer."""
+        if self._buffer[self._position] not in b'[{"':
+            return self._find_end_of_scalar()
+        depth, place = 0, 0  # relative to the position, which moves when more is read
+        while True:
+            for match in _TOKEN.finditer(self._buffer, self._position + place):
+                token = match.group()
+                if token == b'"':  # not whole yet
+                    place = match.start() - self._position
+                    break
+                depth += (token in (b"[", b"{")) - (token in (b"]", b"}"))
+                if depth == 0:
+                    return match.end()
+            else:
+                place = len(self._buffer) - self._position
+            if not self._more():
+                raise BrokenFileError(
+                    "the array ends in the middle of the row that begins here", "upload the whole file"
+                )
+
+    def _find_end_of_scalar(self) -> int:
+        """A number for instance, or what is no JSON at all."""
+        while True:
+            match = _SCALAR.match(self._buffer, self._position)
+            end = match.end() if match else self._position + 1
+            if end < len(self._buffer) or not self._more():
+                return end
