@@ -150,6 +150,11 @@ def held_back(training: int, validation: int) -> int:
     return 0 if validation or training < 2 else min(MAX_CHOICE_ROWS, max(1, training // 10))
 
 
+def held_out(rows: int, share: float) -> int:
+    """How many of so many rows are validated on where a share of them is to be: at least one, and not all."""
+    return max(1, math.floor(share * rows + 0.5))
+
+
 def resolved_hyperparameters(specs: Sequence[Spec]) -> dict[str, Any]:
     """OpenAI's hyperparameters as numbers, as far as one spec, or all of a sweep's, decide them."""
     first = specs[0]

@@ -174,6 +174,46 @@ def _fields(principal: Principal, view: JobView) -> dict[str, Any]:
     }
 
 
+class ProbeOut(BaseModel):
+    """The first steps of a job, as a worker has taken them."""
+
+    steps: int
+    train_loss: list[float]
+    """After each."""
+    seconds: float
+    """That they took; each with whatever else trained in it."""
+    tokens_per_second: float
+
+
+class DryRunOut(BaseModel):
+    """A job as it would be. What cannot be told is null, and `warnings` say why."""
+
+    object: Literal["fine_tuning.job.dry_run"] = "fine_tuning.job.dry_run"
+    model: str
+    method: dict[str, Any]
+    seed: int
+    """If the request names none, one that was drawn: with it the job trains as its probe did."""
+    hyperparameters: dict[str, Any]
+    osora: dict[str, Any]
+    """The settings, with all that was left open as values; of a sweep, `sweep` has the rates of its members."""
+    rows: dict[str, int]
+    """How many it trains on (`training`) and validates on (`validation`), and of those that are too long how many are
+    `dropped` and `truncated`."""
+    tokens: dict[str, int | None]
+    """An epoch's: of the rows that it trains on, prompts included (`training`), and those that the loss counts
+    (`trained`); and of those that it validates on."""
+    steps: int
+    queue_position: int | None
+    estimated_start: int | None
+    estimated_finish: int | None
+    estimated_seconds: float | None
+    """From its start to its end."""
+    adapter_bytes: int | None
+    """Of the adapter's vectors; its file has some thousand more, of names and settings."""
+    warnings: list[str]
+    probe: ProbeOut | None
+
+
 class EventOut(BaseModel):
     """A line of a job's history; `data` of a metrics event holds the figures."""
 

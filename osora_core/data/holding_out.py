@@ -1,12 +1,12 @@
 """Rows to validate on, where a job has no file of them."""
 
 import hashlib
-import math
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
+from osora_common.hyperparameters import held_out
 from osora_core.data.examples import Row
 from osora_core.errors import UserError
 
@@ -33,7 +33,7 @@ def hold_out(rows: Sequence[R], share: float, seed: int, *, have_prompts: bool =
             next_action="name a validation file, or leave out osora.validation_share",
         )
     drawn = sorted(groups, key=lambda group: hashlib.sha256(b"%d " % seed + group).digest())
-    wanted = max(1, math.floor(share * len(rows) + 0.5))
+    wanted = held_out(len(rows), share)
     held: set[int] = set()
     for group in drawn:
         if len(held) + len(groups[group]) <= wanted:

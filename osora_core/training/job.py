@@ -194,7 +194,8 @@ class TrainingJob:
 
     @property
     def done(self) -> bool:
-        """At the last step, where it is to stop, or when the validation loss has not fallen for as many epochs as the spec is patient."""
+        """At the last step, or where it is to stop, or when the validation loss has not fallen for as many epochs as
+        the spec is patient."""
         patience = self.spec.early_stopping_patience
         last = self.total_steps if self.stop_after is None else min(self.stop_after, self.total_steps)
         return self.step >= last or (patience is not None and self.curve.since_best >= patience)

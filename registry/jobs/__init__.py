@@ -6,7 +6,8 @@
 The row is the truth and a broker message a hint. Whichever message a worker got, it claims the job whose turn it is
 (`turns`), by one UPDATE, which gives it a token and a lease. Every write of the running job is conditional on the
 token, so a worker that was given up for dead (and is not) changes nothing. See `lease`, `progress`, `endings` for the
-worker's side, `requests`, `queries`, `forecast` and `rehearsal` for the tenant's, `maintenance` for what puts things right, and `probes`.
+worker's side, `requests`, `queries`, `forecast`, `rehearsal` and `probes` for the tenant's, `maintenance` for what puts
+things right.
 """
 
 from registry.jobs.endings import complete, fail

@@ -1,8 +1,9 @@
 """Probes: the first steps of a job that is not there yet, to see how its loss falls.
 
-A probe is a row among the jobs that no tenant sees: it waits for its turn and trains as the job would, tells nobody, and
-publishes nothing. Whoever asked for it looks at it and ends it. Its row stays until it is overdue, so that it counts as
-its tenant's turn; then maintenance deletes it in whatever state it is, and a worker that still trains it has lost it.
+A probe is a row among the jobs that no tenant sees: it waits for its turn and trains as the job would, tells nobody,
+and publishes nothing. Whoever asked for it looks at it and ends it. Its row stays until it is overdue, so that it
+counts as its tenant's turn; then maintenance deletes it in whatever state it is, and a worker that still trains it has
+lost it.
 """
 
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ class ProbeState:
     plan: Plan | None
     told: dict[str, Any] | None
     error: JobError | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it goes no further."""
+        return self.status in TERMINAL
 
 
 def start(
@@ -105,7 +111,7 @@ def clear(session: Session, limit: int = 100) -> int:
     """Deletes probes that are overdue, with all that belongs to them, and returns how many."""
     overdue = select(Job.id).where(_IS_OVERDUE).limit(limit).with_for_update(skip_locked=True)
     ids = session.scalars(overdue).all()
-    for of_job in (OutboxMessage.job_id, JobEvent.job_id, JobAttempt.job_id):
-        session.execute(delete(of_job.class_).where(of_job.in_(ids)))
-    session.execute(delete(Job).where(Job.id.in_(ids)).execution_options(synchronize_session=False))
+    for table in (OutboxMessage, JobEvent, JobAttempt):
+        session.execute(delete(table).where(table.job_id.in_(ids)))
+    session.execute(delete(Job).where(Job.id.in_(ids)))
     return len(ids)

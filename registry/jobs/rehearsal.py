@@ -67,22 +67,16 @@ def rehearse(registry: Registry, principal: Principal, request: JobRequest, offe
 def _pace(session: Session, base: str, method: Method) -> Pace | None:
     lately = (
         select(Job.id, Job.trained_tokens)
-        .where(
-            Job.status == "succeeded",
-            Job.base == base,
-            Job.method == method,
-            Job.probe_steps.is_(None),
-            Job.trained_tokens > 0,
-        )
+        .where(Job.status == "succeeded", Job.base == base, Job.method == method)
+        .where(Job.probe_steps.is_(None), Job.trained_tokens > 0)
         .order_by(Job.queued_at.desc())
         .limit(HISTORY_JOBS)
     )
     tokens = {row.id: row.trained_tokens for row in session.execute(lately)}
     if not tokens:
         return None
-    spent = select(
-        func.sum(JobAttempt.compute_seconds), func.sum(JobAttempt.finished_at - JobAttempt.started_at)
-    ).where(JobAttempt.job_id.in_(tokens))
-    computing, holding = session.execute(spent).one()
+    holding = func.coalesce(func.sum(JobAttempt.finished_at - JobAttempt.started_at), 0)
+    spent = select(func.sum(JobAttempt.compute_seconds), holding).where(JobAttempt.job_id.in_(tokens))
+    computing, held = map(float, session.execute(spent).one())
     # A job's share of common steps is less than it waited for them.
-    return Pace(float(computing) / sum(tokens.values()), max(0.0, float(holding) - float(computing)) / len(tokens))
+    return Pace(computing / sum(tokens.values()), max(0.0, held - computing) / len(tokens))
