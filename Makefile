@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_FOR_TESTS := $(VENV)/.installed-for-tests
 INSTALLED_WITH_OPENAI := $(VENV)/.installed-with-openai
-PACKAGES := osora_common osora_core registry api inference worker osora
+PACKAGES := osora_common osora_data osora_core registry api inference worker osora
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-openai serve test faults lint check format docs clean

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,7 +12,7 @@ from starlette.routing import Route
 
 from api.anthropic import errors as anthropic
 from api.idempotency import Replay, on_replay
-from api.schemas import ErrorBody, ErrorDetail
+from api.schemas import ErrorBody, ErrorDetail, FileProblem
 from api.validation import cut, explain, printable
 from registry.columns import UnstorableText, is_storable
 from registry.errors import InvalidFile, InvalidRequest, OsoraError, StorageFull, Unavailable
@@ -61,6 +62,9 @@ def body_of(error: OsoraError) -> ErrorBody:
     )
     if isinstance(error, InvalidFile):
         detail.line, detail.field = error.line, error.field
+        if error.problem_count:
+            detail.problems = [FileProblem(**asdict(problem)) for problem in error.problems]
+            detail.problem_count = error.problem_count
     return ErrorBody(error=detail)
 
 

@@ -159,6 +159,16 @@ class Deleted(BaseModel):
     deleted: Literal[True] = True
 
 
+class FileProblem(BaseModel):
+    """Something that is wrong with an uploaded file."""
+
+    line: Annotated[int | None, Field(description="1-based; null where it is the file as a whole.")]
+    field: Annotated[str | None, Field(description="Path of the field inside the row.")]
+    value: Annotated[str | None, Field(description="The value as JSON, cut.")]
+    problem: str
+    next_action: str
+
+
 class ErrorDetail(BaseModel):
     """What went wrong, for people (`message`, `next_action`) and for programs (the rest)."""
 
@@ -169,6 +179,10 @@ class ErrorDetail(BaseModel):
     line: Annotated[int | None, Field(description="1-based line of an uploaded file.")] = None
     field: Annotated[str | None, Field(description="Path of the field inside that line.")] = None
     next_action: str | None = None
+    problems: Annotated[
+        list[FileProblem] | None, Field(description="The first 100 things that are wrong with an uploaded file.")
+    ] = None
+    problem_count: Annotated[int | None, Field(description="How many there are in all.")] = None
 
 
 class ErrorBody(BaseModel):

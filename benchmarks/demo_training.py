@@ -66,7 +66,7 @@ class Learner:
 def learn(seed: int, epochs: int, cache: str) -> None:
     """The process of one checkout: a line of figures for each line with a number of steps."""
     from osora_core.basis import BasisCache
-    from osora_core.data import Renderer, read_examples
+    from osora_core.data import Renderer, read_examples, rows_of
     from osora_core.runtime import Runtime, set_threads
     from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 
@@ -90,7 +90,7 @@ def learn(seed: int, epochs: int, cache: str) -> None:
     runtime = Runtime.load("osora-tiny", BasisCache(Path(cache)), device="cpu", rank=128)
     renderer = Renderer(runtime.tokenizer, runtime.max_length)
     train, valid = (
-        read_examples((DATA / name).read_bytes().splitlines(), renderer) for name in ("train.jsonl", "valid.jsonl")
+        read_examples(rows_of((DATA / name).read_bytes()), renderer) for name in ("train.jsonl", "valid.jsonl")
     )
     notes, engine = Notes(), TrainingEngine(runtime, max_jobs=8)
     spec = JobSpec(seed=seed, epochs=epochs, batch_size=4, learning_rate=0.03, rank=128)

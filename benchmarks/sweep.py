@@ -23,7 +23,7 @@ from benchmarks.learners import Ending
 from benchmarks.report import Report, parser
 from benchmarks.serving_workload import load_runtime, random_runtime
 from osora_common.hyperparameters import ENOUGH_TO_CHOOSE
-from osora_core.data import Example, Preference, Renderer, Row, read_examples, read_preferences
+from osora_core.data import Example, Preference, Renderer, Row, read_examples, read_preferences, rows_of
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepOutcome, TrainingEngine, TrainingJob
 from osora_core.training.errors import JobTooShort
@@ -138,16 +138,16 @@ class Benchmark:
 
 
 def tickets(runtime: Runtime, name: str, method: str) -> Sequence[Row]:
-    lines = (TICKETS / f"{name}.jsonl").read_text().splitlines()
+    data = (TICKETS / f"{name}.jsonl").read_bytes()
     renderer = Renderer(runtime.tokenizer, runtime.max_length)
     if method == "supervised":
-        return read_examples(lines, renderer)
-    talks = [json.loads(line)["messages"] for line in lines]
+        return read_examples(rows_of(data), renderer)
+    talks = [row.value["messages"] for row in rows_of(data)]
     pairs = (
         {"input": {"messages": asked}, "preferred_output": [answer], "non_preferred_output": [following[-1]]}
         for (*asked, answer), following in zip(talks, talks[1:] + talks[:1], strict=True)
     )
-    return read_preferences(map(json.dumps, pairs), renderer)
+    return read_preferences(rows_of("\n".join(map(json.dumps, pairs)).encode()), renderer)
 
 
 def random_rows(count: int, seed: int, method: str) -> Sequence[Row]:

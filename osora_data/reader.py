@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from osora_data.containers.base import Item
 from osora_data.containers.recognise import recognise
@@ -41,7 +41,7 @@ class Checked:
     notes: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read(source: BinaryIO, *, max_bytes: int | None = None) -> Iterator[Row | Problem]:
+def read(source: IO[bytes], *, max_bytes: int | None = None) -> Iterator[Row | Problem]:
     """The rows of a file in their order, and what is wrong with the others.
 
     `source` is seekable and read from its beginning; `max_bytes` bounds what it may decompress to.
@@ -50,7 +50,7 @@ def read(source: BinaryIO, *, max_bytes: int | None = None) -> Iterator[Row | Pr
 
 
 def check(
-    source: BinaryIO, *, on_row: Callable[[Row], object] = lambda _: None, max_bytes: int | None = None
+    source: IO[bytes], *, on_row: Callable[[Row], object] = lambda _: None, max_bytes: int | None = None
 ) -> Checked:
     """Reads a file to its end, hands each good row to `on_row`, and says what is wrong with the others."""
     reading = _Reading(source, max_bytes)
@@ -72,7 +72,7 @@ def check(
 class _Reading:
     """One reading of a file; `container` and `notes` are whole at its end."""
 
-    def __init__(self, source: BinaryIO, most: int | None) -> None:
+    def __init__(self, source: IO[bytes], most: int | None) -> None:
         self._source = source
         self._most = most
         self._shape: Shape | None = None
@@ -107,7 +107,7 @@ class _Reading:
         try:
             yield from container
         except BrokenFileError as error:
-            yield Problem(container.line, None, None, error.problem, error.next_action)
+            yield Problem(container.line or None, None, None, error.problem, error.next_action)
 
     def _decided(self, items: Iterator[Item]) -> Iterator[Item]:
         """The items, once the first of them have decided on the format."""

@@ -12,6 +12,8 @@ from registry.models import File
 from registry.settings import Settings
 
 _UNKNOWN = BaseFacts()
+_TEXTS = ("completion", "text")
+"""Formats that need no chat template."""
 _WITHOUT_TEMPLATE = '{"prompt": "…", "completion": "…"}'
 
 
@@ -56,7 +58,7 @@ def _offer(told: Mapping[str, Any], path: str) -> Offer:
 
 def check_upload(offers: Offers, format: str) -> None:
     """Raises InvalidFile for rows that no base here could learn from."""
-    if format != "completion" and offers and all(one.facts.has_chat_template is False for one in offers.values()):
+    if format not in _TEXTS and offers and all(one.facts.has_chat_template is False for one in offers.values()):
         raise InvalidFile(
             f"the file's rows are conversations, and no base here has a chat template ({', '.join(offers)})",
             next_action=f"write each line as {_WITHOUT_TEMPLATE}",
@@ -95,7 +97,7 @@ def check_job(offers: Offers, base: str, file: File, param: str) -> None:
         raise InvalidRequest(
             offer.problem.message, param="model", code="model_unusable", next_action=offer.problem.next_action
         )
-    if file.format == "completion" or offer.facts.has_chat_template is not False:
+    if file.format in _TEXTS or offer.facts.has_chat_template is not False:
         return
     others = [name for name, other in offers.items() if other.facts.has_chat_template]
     raise InvalidRequest(

@@ -1,6 +1,9 @@
 """The one error tree. Each class knows its HTTP status; the API turns an instance into the error body."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+from osora_data import Problem
 
 
 class OsoraError(Exception):
@@ -46,6 +49,7 @@ class InvalidFile(InvalidRequest):
     Attributes:
         line: 1-based line number, None when the file as a whole is at fault.
         field: path of the field inside the line, such as `messages[1].content`.
+        problems: the first of all that is wrong with the file; problem_count: how many there are in all.
     """
 
     code = "invalid_file"
@@ -62,6 +66,18 @@ class InvalidFile(InvalidRequest):
         super().__init__(where + message, param="file", next_action=next_action)
         self.line = line
         self.field = field
+        self.problems: Sequence[Problem] = ()
+        self.problem_count = 0
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem], count: int) -> Self:
+        """Of what the reader has found, one problem at least, of `count` in all."""
+        first = problems[0]
+        subject = f"`{first.field}` " if first.field else ""
+        more = f" ({count - 1} more {'problem' if count == 2 else 'problems'} in the file)" if count > 1 else ""
+        error = cls(subject + first.problem + more, line=first.line, field=first.field, next_action=first.next_action)
+        error.problems, error.problem_count = problems, count
+        return error
 
 
 class Unauthorized(OsoraError):

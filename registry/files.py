@@ -5,17 +5,17 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
+from osora_data import Checked, check
 from registry import bases, idempotency
 from registry.columns import check_storable
 from registry.context import Registry
-from registry.dataset import DatasetCheck
 from registry.db import now, now_seconds
-from registry.errors import InvalidRequest, NotFound, OsoraError, TooLarge
+from registry.errors import InvalidFile, InvalidRequest, NotFound, OsoraError, TooLarge
 from registry.holds import in_use
 from registry.ids import new_id
 from registry.models import TERMINAL, File, Job
@@ -45,7 +45,7 @@ def ingest(
     expires_after: int | None = None,
     record: Callable[[Session, File], object] | None = None,
 ) -> File:
-    """Stores a training file, checking every line as it comes in; the stream is read once, in pieces.
+    """Stores a training file as it is, once every row in it was checked; the stream is read once, in pieces.
 
     Args:
         expires_after: the seconds that it lasts; None for ever.
@@ -53,14 +53,14 @@ def ingest(
 
     Raises:
         InvalidRequest: the purpose is not one that is uploaded, or the name cannot be stored.
-        InvalidFile: a line is not training data, or none of the bases on offer could learn from it; nothing is stored.
+        InvalidFile: rows are not training data, or none of the bases on offer could learn from them; nothing is stored.
         TooLarge: over `max_upload_bytes`; nothing is stored.
     """
     check_purpose(purpose)
     check_storable(filename, param="file")
     limit = registry.settings.max_upload_bytes
     with tempfile.NamedTemporaryFile(prefix="osora-upload-") as spool:
-        check, sha256, size = DatasetCheck(), hashlib.sha256(), 0
+        sha256, size = hashlib.sha256(), 0
         while chunk := stream.read(CHUNK_BYTES):
             size += len(chunk)
             if size > limit:
@@ -69,22 +69,25 @@ def ingest(
                     param="file",
                     next_action="split it, or raise OSORA_MAX_UPLOAD_BYTES",
                 )
-            check.feed(chunk)
             sha256.update(chunk)
             spool.write(chunk)
-        summary = check.finish()
-        bases.check_upload(offers, summary.format)
         spool.flush()
+        checked = check(spool, max_bytes=limit)
+        if checked.problems:
+            raise InvalidFile.of(checked.problems, checked.problem_count)
+        assert checked.format is not None  # a file without rows has a problem
+        bases.check_upload(offers, checked.format)
         file = File(
             id=(file_id := new_id("file-")),
             tenant_id=principal.tenant_id,
             filename=filename,
             purpose=purpose,
-            object_key=f"files/{principal.tenant_id}/{file_id}.jsonl",
+            object_key=f"files/{principal.tenant_id}/{file_id}",
             bytes=size,
             sha256=sha256.hexdigest(),
-            format=summary.format,
-            rows=summary.rows,
+            format=checked.format,
+            rows=checked.rows,
+            report=_report(checked),
         )
         # The object first: a row never points at nothing. A crash in between leaves a harmless orphan.
         registry.store.put(file.object_key, Path(spool.name))
@@ -101,6 +104,11 @@ def ingest(
         registry.store.delete(file.object_key)
         raise
     return file
+
+
+def _report(checked: Checked) -> dict[str, Any]:
+    """What is kept of the check: the reader bounds its notes in number and length."""
+    return {"container": checked.container, "notes": checked.notes}
 
 
 def check_purpose(purpose: str) -> None:

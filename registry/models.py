@@ -29,6 +29,7 @@ JobPriority = Literal["low", "normal", "high"]
 AttemptOutcome = Literal["succeeded", "failed", "cancelled", "paused", "released", "lost"]
 EventLevel = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics"]
+FileFormat = Literal["chat", "completion", "preference", "text"]
 UploadStatus = Literal["pending", "completed", "cancelled"]
 
 TERMINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
@@ -99,7 +100,11 @@ class File(Base):
     """An uploaded dataset or a result file; its bytes are in the object store."""
 
     __tablename__ = "files"
-    __table_args__ = (Index(None, "tenant_id", "created_at", "id"), Index(None, "expires_at"))
+    __table_args__ = (
+        Index(None, "tenant_id", "created_at", "id"),
+        Index(None, "expires_at"),
+        _one_of("format", FileFormat),
+    )
 
     id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
@@ -108,9 +113,11 @@ class File(Base):
     object_key: Mapped[str] = mapped_column(index=True)
     bytes: Mapped[int]
     sha256: Mapped[str] = mapped_column(String(64))
-    format: Mapped[str | None]
-    """`chat` or `completion`; None for a result file."""
+    format: Mapped[FileFormat | None] = mapped_column(PlainText())
+    """Of its rows; None for a result file."""
     rows: Mapped[int | None]
+    report: Mapped[dict[str, Any] | None]
+    """What its check found: `container`, and `notes` of what was ignored or converted. Bounded by the reader."""
     created_at: Mapped[int] = mapped_column(default=now_seconds())
     expires_at: Mapped[int | None]
     """From then on no request finds it; row and bytes stay for as long as a live job needs them."""

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from osora_common.hyperparameters import Overlong
-from osora_core.data import Renderer, Row
+from osora_core.data import Renderer, Row, rows_of
 from osora_core.data.holding_out import hold_out
 from osora_core.data.overlong import listed
 from osora_core.data.reading import Rendered, render_rows
-from osora_core.data.rendering import parse
 from osora_core.errors import CorruptArtifact, DataError
 from osora_core.runtime import Runtime
 from osora_core.training import methods
-from registry.dataset import split_lines
 from registry.jobs import Attempt, FileRef, Remark, RowCounts
 from worker.records import Records
 from worker.reports import Reports
@@ -94,8 +92,8 @@ def _rendered(records: Records, file: FileRef, renderer: Renderer, reports: Repo
     def read(left: threading.Event) -> Rendered[Row]:
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
-        rows = takewhile(lambda _: not left.is_set(), parse(split_lines(data)))
-        return render_rows(rows, lambda row, line: method.render(row, line, renderer), overlong)
+        rows = takewhile(lambda _: not left.is_set(), rows_of(data))
+        return render_rows(rows, lambda row: method.render(row, renderer), overlong)
 
     try:
         return reports.aside(read)

@@ -12,7 +12,7 @@ def sample_prompts(attempt: Attempt, renderer: Renderer) -> list[list[int]]:
     """
     tokens = []
     for index, prompt in enumerate(attempt.osora.get("sample_prompts", ())):
-        if attempt.training_file.format == "completion":
+        if attempt.training_file.format in ("completion", "text"):
             found = renderer.encode(prompt)
         else:
             found = renderer.prompt([{"role": "user", "content": prompt}])

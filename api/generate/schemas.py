@@ -8,8 +8,8 @@ from pydantic_core import PydanticCustomError
 
 from api.generate.tools import SCHEMA_BYTES, JsonSchema, Message, NamedTool, Tool, ToolCall, ToolChoice, Tools
 from api.schemas import AtMost, Name, RequestModel
+from osora_data.tool_calls import find_flaw
 from registry.errors import InvalidRequest
-from registry.tool_calls import find_flaw
 
 REQUEST_EXAMPLES: list[JsonValue] = [
     {

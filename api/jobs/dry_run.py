@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.files.measuring import measured
 from api.jobs.probing import Probed, probe
-from api.jobs.schemas import DryRunOut
+from api.jobs.schemas import DryRunOut, RowsOut, TokensOut
 from api.services import Services
 from osora_common.hyperparameters import (
     ENOUGH_TO_CHOOSE,
@@ -158,12 +158,10 @@ def _answer(found: Rehearsal, plan: _Plan, probed: Probed, offer: bases.Offer, w
         seed=found.seed,
         hyperparameters=decided,
         osora=_settings(found.osora, specs),
-        rows={**rows},
-        tokens={
-            "training": plan.training.tokens,
-            "trained": plan.training.trained,
-            "validation": plan.validation.tokens,
-        },
+        rows=RowsOut(**rows),
+        tokens=TokensOut(
+            training=plan.training.tokens, trained=plan.training.trained, validation=plan.validation.tokens
+        ),
         steps=steps,
         queue_position=found.forecast.queue_position,
         estimated_start=start,

@@ -46,6 +46,16 @@ class AttemptOut(BaseModel):
         )
 
 
+class RowsOut(BaseModel):
+    """How many rows of its files a job trains on, and validates on; and how many that were too long it left out, and
+    cut."""
+
+    training: int
+    validation: int
+    dropped: int
+    truncated: int
+
+
 class JobDetails(BaseModel):
     """Osora's own part of a job."""
 
@@ -61,9 +71,8 @@ class JobDetails(BaseModel):
     """The `osora` object that it was created with."""
     resolved: dict[str, Any] | None
     """All that it trains with, once that is decided: what was left out or "auto" as values; of a sweep, the best."""
-    rows: dict[str, int] | None
-    """Once that is decided: how many rows it trains on (`training`) and validates on (`validation`), and of those that
-    were too long how many were `dropped` and `truncated`."""
+    rows: RowsOut | None
+    """Once that is decided."""
     compute_seconds: float
     """What all attempts have cost."""
     attempts: list[AttemptOut]
@@ -81,7 +90,7 @@ class JobDetails(BaseModel):
             queue_position=view.forecast.queue_position,
             settings=job.osora,
             resolved=_resolved(job),
-            rows=job.plan.get("rows") if job.plan else None,
+            rows=RowsOut(**job.plan["rows"]) if job.plan and "rows" in job.plan else None,
             compute_seconds=round(sum(attempt.compute_seconds for attempt in attempts), 3),
             attempts=[AttemptOut.of(attempt) for attempt in attempts],
         )
@@ -185,6 +194,15 @@ class ProbeOut(BaseModel):
     tokens_per_second: float
 
 
+class TokensOut(BaseModel):
+    """An epoch's tokens: of the rows that a job trains on, prompts included, and of these what the loss counts; and of
+    the rows that it validates on."""
+
+    training: int | None
+    trained: int | None
+    validation: int | None
+
+
 class DryRunOut(BaseModel):
     """A job as it would be. What cannot be told is null, and `warnings` say why."""
 
@@ -196,12 +214,8 @@ class DryRunOut(BaseModel):
     hyperparameters: dict[str, Any]
     osora: dict[str, Any]
     """The settings, with all that was left open as values; of a sweep, `sweep` has the rates of its members."""
-    rows: dict[str, int]
-    """How many it trains on (`training`) and validates on (`validation`), and of those that are too long how many are
-    `dropped` and `truncated`."""
-    tokens: dict[str, int | None]
-    """An epoch's: of the rows that it trains on, prompts included (`training`), and those that the loss counts
-    (`trained`); and of those that it validates on."""
+    rows: RowsOut
+    tokens: TokensOut
     steps: int
     queue_position: int | None
     estimated_start: int | None

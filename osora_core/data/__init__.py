@@ -2,6 +2,7 @@
 
 from osora_core.data.batching import FlatBatch, PaddedBatch, batch_order, flatten, pad, split_by_tokens
 from osora_core.data.examples import Example, Preference, Row, sequences
+from osora_core.data.files import rows_of
 from osora_core.data.rendering import Renderer, read_examples, read_preferences
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "pad",
     "read_examples",
     "read_preferences",
+    "rows_of",
     "sequences",
     "split_by_tokens",
 ]

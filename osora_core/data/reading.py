@@ -1,9 +1,10 @@
 """A file's rows, rendered: those that are trained on, and what became of those that are too long."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+import osora_data
 from osora_common.hyperparameters import Overlong
 from osora_core.data.examples import Row
 from osora_core.data.overlong import RowsTooLongError, RowTooLongError
@@ -25,11 +26,9 @@ class Rendered(Generic[R]):
 
 
 def render_rows(
-    lines: Iterable[tuple[int, Mapping[str, Any]]],
-    render: Callable[[Mapping[str, Any], int], R],
-    overlong: Overlong = "refuse",
+    file: Iterable[osora_data.Row], render: Callable[[osora_data.Row], R], overlong: Overlong = "refuse"
 ) -> Rendered[R]:
-    """Every row of a file; `lines` are their lines with what is on them.
+    """Every row of a file.
 
     `render` raises RowTooLongError for a row that is too long or, where it truncates, for one of which nothing to learn
     would be left: such rows are dropped. Raises RowTooLongError or RowsTooLongError, with all that are too long, where
@@ -38,9 +37,9 @@ def render_rows(
     rows: list[R] = []
     over: list[tuple[int, int]] = []
     limits = (0, 0)
-    for line, row in lines:
+    for row in file:
         try:
-            rows.append(render(row, line))
+            rows.append(render(row))
         except RowTooLongError as error:  # not kept: it holds on to all that is known of the row
             over.append((error.line, error.tokens))
             limits = error.limit, error.base_length

@@ -1,11 +1,11 @@
 """Training rows and requests to tokens: the base's own chat template, and a loss mask over what the assistant says."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+import osora_data
 from osora_core.data.conversation import AmbiguousAnswerError, conversations_of
 from osora_core.data.examples import Example, Preference
 from osora_core.data.overlong import RowTooLongError
@@ -37,18 +37,20 @@ class Renderer:
         self._encoding = self._conversations.encoding
 
     def render(self, row: Mapping[str, Any], line: int) -> Example:
-        """A `messages` row or a `prompt`/`completion` row as an example.
+        """A chat, a prompt with its completion, or a text, in `osora_data`'s canonical shape, as an example.
 
         Raises RowTooLongError if it is too long, or where it is cut nothing to learn is left; DataError naming the line
-        if it has neither shape, or nothing to train on.
+        if it has another shape, or nothing to train on.
         """
         if "messages" in row:
             tokens, mask = self._chat(row["messages"], row.get("tools"), line)
         elif "prompt" in row and "completion" in row:
             tokens, mask = self._completion(str(row["prompt"]), str(row["completion"]), line)
+        elif "text" in row:
+            tokens, mask = self._text(row["text"])
         else:
             raise DataError(
-                "a row needs 'messages', or 'prompt' and 'completion'; found " + ", ".join(map(repr, row)),
+                "a row needs 'messages', 'prompt' and 'completion', or 'text'; found " + ", ".join(map(repr, row)),
                 line=line,
             )
         self._check_length(len(tokens), line)
@@ -158,6 +160,12 @@ class Renderer:
             )
         return self._ended([*before, *answer], [False] * len(before) + [True] * len(answer))
 
+    def _text(self, text: str) -> tuple[list[int], list[bool]]:
+        """All of it is learned, but for what begins any text, and the first token: nothing is there to predict it."""
+        tokens = self.encode(text)
+        given = max(1, len(self._encoding.begin))
+        return self._ended(tokens, [index >= given for index in range(len(tokens))])
+
     def _ended(self, tokens: list[int], mask: list[bool]) -> tuple[list[int], list[bool]]:
         """With the end of text, which is learned."""
         end = self._encoding.end
@@ -175,25 +183,11 @@ def _learned(message: Mapping[str, Any]) -> bool:
     return bool(message["role"] == "assistant" and message.get("weight", 1) != 0)
 
 
-def read_examples(lines: Iterable[bytes | str], renderer: Renderer) -> list[Example]:
-    """Render every JSONL line, in order; blank lines are skipped. Raises DataError at the first bad one."""
-    return [renderer.render(row, line) for line, row in parse(lines)]
+def read_examples(rows: Iterable[osora_data.Row], renderer: Renderer) -> list[Example]:
+    """Render every row of a training file, in order. Raises DataError at the first that cannot be used."""
+    return [renderer.render(row.value, row.line) for row in rows]
 
 
-def read_preferences(lines: Iterable[bytes | str], renderer: Renderer) -> list[Preference]:
+def read_preferences(rows: Iterable[osora_data.Row], renderer: Renderer) -> list[Preference]:
     """The same for a file of preferences."""
-    return [renderer.preference(row, line) for line, row in parse(lines)]
-
-
-def parse(lines: Iterable[bytes | str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects on JSONL lines, each with its 1-based line; blank lines are skipped. Raises DataError for others."""
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"not valid JSON: {error}", line=number) from error
-        if not isinstance(row, dict):
-            raise DataError(f"a row is a JSON object, not {type(row).__name__}", line=number)
-        yield number, row
+    return [renderer.preference(row.value, row.line) for row in rows]

@@ -32,6 +32,7 @@ class JsonArray:
         self.line = 1
 
     def __iter__(self) -> Iterator[Item]:
+        self._peek()
         self._skip(1)
         after_comma, rows = False, 0
         while (character := self._peek()) != b"]":
@@ -59,6 +60,8 @@ class JsonArray:
             raise BrokenFileError("there is more behind the end of the array", "put all rows into one array")
 
     def _row(self, raw: bytes) -> Item:
+        if len(raw) > MAX_LINE_BYTES:
+            return Problem(self.line, None, None, f"is longer than {MAX_LINE_BYTES} bytes", "split the row")
         try:
             return self.line, parse(raw)
         except RowError as error:

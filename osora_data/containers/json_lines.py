@@ -40,7 +40,7 @@ class JsonLines:
                 if raw.rstrip().endswith(b","):
                     yield self._without_comma(raw, number)
                     continue
-                if rows == 1 and raw.strip() == b"{":
+                if rows == 1 and raw.strip() == b"{" and raw.endswith(b"\n"):
                     raise BrokenFileError(
                         "begins a row that goes over several lines",
                         "put each row on one line, or all rows into one JSON array: [{…}, {…}]",

@@ -1,10 +1,14 @@
 """Parquet, read a batch at a time. Its lines are its rows' numbers."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from contextlib import contextmanager
+from typing import IO, Any
 
 from osora_data.containers.base import Item
 from osora_data.containers.cells import read_cells
+from osora_data.containers.streams import PIECE_BYTES
 from osora_data.problems import BrokenFileError, Problem, RowError
 
 _BATCH_BYTES = 8 * 1024 * 1024
@@ -14,7 +18,7 @@ _MOST_ROWS = 1024
 class Parquet:
     """`line` is the number of the latest row."""
 
-    def __init__(self, source: BinaryIO, most: int | None) -> None:
+    def __init__(self, source: IO[bytes], most: int | None) -> None:
         self._source = source
         self._most = most
         self.line = 0
@@ -28,20 +32,34 @@ class Parquet:
                 "is a Parquet file, and what reads it is not installed here",
                 "install the extra osora[parquet] where the file is read, or write it as JSON Lines",
             ) from error
-        total = 0
         try:
-            file = parquet.ParquetFile(self._source)
-            for batch in file.iter_batches(batch_size=_rows_at_once(file.metadata)):
-                total += batch.nbytes
-                if self._most is not None and total > self._most:
-                    raise BrokenFileError(f"is more than {self._most} bytes once it is decompressed", "split the file")
-                # A row at a time: a batch of Python's objects is many times larger.
-                for index in range(batch.num_rows):
-                    self.line += 1
-                    yield self._row({name: batch.column(i)[index] for i, name in enumerate(batch.schema.names)})
+            with self._seekable() as source:
+                yield from self._rows(parquet.ParquetFile(source))
         except (pyarrow.ArrowException, OSError) as error:
             problem = f"is damaged: its Parquet data cannot be read further ({type(error).__name__})"
             raise BrokenFileError(problem, "write the file again") from error
+
+    @contextmanager
+    def _seekable(self) -> Iterator[IO[bytes]]:
+        """The file itself or, of a stream, a copy of it: Parquet is read from its end."""
+        if self._source.seekable():
+            yield self._source
+            return
+        with tempfile.TemporaryFile(prefix="osora-parquet-") as spool:
+            shutil.copyfileobj(self._source, spool, PIECE_BYTES)
+            spool.seek(0)
+            yield spool
+
+    def _rows(self, file: Any) -> Iterator[Item]:
+        total = 0
+        for batch in file.iter_batches(batch_size=_rows_at_once(file.metadata)):
+            total += batch.nbytes
+            if self._most is not None and total > self._most:
+                raise BrokenFileError(f"is more than {self._most} bytes once it is decompressed", "split the file")
+            # A row at a time: a batch of Python's objects is many times larger.
+            for index in range(batch.num_rows):
+                self.line += 1
+                yield self._row({name: batch.column(i)[index] for i, name in enumerate(batch.schema.names)})
 
     def _row(self, scalars: dict[str, Any]) -> Item:
         row = {}

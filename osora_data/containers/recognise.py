@@ -2,10 +2,9 @@
 
 import csv
 import io
-import tempfile
 from collections.abc import Iterator
 from io import BufferedReader
-from typing import IO, BinaryIO, cast
+from typing import IO
 
 from osora_data.containers.base import Container
 from osora_data.containers.csv_table import CsvTable
@@ -47,7 +46,7 @@ _DELIMITERS = ",;\t|"
 _WHAT_IS_READ = "write JSON Lines, a JSON array, CSV with a header, or Parquet"
 
 
-def recognise(source: BinaryIO, most: int | None, notes: Notes) -> tuple[str, Container]:
+def recognise(source: IO[bytes], most: int | None, notes: Notes) -> tuple[str, Container]:
     """The container's name, such as `csv.gz`, and the container. Raises BrokenFileError for what none is."""
     source.seek(0)
     head = source.read(8)
@@ -59,21 +58,12 @@ def recognise(source: BinaryIO, most: int | None, notes: Notes) -> tuple[str, Co
             if any(begins.startswith(magic) for magic in _PACKED):
                 raise BrokenFileError("is compressed twice", "compress it once")
             if begins.startswith(_PARQUET):
-                return "parquet" + suffix, Parquet(_spooled(text), most)
+                return "parquet" + suffix, Parquet(text, most)
             name, container = _text(text, notes)
             return name + suffix, container
     if head.startswith(_PARQUET):
         return "parquet", Parquet(source, most)
     return _text(buffered(bounded(pieces_of(source), most)), notes)
-
-
-def _spooled(stream: BufferedReader) -> BinaryIO:
-    """Its bytes as a file that can be sought in, as Parquet needs it."""
-    spool: IO[bytes] = tempfile.TemporaryFile(prefix="osora-parquet-")
-    while piece := stream.read(PIECE_BYTES):
-        spool.write(piece)
-    spool.seek(0)
-    return cast(BinaryIO, spool)
 
 
 def _text(stream: BufferedReader, notes: Notes) -> tuple[str, Container]:

@@ -4,7 +4,7 @@ import codecs
 import io
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import zstandard
 
@@ -12,8 +12,8 @@ from osora_data.problems import BrokenFileError
 
 PIECE_BYTES = 1 << 20
 _WORTH_GIVING = 1 << 16
-_ZSTD_BYTES = 1 << 10
-"""So many compressed bytes at once: of the most repetitive they make 32 MiB."""
+_ZSTD_BYTES = 1 << 8
+"""So many compressed bytes at once: of the most repetitive they make 8 MiB."""
 _LARGEST_WINDOW = 1 << 27
 
 _REPACK = "compress the file again, or upload it as it is"
@@ -75,7 +75,7 @@ def bounded(pieces: Iterator[bytes], most: int | None) -> Iterator[bytes]:
         yield piece
 
 
-def gunzipped(source: BinaryIO) -> Iterator[bytes]:
+def gunzipped(source: IO[bytes]) -> Iterator[bytes]:
     """The bytes of all members of a gzip file. Raises BrokenFileError where it is damaged or cut off."""
 
     def begin() -> Any:
@@ -89,7 +89,7 @@ def gunzipped(source: BinaryIO) -> Iterator[bytes]:
     return _decompressed(source, "gzip", begin, decompress, b"\x1f\x8b", 1 << 16, zlib.error)
 
 
-def unzstd(source: BinaryIO) -> Iterator[bytes]:
+def unzstd(source: IO[bytes]) -> Iterator[bytes]:
     """The bytes of all frames of a Zstandard file. Raises BrokenFileError where it is damaged or cut off."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
 
@@ -108,7 +108,7 @@ def unzstd(source: BinaryIO) -> Iterator[bytes]:
 
 
 def _decompressed(
-    source: BinaryIO,
+    source: IO[bytes],
     name: str,
     begin: Callable[[], Any],
     decompress: Callable[[Any, bytes], Iterator[bytes]],
@@ -136,7 +136,7 @@ def _decompressed(
         raise BrokenFileError(f"is cut off: its {name} data end in the middle", "upload the whole file")
 
 
-def pieces_of(source: BinaryIO) -> Iterator[bytes]:
+def pieces_of(source: IO[bytes]) -> Iterator[bytes]:
     """The bytes of a file."""
     while piece := source.read(PIECE_BYTES):
         yield piece

@@ -57,7 +57,7 @@ _BY_KEYS = (
 _FOREIGN = (
     (
         {"completion", "label"},
-        "is a rated answer (`prompt`, `completion`, `label`), as TRL's KTO reads them, and there is no such method here",
+        "is a rated answer (`prompt`, `completion`, `label`), as TRL's KTO reads them: no method here does",
         "keep the good answers, without `label`, or write pairs of a good and a bad one (`chosen`, `rejected`)",
     ),
     (

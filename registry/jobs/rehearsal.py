@@ -75,8 +75,8 @@ def _pace(session: Session, base: str, method: Method) -> Pace | None:
     tokens = {row.id: row.trained_tokens for row in session.execute(lately)}
     if not tokens:
         return None
-    holding = func.coalesce(func.sum(JobAttempt.finished_at - JobAttempt.started_at), 0)
+    holding = func.sum(JobAttempt.finished_at - JobAttempt.started_at)
     spent = select(func.sum(JobAttempt.compute_seconds), holding).where(JobAttempt.job_id.in_(tokens))
-    computing, held = map(float, session.execute(spent).one())
+    computing, held = (float(seconds or 0) for seconds in session.execute(spent).one())
     # A job's share of common steps is less than it waited for them.
     return Pace(computing / sum(tokens.values()), max(0.0, held - computing) / len(tokens))

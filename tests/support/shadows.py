@@ -8,7 +8,7 @@ def cast(folder: Path) -> Path:
     content = 'raise RuntimeError(f"{__file__} was imported in place of Osora\'s")\n'
     for name in ("api", "client", "inference", "osora", "osora_common"):
         (folder / f"{name}.py").write_text(content)
-    for name in ("migrations", "osora_core", "registry", "worker"):
+    for name in ("migrations", "osora_core", "osora_data", "registry", "worker"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text(content)
     return folder

@@ -10,12 +10,13 @@ ROOT = Path(__file__).parents[2]
 
 # Package to those of ours that it may import.
 ARROWS = {
-    "api": {"registry", "osora_common"},
-    "worker": {"registry", "osora_core", "osora_common"},
+    "api": {"registry", "osora_common", "osora_data"},
+    "worker": {"registry", "osora_core", "osora_common", "osora_data"},
     "inference": {"osora_core", "osora_common"},
-    "osora": {"osora_common"},
-    "registry": {"migrations", "osora_common"},  # it finds the scripts that Alembic runs
-    "osora_core": {"osora_common"},
+    "osora": {"osora_common", "osora_data"},
+    "registry": {"migrations", "osora_common", "osora_data"},  # it finds the scripts that Alembic runs
+    "osora_core": {"osora_common", "osora_data"},
+    "osora_data": {"osora_common"},
     "osora_common": set(),
     "migrations": {"registry"},
 }
@@ -26,6 +27,7 @@ FOREIGN = {
     "registry": ENGINES | {"fastapi"},
     "osora": ENGINES,
     "osora_common": ENGINES,
+    "osora_data": ENGINES | SERVICES,
     "osora_core": SERVICES,
 }
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -3,12 +3,13 @@
 Every method's loss is a weighted sum of token losses, so that jobs of all methods go through the model together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
+import osora_data
 from osora_core.data import Example, Renderer, Row
 from osora_core.training.passes import Passes
 from osora_core.training.reference import Reference
@@ -69,7 +70,7 @@ class Method(Protocol):
     def needs_reference(self) -> bool:
         """Whether jobs are compared with what they began with: the bare base, or an adapter in a slot of its own."""
 
-    def render(self, row: Mapping[str, Any], line: int, renderer: Renderer) -> Row:
+    def render(self, row: osora_data.Row, renderer: Renderer) -> Row:
         """A row of a file. Raises DataError where it cannot be used, RowTooLongError where it is too long."""
 
     def contributions(

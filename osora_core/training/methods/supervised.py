@@ -1,10 +1,10 @@
 """Supervised: answers to learn. The loss is the mean of -log p(token) over all counted tokens of the batch."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
+import osora_data
 from osora_core.data import Example, Renderer, Row, sequences
 from osora_core.training.methods.protocol import Contribution, Figures, Learner
 from osora_core.training.passes import Passes
@@ -14,8 +14,8 @@ class Supervised:
     row_type = Example
     needs_reference = False
 
-    def render(self, row: Mapping[str, Any], line: int, renderer: Renderer) -> Example:
-        return renderer.render(row, line)
+    def render(self, row: osora_data.Row, renderer: Renderer) -> Example:
+        return renderer.render(row.value, row.line)
 
     def contributions(self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes) -> list[Contribution]:
         return [

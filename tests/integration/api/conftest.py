@@ -121,6 +121,9 @@ def adapter(registry: Registry, principal: Principal) -> Adapter:
         return adapters.get(session, principal, found.id)
 
 
+OF_FILES = ("problems", "problem_count")
+
+
 def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
     """The error of an answer, which must have the one shape."""
     assert response.status_code == status, response.text
@@ -129,6 +132,6 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
     assert list(response.json()) == ["error"]
     error: dict[str, Any] = response.json()["error"]
     assert {"message", "type", "param", "code"} <= error.keys()
-    assert error.keys() <= {"message", "type", "param", "code", "line", "field", "next_action"}
+    assert error.keys() <= {"message", "type", "param", "code", "line", "field", "next_action", *OF_FILES}
     assert error["message"]
     return error

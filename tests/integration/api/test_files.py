@@ -1,5 +1,6 @@
 """Uploads, listings, downloads, deletions."""
 
+import gzip
 import hashlib
 import json
 from pathlib import Path
@@ -58,6 +59,30 @@ class TestUpload:
         assert error["code"] == "invalid_file"
         assert error["next_action"]
         assert client.get("/files").json()["data"] == []
+
+    def test_every_bad_line_is_named(self, client: httpx.Client) -> None:
+        bad = json.dumps({"messages": [{"role": "robot", "content": "x"}]}) + "\n"
+        error = error_of(upload(client, (LINE + bad) * 150, name="rows.csv"), 400)
+        assert error["message"] == 'line 2: `messages[0].role` is "robot" (149 more problems in the file)'
+        assert (error["problem_count"], len(error["problems"])) == (150, 100)
+        assert error["problems"][99] == {
+            "line": 200,
+            "field": "messages[0].role",
+            "value": '"robot"',
+            "problem": 'is "robot"',
+            "next_action": "use one of system, user, assistant, tool",
+        }
+
+    def test_a_file_that_cannot_be_read_further(self, client: httpx.Client) -> None:
+        data = gzip.compress((LINE * 3).encode())[:-8]
+        error = error_of(client.post("/files", data={"purpose": "fine-tune"}, files={"file": ("a", data)}), 400)
+        assert "is cut off" in error["message"]
+        assert error["problem_count"] == 1
+
+    def test_a_bomb(self, client: httpx.Client) -> None:
+        data = gzip.compress(LINE.encode() * (2 * MAX_UPLOAD_BYTES // len(LINE)))
+        error = error_of(client.post("/files", data={"purpose": "fine-tune"}, files={"file": ("a", data)}), 400)
+        assert "once it is decompressed" in error["message"]
 
     @pytest.mark.parametrize(
         ("fields", "param"),

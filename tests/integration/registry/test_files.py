@@ -1,5 +1,6 @@
 """Uploads: one pass, all or nothing."""
 
+import gzip
 import hashlib
 import io
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from registry.context import Registry
 from registry.errors import InvalidFile, InvalidRequest, NotFound, OsoraError, TooLarge
 from registry.settings import Settings
 from registry.tenants import Principal
+from tests.support.training_files import CONTAINERS, PACKERS
 
 LINE = b'{"prompt": "a", "completion": "b"}\n'
 
@@ -52,11 +54,39 @@ def test_a_good_file_is_stored(registry: Registry, principal: Principal) -> None
         assert files.get(session, principal, file.id).object_key == file.object_key
 
 
+@pytest.mark.parametrize("packer", PACKERS)
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_file_is_stored_as_it_came_with_what_was_found_in_it(
+    registry: Registry, principal: Principal, container: str, packer: str
+) -> None:
+    data = PACKERS[packer](CONTAINERS[container]([{"text": "Once upon a time", "id": "7"}] * 3))
+    made = ingest(registry, principal, data)
+    assert registry.store.get(made.object_key) == data
+    assert (made.bytes, made.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    with registry.reading() as session:
+        file = files.get(session, principal, made.id)
+    assert (file.format, file.rows) == ("text", 3)
+    noted = [1, 2, 3] if container == "parquet" else file.report["notes"][0]["lines"]
+    assert file.report == {
+        "container": container + packer,
+        "notes": [{"message": "`id` is ignored", "count": 3, "lines": noted}],
+    }
+
+
+def test_a_refusal_has_all_problems(registry: Registry, principal: Principal) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        ingest(registry, principal, (LINE + b'{"prompt": 1}\n') * 120)
+    assert (caught.value.line, caught.value.field, caught.value.problem_count) == (2, "prompt", 120)
+    assert [problem.line for problem in caught.value.problems] == list(range(2, 202, 2))
+    assert "119 more problems" in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("data", "other", "kind"),
     [
         (LINE + b"{", {}, InvalidFile),
         (b"", {}, InvalidFile),
+        (gzip.compress(LINE * 200_000), {}, InvalidFile),
         (LINE * 200_000, {}, TooLarge),
         (LINE, {"purpose": "assistants"}, InvalidRequest),
         (LINE, {"filename": "a\0b"}, InvalidRequest),  # fails at the row, after the object is there

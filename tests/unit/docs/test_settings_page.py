@@ -5,7 +5,18 @@ from pathlib import Path
 from docs.settings_page import PAGE, render, variables_in
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("api", "worker", "inference", "registry", "osora", "osora_core", "osora_common", "migrations", "examples")
+PACKAGES = (
+    "api",
+    "worker",
+    "inference",
+    "registry",
+    "osora",
+    "osora_core",
+    "osora_common",
+    "osora_data",
+    "migrations",
+    "examples",
+)
 
 
 def test_the_page_is_what_the_classes_say() -> None:

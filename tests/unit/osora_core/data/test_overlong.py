@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+import osora_data
 from osora_common.hyperparameters import Overlong
 from osora_core.data import Renderer
 from osora_core.data.overlong import RowsTooLongError, RowTooLongError
@@ -36,7 +37,12 @@ def tokenizer() -> Any:
 
 def read(tokenizer: Any, rows: list[dict[str, Any]], limit: int, overlong: Overlong) -> Rendered[Any]:
     renderer = Renderer(tokenizer, limit, base_length=LONG, truncates=overlong == "truncate")
-    return render_rows(enumerate(rows, start=1), renderer.render, overlong)
+    return rendered(rows, renderer, overlong)
+
+
+def rendered(rows: list[dict[str, Any]], renderer: Renderer, overlong: Overlong = "refuse") -> Rendered[Any]:
+    file = (osora_data.Row(number, number, "chat", row) for number, row in enumerate(rows, start=1))
+    return render_rows(file, lambda row: renderer.render(row.value, row.line), overlong)
 
 
 @pytest.mark.parametrize("row", [COMPLETION, CHAT])
@@ -97,7 +103,7 @@ def test_a_limit_that_is_the_bases_is_not_to_be_raised(tokenizer: Any) -> None:
     rows = [{**COMPLETION, "completion": "no " * 60}] * 2
     renderer = Renderer(tokenizer, 40, base_length=40)
     with pytest.raises(RowsTooLongError) as refused:
-        render_rows(enumerate(rows, start=1), renderer.render)
+        rendered(rows, renderer)
     assert "max_length" not in str(refused.value.next_action)
 
 

@@ -1,7 +1,6 @@
 """What is trained is, token for token, what is asked; and text never becomes a control token."""
 
 import copy
-import json
 import time
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from osora_core.data import Renderer, read_examples
+from osora_core.data import Renderer
 from osora_core.data.decoding import Continuation
 from osora_core.errors import DataError
 from tests.support.tokenizers import CHATML, NAMES, SPECIAL, TEMPLATES, tokenizer_of
@@ -178,12 +177,12 @@ def test_an_answer_that_is_rendered_otherwise_elsewhere_is_refused_by_its_messag
 @pytest.mark.parametrize("kind", ["gpt-2", "llama-3"])
 def test_an_empty_prompt_is_trained_where_it_can_be_asked(kind: str) -> None:
     renderer = Renderer(tokenizer_of(kind), LONG)
-    line = json.dumps({"prompt": "", "completion": "hello world"})
+    row = {"prompt": "", "completion": "hello world"}
     if renderer.encode(""):
-        assert list(read_examples([line], renderer)[0].tokens[:1]) == renderer.encode("")
+        assert list(renderer.render(row, 1).tokens[:1]) == renderer.encode("")
         return
     with pytest.raises(DataError, match="line 1: the prompt is empty") as refused:
-        read_examples([line], renderer)
+        renderer.render(row, 1)
     assert refused.value.param == "prompt"
 
 

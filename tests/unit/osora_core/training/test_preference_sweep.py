@@ -17,7 +17,7 @@ from osora_core.training import JobSpec, Sweep, SweepCheckpoint, TrainingEngine,
 from osora_core.training.errors import DeviceLostError, JobTooLarge
 from osora_core.training.passes import Item, Passes, Scores
 from tests.unit.osora_core.conftest import Recorder
-from tests.unit.osora_core.training.methods.test_dpo import line, start
+from tests.unit.osora_core.training.methods.test_dpo import pairs_of, start
 from tests.unit.osora_core.training.test_sweep import SweepRecorder, family, outcome, run
 
 # Eight pairs in batches of 4: two steps an epoch, six in all, halvings after 2 and 4 for three members.
@@ -29,7 +29,7 @@ RATES = (1e-6, 0.02, 0.005)
 
 @pytest.fixture(scope="module")
 def pairs(runtime: Runtime) -> list[Preference]:
-    return read_preferences([line(i) for i in range(11)], Renderer(runtime.tokenizer, runtime.max_length))
+    return read_preferences(pairs_of(11), Renderer(runtime.tokenizer, runtime.max_length))
 
 
 @pytest.fixture(params=["the base", "an adapter"])

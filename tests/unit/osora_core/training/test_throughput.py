@@ -14,7 +14,7 @@ from osora_core.training.errors import JobTooShort
 from osora_core.training.passes import Item
 from osora_core.training.throughput import CHEAP, MEASURING, Throughput, relative_cost
 from tests.unit.osora_core.conftest import Recorder
-from tests.unit.osora_core.training.methods.test_dpo import line
+from tests.unit.osora_core.training.methods.test_dpo import pairs_of
 
 
 def test_on_an_idle_device_a_sweep_costs_nothing_and_on_a_busy_one_its_members() -> None:
@@ -54,7 +54,7 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def pairs(runtime: Runtime) -> list[Preference]:
-    return read_preferences([line(i) for i in range(4)], Renderer(runtime.tokenizer, runtime.max_length))
+    return read_preferences(pairs_of(4), Renderer(runtime.tokenizer, runtime.max_length))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 from osora_core.adapter import Adapter
 from osora_core.bank import Bank
-from osora_core.data import Example, Renderer, batch_order, read_examples
+from osora_core.data import Example, Renderer, batch_order, read_examples, rows_of
 from osora_core.errors import DataError, UserError
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob, optimizer
@@ -250,17 +250,16 @@ def test_the_loss_counts_what_the_assistant_says(runtime: Runtime) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        (b"{", "line 2: not valid JSON"),
-        (b"[]", "line 2: a row is a JSON object"),
-        (b'{"text": "x"}', "line 2: a row needs 'messages'"),
-        (b'{"messages": [{"role": "user", "content": "x"}]}', "line 2: nothing to train on"),
+        (b"{", "line 2: is not JSON"),
+        (b"[]", "line 2: must be a JSON object"),
+        (b'{"prompt": "x"}', "line 2: `completion` is missing"),
         (b'{"prompt": "%s", "completion": "y"}' % (b"x" * 300), "line 2: the row is 3"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line(runtime: Runtime, line: bytes, complaint: str) -> None:
     good = b'{"prompt": "a", "completion": "b"}'
     with pytest.raises(DataError, match=complaint.replace("[", r"\[")):
-        read_examples([good, line], Renderer(runtime.tokenizer, 128))
+        read_examples(rows_of(good + b"\n" + line), Renderer(runtime.tokenizer, 128))
 
 
 def test_a_spec_survives_json_and_names_what_it_does_not_know() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
+import osora_data
 from osora_core.adapter import Adapter
-from osora_core.data import Example, Preference, Renderer, pad, read_preferences
+from osora_core.data import Example, Preference, Renderer, pad, read_preferences, rows_of
 from osora_core.errors import DataError
 from osora_core.operator import lora_factor
 from osora_core.runtime import Runtime
@@ -34,9 +36,13 @@ def line(number: int, **changes: Any) -> str:
     return json.dumps({**row, **changes})
 
 
+def pairs_of(count: int) -> Iterator[osora_data.Row]:
+    return rows_of("\n".join(map(line, range(count))).encode())
+
+
 @pytest.fixture(scope="module")
 def pairs(runtime: Runtime) -> list[Preference]:
-    return read_preferences([line(i) for i in range(10)], Renderer(runtime.tokenizer, runtime.max_length))
+    return read_preferences(pairs_of(10), Renderer(runtime.tokenizer, runtime.max_length))
 
 
 def start(runtime: Runtime, seed: int, rank: int = 16) -> Adapter:
@@ -168,14 +174,14 @@ def test_preferences_that_overflow_end_alone(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"preferred_output": []}, "nothing to train on"),
+        ({"preferred_output": []}, "must be a list with a message in it"),
         ({"input": {"messages": [{"role": "user", "content": "help " * 2000}]}}, "tokens long"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(runtime: Runtime, changes: dict[str, Any], words: str) -> None:
     renderer = Renderer(runtime.tokenizer, runtime.max_length)
     with pytest.raises(DataError, match=words) as refused:
-        read_preferences([line(0), line(1, **changes)], renderer)
+        read_preferences(rows_of(f"{line(0)}\n{line(1, **changes)}".encode()), renderer)
     assert refused.value.line == 2
     with pytest.raises(DataError, match="needs 'input'"):
-        read_preferences(['{"messages": []}'], renderer)
+        renderer.preference({"messages": []}, 1)

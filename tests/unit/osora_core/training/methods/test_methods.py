@@ -1,13 +1,13 @@
 """A training method is one class: what the engine, evaluations, sweeps and memory do, they do with whatever it says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import osora_data
 from osora_core.data import Example, Renderer, Row, sequences
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime
@@ -26,8 +26,8 @@ class RowMeans:
     row_type = Example
     needs_reference = False
 
-    def render(self, row: Mapping[str, Any], line: int, renderer: Renderer) -> Example:
-        return renderer.render(row, line)
+    def render(self, row: osora_data.Row, renderer: Renderer) -> Example:
+        return renderer.render(row.value, row.line)
 
     def contributions(self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes) -> list[Contribution]:
         return [self._of(job, batch, passes) for job, batch in stepping]

@@ -1,0 +1,252 @@
+"""Every format in every container, whatever the file is called and however it is packed."""
+
+import gzip
+import io
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osora_data import check
+from tests.support.training_files import CONTAINERS, PACKERS, csv_table, json_array, json_lines, read_all, values
+
+USER = {"role": "user", "content": 'hi, "you";\r\n\tthere'}
+ASSISTANT = {"role": "assistant", "content": "héllo\n\N{GRINNING FACE}"}
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "chat": [{"messages": [USER, ASSISTANT]}, {"messages": [USER, ASSISTANT, USER, ASSISTANT]}],
+    "completion": [{"prompt": "a,b", "completion": "c\nd"}, {"prompt": "", "completion": "[1]"}],
+    "preference": [
+        {"input": {"messages": [USER]}, "preferred_output": [ASSISTANT], "non_preferred_output": [USER | {
+            "role": "assistant"}]}
+    ] * 2,
+    "text": [{"text": "Once upon; a time"}, {"text": '"Twice"\n\nupon'}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("format_", ROWS)
+def test_all_formats_come_in_all_containers(format_: str, container: str, packer: str) -> None:
+    data = PACKERS[packer](CONTAINERS[container](ROWS[format_]))
+    checked, rows = read_all(data)
+    assert checked.problems == []
+    assert (checked.container, checked.format, checked.rows) == (container + packer, format_, 2)
+    assert [row.value for row in rows] == ROWS[format_]
+    assert [row.number for row in rows] == [1, 2]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize(
+    ("row", "format_"),
+    [
+        ({"instruction": "a", "input": "", "output": "c"}, "chat"),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, "chat"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "id": "7"}, "preference"),
+        ({"chosen": [USER, ASSISTANT], "rejected": [USER, ASSISTANT | {"content": "b"}]}, "preference"),
+        ({"prompt": [USER], "completion": [ASSISTANT]}, "chat"),
+    ],
+)
+def test_rows_of_other_tools_come_in_all_containers(row: dict[str, Any], format_: str, container: str) -> None:
+    checked, rows = read_all(CONTAINERS[container]([row, row]))
+    (same,) = values(json_lines([row]))
+    assert (checked.format, [one.value for one in rows]) == (format_, [same, same])
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+FILLED = TEXTS.filter(bool)
+MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": TEXTS}), max_size=3
+).map(lambda messages: [*messages, {"role": "assistant", "content": "x"}])
+FILES = st.one_of(
+    st.lists(st.fixed_dictionaries({"prompt": TEXTS, "completion": FILLED}), min_size=1, max_size=5),
+    st.lists(st.fixed_dictionaries({"text": FILLED}), min_size=1, max_size=5),
+    st.lists(st.fixed_dictionaries({"messages": MESSAGES}), min_size=1, max_size=5),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=FILES, container=st.sampled_from(sorted(CONTAINERS)), packer=st.sampled_from(sorted(PACKERS)))
+def test_what_is_written_is_read(rows: list[dict[str, Any]], container: str, packer: str) -> None:
+    assert values(PACKERS[packer](CONTAINERS[container](rows))) == rows
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_no_bytes_raise(data: st.DataObject) -> None:
+    """A file that was damaged anywhere has rows or problems, and nothing else."""
+    container = data.draw(st.sampled_from(sorted(CONTAINERS)))
+    packer = data.draw(st.sampled_from(sorted(PACKERS)))
+    whole = PACKERS[packer](CONTAINERS[container](ROWS["chat"]))
+    place = data.draw(st.integers(0, len(whole)))
+    noise = data.draw(st.binary(max_size=8))
+    checked, _ = read_all(whole[:place] + noise + whole[place + data.draw(st.integers(0, 8)) :])
+    assert checked.rows or checked.problems
+
+
+LINE = json.dumps({"prompt": "é", "completion": "b"}, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("text", [f"{LINE}\n{LINE}\n", f"[{LINE},\n{LINE}]", "prompt,completion\né,b\né,b\n"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_encodings_are_told_by_the_bytes(text: str, encoding: str) -> None:
+    checked, rows = read_all(text.encode(encoding))
+    assert checked.problems == []
+    assert [row.value for row in rows] == [{"prompt": "é", "completion": "b"}] * 2
+    assert len(checked.notes) == 1
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_line_ends_of_both_kinds_and_blank_lines(end: str) -> None:
+    checked, rows = read_all(end.join([LINE, "", LINE, " ", "", LINE, "", ""]).encode())
+    assert [row.line for row in rows] == [1, 3, 6]
+    assert checked.notes == [
+        {"message": "an empty line among the rows, which was skipped", "count": 3, "lines": [2, 4, 5]}
+    ]
+    assert read_all(f"{LINE}{end}{end} {end}".encode())[0].notes == []
+
+
+def test_only_a_line_feed_ends_a_line() -> None:
+    """What else ends a line for some readers is white space between two keys, or a character of a text."""
+    inside = "\u2028 \u2029 \x85".join("ab")
+    rows = [f'{{"prompt": "{inside}",{white}"completion": "c"}}'.encode() for white in (" ", "\r", "\r\r ")]
+    assert values(b"\r\n".join(rows) + b"\n\x0b\x0c\n") == [{"prompt": inside, "completion": "c"}] * 3
+    checked, _ = read_all(b"\r".join(rows))
+    assert (checked.problems[0].line, "there is more" in checked.problems[0].problem) == (1, True)
+
+
+def test_commas_that_an_array_has_left_behind_are_ignored() -> None:
+    for text, line in ((f"{LINE},\n{LINE},\n{LINE}", 1), (f"[{LINE},\n{LINE},{LINE},\n]", 3)):
+        checked, rows = read_all(text.encode())
+        assert (checked.problems, len(rows)) == ([], 3)
+        assert [note["lines"][0] for note in checked.notes] == [line]
+
+
+def test_rows_of_an_array_have_the_lines_on_which_they_begin() -> None:
+    text = f'\n[\n\n{LINE}, {LINE},\n  {{"prompt":\n "a"}}\n,\n{LINE} {LINE}, 7, "x",\n null]\n'
+    checked, rows = read_all(text.encode())
+    assert [row.line for row in rows] == [4, 4, 8, 8]
+    assert [(problem.line, problem.problem) for problem in checked.problems] == [
+        (5, "is missing"),
+        (8, "a comma is missing before this row"),
+        (8, "must be a JSON object, not a number"),
+        (8, "must be a JSON object, not a string"),
+        (9, "must be a JSON object, not null"),
+    ]
+
+
+def test_an_error_within_a_row_of_an_array_has_its_own_line() -> None:
+    checked, rows = read_all(f'[{LINE},\n{{"prompt": "a",\n "completion": "b",\n}},\n{LINE}]'.encode())
+    assert [row.line for row in rows] == [1, 5]
+    assert [(problem.line, problem.problem) for problem in checked.problems] == [
+        (4, "is not JSON: there is a comma before `}` at character 1")
+    ]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_separators_are_told_by_the_header(delimiter: str) -> None:
+    assert values(csv_table(ROWS["completion"], delimiter)) == ROWS["completion"]
+
+
+def test_rows_of_csv_have_the_lines_on_which_they_begin() -> None:
+    text = 'prompt,completion\n"a\nb",c\n\nd,\ne,"f ""x"""\ng\n'
+    checked, rows = read_all(text.encode())
+    assert [(row.line, row.value["completion"]) for row in rows] == [(2, "c"), (6, 'f "x"')]
+    assert [(problem.line, problem.field) for problem in checked.problems] == [(5, "completion"), (7, None)]
+    assert "has 1 cells, and the header has 2" in checked.problems[1].problem
+    assert checked.notes[0]["lines"] == [4]
+
+
+GOOD = LINE.encode()
+HEADER = b"prompt,completion\n"
+PARQUET = CONTAINERS["parquet"](ROWS["chat"])
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "words"),
+    [
+        (b"", None, "no examples"),
+        (b"\n \n", None, "no examples"),
+        (b"\xef\xbb\xbf", None, "no examples"),
+        (b"[]", None, "no examples"),
+        (HEADER, None, "no examples"),
+        (b"once upon a time", None, "none of the files that are read here, and begins with"),
+        (b"a,b\n1,2\n", None, "none of the files"),
+        (b"PK\x03\x04xxxx", None, "ZIP archive"),
+        (b"BZh91AY", None, "bzip2"),
+        (gzip.compress(gzip.compress(GOOD)), None, "compressed twice"),
+        (GOOD.decode().encode("utf-32"), None, "UTF-32"),
+        (b'{\n "prompt": "a",\n "completion": "b"\n}\n', 1, "goes over several lines"),
+        (GOOD + b"\n" + GOOD + b"\n{", 3, "it ends in the middle"),
+        (GOOD + b'\n{"prompt": "a\0b"}', 2, "NUL byte at character 14"),
+        (GOOD + b"\n{'prompt': 1}", 2, "begins with '"),
+        (GOOD + b'\n{"prompt": "a", "completion": "b",}', 2, "a comma before `}` at character 35"),
+        (GOOD + b'\n{"prompt": "a", "n": 1e999}', 2, "1e999 is not a JSON value"),
+        (GOOD + b'\n{"prompt": "a", "n": -Infinity}', 2, "-Infinity is not a JSON value"),
+        (GOOD + b'\n{"prompt": "a", "n": ' + b"[" * 500 + b"]" * 500 + b"}", 2, "nested too deeply"),
+        (GOOD + b"\n" + b"x" * (17 << 20), 2, "is longer than"),
+        (b"[" + GOOD, 1, "ends in the middle, without `]`"),
+        (b"[" + GOOD + b",\n" + GOOD[:9], 2, "in the middle of the row that begins here"),
+        (b"[" + GOOD + b"]\n[" + GOOD + b"]", 2, "more behind the end"),
+        (b"[" + GOOD + b",\n,\n" + GOOD + b"]", 2, "a comma without a row"),
+        (b'["' + b"x" * (17 << 20) + b'"]', 1, "is longer than"),
+        (HEADER + b'a,b\n"c,d\ne,f\n', 3, "a quote opens in this row and does not close"),
+        (HEADER + b'a,b\nc,"d" e\n', 3, "is not CSV"),
+        (HEADER + b"a,b\nc,d\xff\n", 3, "not UTF-8"),
+        (HEADER + b"a,b\nc,d\0\n", 3, "a NUL byte"),
+        (b"prompt,completion,prompt\na,b,c\n", 1, "twice"),
+        (b"messages\n\"[{'role': 'user'}]\"\n", 2, "as Python prints it"),
+        (b"messages\nx\n", 2, "is not JSON"),
+        (gzip.compress(GOOD + b"\n" + GOOD)[:-9], 2, "is cut off"),
+        (gzip.compress(GOOD + b"\n") + b"rest", 2, "other bytes behind"),
+        (zstandard.compress(GOOD)[:-3], 1, "cut off"),
+        (zstandard.compress(GOOD)[:6] + b"\xff" * 40, None, "damaged"),
+        (PARQUET[:-20], None, "damaged"),
+        ((GOOD.decode() + "\n").encode("utf-16") + b"\x00", 2, "cut off"),
+        ((GOOD.decode() + "\n").encode("utf-16") + b"\x00\xd8a\x00", 2, "is not UTF-16"),
+    ],
+)
+def test_what_cannot_be_read_is_named_at_its_line(data: bytes, line: int | None, words: str) -> None:
+    checked, _ = read_all(data)
+    problem = checked.problems[0]
+    assert words in problem.problem
+    assert problem.line == line
+    assert problem.next_action
+    assert checked.problem_count == len(checked.problems) == 1
+
+
+@pytest.mark.parametrize("packer", [".gz", ".zst"])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_bomb_is_not_unpacked(container: str, packer: str) -> None:
+    rows = [{"text": "x" * 100_000}] * 300
+    data = PACKERS[packer](CONTAINERS[container](rows) if container != "parquet" else json_lines(rows))
+    assert len(data) < 1_000_000
+    tracemalloc.start()
+    checked = check(io.BytesIO(data), max_bytes=5_000_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert checked.problems[-1].problem == "is more than 5000000 bytes once it is decompressed"
+    assert peak < 40_000_000
+
+
+def test_the_first_hundred_problems_are_kept_and_all_are_counted() -> None:
+    checked, rows = read_all(b"".join(b'{"prompt": 1}\n' if i % 2 else GOOD + b"\n" for i in range(1000)))
+    assert (len(rows), checked.problem_count, len(checked.problems)) == (500, 500, 100)
+    assert [problem.line for problem in checked.problems] == list(range(2, 202, 2))
+    assert checked.problems[0].value == "1"
+
+
+def test_notes_are_bounded() -> None:
+    rows = [{"prompt": "a", "completion": "b", f"key number {i:05d}" + "x" * 200: 1} for i in range(1000)]
+    checked, _ = read_all(json_lines(rows))
+    assert len(json.dumps(checked.notes)) < 64_000
+    assert sum(note["count"] for note in checked.notes) == 1000
+
+
+def test_rows_longer_than_a_piece_are_read() -> None:
+    rows = [{"prompt": "a", "completion": '\\" ]},é' * 300_000}] * 2
+    for container in (json_lines, json_array, csv_table):
+        assert values(container(rows)) == rows
