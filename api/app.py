@@ -37,7 +37,7 @@ from registry.settings import Settings
 
 _DESCRIPTION = """Upload examples, get a small adapter, call it a second later.
 
-1. `POST /files`: a JSON Lines file of chats, of prompts and completions, or of preferences.
+1. `POST /files`: a file of chats, of prompts and completions, of preferences, or of texts.
 2. `POST /jobs`: fine-tune a base on it; `GET /jobs/{job_id}/events` follows the training.
 3. `POST /generate` with the job's `osora.adapter_id`.
 

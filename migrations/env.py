@@ -4,6 +4,7 @@ from alembic import context
 
 import registry.measures
 import registry.names.tables
+import registry.overlaps
 import registry.webhooks.tables  # noqa: F401  (both: their tables belong to the metadata)
 from registry.models import Base
 

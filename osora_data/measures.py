@@ -26,8 +26,8 @@ class Measure:
 
     limit: tokens of the longest row that is trained on.
     complete: every row that may be over the limit was counted. Else there may be more than `rows_over`.
-    over: `{"line", "tokens"}` of the first rows over the limit; there are `rows_over`.
-    refused: `{"line", "problem", "next_action"}` of the first counted rows that this base cannot be trained on at all.
+    over: `{"line", "row", "tokens"}` of the first rows over the limit; there are `rows_over`.
+    refused: `{"line", "row", "problem", "next_action"}` of the first counted rows that this base cannot be trained on.
     tokens, trained_tokens: of all rows that are not refused, however long. Trained are those that the loss counts.
     histogram: `{"from", "to", "rows"}`, by tokens, both ends included.
     samples: `{"line", "segments": [{"text", "trained"}]}`, and `rejected` beside `segments` in a preference.

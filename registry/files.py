@@ -11,7 +11,8 @@ from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from osora_data import Checked, check
-from registry import bases, idempotency
+from osora_data.report import Observer
+from registry import bases, idempotency, overlaps
 from registry.columns import check_storable
 from registry.context import Registry
 from registry.db import now, now_seconds
@@ -72,7 +73,8 @@ def ingest(
             sha256.update(chunk)
             spool.write(chunk)
         spool.flush()
-        checked = check(spool, max_bytes=limit)
+        observer = Observer()
+        checked = check(spool, on_row=observer, max_bytes=limit)
         if checked.problems:
             raise InvalidFile.of(checked.problems, checked.problem_count)
         assert checked.format is not None  # a file without rows has a problem
@@ -87,7 +89,7 @@ def ingest(
             sha256=sha256.hexdigest(),
             format=checked.format,
             rows=checked.rows,
-            report=_report(checked),
+            report=_report(checked, observer),
         )
         # The object first: a row never points at nothing. A crash in between leaves a harmless orphan.
         registry.store.put(file.object_key, Path(spool.name))
@@ -98,6 +100,7 @@ def ingest(
             file.expires_at = None if expires_after is None else file.created_at + expires_after
             session.add(file)
             session.flush()
+            overlaps.keep(session, file.id, observer.sketch)
             if record is not None:
                 record(session, file)
     except OsoraError:  # one of ours comes before the commit
@@ -106,9 +109,9 @@ def ingest(
     return file
 
 
-def _report(checked: Checked) -> dict[str, Any]:
+def _report(checked: Checked, observer: Observer) -> dict[str, Any]:
     """What is kept of the check: the reader bounds its notes in number and length."""
-    return {"container": checked.container, "notes": checked.notes}
+    return {"container": checked.container, "notes": checked.notes, "warnings": observer.warnings()}
 
 
 def check_purpose(purpose: str) -> None:

@@ -7,14 +7,16 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.bases.known import OffersDep
-from api.deps import ReaderDep, ReadSessionDep, RegistryDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, WriterDep
 from api.downloads import attachment
-from api.files.schemas import FileOut, FilesQuery, UploadForm
+from api.files.report import FileReport, report_of
+from api.files.schemas import FileOut, FilesQuery, ReportQuery, UploadForm
 from api.files.upload import base_name
 from api.idempotency import OnceFormDep
 from api.multipart import body_of, read_form
 from api.schemas import Deleted, ListPage, errors
 from registry import files
+from registry.models import File
 
 router = APIRouter(prefix="/files", tags=["files"])
 
@@ -30,7 +32,7 @@ FileId = Annotated[str, Path(examples=["file-01k9v3t0w5qabcdefghjkmnpqrs"])]
 async def upload_file(
     request: Request, registry: RegistryDep, principal: WriterDep, offers: OffersDep, once: OnceFormDep
 ) -> FileOut:
-    """Stores a JSON Lines file after checking every line; an error names the line and the field.
+    """Stores a training file as it is after checking every row; an error names all that is wrong, line by line.
 
     Conversations are refused where no base on offer has a chat template. With `expires_after` the file is gone after so
     many seconds; a job that uses it then keeps what it needs.
@@ -81,6 +83,27 @@ def get_file_content(file_id: FileId, registry: RegistryDep, principal: ReaderDe
     pieces = registry.store.stream(file.object_key)
     media_type = "text/csv" if file.purpose == files.RESULTS_PURPOSE else "application/octet-stream"
     return attachment(pieces, filename=file.filename, bytes=file.bytes, media_type=media_type)
+
+
+@router.get(
+    "/{file_id}/report",
+    summary="Report on a training file",
+    responses=errors(400, 401, 403, 404),
+)
+async def get_file_report(
+    file_id: FileId, services: ServicesDep, principal: ReaderDep, query: Annotated[ReportQuery, Query()]
+) -> FileReport:
+    """What was converted, what may be wrong with the rows, and what they come to in the tokens of a base: rows over its
+    limit, a histogram, and a few rows as they are trained on.
+
+    Tokens are counted when they are first asked for. Of a large file that takes a while: until then the report says so.
+    """
+
+    def read() -> File:
+        with services.registry.reading() as session:
+            return files.get(session, principal, file_id)
+
+    return await report_of(services, await run_in_threadpool(read), query.base)
 
 
 @router.delete("/{file_id}", summary="Delete a file", responses=errors(401, 403, 404, 409, 507))

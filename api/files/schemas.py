@@ -8,7 +8,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from api.files.upload import ExpiryAnchor, ExpirySeconds, Purpose
-from api.schemas import PageQuery, RequestModel
+from api.schemas import Name, PageQuery, QueryModel, RequestModel
 from registry.models import File
 
 FILE_EXAMPLE: JsonDict = {
@@ -31,7 +31,8 @@ class UploadForm(RequestModel):
     file: Annotated[
         UploadFile,
         Field(
-            description="JSON Lines: chats (`messages`), or `prompt` and `completion`.",
+            description="JSON Lines, a JSON array, CSV or Parquet, plain or compressed (gzip, Zstandard): chats, "
+            "prompts and completions, preferences, or texts.",
             examples=[
                 '{"messages": [{"role": "user", "content": "My parcel is three days late."}, '
                 '{"role": "assistant", "content": "category: shipping, priority: high"}]}\n'
@@ -60,6 +61,12 @@ class FilesQuery(PageQuery):
 
     limit: Annotated[int, Field(ge=1, le=10_000, description="Items on a page.")] = 10_000
     purpose: Annotated[str | None, Field(description="Only files of this purpose.")] = None
+
+
+class ReportQuery(QueryModel):
+    """In whose tokens."""
+
+    base: Annotated[Name | None, Field(description="A base on offer; by default all of them.")] = None
 
 
 class FileDetails(BaseModel):

@@ -36,7 +36,7 @@ async def dry_run(
 ) -> DryRunOut:
     """All that can be told of a job. Nothing is kept; a probe goes when it is over. Raises what submission does."""
     found = await run_in_threadpool(jobs.rehearse, services.registry, principal, request, offers)
-    warnings: list[str] = []
+    warnings = [f"{found.overlap['message']}. Next: {found.overlap['next_action']}."] if found.overlap else []
     training = await _rows(services, found, found.training_file, warnings)
     validation = None
     if found.validation_file is not None:

@@ -74,9 +74,9 @@ def complete_upload(
     offers: OffersDep,
     once: OnceDep,
 ) -> UploadOut:
-    """Makes a file of the parts, in the order given, after checking every line as POST /files does.
+    """Makes a file of the parts, in the order given, after checking every row as POST /files does.
 
-    The parts must come to the bytes that the upload was begun with. If a line is wrong, the upload stays as it is.
+    The parts must come to the bytes that the upload was begun with. If a row is wrong, the upload stays as it is.
     """
     state = uploads.complete(
         registry,

@@ -28,9 +28,7 @@ class CreateUpload(RequestModel):
 
     bytes: Annotated[int, Field(ge=1, lt=2**63, description="What the parts will come to.")]
     filename: Annotated[str, Field(min_length=1, max_length=512), NO_NUL, AfterValidator(base_name)]
-    mime_type: Annotated[
-        str, Field(max_length=255, description="The rows are JSON Lines, whatever this says: `text/jsonl`.")
-    ]
+    mime_type: Annotated[str, Field(max_length=255, description="Decides nothing: the content tells what the file is.")]
     purpose: Purpose
     expires_after: Annotated[
         ExpiresAfter | None, Field(description="How long the file lasts, from its completion on.")

@@ -1,4 +1,4 @@
-"""Files in the tokens of bases."""
+"""Files in the tokens of bases, and what they are compared with other files by."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,7 +22,17 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("file_id", "base", "row_limit", name=op.f("pk_file_measures")),
     )
+    op.create_table(
+        "file_sketches",
+        sa.Column("file_id", sa.String(length=40), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["file_id"], ["files.id"], name=op.f("fk_file_sketches_file_id_files"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("file_id", name=op.f("pk_file_sketches")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("file_sketches")
     op.drop_table("file_measures")

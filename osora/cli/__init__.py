@@ -8,18 +8,33 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from osora.cli import adapters, aliases, bases, import_openai, jobs, keys, webhooks
+from osora.cli import adapters, aliases, bases, files, import_openai, jobs, keys, webhooks
+from osora.cli.chat import chat
 from osora.cli.compare import compare_answers
 from osora.cli.doctor import doctor
+from osora.cli.failures import UsageError, report, report_usage
 from osora.cli.generate import generate
-from osora.cli.output import EXIT_CODES, ExitCode, print_error, report
+from osora.cli.output import EXIT_CODES, LOOKALIKES, ExitCode, is_utf8, print_error
 from osora.cli.serve import serve
 from osora.cli.train import train
 from osora.errors import OsoraError
 
 
 class _Group(TyperGroup):
-    """Turns the SDK's errors into one line and an exit code, for all commands."""
+    """Turns what goes wrong into one line and an exit code, for all commands."""
+
+    def main(self, *given: Any, **extra: Any) -> Any:
+        """As typer's, but wrong usage is told like everything else: as a sentence, or as JSON."""
+        words = given[0] if given else extra.get("args")
+        as_json = "--json" in (sys.argv if words is None else words)
+        try:
+            code = super().main(*given, **extra | {"standalone_mode": False})
+        except UsageError as error:
+            code = report_usage(error, as_json)
+        except typer.Abort:
+            print_error("Nothing was done", None, as_json, code="aborted")
+            code = ExitCode.FAILED
+        sys.exit(int(code) if isinstance(code, int) else ExitCode.OK)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -43,15 +58,18 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(doctor)
 app.command()(train)
+app.command()(chat)
+app.command()(generate)
+app.command("compare")(compare_answers)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(aliases.app, name="aliases")
+app.add_typer(files.app, name="files")
 app.add_typer(bases.app, name="bases")
-app.command()(generate)
-app.add_typer(import_openai.app, name="import")
-app.command("compare")(compare_answers)
-app.add_typer(keys.app, name="key")
+app.add_typer(keys.app, name="keys")
+app.add_typer(keys.app, name="key", hidden=True)  # its first name
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(import_openai.app, name="import")
 
 
 def _print_version(asked: bool) -> None:
@@ -79,8 +97,8 @@ def main() -> None:
     # Closed ones (`>&-`) are None.
     sys.stdout, sys.stderr = (stream or os.fdopen(_nowhere(), "w") for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character gets a `?`, and not a crash.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        # A terminal that cannot show a character gets one like it, or a `?`, and not a crash.
+        stream.reconfigure(errors="replace" if is_utf8(stream) else LOOKALIKES)  # type: ignore[union-attr]
     as_json = "--json" in sys.argv
     code: Any = ExitCode.FAILED
     try:

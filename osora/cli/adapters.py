@@ -1,6 +1,5 @@
 """`osora adapters`."""
 
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -8,33 +7,36 @@ from typing import Annotated
 
 import typer
 
-from osora.cli.output import Json, human_bytes, print_fields, print_json, print_table, say, when
+from osora.cli.asking import Yes, confirm
+from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, show_list
+from osora.cli.names import completing
+from osora.cli.output import Json, ago, human_bytes, print_fields, print_json, say, when
+from osora.cli.transfers import new_path, receiving
 from osora.errors import OsoraError
-from osora.schemas import AdapterFormat
+from osora.schemas import Adapter, AdapterFormat
 from osora.sdk import Osora
 
 app = typer.Typer(invoke_without_command=True, help="Adapters. Without a command: the newest ones.")
-AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER", help="Its id or its name (ft:…).")]
+AdapterId = Annotated[
+    str,
+    typer.Argument(metavar="ADAPTER", help="Its id or its name (ft:…).", autocompletion=completing("adapter")),
+]
 
 
 @app.callback()
-def default(context: typer.Context, as_json: Json = False) -> None:
+def default(context: typer.Context, limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
-        list_adapters(as_json=as_json)
+        list_adapters(limit, every, as_json)
 
 
 @app.command("list")
-def list_adapters(
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20, as_json: Json = False
-) -> None:
+def list_adapters(limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     """The newest adapters."""
     with Osora() as osora:
-        adapters = osora.adapters.list(limit=limit)
-    if as_json:
-        print_json(adapters)
-        return
-    rows = [(a["id"], a["name"], a["base"], human_bytes(a.get("bytes")), when(a["created_at"])) for a in adapters]
-    print_table(("id", "name", "base", "size", "created"), rows, "No adapters. Next: osora train FILE.jsonl")
+        adapters = fetch(osora.adapters.list, limit, every)
+    columns = ("id", "name", "base", "size", "created")
+    empty = "No adapters. Next: osora train FILE.jsonl"
+    show_list(adapters, as_json, columns, _row, empty, spare=("base", "size", "created"))
 
 
 @app.command()
@@ -60,8 +62,8 @@ def download(
     as_json: Json = False,
 ) -> None:
     """Save an adapter: a ZIP of a PEFT directory."""
-    path = _new(output or Path(f"{_file_name(adapter)}.zip"))
-    with Osora() as osora:
+    path = new_path(output or Path(f"{_file_name(adapter)}.zip"))
+    with Osora() as osora, receiving(osora, path.name, as_json):
         size = osora.adapters.download(adapter, path)
     if as_json:
         print_json({"path": str(path), "bytes": size})
@@ -77,10 +79,11 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Save an adapter as a folder: a LoRA for vLLM and PEFT, or a whole checkpoint for transformers."""
-    folder = _new(output or Path(f"{_file_name(adapter)}-{format}"))
+    folder = new_path(output or Path(f"{_file_name(adapter)}-{format}"))
     with Osora() as osora, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as draft:
         archive = Path(draft, "download.zip")
-        osora.adapters.download(adapter, archive, format)
+        with receiving(osora, folder.name, as_json):
+            osora.adapters.download(adapter, archive, format)
         unpacked = Path(draft, "unpacked")
         try:
             with zipfile.ZipFile(archive) as opened:
@@ -96,16 +99,9 @@ def export(
 
 
 @app.command()
-def delete(
-    adapter: AdapterId,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Json = False,
-) -> None:
+def delete(adapter: AdapterId, yes: Yes = False, as_json: Json = False) -> None:
     """Delete an adapter for good."""
-    if not yes:
-        if as_json or not is_asked():
-            raise typer.BadParameter("nobody can be asked here; say it with --yes", param_hint="--yes")
-        typer.confirm(f"Delete {adapter} for good?", abort=True)
+    confirm(f"Delete {adapter} for good?", yes, as_json, always=True)
     with Osora() as osora:
         osora.adapters.delete(adapter)
     if as_json:
@@ -114,18 +110,9 @@ def delete(
         say(f"Deleted {adapter}.")
 
 
-def is_asked() -> bool:
-    """Whether a person sits before the terminal."""
-    return sys.stdin.isatty()
-
-
-def _new(path: Path) -> Path:
-    """The path, if something can be made there. Raises `typer.BadParameter`."""
-    if path.exists():
-        raise typer.BadParameter(f"{path} exists already; name another", param_hint="--output")
-    if not path.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {path.parent}; make it first", param_hint="--output")
-    return path
+def _row(adapter: Adapter) -> tuple[object, ...]:
+    size = human_bytes(adapter.get("bytes"))
+    return adapter["id"], adapter["name"], adapter["base"], size, ago(adapter["created_at"])
 
 
 def _file_name(adapter: str) -> str:

@@ -5,14 +5,17 @@ from typing import Annotated
 
 import typer
 
-from osora.cli.output import Json, print_fields, print_json, print_table, say, when
+from osora.cli.asking import Yes, confirm
+from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, show_list
+from osora.cli.names import completing
+from osora.cli.output import Json, ago, print_fields, print_json, print_table, say, when
 from osora.schemas import Alias
 from osora.sdk import Osora
 
 app = typer.Typer(
     invoke_without_command=True, help="Names of your own for models. Without a command: the newest aliases."
 )
-AliasName = Annotated[str, typer.Argument(metavar="NAME", help="The alias.")]
+AliasName = Annotated[str, typer.Argument(metavar="NAME", help="The alias.", autocompletion=completing("alias"))]
 ExpectedVersion = Annotated[
     int | None, typer.Option(min=0, help="Only if the alias is at this version; 0: only if it is new.")
 ]
@@ -21,9 +24,9 @@ _WEIGHTED = re.compile(r"(?P<target>.+)=(?P<weight>[0-9]+)")
 
 
 @app.callback()
-def default(context: typer.Context, as_json: Json = False) -> None:
+def default(context: typer.Context, limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
-        list_aliases(as_json=as_json)
+        list_aliases(limit, every, as_json)
 
 
 @app.command("set")
@@ -31,7 +34,11 @@ def set_alias(
     name: AliasName,
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="TARGET[=WEIGHT]...", help="Adapters, checkpoints, bases; several share the requests."),
+        typer.Argument(
+            metavar="TARGET[=WEIGHT]...",
+            help="Adapters, checkpoints, bases; several share the requests.",
+            autocompletion=completing("model"),
+        ),
     ],
     expected_version: ExpectedVersion = None,
     as_json: Json = False,
@@ -44,17 +51,13 @@ def set_alias(
 
 
 @app.command("list")
-def list_aliases(
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20, as_json: Json = False
-) -> None:
+def list_aliases(limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     """The newest aliases."""
     with Osora() as osora:
-        aliases = osora.aliases.list(limit=limit)
-    if as_json:
-        print_json(aliases)
-        return
-    rows = [(a["name"], _shares(a["targets"]), a["version"], when(a["updated_at"])) for a in aliases]
-    print_table(("name", "stands for", "version", "changed"), rows, "No aliases. Next: osora aliases set NAME TARGET")
+        aliases = fetch(osora.aliases.list, limit, every, key="name")
+    columns = ("name", "stands for", "version", "changed")
+    empty = "No aliases. Next: osora aliases set NAME TARGET"
+    show_list(aliases, as_json, columns, _row, empty, spare=("version", "changed"))
 
 
 @app.command()
@@ -111,14 +114,19 @@ def rollback(
 
 
 @app.command()
-def delete(name: AliasName, as_json: Json = False) -> None:
+def delete(name: AliasName, yes: Yes = False, as_json: Json = False) -> None:
     """Delete an alias. What it stands for stays."""
+    confirm(f"Delete the alias {name}?", yes, as_json)
     with Osora() as osora:
         osora.aliases.delete(name)
     if as_json:
         print_json({"name": name, "deleted": True})
     else:
         say(f"Deleted {name}. To have it back: osora aliases rollback {name}")
+
+
+def _row(alias: Alias) -> tuple[object, ...]:
+    return alias["name"], _shares(alias["targets"]), alias["version"], ago(alias["updated_at"])
 
 
 def _weights(targets: list[str]) -> dict[str, int]:

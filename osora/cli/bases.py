@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from osora.cli.names import completing, nearest
 from osora.cli.output import Json, human_bytes, print_json, print_table, say
 from osora.sdk import Osora
 
@@ -34,7 +35,9 @@ def list_bases(as_json: Json = False) -> None:
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A base, or the hash of its basis.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A base, or the hash of its basis.", autocompletion=completing("base"))
+    ],
     folder: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Where to; default: where osora_core looks for it.")
     ] = None,
@@ -50,3 +53,15 @@ def pull(
     say(f"{path}: {human_bytes(size)}")
     if folder is not None:
         say(f"Next: OSORA_BASIS_FROM={folder.absolute()} tells osora_core where it is.")
+
+
+def chosen_base(osora: Osora, name: str | None) -> str:
+    """A base on offer: the one named, or the only one. Raises `typer.BadParameter`."""
+    names = [base["name"] for base in osora.bases()]
+    if name is None and len(names) == 1:
+        return names[0]
+    if name in names:
+        return name
+    meant = nearest(name, names) if name else None
+    known = f"did you mean {meant}? " if meant else ""
+    raise typer.BadParameter(f"{known}name one of: {', '.join(names) or '(none)'}", param_hint="--base")

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from osora.cli.names import completing
 from osora.cli.output import ExitCode, Json, print_json, print_note, print_table, say
 from osora.migrate.comparing import Comparison, Model, compare
 from osora.migrate.prompts import read_prompts
@@ -19,9 +20,21 @@ _LONGEST = 200
 
 def compare_answers(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE")],
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An adapter, an alias or a base: who is to be judged.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="An adapter, an alias or a base: who is to be judged.",
+            autocompletion=completing("model"),
+        ),
+    ],
     against: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Compare with this model's answers, not the file's.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Compare with this model's answers, not the file's.",
+            autocompletion=completing("model"),
+        ),
     ] = None,
     show: Annotated[int, typer.Option(min=0, help="So many disagreements, the least alike first.")] = 5,
     at_least: Annotated[

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from osora.cli.output import Json, print_json, print_json_line, print_note, say
+from osora.cli.names import completing
+from osora.cli.output import Json, plain, print_json, print_json_line, print_note, say
 from osora.schemas import Generation, Message
 from osora.sdk import Osora
 
@@ -16,9 +17,15 @@ def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text; - reads it from standard input.")],
     adapter: Annotated[
         str | None,
-        typer.Option(help="An adapter or a checkpoint, by id or name, or an alias; else the bare base answers."),
+        typer.Option(
+            help="An adapter or a checkpoint, by id or name, or an alias; else the bare base answers.",
+            autocompletion=completing("adapter"),
+        ),
     ] = None,
-    base: Annotated[str | None, typer.Option(help="The bare base to ask, if there are several.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="The bare base to ask, if there are several.", autocompletion=completing("base")),
+    ] = None,
     system: Annotated[str | None, typer.Option(help="A system message before the prompt.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Send PROMPT as it is: a text to be continued.")] = False,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="At most so many tokens.")] = None,
@@ -68,7 +75,7 @@ def generate(
             if as_json:
                 print_json_line({"text": piece})
             else:
-                sys.stdout.write(piece)
+                sys.stdout.write(plain(piece))
                 sys.stdout.flush()
         if as_json:
             print_json_line(pieces.result)

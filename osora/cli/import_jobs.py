@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from osora.cli.adapters import is_asked
+from osora.cli.asking import is_asked
 from osora.cli.output import print_json, print_table, say, sentences, when
 from osora.errors import OsoraUsageError
 from osora.migrate.importing import Outcome

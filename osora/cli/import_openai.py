@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from osora.cli.adapters import is_asked
+from osora.cli.asking import is_asked
+from osora.cli.bases import chosen_base
 from osora.cli.import_jobs import choose, show_outcomes, show_plan
 from osora.cli.output import ExitCode, Json, console, print_error, print_note, say
 from osora.cli.record import Recording, record_answers
-from osora.cli.train import chosen_base
 from osora.cli.watch import watch
 from osora.discovery import discover, is_loopback
 from osora.migrate.estimate import Prices

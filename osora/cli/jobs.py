@@ -6,34 +6,36 @@ from typing import Annotated
 
 import typer
 
+from osora.cli.figures import of_event
 from osora.cli.flags import in_flags
-from osora.cli.output import Json, duration, print_fields, print_json, print_json_line, print_table, say, when
-from osora.cli.train import watch_to_exit
-from osora.cli.watch import sample
-from osora.schemas import Attempt, Checkpoint, Job
+from osora.cli.following import follow_to_exit
+from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, show_list, tell_of_more
+from osora.cli.names import completing
+from osora.cli.output import Json, ago, duration, print_fields, print_json, print_json_line, say, when
+from osora.cli.transfers import receiving, write_new
+from osora.schemas import ENDED, Attempt, Checkpoint, Job
 from osora.sdk import Osora
 
 app = typer.Typer(invoke_without_command=True, help="Fine-tuning jobs. Without a command: the newest ones.")
-JobId = Annotated[str, typer.Argument(metavar="JOB")]
-Limit = Annotated[int, typer.Option(min=1, max=100, help="How many.")]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="Its id, as `osora jobs` lists it.", autocompletion=completing("job"))
+]
 
 
 @app.callback()
-def default(context: typer.Context, as_json: Json = False) -> None:
+def default(context: typer.Context, limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
-        list_jobs(as_json=as_json)
+        list_jobs(limit, every, as_json)
 
 
 @app.command("list")
-def list_jobs(limit: Limit = 20, as_json: Json = False) -> None:
+def list_jobs(limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     """The newest jobs."""
     with Osora() as osora:
-        jobs = osora.jobs.list(limit=limit)
-    if as_json:
-        print_json(jobs)
-        return
-    rows = [(j["id"], j["status"], j["model"], _steps(j), when(j["created_at"]), j["fine_tuned_model"]) for j in jobs]
-    print_table(("job", "status", "base", "step", "created", "adapter"), rows, "No jobs. Next: osora train FILE.jsonl")
+        jobs = fetch(osora.jobs.list, limit, every)
+    columns = ("job", "status", "suffix", "base", "step", "created", "adapter")
+    spare = ("adapter", "base", "suffix", "step")
+    show_list(jobs, as_json, columns, _row, "No jobs. Next: osora train FILE.jsonl", spare=spare)
 
 
 @app.command()
@@ -41,8 +43,9 @@ def show(job_id: JobId, as_json: Json = False) -> None:
     """One job: its state, its figures, and each attempt at it."""
     with Osora() as osora:
         job = osora.jobs.get(job_id)
-        evaluated = osora.jobs.checkpoints(job_id, limit=100) if job.get("validation_file") and not as_json else []
-    _show(job, as_json, _published(job, evaluated))
+        is_measured = bool(job.get("validation_file")) or job["status"] == "succeeded"
+        kept = list(osora.jobs.checkpoints(job_id, limit=100)) if is_measured and not as_json else []
+    _show(job, as_json, kept)
 
 
 @app.command()
@@ -60,7 +63,9 @@ def results(
             path = output / Path(osora.files.get(file_id)["filename"]).name
             if path.exists():
                 raise typer.BadParameter(f"{path} exists already; name another folder", param_hint="--output")
-            path.write_bytes(osora.files.content(file_id))
+            with receiving(osora, path.name, as_json):
+                content = osora.files.content(file_id)
+            write_new(path, content)
             saved.append(str(path))
             if not as_json:
                 say(str(path))
@@ -71,44 +76,32 @@ def results(
 
 
 @app.command()
-def events(job_id: JobId, limit: Limit = 100, as_json: Json = False) -> None:
+def events(job_id: JobId, limit: Limit = 100, every: All = False, as_json: Json = False) -> None:
     """What has happened so far, oldest first (`watch` waits for more). With --json: JSON lines."""
     with Osora() as osora:
-        newest_first = osora.jobs.list_events(job_id, limit=limit)
+        newest_first = fetch(lambda limit, after: osora.jobs.list_events(job_id, limit, after), limit, every)
     for event in reversed(newest_first):
         if as_json:
             print_json_line(event)
         else:
-            data = event.get("data") or {}
-            answered = f": {sample(data)}" if {"prompt", "text"} <= data.keys() else ""
-            say(f"{when(event['created_at'])}  {event['message']}{answered}")
+            say(f"{when(event['created_at'])}  {of_event(event)}")
+    tell_of_more(newest_first, as_json)
 
 
 @app.command()
-def checkpoints(job_id: JobId, limit: Limit = 100, as_json: Json = False) -> None:
+def checkpoints(job_id: JobId, limit: Limit = 100, every: All = False, as_json: Json = False) -> None:
     """The states of a job that can be called, newest first: osora generate "…" --adapter NAME."""
     with Osora() as osora:
-        found = osora.jobs.checkpoints(job_id, limit=limit)
-    if as_json:
-        print_json(found)
-        return
-    rows = [
-        (
-            c["step_number"],
-            _figure(c, "valid_loss", ".4f"),
-            _figure(c, "valid_exact_match", ".0%"),
-            c["fine_tuned_model_checkpoint"],
-        )
-        for c in found
-    ]
-    print_table(("step", "validation loss", "exact match", "name"), rows, "No checkpoints.")
+        found = fetch(lambda limit, after: osora.jobs.checkpoints(job_id, limit, after), limit, every)
+    columns = ("step", "validation loss", "exact match", "name")
+    show_list(found, as_json, columns, _checkpoint_row, "No checkpoints.")
 
 
 @app.command()
 def watch(job_id: JobId, as_json: Json = False) -> None:
     """Watch a job until it has ended; the exit code says whether it succeeded. With --json: JSON lines."""
     with Osora() as osora:
-        watch_to_exit(osora, job_id, as_json)
+        follow_to_exit(osora, job_id, as_json)
 
 
 @app.command()
@@ -137,6 +130,33 @@ def _figure(checkpoint: Checkpoint, name: str, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
+def _loss(checkpoint: Checkpoint | None, name: str) -> str | None:
+    """`0.2500 at step 8`; None if it was not measured."""
+    figure = _figure(checkpoint, name, ".4f") if checkpoint else ""
+    return f"{figure} at step {checkpoint['step_number']}" if checkpoint and figure else None
+
+
+def _row(job: Job) -> tuple[object, ...]:
+    return (
+        job["id"],
+        job["status"],
+        job.get("user_provided_suffix"),
+        job["model"],
+        _steps(job),
+        ago(job["created_at"]),
+        _adapter(job),
+    )
+
+
+def _checkpoint_row(checkpoint: Checkpoint) -> tuple[object, ...]:
+    return (
+        checkpoint["step_number"],
+        _figure(checkpoint, "valid_loss", ".4f"),
+        _figure(checkpoint, "valid_exact_match", ".0%"),
+        checkpoint["fine_tuned_model_checkpoint"],
+    )
+
+
 def _steps(job: Job) -> str:
     details = job.get("osora") or {}
     step, total = details.get("step"), details.get("total_steps")
@@ -153,13 +173,14 @@ def _published(job: Job, checkpoints: Sequence[Checkpoint]) -> Checkpoint | None
     return min(evaluated, key=lambda checkpoint: (checkpoint["metrics"]["valid_loss"], checkpoint["step_number"]))
 
 
-def _show(job: Job, as_json: bool, evaluated: Checkpoint | None = None) -> None:
+def _show(job: Job, as_json: bool, kept: Sequence[Checkpoint] = ()) -> None:
     if as_json:
         print_json(job)
         return
+    evaluated = _published(job, kept)
+    newest = max(kept, key=lambda checkpoint: checkpoint["step_number"], default=None)
     details, error = job.get("osora") or {}, job.get("error")
     compute = details.get("compute_seconds")
-    at = f" at step {evaluated['step_number']}" if evaluated else ""
     print_fields(
         {
             "job": job["id"],
@@ -176,8 +197,11 @@ def _show(job: Job, as_json: bool, evaluated: Checkpoint | None = None) -> None:
             "validation": job.get("validation_file"),
             "step": _steps(job),
             "learning rate": (details.get("resolved") or {}).get("learning_rate"),
-            "valid. loss": f"{_figure(evaluated, 'valid_loss', '.4f')}{at}" if evaluated else None,
+            "train. loss": _loss(newest, "train_loss"),
+            "valid. loss": _loss(evaluated, "valid_loss"),
             "exact match": _figure(evaluated, "valid_exact_match", ".0%") if evaluated else None,
+            "accuracy": _figure(evaluated, "valid_reward_accuracy", ".0%") if evaluated else None,
+            "margin": _figure(evaluated, "valid_reward_margin", ".2f") if evaluated else None,
             "tokens": job.get("trained_tokens"),
             "compute": duration(compute) if compute else None,
             "created": when(job["created_at"]),
@@ -185,15 +209,36 @@ def _show(job: Job, as_json: bool, evaluated: Checkpoint | None = None) -> None:
             "likely start": when(details.get("estimated_start")),
             "likely end": when(job.get("estimated_finish")),
             "finished": when(job.get("finished_at")),
-            "adapter": job.get("fine_tuned_model"),
+            "adapter": _adapter(job),
             "adapter id": details.get("adapter_id"),
-            "result file": ", ".join(job.get("result_files", [])),
+            "result file": ", ".join(job.get("result_files") or []),
+            "fetch it": f"osora jobs results {job['id']}" if job.get("result_files") else None,
             "error": in_flags(error["message"], error.get("param")) if error else None,
-            "next": in_flags(error.get("next_action") or "") if error else None,
+            "next": in_flags(error.get("next_action") or "") if error else _next(job),
         }
     )
     for attempt in details.get("attempts", []):
         _show_attempt(attempt)
+
+
+def _adapter(job: Job) -> str | None:
+    """Its name, and whether it is still there."""
+    name = job.get("fine_tuned_model")
+    return f"{name} (deleted)" if name and _is_deleted(job) else name
+
+
+def _is_deleted(job: Job) -> bool:
+    return job["status"] == "succeeded" and (job.get("osora") or {"adapter_id": ""}).get("adapter_id", "") is None
+
+
+def _next(job: Job) -> str | None:
+    """The command to type next."""
+    if job["status"] == "succeeded":
+        name = job.get("fine_tuned_model")
+        return f"osora chat {name}" if name and not _is_deleted(job) else None
+    if job["status"] == "paused":
+        return f"osora jobs resume {job['id']}"
+    return f"osora jobs watch {job['id']}" if job["status"] not in ENDED else None
 
 
 def _show_attempt(attempt: Attempt) -> None:

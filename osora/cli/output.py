@@ -1,19 +1,21 @@
-"""What the command line prints: tables for people, JSON for programs, errors for both; and its exit codes."""
+"""What the command line prints: tables for people, JSON for programs, and errors for both; and its exit codes."""
 
+import codecs
 import json
 import os
+import re
+import shutil
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-
-from osora.cli.flags import in_flags
-from osora.errors import OpenAIError, OsoraAPIError, OsoraConnectionError, OsoraError, OsoraUsageError
+from rich.text import Text
 
 
 class ExitCode(IntEnum):
@@ -28,7 +30,11 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-_BY_STATUS = {401: ExitCode.UNAUTHORISED, 403: ExitCode.UNAUTHORISED, 404: ExitCode.NOT_FOUND}
+# The colour of a cell, in a terminal.
+_COLOURS = {"succeeded": "green", "running": "cyan", "paused": "yellow", "failed": "red", "cancelled": "red"}
+_LOOKALIKES = {"…": "...", "·": "-", "—": "-", "→": ">", "“": '"', "”": '"'}
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the job or the request failed; 2 wrong usage; 3 the service cannot be reached; "
     "4 not authorised; 5 not found; 130 interrupted."
@@ -53,32 +59,83 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """A line for people. No markup: names and messages may contain brackets."""
-    console().print(text, markup=False, soft_wrap=True)
+    console().print(plain(text), markup=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """The text for people, without what would steer their terminal: a model's answer or a file's name may hold it."""
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text) if sys.stdout.isatty() else text
 
 
 def print_json(value: Any) -> None:
     """One document."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(_json(value, sys.stdout, indent=2))
 
 
 def print_json_line(value: Any) -> None:
     """One line of a stream, visible to the reader at once."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    print(_json(value, sys.stdout), flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+def _json(value: Any, stream: TextIO, indent: int | None = None) -> str:
+    # What an encoding has no character for would come out as `?`: there, JSON's own escapes keep it.
+    return json.dumps(value, indent=indent, ensure_ascii=not is_utf8(stream))
+
+
+def is_utf8(stream: TextIO) -> bool:
+    """Whether all characters can be written there."""
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    """What is written for a character that an encoding lacks: one that looks like it, or `?`."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_LOOKALIKES.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
+LOOKALIKES = "osora-lookalikes"
+"""An error handler for streams whose encoding is not Unicode."""
+codecs.register_error(LOOKALIKES, _replaced)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str, *, spare: Sequence[str] = ()
+) -> None:
     """A table, or the sentence `empty` when there are no rows.
 
-    A line is as long as its cells: folded over two lines, an id could not be copied.
+    A line is as long as its cells: folded over two lines, an id could not be copied. In a terminal too narrow for that,
+    the columns of `spare` are left out, the first one first; a pipe gets all of them.
     """
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else " ".join(plain(str(cell)).splitlines()) for cell in row] for row in rows]
     if not cells:
         say(empty)
         return
     widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
-    for line in (columns, *cells):
-        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True))
-        say("  ".join(padded).rstrip())
+    shown = _fitting(columns, widths, spare)
+    screen = console()
+    for number, line in enumerate((columns, *cells)):
+        text = Text(style="bold" if number == 0 else "")
+        for place in shown:
+            text.append(line[place], style=_COLOURS.get(line[place], ""))
+            text.append(" " * (widths[place] - cell_len(line[place]) + 2))
+        text.rstrip()
+        screen.print(text, soft_wrap=True)
+
+
+def _fitting(columns: Sequence[str], widths: Sequence[int], spare: Sequence[str]) -> list[int]:
+    """The places of the columns to show."""
+    shown = list(range(len(columns)))
+    width = terminal_width()
+    for name in spare:
+        if width is None or sum(widths[place] + 2 for place in shown) - 2 <= width:
+            break
+        shown.remove(columns.index(name))
+    return shown
+
+
+def terminal_width() -> int | None:
+    """In characters; None where there is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def print_fields(fields: dict[str, object]) -> None:
@@ -97,51 +154,17 @@ def print_error(message: str, next_step: str | None, as_json: bool, *, code: str
     """One line on stderr (with --json: one JSON line), with what to do about it."""
     if as_json:
         error = {"message": message, "code": code, "next_action": next_step, **fields}
-        print(json.dumps({"error": error}, ensure_ascii=False), file=sys.stderr)
+        print(_json({"error": error}, sys.stderr), file=sys.stderr)
         return
     print_note(f"Error: {sentences(message, next_step)}")
 
 
-def print_note(text: str) -> None:
+def print_note(text: str, as_json: bool = False) -> None:
     """A line on stderr, beside what was asked for."""
-    Console(stderr=True, highlight=False, emoji=False).print(text, markup=False, soft_wrap=True)
-
-
-def report(error: OsoraError, as_json: bool) -> ExitCode:
-    """Print an error of the SDK; returns the exit code that goes with it."""
-    if isinstance(error, OsoraConnectionError):
-        next_step = "start the service with `osora serve`, or set OSORA_URL to where it runs"
-        if error.interrupted:
-            next_step = "run it again; if that does not help, read the service's logs"
-        print_error(str(error), next_step, as_json, code="unreachable")
-        return ExitCode.UNREACHABLE
-    if isinstance(error, OsoraUsageError):
-        print_error(str(error), error.next_action, as_json, code="usage")
-        return ExitCode.USAGE
-    if isinstance(error, OpenAIError):
-        print_error(str(error), error.next_action, as_json, code=error.code or "openai_error", status=error.status)
-        return ExitCode.UNREACHABLE if error.status is None else _BY_STATUS.get(error.status, ExitCode.FAILED)
-    if not isinstance(error, OsoraAPIError):
-        print_error(str(error), None, as_json)
-        return ExitCode.FAILED
-    place = f" (line {error.line})" if error.line and f"line {error.line}" not in error.message.lower() else ""
-    advice = in_flags(error.next_action) if error.next_action else None
-    if error.status == 401 and error.code != "not_osora":  # the service's own advice is about HTTP headers
-        advice = "set OSORA_API_KEY to a key of this service (`osora key create` makes one)"
-    details = {
-        "status": error.status,
-        "param": error.param,
-        "line": error.line,
-        "request_id": error.request_id,
-    }
-    code = error.code or "error"
-    message = in_flags(error.message, error.param)
-    if place:
-        message = f"{message.rstrip('.')}{place}"
-    print_error(message, advice, as_json, code=code, **details)
-    if code == "not_osora":
-        return ExitCode.UNREACHABLE
-    return _BY_STATUS.get(error.status, ExitCode.FAILED)
+    if as_json:
+        print(_json({"note": text}, sys.stderr), file=sys.stderr)
+    else:
+        Console(stderr=True, highlight=False, emoji=False).print(plain(text), markup=False, soft_wrap=True)
 
 
 def human_bytes(count: float | None) -> str:
@@ -164,3 +187,14 @@ def duration(seconds: float) -> str:
 
 def when(timestamp: float | None) -> str:
     return datetime.fromtimestamp(timestamp).strftime("%Y-%m-%d %H:%M:%S") if timestamp else ""
+
+
+def ago(timestamp: float | None) -> str:
+    """`3 min ago` in a terminal; elsewhere the time itself."""
+    if timestamp is None or not sys.stdout.isatty():
+        return when(timestamp)
+    seconds = max(time.time() - timestamp, 0)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} ago"
+    return "just now"

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from osora.cli.adapters import is_asked
+from osora.cli.asking import is_asked
 from osora.cli.output import ExitCode, duration, print_error, print_json, print_note, say
 from osora.migrate.estimate import BYTES_A_TOKEN, Estimate, Prices
 from osora.migrate.journal import Journal

@@ -1,12 +1,16 @@
-"""Watching a job: a live progress bar fed by its event stream."""
+"""Watching a job: a chart of its losses and a bar, fed by its event stream; lines where no terminal is."""
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
-from osora.cli.output import duration
+from osora.cli.chart import LossChart
+from osora.cli.figures import at, of_evaluation, of_step, sample
+from osora.cli.output import duration, plain
 from osora.errors import OsoraError
 from osora.schemas import Event, Job
 from osora.sdk import Osora
@@ -19,90 +23,116 @@ _AT = {
     "Waiting": ("waiting", ""),
     "Job returned to the queue": ("waiting", ""),
 }
+# Without a terminal: a line for a step, so often.
+_LINE_EVERY_SECONDS = 10.0
+_LINE_EVERY_SHARE = 0.1
+# Of the terminal: with fewer lines, the chart would push out what happened.
+_LINES_FOR_A_CHART = 18
 
 
 class JobProgress:
-    """A progress bar that takes job events. Use as a context manager."""
+    """A chart and a progress bar that take job events. Use as a context manager."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}", markup=False),
-            console=console,
-        )
-        self._task: TaskID | None = None
-        self._done: list[str] = []
+        self._is_live = console.is_terminal and not console.is_dumb_terminal
+        self._chart = LossChart()
+        self._progress = _Screen(self._chart, console, disable=not self._is_live)
+        self._task = self._progress.add_task("waiting", total=None, detail="", stepped=None, left=None)
+        self._done = ""
+        self._line_at = (0, float("-inf"))  # the step of the last line, and when it was written
 
     def __enter__(self) -> "JobProgress":
         self._progress.start()
-        self._task = self._progress.add_task("waiting", total=None, detail="")
         return self
 
     def __exit__(self, *exc: object) -> None:
-        assert self._task is not None
         # What is left standing is what was done; the time that was left is no longer true.
-        self._progress.update(self._task, detail=" · ".join(self._done), visible=bool(self._done))
+        self._progress.update(self._task, detail=self._done, left=None, visible=bool(self._done))
         self._progress.stop()
 
     def show(self, event: Event) -> None:
         data = event.get("data") or {}
         if "prompt" in data and "text" in data:
-            self._show_sample(data)
+            self._print(f"sample ({at(data['step'])}): {sample(data)}")
         elif event.get("type") != "metrics":
             self._show_phase(event["message"])
-            self._progress.console.print(f"  {event['message']}", markup=False, highlight=False, soft_wrap=True)
-        elif "valid_loss" in event["data"]:
-            self._show_evaluation(event["data"])
+            self._print(event["message"])
+        elif "valid_loss" in data:
+            self._chart.add(data["step"], data["valid_loss"], is_validation=True)
+            self._print(of_evaluation(data))
         else:
-            self._show_step(event["data"])
+            self._show_step(data)
 
     def lost(self, error: OsoraError) -> None:
         """Say that what is shown may be old."""
-        self._progress.console.print(f"  {error}; trying again", markup=False, highlight=False, soft_wrap=True)
+        self._print(f"{error}; trying again")
+
+    def _print(self, line: str) -> None:
+        self._progress.console.print(f"  {plain(line)}", markup=False, highlight=False, soft_wrap=True)
 
     def _show_phase(self, message: str) -> None:
-        assert self._task is not None
         for beginning, (description, detail) in _AT.items():
             if message.startswith(beginning):
-                self._progress.update(self._task, description=description, detail=detail)
+                self._progress.update(self._task, description=description, detail=detail, left=None)
 
-    def _show_evaluation(self, data: dict[str, Any]) -> None:
-        exact = f" · exact match {data['valid_exact_match']:.0%}" if "valid_exact_match" in data else ""
-        line = f"  validation loss {data['valid_loss']:.3f}{exact} ({_when(data['step'])})"
-        self._progress.console.print(line, markup=False, highlight=False)
-
-    def _show_sample(self, data: dict[str, Any]) -> None:
-        line = f"  sample ({_when(data['step'])}): {sample(data)}"
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def _show_step(self, data: dict[str, float]) -> None:
-        parts = [
-            f"step {data['step']}/{data['total_steps']}",
-            f"loss {data['train_loss']:.3f}",
-        ]
+    def _show_step(self, data: dict[str, Any]) -> None:
+        step, total = data["step"], data["total_steps"]
+        self._done = of_step(data)
         if data.get("tokens_per_second"):
-            parts.append(f"{data['tokens_per_second']:,.0f} tokens/s")
-        self._done = list(parts)
-        if data.get("remaining_seconds") is not None:
-            parts.append(f"{duration(data['remaining_seconds'])} left")
-        assert self._task is not None
+            self._done += f" · {data['tokens_per_second']:,.0f} tokens/s"
+        self._chart.steps = total
+        self._chart.add(step, data["train_loss"])
+        if not self._is_live:
+            self._write_step(step, total)
         self._progress.update(
             self._task,
             description="training",
-            completed=data["step"],
-            total=data["total_steps"],
-            detail=" · ".join(parts),
+            completed=step,
+            total=total,
+            detail=self._done,
+            stepped=time.monotonic(),
+            left=data.get("remaining_seconds"),
         )
 
+    def _write_step(self, step: int, total: int) -> None:
+        last, written = self._line_at
+        now = time.monotonic()
+        if step == total or step - last >= total * _LINE_EVERY_SHARE or now - written >= _LINE_EVERY_SECONDS:
+            self._line_at = (step, now)
+            self._print(self._done)
 
-def sample(data: dict[str, Any]) -> str:
-    """A prompt and its answer, of an event that carries both."""
-    return f"{data['prompt']!r} -> {data['text']!r}"
+
+class _Screen(Progress):
+    """The bar of one task, with a chart above it where there is room."""
+
+    def __init__(self, chart: LossChart, console: Console, *, disable: bool) -> None:
+        self._losses = chart
+        self._terminal = console
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}", markup=False),
+            _TimeLeft(),
+            console=console,
+            disable=disable,
+            refresh_per_second=4,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self._terminal.height >= _LINES_FOR_A_CHART:
+            yield self._losses
+        yield self.make_tasks_table(self.tasks)
 
 
-def _when(step: int) -> str:
-    return f"step {step}" if step else "before training"
+class _TimeLeft(ProgressColumn):
+    """Counts down from what the last step said, so that it goes on between two steps."""
+
+    def render(self, task: Task) -> Text:
+        if task.fields["left"] is None:
+            return Text("")
+        since = time.monotonic() - task.fields["stepped"]
+        left = task.fields["left"] - since
+        return Text(f"{duration(left)} left" if left > 0 else f"last step {duration(since)} ago")
 
 
 def watch(osora: Osora, job_id: str, console: Console) -> tuple[Job, list[Event]]:

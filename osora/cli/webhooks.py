@@ -4,33 +4,31 @@ from typing import Annotated, Any
 
 import typer
 
-from osora.cli.output import ExitCode, Json, print_json, print_table, say, when
+from osora.cli.asking import Yes, confirm
+from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, show_list
+from osora.cli.names import completing
+from osora.cli.output import ExitCode, Json, print_json, say, when
 from osora.schemas import WebhookDelivery, WebhookEndpoint
 from osora.sdk import Osora
 
 app = typer.Typer(invoke_without_command=True, help="Addresses that are told of events. Without a command: all.")
-EndpointId = Annotated[str, typer.Argument(metavar="ID")]
+EndpointId = Annotated[str, typer.Argument(metavar="ID", autocompletion=completing("endpoint"))]
 
 
 @app.callback()
-def default(context: typer.Context, as_json: Json = False) -> None:
+def default(context: typer.Context, limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
-        list_endpoints(as_json=as_json)
+        list_endpoints(limit, every, as_json)
 
 
 @app.command("list")
-def list_endpoints(as_json: Json = False) -> None:
+def list_endpoints(limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json = False) -> None:
     """Your endpoints, and whether anything gets through to them."""
     with Osora() as osora:
-        endpoints = osora.webhooks.list(limit=100)
-    if as_json:
-        print_json(endpoints)
-        return
-    rows = [
-        (e["id"], e["name"], e["url"], " ".join(e.get("event_types", [])), _state(e.get("osora", {})))
-        for e in endpoints
-    ]
-    print_table(("id", "name", "url", "events", "state"), rows, "No webhooks. Next: osora webhooks create https://…")
+        endpoints = fetch(osora.webhooks.list, limit, every)
+    columns = ("id", "name", "url", "events", "state")
+    empty = "No webhooks. Next: osora webhooks create https://…"
+    show_list(endpoints, as_json, columns, _row, empty, spare=("events", "name"))
 
 
 @app.command()
@@ -90,25 +88,22 @@ def send_sample(
 @app.command()
 def log(
     endpoint_id: EndpointId,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20,
+    limit: Limit = DEFAULT_LIMIT,
+    every: All = False,
     as_json: Json = False,
 ) -> None:
     """What an endpoint was told, newest first, and what came of it."""
     with Osora() as osora:
-        deliveries = osora.webhooks.deliveries(endpoint_id, limit=limit)
-    if as_json:
-        print_json(deliveries)
-        return
-    rows = [
-        (when(d["created_at"]), d["event_type"], d.get("data", {}).get("id"), *_outcome(d), d["id"]) for d in deliveries
-    ]
+        deliveries = fetch(lambda limit, after: osora.webhooks.deliveries(endpoint_id, limit, after), limit, every)
     columns = ("time", "event", "about", "status", "attempts", "last", "next", "id")
-    print_table(columns, rows, "No events are in its log. Samples, of osora webhooks test, do not come there.")
+    empty = "No events are in its log. Samples, of osora webhooks test, do not come there."
+    show_list(deliveries, as_json, columns, _delivery_row, empty, spare=("about", "id", "attempts", "next"))
 
 
 @app.command()
-def delete(endpoint_id: EndpointId, as_json: Json = False) -> None:
+def delete(endpoint_id: EndpointId, yes: Yes = False, as_json: Json = False) -> None:
     """Delete an endpoint with its log."""
+    confirm(f"Delete {endpoint_id} with its log?", yes, as_json)
     with Osora() as osora:
         osora.webhooks.delete(endpoint_id)
     if as_json:
@@ -122,6 +117,16 @@ def _show_secret(endpoint: WebhookEndpoint, as_json: bool) -> None:
         print_json(endpoint)
     else:
         say(f"{endpoint['signing_secret']}\nKeep it now: it is not shown again (id {endpoint['id']}).")
+
+
+def _row(endpoint: WebhookEndpoint) -> tuple[object, ...]:
+    events = " ".join(endpoint.get("event_types", []))
+    return endpoint["id"], endpoint["name"], endpoint["url"], events, _state(endpoint.get("osora", {}))
+
+
+def _delivery_row(delivery: WebhookDelivery) -> tuple[object, ...]:
+    about = delivery.get("data", {}).get("id")
+    return when(delivery["created_at"]), delivery["event_type"], about, *_outcome(delivery), delivery["id"]
 
 
 def _state(state: dict[str, Any]) -> str:

@@ -17,7 +17,8 @@ _SPACE = b" \t\r\n"
 # What can change the depth, strings as a whole. A string that does not end in what was read matches as its quote only.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}"]', re.DOTALL)
 _SCALAR = re.compile(rb"[^\[\]{},\"\s]++")
-_OPEN, _CLOSE = b"[{", b"]}"
+_OPENING = re.compile(rb'\{\s*"[^"\\]+"\s*:')
+"""Of a row, its first key."""
 
 
 class JsonArray:
@@ -28,7 +29,7 @@ class JsonArray:
         self._notes = notes
         self._buffer = b""
         self._position = 0
-        self._ended = False
+        self._opening: re.Match[bytes] | None = None
         self.line = 1
 
     def __iter__(self) -> Iterator[Item]:
@@ -43,11 +44,10 @@ class JsonArray:
                 yield Problem(self.line, None, None, "there is a comma without a row before it", "remove that comma")
                 self._skip(1)
                 continue
-            end = self._find_end()
-            raw = self._buffer[self._position : end]
             rows += 1
-            yield self._row(raw)
-            self._skip(len(raw))
+            size, item = self._row()
+            yield item
+            self._skip(size)
             after_comma = self._peek() == b","
             if after_comma:
                 self._skip(1)
@@ -59,13 +59,36 @@ class JsonArray:
         if self._peek():
             raise BrokenFileError("there is more behind the end of the array", "put all rows into one array")
 
-    def _row(self, raw: bytes) -> Item:
+    def _row(self) -> tuple[int, Item]:
+        """The bytes of the row at the position, and the row."""
+        raw = self._guessed()
+        if raw is not None:
+            try:
+                return len(raw), (self.line, parse(raw))
+            except RowError:
+                pass  # is it the row that is wrong, or the guess?
+        end = self._find_end()
+        raw = self._buffer[self._position : end]
+        self._opening = self._opening or _OPENING.match(raw)
         if len(raw) > MAX_LINE_BYTES:
-            return Problem(self.line, None, None, f"is longer than {MAX_LINE_BYTES} bytes", "split the row")
+            return len(raw), Problem(self.line, None, None, f"is longer than {MAX_LINE_BYTES} bytes", "split the row")
         try:
-            return self.line, parse(raw)
+            return len(raw), (self.line, parse(raw))
         except RowError as error:
-            return error.at(self.line)
+            return len(raw), error.at(self.line)
+
+    def _guessed(self) -> bytes | None:
+        """The row, if the next one begins as the first did: most do, and then no brackets need be counted.
+
+        Inside of a row nothing looks so, or what is cut off there is no JSON.
+        """
+        if self._opening is None:
+            return None
+        begins = self._buffer.find(self._opening.group(), self._position + 1)
+        if begins < 0:
+            return None
+        raw = self._buffer[self._position : begins].rstrip(_SPACE)
+        return raw[:-1].rstrip(_SPACE) if raw.endswith(b",") and len(raw) <= MAX_LINE_BYTES else None
 
     def _peek(self) -> bytes:
         """The next character that is no white space; nothing at the end."""

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from registry import bases
+from registry import bases, overlaps
 from registry.context import Registry
 from registry.jobs.forecast import HISTORY_JOBS, Forecast, foresee
 from registry.jobs.requests import submit
@@ -41,6 +41,8 @@ class Rehearsal:
     begun_with: Adapter | None
     """The adapter that it goes on from; of a checkpoint the modules are not known."""
     forecast: Forecast
+    overlap: dict[str, Any] | None
+    """A warning of rows that are in both files."""
     pace: Pace | None
     """None where no such job has succeeded yet."""
 
@@ -49,16 +51,17 @@ def rehearse(registry: Registry, principal: Principal, request: JobRequest, offe
     """Submits the job, sees where it stands, and takes all of it back. Raises what `submit` does."""
     with registry.sessions() as session:  # which is rolled back, as nothing is committed
         job = submit(session, principal, request, registry.settings, offers)
-        validation = job.validation_file_id
+        training, validation = job.training_file_id, job.validation_file_id
         return Rehearsal(
             base=job.base,
             method=job.method,
             seed=job.seed,
             hyperparameters=job.hyperparameters,
             osora=job.osora,
-            training_file=session.get_one(File, job.training_file_id),
+            training_file=session.get_one(File, training),
             validation_file=None if validation is None else session.get_one(File, validation),
             begun_with=None if job.from_adapter_id is None else session.get(Adapter, job.from_adapter_id),
+            overlap=None if validation is None else overlaps.warning(session, training, validation),
             forecast=foresee(session, job, registry.settings),
             pace=_pace(session, job.base, job.method),
         )

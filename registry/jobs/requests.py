@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry import bases, files
+from registry import bases, files, overlaps
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
 from registry.jobs import begun_with
@@ -33,6 +33,10 @@ def submit(
     requeue(session, job)
     append_event(session, job, f"Created fine-tuning job: {job.id}")
     append_event(session, job, "Files validated, moving job to queued state")
+    if request.validation_file is not None:
+        shared = overlaps.warning(session, request.training_file, request.validation_file)
+        if shared is not None:
+            append_event(session, job, f"{shared['message']}. Next: {shared['next_action']}", level="warn", data=shared)
     return job
 
 

@@ -46,13 +46,14 @@ def measure(
     bytes: int,
     seed: int = 0,
     effort: Effort = Effort(),
+    named: int = MOST_LINES,
 ) -> Measure:
     """Measures the rows of a file that has `count` of them and so many bytes; problems are passed over.
 
     Rows are encoded as a job encodes them. Those that may be longer than `limit` tokens are all counted; of the others,
-    in a large file, a sample that `seed` draws.
+    in a large file, a sample that `seed` draws. The first `named` rows of each kind are named.
     """
-    work = _Work(tokenizer, limit, effort.share(count, bytes), seed)
+    work = _Work(tokenizer, limit, effort.share(count, bytes), seed, named)
     until = time.monotonic() + effort.seconds
     complete = True
     for row in rows:
@@ -66,11 +67,12 @@ def measure(
 
 
 class _Work:
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int, share: float, seed: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int, share: float, seed: int, named: int) -> None:
         conversations = conversations_of(tokenizer)
         self._tokenizer = tokenizer
         self._limit = limit
         self._share = share
+        self._named = named
         self._random = random.Random(seed)
         self._renderer = Renderer(tokenizer, _UNLIMITED)
         self._bound = Bound(tokenizer, conversations)
@@ -93,15 +95,16 @@ class _Work:
             sequences = self._rendered(row)
         except DataError as error:
             self._rows_refused += 1
-            if len(self._refused) < MOST_LINES:
+            if len(self._refused) < self._named:
                 problem = error.message.removeprefix(f"line {row.line}: ")
-                self._refused.append({"line": row.line, "problem": problem, "next_action": error.next_action})
+                place = {"line": row.line, "row": row.number}
+                self._refused.append({**place, "problem": problem, "next_action": error.next_action})
             return
         longest = tally.add(sequences)
         if longest > self._limit:
             self._rows_over += 1
-            if len(self._over) < MOST_LINES:
-                self._over.append({"line": row.line, "tokens": longest})
+            if len(self._over) < self._named:
+                self._over.append({"line": row.line, "row": row.number, "tokens": longest})
         self._look(row, sequences)
 
     def _rendered(self, row: Row) -> tuple[Example, ...]:

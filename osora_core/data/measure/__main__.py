@@ -1,15 +1,15 @@
 """`python -m osora_core.data.measure`: measures files, each as a line of JSON on standard input asks for it.
 
-A line is `{"base": a directory or a name, "path", "count", "bytes", "limit"?, "seconds"?}`, and the answer a line on
-standard output: `{"measure": {…}}` or `{"error": {"message", "next_action"}}`. It ends when its input does. Whoever has
-other work on this machine keeps its share of the cores: this runs at the lowest priority.
+A line is `{"base": a directory or a name, "path", "count", "bytes", "limit"?, "seconds"?, "named"?}`, and the answer a
+line on standard output: `{"measure": {…}}` or `{"error": {"message", "next_action"}}`. It ends when its input does.
+Whoever has other work on this machine keeps its share of the cores: this runs at the lowest priority.
 """
 
 import json
 import os
 import sys
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,6 +22,7 @@ from osora_core.data.measure import Effort, measure
 from osora_core.errors import UserError
 from osora_core.runtime import load_tokenizer, usable_length
 from osora_data import read
+from osora_data.measures import MOST_LINES
 
 _LOWEST = 19
 
@@ -50,12 +51,20 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured(
-    base: str, path: str, count: int, bytes: int, limit: int | None = None, seconds: float | None = None
+    base: str,
+    path: str,
+    count: int,
+    bytes: int,
+    limit: int | None = None,
+    seconds: float | None = None,
+    named: int = MOST_LINES,
 ) -> dict[str, Any]:
     tokenizer, longest = _base(base)
-    effort = Effort() if seconds is None else replace(Effort(), seconds=seconds)
+    # Whoever says how long it may take wants to know of every row.
+    effort = Effort() if seconds is None else Effort(sys.maxsize, sys.maxsize, seconds)
     with Path(path).open("rb") as source:
-        return asdict(measure(read(source), tokenizer, limit or longest, count=count, bytes=bytes, effort=effort))
+        found = measure(read(source), tokenizer, limit or longest, count=count, bytes=bytes, effort=effort, named=named)
+    return asdict(found)
 
 
 @lru_cache(maxsize=64)

@@ -49,7 +49,8 @@ class Tally:
         left = [Example(one.tokens[: self.limit], one.mask[: self.limit], one.line) for one in sequences]
         pairs = list(zip(sequences, left, strict=True))
         self.truncated.cut += any(whole.loss_tokens > part.loss_tokens for whole, part in pairs)
-        if all(part.loss_tokens for part in left):
+        # Two answers of which the same is left prefer nothing.
+        if all(part.loss_tokens for part in left) and len({part.tokens for part in left}) == len(left):
             self.truncated.add(left)
         return longest
 

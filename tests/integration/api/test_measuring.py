@@ -20,7 +20,7 @@ from tests.integration.api.fake_inference import FakeInference
 from tests.integration.api.fake_inference import measured as measure
 from tests.support.jobs import upload
 
-OVER = [{"line": 2, "tokens": 120}, {"line": 5, "tokens": 300}]
+OVER = [{"line": 2, "row": 2, "tokens": 120}, {"line": 5, "row": 4, "tokens": 300}]
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_job_with_a_lower_limit_is_measured_by_it(client: httpx.Client, fake: 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_rows_that_the_base_refuses_are_told(client: httpx.Client, fake: FakeInference, file: File) -> None:
-    refused = [{"line": 3, "problem": "the template takes no system message", "next_action": "leave it out"}]
+    refused = [{"line": 3, "row": 3, "problem": "the template takes no system message", "next_action": "leave it out"}]
     fake.measure = measure(9, rows_refused=8, refused=refused * 7)
     error = error_of(create(client, file, validation_file=file.id), 400)
     assert (error["param"], error["next_action"]) == ("training_file", "leave it out")

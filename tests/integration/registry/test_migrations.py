@@ -23,6 +23,7 @@ from registry.models import (
     Base,
     EventLevel,
     EventType,
+    FileFormat,
     Job,
     JobPriority,
     JobSignal,
@@ -204,6 +205,7 @@ WORDS: dict[tuple[str, str], Any] = {
     ("webhook_endpoints", "disabled_because"): DisabledBecause,
     ("webhook_deliveries", "status"): DeliveryStatus,
     ("uploads", "status"): UploadStatus,
+    ("files", "format"): FileFormat,
 }
 
 
@@ -223,6 +225,12 @@ def test_the_database_takes_every_word_that_python_knows_and_no_other(database_u
     with engine.begin() as connection:
         insert_jobs(connection, [{}])
         insert_webhook(connection)
+        connection.execute(
+            text(
+                "INSERT INTO files (id, tenant_id, filename, purpose, object_key, bytes, sha256, created_at) "
+                "SELECT 'file-1', id, 'a.jsonl', 'fine-tune', 'x', 1, 'x', 0 FROM tenants LIMIT 1"
+            )
+        )
         connection.execute(
             text(
                 "INSERT INTO uploads (id, tenant_id, filename, purpose, bytes, status, created_at, expires_at) "

@@ -319,6 +319,8 @@ def test_a_job_is_shown_with_all_that_an_operator_asks(service: FakeService, mon
         "likely end     2023-11-15 03:46:40",
         "adapter        ft:osora-tiny:default::ab",
         "result file    file-2",
+        "fetch it       osora jobs results ftjob-1",
+        "next           osora jobs watch ftjob-1",
         "",
         "attempt 1      lost, steps 0 to 40, 1 h 02 min of compute",
         "  worker       box-7",

@@ -110,7 +110,7 @@ def test_deleting_asks(service: FakeService, monkeypatch: pytest.MonkeyPatch) ->
     service.on("DELETE", "/adapters/adp-1", Answer(body={"deleted": True}))
     refused = osora("adapters", "delete", "adp-1")
     assert (refused.exit_code, "--yes" in refused.stderr, service.requests) == (2, True, [])
-    monkeypatch.setattr("osora.cli.adapters.is_asked", lambda: True)
+    monkeypatch.setattr("osora.cli.asking.is_asked", lambda: True)
     assert osora("adapters", "delete", "adp-1", stdin=b"n\n").exit_code == 1
     assert service.requests == []
     assert osora("adapters", "delete", "adp-1", stdin=b"y\n").exit_code == 0

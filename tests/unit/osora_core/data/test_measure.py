@@ -68,7 +68,7 @@ def test_rows_over_the_limit_are_named_with_their_lengths(tokenizer: PreTrainedT
     values = [talk(index) for index in range(40)]
     lengths = [len(Renderer(tokenizer, LONG).render(value, 1)) for value in values]
     limit = sorted(lengths)[20]
-    over = [{"line": line, "tokens": n} for line, n in enumerate(lengths, start=1) if n > limit]
+    over = [{"line": line, "row": line, "tokens": n} for line, n in enumerate(lengths, start=1) if n > limit]
     found = measured(rows(*values), tokenizer, limit)
     assert (found.rows_over, found.over) == (len(over), over)
     fitting = [n for n in lengths if n <= limit]
@@ -99,7 +99,7 @@ def test_both_answers_of_a_preference_count(tokenizer: PreTrainedTokenizerBase) 
     pair = Renderer(tokenizer, LONG).preference(value, 1)
     found = measured(rows(value), tokenizer, len(pair.rejected) - 1)
     assert (found.tokens, found.trained_tokens) == (len(pair), pair.loss_tokens)
-    assert found.over == [{"line": 1, "tokens": len(pair.rejected)}]
+    assert found.over == [{"line": 1, "row": 1, "tokens": len(pair.rejected)}]
     (sample,) = found.samples
     for side, answer in (("segments", "yes"), ("rejected", "no no")):
         assert answer in "".join(piece["text"] for piece in sample[side] if piece["trained"])

@@ -234,3 +234,15 @@ def test_a_chat_that_is_too_long_is_refused_after_one_rendering(monkeypatch: pyt
     with pytest.raises(DataError, match="tokens long, the limit is 100"):
         renderer.render({"messages": chat(50)}, 1)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("kind", ["gpt-2", "llama-3"])
+def test_of_a_plain_text_all_is_learned_and_its_end(kind: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    renderer = Renderer(tokenizer, LONG)
+    row = renderer.render({"text": "hello world <|im_end|>"}, 1)
+    begun = renderer.encode("")
+    assert list(row.tokens) == [*renderer.encode("hello world <|im_end|>"), tokenizer.eos_token_id]
+    # Nothing predicts the first token.
+    assert row.mask.count(False) == max(1, len(begun))
+    assert row.loss_tokens == len(row) - max(1, len(begun))

@@ -138,6 +138,12 @@ def test_rows_of_an_array_have_the_lines_on_which_they_begin() -> None:
     ]
 
 
+def test_what_looks_like_the_next_row_of_an_array_may_be_inside_of_one() -> None:
+    row = {"prompt": 'a, {"prompt": "b"}, ', "completion": "c"}
+    rows: list[dict[str, Any]] = [row, {**row, "more": [1, {"prompt": 2}, {"prompt": 3}]}] * 3
+    assert values(json.dumps(rows).encode()) == [row] * 6
+
+
 def test_an_error_within_a_row_of_an_array_has_its_own_line() -> None:
     checked, rows = read_all(f'[{LINE},\n{{"prompt": "a",\n "completion": "b",\n}},\n{LINE}]'.encode())
     assert [row.line for row in rows] == [1, 5]

@@ -1,0 +1,141 @@
+"""Files on their way to the service and back: a bar with bytes and rate, and nothing left half-done."""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from osora.cli.output import is_utf8, plain
+from osora.errors import OsoraAPIError
+from osora.schemas import File
+from osora.sdk import Osora
+
+
+def upload(osora: Osora, path: Path, as_json: bool) -> tuple[File, bool]:
+    """The file at the service, and whether it had to be sent: identical bytes that are there already are not.
+
+    What expires is not taken for it: it could be gone when it is wanted.
+    """
+    known = _known(osora, path)
+    if known is not None:
+        return known, False
+    with _bar(f"sending {path.name}", path.stat().st_size, as_json) as (progress, task):
+
+        def on_sent(count: int) -> None:
+            progress.advance(task, count)
+            if progress.tasks[0].finished:
+                progress.update(task, description=f"checking {plain(path.name)}")
+
+        with _counting(osora, sent=on_sent):
+            return osora.files.upload(path), True
+
+
+@contextmanager
+def receiving(osora: Osora, name: str, as_json: bool) -> Iterator[None]:
+    """Shows what the calls within receive."""
+    with _bar(f"fetching {name}", None, as_json) as (progress, task):
+
+        def on_received(count: int, total: int | None) -> None:
+            progress.update(task, advance=count, total=total)
+
+        with _counting(osora, received=on_received):
+            yield
+
+
+def new_path(path: Path) -> Path:
+    """The path, if something can be made there. Raises `typer.BadParameter`: nothing is overwritten."""
+    if path.exists():
+        raise typer.BadParameter(f"{path} exists already; name another", param_hint="--output")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent}; make it first", param_hint="--output")
+    return path
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _bar(description: str, total: int | None, as_json: bool) -> Iterator[tuple[Progress, Any]]:
+    screen = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=screen,
+        transient=True,
+        disable=as_json or not screen.is_terminal or not is_utf8(screen.file),  # type: ignore[arg-type]
+    )
+    with bar:
+        yield bar, bar.add_task(plain(description), total=total)
+
+
+@contextmanager
+def _counting(
+    osora: Osora,
+    sent: Callable[[int], None] | None = None,
+    received: Callable[[int, int | None], None] | None = None,
+) -> Iterator[None]:
+    """Tells of each piece of the bodies that go one way or the other."""
+
+    def on_request(request: httpx.Request) -> None:
+        if sent is not None and request.method == "POST":
+            request.stream = _Counted(request.stream, sent)
+
+    def on_response(response: httpx.Response) -> None:
+        if received is not None and response.is_success:
+            length = response.headers.get("content-length")
+            total = int(length) if length and "content-encoding" not in response.headers else None
+            response.stream = _Counted(response.stream, lambda count: received(count, total))
+
+    http = osora._transport.http
+    before = http.event_hooks
+    http.event_hooks = {"request": [on_request], "response": [on_response]}
+    try:
+        yield
+    finally:
+        http.event_hooks = before
+
+
+class _Counted(httpx.SyncByteStream):
+    def __init__(self, stream: Any, count: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._count = count
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._stream:
+            yield piece
+            self._count(len(piece))
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _known(osora: Osora, path: Path) -> File | None:
+    digest, size = _digest(path), path.stat().st_size
+    with contextlib.suppress(OsoraAPIError):  # a key that may not look can still send
+        for file in osora.files.list():
+            same = file.get("bytes") == size and (file.get("osora") or {}).get("sha256") == digest
+            if same and file.get("purpose") == "fine-tune" and not file.get("expires_at"):
+                return file
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
