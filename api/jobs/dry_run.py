@@ -94,6 +94,8 @@ async def _rows(services: Services, found: Rehearsal, file: File, warnings: list
         return _Rows(measure.rows, tokens=measure.tokens, trained=measure.trained_tokens)
     kept = measure.dropped if overlong == "drop" else measure.truncated
     dropped = measure.rows - kept.rows
+    if not kept.rows:
+        warnings.append(f"The job would fail: no row of file {file.id!r} is left within {measure.limit} tokens.")
     truncated = measure.rows_over - dropped if overlong == "truncate" else 0
     return _Rows(kept.rows, dropped, truncated, kept.tokens, kept.trained_tokens)
 

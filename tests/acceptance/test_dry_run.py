@@ -1,4 +1,4 @@
-"""A dry run with a probe through the real service, and then the job itself: the same settings, the same first losses."""
+"""A dry run with a probe through the real service, then the job itself: the same settings and the same first losses."""
 
 import csv
 import io
