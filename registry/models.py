@@ -254,7 +254,7 @@ class Job(Base):
     probe_steps: Mapped[int | None]
     """Of a probe, which is no job that anybody sees: how many steps it takes. See `registry.jobs.probes`."""
     probe_until: Mapped[float | None]
-    """When it is over, whatever it has come to; its rows go then."""
+    """When its rows go."""
 
     @hybrid_property
     def on_last_chance(self) -> bool:

@@ -59,6 +59,7 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
                 weight=_WEIGHTS[attempt.osora.get("priority", "normal")],
                 prompts=prompts,
                 sample_tokens=attempt.osora.get("sample_tokens", TrainingJob.sample_tokens),
+                stop_after=attempt.probe_steps,
                 same_rows_as=next((other for other in made if other.train is rows), None),
             )
 
@@ -76,7 +77,7 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
         said = Remark(announcement(job(first, rows.train), decision, rows), data=decision.to_event())
         records.write(lambda session: jobs.record_plan(session, attempt, plan, [*dataset.remarks(), said]))
     if attempt.probe_steps is not None:
-        return SingleJob(replace(job(_unmeasured(first), rows.train), stop_after=attempt.probe_steps))
+        return SingleJob(job(_unmeasured(first), rows.train))
     if not others:
         return _resumed(records, engine, Checkpoint, lambda resume: SingleJob(job(first, rows.train, resume)))
     return _resumed(

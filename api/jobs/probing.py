@@ -51,12 +51,13 @@ async def probe(
         with services.registry.transaction() as session:
             probes.stop(session, probe_id)
 
+    began = time.monotonic()
     try:
         state = await _ended(services, probe_id)
     finally:
         with anyio.CancelScope(shield=True):
             await run_in_threadpool(stop)
-    return _judged(state, steps)
+    return _judged(state, steps, time.monotonic() - began)
 
 
 async def _ended(services: Services, probe_id: str) -> ProbeState | None:
@@ -74,7 +75,7 @@ async def _ended(services: Services, probe_id: str) -> ProbeState | None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _judged(state: ProbeState | None, steps: int) -> Probed:
+def _judged(state: ProbeState | None, steps: int, waited: float) -> Probed:
     if state is None:
         return Probed(problem="The probe was ended before it had begun.")
     out = None
@@ -89,8 +90,8 @@ def _judged(state: ProbeState | None, steps: int) -> Probed:
     elif state.error is not None:
         problem = f"The probe failed: {state.error['message']}."
     elif state.status == "queued":
-        problem = f"The probe did not get its turn within {probes.SECONDS:.0f} seconds."
+        problem = f"The probe did not get its turn within {waited:.0f} seconds."
     elif state.status != "succeeded":
         done = 0 if out is None else out.steps
-        problem = f"The probe was ended after {probes.SECONDS:.0f} seconds, with {done} of {steps} steps done."
+        problem = f"The probe was ended after {waited:.0f} seconds, with {done} of {steps} steps done."
     return Probed(out, state.plan, problem)

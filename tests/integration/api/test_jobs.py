@@ -16,7 +16,7 @@ from registry.jobs import Attempt, Remark
 from registry.models import Adapter, OutboxMessage
 from registry.tenants import Principal
 from tests.integration.api.conftest import error_of
-from tests.support.jobs import claim, new_adapter, record_checkpoint, submit, upload
+from tests.support.jobs import CHAT_ROW, claim, new_adapter, record_checkpoint, submit, upload
 
 
 @pytest.fixture
@@ -357,12 +357,17 @@ class TestBroker:
             assert queue.blpop(["train.osora-tiny"], timeout=10) is not None
 
 
-def test_rows_to_validate_on_come_from_a_file_or_are_a_share(client: httpx.Client, training_file: str) -> None:
+def test_rows_to_validate_on_come_from_a_file_or_are_a_share(
+    client: httpx.Client, registry: Registry, principal: Principal
+) -> None:
+    training_file = upload(registry, principal, [CHAT_ROW] * 3).id
     body = {"model": "osora-tiny", "training_file": training_file, "osora": {"validation_share": 0.1, "keep": "best"}}
     assert client.post("/jobs", json=body).status_code == 200
     error = client.post("/jobs", json={**body, "validation_file": training_file}).json()["error"]
     assert error["param"] == "osora.validation_share"
     assert "leave out one of them" in error["next_action"]
+    single = client.post("/jobs", json={**body, "training_file": upload(registry, principal).id})
+    assert "has a single row" in single.json()["error"]["message"]
     for share in (0, 0.5, -1):
         refused = client.post("/jobs", json={**body, "osora": {"validation_share": share}})
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "osora.validation_share")

@@ -19,6 +19,7 @@ from registry.tenants import Principal
 from tests.integration.api.servers import running
 from tests.integration.worker.conftest import BASE, RANK
 from tests.support.jobs import claim, read, submit
+from tests.support.leaving import post_and_leave
 from worker.attempt import run_attempt
 from worker.probe import run_probe
 from worker.reports import Reports
@@ -222,10 +223,7 @@ def test_who_waits_too_long_is_answered_and_the_probe_ends(
 def test_who_leaves_ends_it(
     client: httpx.Client, worker: Worker, upload: Callable[..., str], registry: Registry, stuck: threading.Event
 ) -> None:
-    training_file = upload("order")
-    with pytest.raises(httpx.ReadTimeout):
-        client.post("/jobs?dry_run=true&probe=5", json=body(training_file), timeout=1.0)
-    assert worker.claimed.wait(60)
+    post_and_leave(client, "/jobs?dry_run=true&probe=5", body(upload("order")), worker.claimed)
     with registry.reading() as session:
         probe_id = session.scalars(select(Job.id)).one()
     for _ in range(600):
