@@ -1,5 +1,6 @@
 """What was accepted of a file although it is not as it should be, or converted: counted, with a few lines of each."""
 
+from collections.abc import Sequence
 from typing import Any
 
 MOST_LINES = 5
@@ -27,6 +28,13 @@ class Notes:
         if len(lines) < MOST_LINES and line not in lines:
             lines.append(line)
         self._counts[message] += 1
+
+    def add_lines(self, message: str, lines: Sequence[int], count: int) -> None:
+        """Notes it of `count` lines, of which the first are `lines`."""
+        for line in lines:
+            self.add(message, line)
+        if count > len(lines):
+            self._counts[message] += count - len(lines)
 
     def to_list(self) -> list[dict[str, Any]]:
         """`{"message", "count", "lines"}` of each."""

@@ -18,7 +18,10 @@ from osora_data.rows import Format, Row
 from osora_data.words import kind
 
 MOST_PROBLEMS = 100
-"""Problems that are kept; all are counted."""
+"""Problems that are kept; more are counted."""
+
+MOST_COUNTED = 100_000
+"""Problems after which no more are looked for: such a file is not what it was taken for."""
 
 _DECIDING = 20
 """Rows that decide which format a file is in."""
@@ -66,6 +69,8 @@ def check(
         count += 1
         if len(problems) < MOST_PROBLEMS:
             problems.append(found)
+        if count == MOST_COUNTED:
+            break
     return Checked(reading.container, format_, rows, problems, count, reading.notes.to_list())
 
 

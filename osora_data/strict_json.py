@@ -21,6 +21,8 @@ DEEPEST = 200
 _ONE_EACH_LINE = "put one complete JSON object on each line"
 _PLAIN = "write plain strings and small numbers"
 _CLOSERS = "}]"
+_LONGEST_PATH = 100
+"""Characters: it is made for every value."""
 _MAY_HAVE_NUMBERS = re.compile(rb'"(?:parameters|arguments)"')
 """Keys under which numbers are kept: everywhere else they are refused or ignored."""
 _LONG_INTEGER = re.compile(rb"[0-9]{19}")
@@ -129,7 +131,13 @@ def _check_tree(value: Any) -> None:
                 raise RowError(problem, "write the character itself", field=short(path) or None, value=quoted(inner))
         elif isinstance(inner, dict):
             for key, item in inner.items():
-                place = f"{path}.{key}" if path else key
+                place = (
+                    path
+                    if len(path) > _LONGEST_PATH
+                    else f"{path}.{key[:_LONGEST_PATH]}"
+                    if path
+                    else key[:_LONGEST_PATH]
+                )
                 waiting += (key, place, depth), (item, place, depth + 1)
         elif isinstance(inner, list):
             waiting.extend((item, f"{path}[{index}]", depth + 1) for index, item in enumerate(inner))

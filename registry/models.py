@@ -251,10 +251,9 @@ class Job(Base):
     started_at: Mapped[int | None]
     finished_at: Mapped[int | None]
 
-    probe_steps: Mapped[int | None]
-    """Of a probe, which is no job that anybody sees: how many steps it takes. See `registry.jobs.probes`."""
     probe_until: Mapped[float | None]
-    """When its rows go."""
+    probe_steps: Mapped[int | None]
+    """Of a probe, which is no job that anybody sees: how many steps it takes, and when its rows go."""
 
     @hybrid_property
     def on_last_chance(self) -> bool:

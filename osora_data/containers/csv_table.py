@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from io import BufferedReader
 
 from osora_data.containers.base import Item
+from osora_data.containers.blank import BlankLines
 from osora_data.containers.cells import read_cells
-from osora_data.containers.json_lines import BLANK
 from osora_data.containers.lines import MAX_LINE_BYTES, Lines
 from osora_data.notes import Notes
 from osora_data.problems import BrokenFileError, Problem, RowError
 from osora_data.strict_json import is_unicode
 from osora_data.words import quoted
 
+_MOST_COLUMNS = 1000
+_UNCLOSED = "a quote opens in this row and does not close"
+_QUOTES = 'put the cell into quotes, and write each quote in it twice: "says ""yes"""'
 _AS_UTF8 = "save the file as UTF-8 (in Excel: CSV UTF-8)"
 
 
@@ -24,13 +27,15 @@ class CsvTable:
         self._notes = notes
         csv.field_size_limit(MAX_LINE_BYTES)  # the process's own: nobody else here reads CSV of strangers
         self._reader = csv.reader(self._decoded(), delimiter=delimiter, strict=True)
+        self._row_bytes = 0
         self.line = 1
 
     def __iter__(self) -> Iterator[Item]:
         header = self._header()
-        blank: list[int] = []
+        blank = BlankLines(self._notes)
         while True:
             self.line = self._reader.line_num + 1
+            self._row_bytes = 0
             try:
                 cells = next(self._reader, None)
             except csv.Error as error:
@@ -39,22 +44,28 @@ class CsvTable:
             if cells is None:
                 return
             if not cells:
-                blank.append(self.line)
+                blank.add(self.line)
                 continue
-            for line in blank:
-                self._notes.add(BLANK, line)
-            blank.clear()
+            blank.before_row()
             yield self._row(header, cells)
 
     def _decoded(self) -> Iterator[str]:
         for line in self._lines:
+            self._row_bytes += len(line)
+            if self._row_bytes > MAX_LINE_BYTES:
+                raise BrokenFileError(_UNCLOSED, _QUOTES)
             yield line.decode("utf-8", "surrogateescape")
 
     def _header(self) -> list[str]:
         names = [name.strip() for name in next(self._reader, [])]
-        for index, name in enumerate(names):
-            if name and name in names[:index]:
+        if len(names) > _MOST_COLUMNS:
+            problem = f"the header has {len(names)} columns, and at most {_MOST_COLUMNS} are read"
+            raise BrokenFileError(problem, "keep those that hold the rows' texts")
+        seen: set[str] = set()
+        for name in filter(None, names):
+            if name in seen:
                 raise BrokenFileError(f"the header names the column {quoted(name)} twice", "rename one of the two")
+            seen.add(name)
         return names
 
     def _row(self, header: list[str], cells: list[str]) -> Item:
@@ -76,9 +87,8 @@ class CsvTable:
 
     def _explain(self, error: csv.Error) -> Problem:
         text = str(error)
-        advice = 'put the cell into quotes, and write each quote in it twice: "says ""yes"""'
         if "field larger" in text or "unexpected end" in text:
-            raise BrokenFileError("a quote opens in this row and does not close", advice) from error
+            raise BrokenFileError(_UNCLOSED, _QUOTES) from error
         if "new-line character" in text:
-            return Problem(self.line, None, None, "has a line end (CR) outside of quotes", advice)
-        return Problem(self.line, None, None, f"is not CSV: {text}", advice)
+            return Problem(self.line, None, None, "has a line end (CR) outside of quotes", _QUOTES)
+        return Problem(self.line, None, None, f"is not CSV: {text}", _QUOTES)

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from io import BufferedReader
 
 from osora_data.containers.base import Item
+from osora_data.containers.blank import BlankLines
 from osora_data.containers.lines import Lines
 from osora_data.notes import Notes
 from osora_data.problems import BrokenFileError, RowError
 from osora_data.strict_json import parse
 
-BLANK = "an empty line among the rows, which was skipped"
 COMMA = "a comma behind the row, which was ignored"
 
 
@@ -23,16 +23,14 @@ class JsonLines:
         return self._lines.number
 
     def __iter__(self) -> Iterator[Item]:
-        blank: list[int] = []
+        blank = BlankLines(self._notes)
         rows = 0
         for raw in self._lines:
             number = self._lines.number
             if raw.isspace():
-                blank.append(number)
+                blank.add(number)
                 continue
-            for line in blank:
-                self._notes.add(BLANK, line)
-            blank.clear()
+            blank.before_row()
             rows += 1
             try:
                 yield number, parse(raw)

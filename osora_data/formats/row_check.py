@@ -1,6 +1,7 @@
 """What the checks of all formats share: rejecting with a field, keys that are not known, and notes."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, NoReturn
 
 from osora_data.formats.near import nearest
@@ -8,6 +9,11 @@ from osora_data.notes import Notes
 from osora_data.problems import RowError
 from osora_data.words import kind, quoted, short
 
+MOST_UNKNOWN = 1000
+"""Different keys of a file that are ignored."""
+
+_SHOWN_KEY = 60
+_LOOKED_AT = 20
 _NOTHING = object()
 
 
@@ -18,6 +24,7 @@ class RowCheck:
         self.line = 0
         self._notes = notes
         self._calls = 0
+        self._unknown: set[str] = set()
 
     def begin(self, line: int) -> None:
         """The next row begins on this line."""
@@ -43,6 +50,7 @@ class RowCheck:
         for key, value in row.items():
             if key in known:
                 continue
+            self._bound(key, prefix)
             meant = nearest(key, known, row)
             if meant is not None:
                 self.reject(
@@ -50,6 +58,16 @@ class RowCheck:
                 )
             if value is not None:
                 self.note(f"`{short(key)}`{of} is ignored")
+
+    def _bound(self, key: str, prefix: str) -> None:
+        """Each key that is new is compared with all that are known, which takes its time."""
+        cut = key[:_SHOWN_KEY]
+        if cut in self._unknown:
+            return
+        if len(self._unknown) >= MOST_UNKNOWN:
+            problem = f"is not known here, as {MOST_UNKNOWN} other keys of the file are not"
+            self.reject(prefix + short(key), problem, "put what varies into values: a format has a few keys")
+        self._unknown.add(cut)
 
     def text(self, row: Mapping[str, Any], prefix: str, key: str, what: str) -> str:
         """The string that a row has under this key."""
@@ -61,7 +79,7 @@ class RowCheck:
         return value
 
     def _reject_missing(self, row: Mapping[str, Any], prefix: str, key: str, what: str) -> NoReturn:
-        slip = next((name for name in row if nearest(name, frozenset((key,)))), None)
+        slip = next((name for name in islice(row, _LOOKED_AT) if nearest(name, frozenset((key,)))), None)
         if slip is not None:
             self.reject(
                 prefix + short(slip), "is not known here", f"did you mean `{key}`? rename or remove it", row[slip]

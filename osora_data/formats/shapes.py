@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NoReturn
 
 from osora_data.formats.alpaca import read_alpaca
@@ -14,6 +15,7 @@ from osora_data.formats.row_check import RowCheck
 from osora_data.formats.sharegpt import read_sharegpt
 from osora_data.words import quoted, short
 
+_LOOKED_AT = 20
 _TEXT_KEYS = frozenset(("text",))
 
 
@@ -93,8 +95,8 @@ def refuse_foreign(check: RowCheck, row: dict[str, Any]) -> None:
 
 def refuse_unknown(check: RowCheck, row: dict[str, Any]) -> NoReturn:
     """Rejects a row of no known format."""
-    for key, value in row.items():
+    for key, value in islice(row.items(), _LOOKED_AT):
         if (meant := nearest(key, COLUMNS, row)) is not None:
             check.reject(short(key), "is not known here", f"did you mean `{meant}`?", value)
-    keys = quoted(sorted(row))
+    keys = quoted(sorted(islice(row, _LOOKED_AT)))
     check.reject(None, f"has neither `messages` nor `prompt` and `completion`; its keys are {keys}", AS_TEXT)

@@ -256,3 +256,34 @@ def test_rows_longer_than_a_piece_are_read() -> None:
     rows = [{"prompt": "a", "completion": '\\" ]},é' * 300_000}] * 2
     for container in (json_lines, json_array, csv_table):
         assert values(container(rows)) == rows
+
+
+def key_rows() -> bytes:
+    return json.dumps({"prompt": "a", "completion": "b", **{f"co{i}mpletion": 1 for i in range(200_000)}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [
+        (b"\n" * 2_000_000 + GOOD, 0),
+        (HEADER + b"\n" * 500_000 + b"a,b\n", 0),
+        (b"[" + b"1," * 500_000 + b"1]", 100_000),
+        (b'{"a": 1}\n' * 200_000, 100_000),
+        (key_rows() * 2, 1),
+        (key_rows() + b"\n" + key_rows(), 2),
+        ((b'"%s": {%s}' % (b"k" * 1_000_000, b", ".join(b'"%d": "\\u0022"' % i for i in range(200_000)))).join(
+            (b"{", b"}")), 1),
+        (b",".join(b"c%d" % i for i in range(300_000)) + b",prompt,completion\n1,2\n", 1),
+        (HEADER + b'"a\n",' * 4_000_000, 1),
+        (b'{"messages": ' + b'[{"role": "user", "content": "a"}' + b', {"role": 1}' * 1_000_000 + b"]}", 1),
+        (b'["' + b'\\"' * 8_000_000 + b'"]', 1),
+        (b"[" + b"{" * 8_000_000, 1),
+        (b'[{"prompt":1},' + b'{"prompt":' * 1_000_000, 2),
+    ],
+    ids=range(13),
+)  # fmt: skip
+def test_hostile_files_take_little_memory_and_time(data: bytes, count: int) -> None:
+    """Each takes a second or so; of what is quadratic in it, hours."""
+    checked = check(io.BytesIO(data), max_bytes=len(data))
+    assert checked.problem_count == count
+    assert len(checked.problems) == min(count, 100)
