@@ -168,9 +168,10 @@ async def _get_once(
 OnceFormDep = Annotated[Once, Depends(_get_once, scope="request")]
 
 
-async def _begun(request: Request, once: OnceFormDep) -> Once:
+async def begun(request: Request, once: OnceFormDep) -> Once:
+    """The same, of a JSON body: see `Once.begin`."""
     await once.begin(hashlib.sha256(await request.body()).digest())
     return once
 
 
-OnceDep = Annotated[Once, Depends(_begun)]
+OnceDep = Annotated[Once, Depends(begun)]

@@ -14,6 +14,7 @@ from inference.adapters import AdapterLoader
 from inference.loop import EngineLoop
 from inference.schemas import GenerateRequest
 from inference.turns import Turns
+from osora_core.basis import Basis
 from osora_core.data import Renderer
 from osora_core.errors import CorruptArtifact, UserError
 from osora_core.inference import Output, Request, SamplingParams, TokenScore
@@ -48,6 +49,7 @@ class Served:
             "parameters": runtime.parameters,
             "bytes": runtime.bytes,
             "max_length": self.loop.engine.max_length,
+            "longest_row": runtime.max_length,
             "dtype": str(runtime.model.dtype).removeprefix("torch."),
             "device": str(runtime.device),
             "basis": {
@@ -55,8 +57,17 @@ class Served:
                 "rank": runtime.basis.rank,
                 "target_modules": runtime.basis.target_modules,
                 "object_key": runtime.basis.key,
+                "spans": _spans(runtime.basis),
             },
         }
+
+
+def _spans(basis: Basis) -> dict[str, list[tuple[int, int]]]:
+    """Rank and outputs of every weight, by the name of its module."""
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for span in basis.spans:
+        spans.setdefault(span.name.rpartition(".")[2], []).append((span.rank, span.d_out))
+    return spans
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The bases on offer, as far as they are known: from their files, or from whoever has loaded them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,17 @@ class Offer:
 
     facts: BaseFacts = _UNKNOWN
     problem: UnusableBaseError | None = None
+    longest_row: int | None = None
+    """Tokens of the longest row that it trains on, if an inference server says so."""
+    spans: Mapping[str, Sequence[Sequence[int]]] | None = None
+    """By the name of a target module: ranks and outputs, `[rank, d_out]`, of all weights of that name; likewise."""
+
+    def parameters(self, rank: int, modules: Iterable[str] | None) -> int | None:
+        """Of an adapter of this rank of these modules, or of all of them, exactly; None if that is not known."""
+        if self.spans is None:
+            return None
+        spans = (span for name in (self.spans if modules is None else modules) for span in self.spans[name])
+        return sum(min(rank, most) + outputs for most, outputs in spans)
 
 
 Offers = Mapping[str, Offer]
@@ -31,14 +42,14 @@ Offers = Mapping[str, Offer]
 
 def offers(settings: Settings, loaded: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
     """All that are configured. `loaded` is what inference servers say of theirs, which counts more than files do."""
-    told = {base["name"]: BaseFacts(base.get("family"), base.get("has_chat_template")) for base in loaded}
-    return {
-        name: Offer(told[name]) if told.get(name, _UNKNOWN) != _UNKNOWN else _offer(path)
-        for name, path in settings.base_paths.items()
-    }
+    told = {base["name"]: base for base in loaded}
+    return {name: _offer(told.get(name, {}), path) for name, path in settings.base_paths.items()}
 
 
-def _offer(path: str) -> Offer:
+def _offer(told: Mapping[str, Any], path: str) -> Offer:
+    facts = BaseFacts(told.get("family"), told.get("has_chat_template"))
+    if facts != _UNKNOWN:
+        return Offer(facts, longest_row=told.get("longest_row"), spans=(told.get("basis") or {}).get("spans"))
     try:
         return Offer(local_facts(path))
     except UnusableBaseError as error:
@@ -51,6 +62,31 @@ def check_upload(offers: Offers, format: str) -> None:
         raise InvalidFile(
             f"the file's rows are conversations, and no base here has a chat template ({', '.join(offers)})",
             next_action=f"write each line as {_WITHOUT_TEMPLATE}",
+        )
+
+
+def check_length(offers: Offers, base: str, max_length: int) -> None:
+    """Raises InvalidRequest for rows longer than the base reads, where that is known."""
+    longest = offers.get(base, Offer()).longest_row
+    if longest is not None and max_length > longest:
+        raise InvalidRequest(
+            f"osora.max_length is {max_length}, and the base {base!r} reads at most {longest} tokens",
+            param="osora.max_length",
+            code="invalid_value",
+            next_action=f"use 2 to {longest}, or leave it out for {longest}",
+        )
+
+
+def check_modules(offers: Offers, base: str, modules: Iterable[str]) -> None:
+    """Raises InvalidRequest for a module that the base has not, where that is known."""
+    spans = offers.get(base, Offer()).spans
+    unknown = sorted(set(modules) - spans.keys()) if spans is not None else []
+    if spans is not None and unknown:
+        raise InvalidRequest(
+            f"the base {base!r} has no module {unknown[0]!r}",
+            param="osora.target_modules",
+            code="invalid_value",
+            next_action=f"choose from {', '.join(spans)}",
         )
 
 

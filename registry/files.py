@@ -16,7 +16,8 @@ from registry import bases, idempotency, overlaps
 from registry.columns import check_storable
 from registry.context import Registry
 from registry.db import now, now_seconds
-from registry.errors import Conflict, InvalidFile, InvalidRequest, NotFound, OsoraError, TooLarge
+from registry.errors import InvalidFile, InvalidRequest, NotFound, OsoraError, TooLarge
+from registry.holds import in_use
 from registry.ids import new_id
 from registry.models import TERMINAL, File, Job
 from registry.paging import Order, Page, fetch_page
@@ -153,24 +154,25 @@ def delete(registry: Registry, principal: Principal, file_id: str) -> None:
             raise _not_found(file_id, "file_id")
         user = live_users(session, [file_id]).get(file_id)
         if user is not None:
-            raise Conflict(
-                f"the job {user}, which has not ended, uses the file {file_id!r}",
-                code="file_in_use",
-                next_action=f"wait for {user} or cancel it",
-            )
+            raise in_use(user, f"uses the file {file_id!r}", code="file_in_use")
         session.delete(file)
         idempotency.forget(session, principal.tenant_id, file.id)
     registry.store.delete(file.object_key)
 
 
-def live_users(session: Session, file_ids: Sequence[str]) -> dict[str, str]:
-    """The files of these that a job needs which has not ended, each with such a job's id.
+def live_users(session: Session, file_ids: Sequence[str]) -> dict[str, Job]:
+    """The files of these that a job needs which has not ended, each with such a job.
 
     Ask once their rows are locked: `get_for_training` then has either been here before, with its job, or waits.
     """
-    needed = select(Job.id, Job.training_file_id, Job.validation_file_id).where(Job.status.not_in(TERMINAL))
-    users = needed.where(or_(Job.training_file_id.in_(file_ids), Job.validation_file_id.in_(file_ids)))
-    return {file_id: job_id for job_id, *needs in session.execute(users) for file_id in file_ids if file_id in needs}
+    live = select(Job).where(Job.status.not_in(TERMINAL))
+    users = live.where(or_(Job.training_file_id.in_(file_ids), Job.validation_file_id.in_(file_ids)))
+    return {
+        file_id: job
+        for job in session.scalars(users)
+        for file_id in file_ids
+        if file_id in (job.training_file_id, job.validation_file_id)
+    }
 
 
 def list(

@@ -40,14 +40,10 @@ def unheld(session: Session, ids: Sequence[str]) -> Sequence[str]:
 def refuse_if_held(session: Session, id: str, shown: str, *, code: str) -> None:
     """Raises `Conflict`, which names the job or the alias, if something holds what a client calls `shown`."""
     user = session.scalar(
-        select(Job.id).where(Job.status.not_in(TERMINAL), Job.from_adapter_id == id).order_by(Job.id).limit(1)
+        select(Job).where(Job.status.not_in(TERMINAL), Job.from_adapter_id == id).order_by(Job.id).limit(1)
     )
     if user is not None:
-        raise Conflict(
-            f"the job {user}, which has not ended, begins with {shown!r}",
-            code=code,
-            next_action=f"wait for {user} or cancel it",
-        )
+        raise in_use(user, f"begins with {shown!r}", code=code)
     alias = session.scalar(
         select(AliasTarget.alias).where(AliasTarget.target == id).order_by(AliasTarget.alias).limit(1)
     )
@@ -57,3 +53,12 @@ def refuse_if_held(session: Session, id: str, shown: str, *, code: str) -> None:
             code=code,
             next_action=f"move or delete the alias {alias!r} first",
         )
+
+
+def in_use(job: Job, how: str, *, code: str) -> Conflict:
+    """The error for what a live job uses; a probe is none that a tenant knows by its id."""
+    if job.probe_steps is not None:
+        return Conflict(f"a probe {how}", code=code, next_action="try again when it is over, in two minutes at most")
+    return Conflict(
+        f"the job {job.id}, which has not ended, {how}", code=code, next_action=f"wait for {job.id} or cancel it"
+    )

@@ -218,6 +218,10 @@ class Job(Base):
     started_at: Mapped[int | None]
     finished_at: Mapped[int | None]
 
+    probe_until: Mapped[float | None]
+    probe_steps: Mapped[int | None]
+    """Of a probe, which is no job that anybody sees: how many steps it takes, and when its rows go."""
+
     @hybrid_property
     def on_last_chance(self) -> bool:
         """Whether it has already cost workers their lives, or ours some other fault, and has one attempt left.

@@ -25,10 +25,10 @@ from worker.work import Work
 
 logger = logging.getLogger(__name__)
 
-_METRICS_SECONDS = 0.5
+METRICS_SECONDS = 0.5
 _LOOK_SECONDS = 0.5
 
-_REASONS: dict[Signal, str] = {
+REASONS: dict[Signal, str] = {
     "cancel": "its tenant cancelled it",
     "pause": "its tenant paused it",
     "drain": "its worker is stopping",
@@ -37,8 +37,15 @@ _REASONS: dict[Signal, str] = {
 
 def run_attempt(registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports) -> None:
     """Run an attempt to its end. Never raises for what is wrong with the job: that is written to the job."""
+    run_with(Runner, registry, engine, attempt, reports)
+
+
+def run_with(
+    kind: type["Runner"], registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports
+) -> None:
+    """The same, with a runner of this kind."""
     patience = Patience(attempt.job_id, reports)
-    runner = _Runner(Records(registry, attempt, patience), engine, reports, patience)
+    runner = kind(Records(registry, attempt, patience), engine, reports, patience)
     try:
         runner.run()
     except (LeaseLostError, DrainTimeoutError, Interruption) as error:
@@ -48,7 +55,9 @@ def run_attempt(registry: Registry, engine: EngineThread, attempt: Attempt, repo
             engine.post(runner.work.discard)
 
 
-class _Runner:
+class Runner:
+    """Reacts to whatever an attempt hears of."""
+
     work: Work | None = None
     """What is trained, from when it is about to join the engine."""
 
@@ -143,7 +152,7 @@ class _Runner:
                     return
             except DrainTimeoutError as error:
                 logger.warning("job %s: its last checkpoint stands: %s", self.attempt.job_id, error)
-        self.records.write(lambda session: jobs.release(session, self.attempt, _REASONS[signal]))
+        self.records.write(lambda session: jobs.release(session, self.attempt, REASONS[signal]))
 
     def _save_state(self, work: Work) -> bool:
         """Take the job out of the engine and store where it was; False if it has just ended, as its last report says.
@@ -173,7 +182,7 @@ class _Runner:
         self.meter.add(progress)
         self.compute_seconds = progress.compute_seconds
         last = progress.step == progress.total_steps
-        if last or time.monotonic() - self.written_at >= _METRICS_SECONDS:
+        if last or time.monotonic() - self.written_at >= METRICS_SECONDS:
             self._flush_meter()
             self.written_at = time.monotonic()
 

@@ -12,6 +12,7 @@ from osora_core.training import TrainingEngine
 from osora_core.training.passes import MakePasses, Passes
 from registry import jobs, outbox, retention, workers
 from registry.context import Registry
+from registry.jobs import probes
 from registry.outages import first_line
 from registry.publisher import Publisher
 from worker.attempt import run_attempt
@@ -19,6 +20,7 @@ from worker.capacity import Capacity
 from worker.gate import Gate
 from worker.held import HeldAttempts
 from worker.points import reached
+from worker.probe import run_probe
 from worker.reports import Reports
 from worker.threads import EngineThread, Periodic
 
@@ -129,7 +131,8 @@ class Node:
         reports = Reports()
         with self._held.hold(attempt, reports):
             reached("claimed", job_id)
-            run_attempt(self.registry, self._engines[attempt.base], attempt, reports)
+            run = run_attempt if attempt.probe_steps is None else run_probe
+            run(self.registry, self._engines[attempt.base], attempt, reports)
         logger.info("job %s: attempt %d is over", job_id, attempt.number)
         return True
 
@@ -156,10 +159,13 @@ class Node:
     def _maintain(self) -> None:
         """Idempotent, and fine to run in every worker at once."""
         with self.registry.reading() as session:
-            lost = jobs.any_lost(session)
+            lost, overdue = jobs.any_lost(session), probes.any_overdue(session)
         if lost:
             with self.registry.transaction() as session:
                 jobs.reap(session)
+        if overdue:
+            with self.registry.transaction() as session:
+                probes.clear(session)
         outbox.relay(self.registry, self._publisher)
 
     def _reconcile(self) -> None:

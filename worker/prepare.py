@@ -1,18 +1,18 @@
 """From a claimed job to what the engine trains: rendered rows, spec, and the newest checkpoint that is whole."""
 
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
-from itertools import takewhile
+from dataclasses import replace
 from typing import TypeVar
 
-from osora_core.data import Renderer, Row, rows_of
-from osora_core.errors import CorruptArtifact, DataError, UserError
-from osora_core.training import Checkpoint, JobSpec, Sweep, SweepCheckpoint, TrainingJob, methods
+from osora_core.data import Row
+from osora_core.errors import CorruptArtifact, UserError
+from osora_core.training import Checkpoint, JobSpec, Sweep, SweepCheckpoint, TrainingJob
 from registry import jobs
 from registry.errors import NotFound
-from registry.jobs import CheckpointRef, FileRef
+from registry.jobs import CheckpointRef, Remark
 from worker.begun_with import fetch_start
+from worker.dataset import read_dataset, renderer_of
 from worker.hyperparameters import plan_of
 from worker.prompts import sample_prompts
 from worker.records import Records
@@ -34,10 +34,9 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
     Raises UserError for what only the tenant can mend, CorruptArtifact for stored bytes that have changed.
     """
     attempt, runtime = records.attempt, engine.engine.runtime
-    limit = min(attempt.osora.get("max_length") or runtime.max_length, runtime.max_length)
-    renderer = Renderer(runtime.tokenizer, limit, base_length=runtime.max_length)
-    train = _rows(records, attempt.training_file, renderer, reports)
-    valid = _rows(records, attempt.validation_file, renderer, reports) if attempt.validation_file else []
+    renderer = renderer_of(attempt, runtime)
+    dataset = read_dataset(records, renderer, reports)
+    train, valid = dataset.train, dataset.valid
     prompts = sample_prompts(attempt, renderer)
     start = fetch_start(attempt, runtime.basis, records.fetch)
     settings = records.settings
@@ -60,6 +59,7 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
                 weight=_WEIGHTS[attempt.osora.get("priority", "normal")],
                 prompts=prompts,
                 sample_tokens=attempt.osora.get("sample_tokens", TrainingJob.sample_tokens),
+                stop_after=attempt.probe_steps,
                 same_rows_as=next((other for other in made if other.train is rows), None),
             )
 
@@ -73,10 +73,11 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
     first, *others = specs = decision.specs
     rows = Rows.of(specs, train, valid, attempt.seed)
     if attempt.plan is None:
-        message = announcement(job(first, rows.train), decision, rows)
-        records.write(
-            lambda session: jobs.record_plan(session, attempt, plan_of(specs), message, data=decision.to_event())
-        )
+        plan = plan_of(specs, dataset.counts(len(rows.train)))
+        said = Remark(announcement(job(first, rows.train), decision, rows), data=decision.to_event())
+        records.write(lambda session: jobs.record_plan(session, attempt, plan, [*dataset.remarks(), said]))
+    if attempt.probe_steps is not None:
+        return SingleJob(job(_unmeasured(first), rows.train))
     if not others:
         return _resumed(records, engine, Checkpoint, lambda resume: SingleJob(job(first, rows.train, resume)))
     return _resumed(
@@ -87,22 +88,9 @@ def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
     )
 
 
-def _rows(records: Records, file: FileRef, renderer: Renderer, reports: Reports) -> list[Row]:
-    """A large file takes longer to fetch and to render, and even one long row, than a tenant who cancels or a worker
-    that stops will wait: so the attempt does not wait for it."""
-    data = records.stored(lambda: reports.aside(lambda _: records.store.get(file.object_key)))
-    method = methods.named(records.attempt.method)
-
-    def read(left: threading.Event) -> list[Row]:
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
-        return list(method.read(takewhile(lambda _: not left.is_set(), rows_of(data)), renderer))
-
-    try:
-        return reports.aside(read)
-    except DataError as error:
-        error.message = f"file {file.id}, {error}"
-        raise
+def _unmeasured(spec: JobSpec) -> JobSpec:
+    """A spec whose steps are the same, without all that is done between them."""
+    return replace(spec, evaluate="never", keep="last", early_stopping_patience=None)
 
 
 def _resumed(records: Records, engine: EngineThread, kind: type[C], make: Callable[[C | None], Work]) -> Work:

@@ -4,20 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from osora_common.hyperparameters import ENOUGH_TO_CHOOSE, leaves_rate_open, members, wants_sweep
 from osora_core.data import Row
 from osora_core.errors import OutOfSlots
 from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.errors import JobTooShort
 from osora_core.training.sweep import choice_of, hold_back
 from osora_core.training.throughput import CHEAP, MEASURING
-from worker.hyperparameters import leaves_rate_open, sweep_specs, training_spec, wants_sweep
+from worker.hyperparameters import training_spec
 from worker.records import Records
 from worker.reports import Reports
 from worker.threads import EngineThread
 
 MakeJob = Callable[[JobSpec, Sequence[Row]], TrainingJob]
-# Fewer rows tell noise from learning too badly to choose unasked.
-ENOUGH_TO_CHOOSE = 20
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,18 @@ def decide(
     asked = wants_sweep(osora)
     if not asked and not leaves_rate_open(hyperparameters, osora):
         return Decision([single])
-    grid = sweep_specs(single, osora, at_most)
-    rows = Rows.of(grid, train, valid, seed)
-    # Rows that are held back may change how many epochs or rows a batch "auto" is.
-    fewer = training_spec(hyperparameters, osora, rows=len(rows.train), seed=seed, method=attempt.method)
-    specs = sweep_specs(fewer, osora, at_most)
+    specs, _ = members(
+        lambda rows: training_spec(hyperparameters, osora, rows=rows, seed=seed, method=attempt.method),
+        osora,
+        at_most,
+        training=len(train),
+        validation=len(valid),
+    )
     if asked:
         return Decision(specs)
+    if attempt.probe_steps is not None:
+        return Decision([single], "the default, as a probe does not measure what a sweep would take")
+    rows = Rows.of(specs, train, valid, seed)
     cost, reason = _cost(records, job, specs, rows, engine, reports)
     sweeps = cost is not None and cost <= CHEAP
     return Decision(specs if sweeps else [single], reason, {"sweep": sweeps, "cost": cost, "limit": CHEAP})

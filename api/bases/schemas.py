@@ -18,6 +18,7 @@ BASE_EXAMPLE: JsonDict = {
     "parameters": 1_400_000,
     "bytes": 5_600_000,
     "max_length": 1024,
+    "longest_row": 1024,
     "dtype": "float32",
     "device": "cpu",
     "basis": {"fingerprint": "e3b98a4da31a127d…", "rank": 128, "target_modules": ["q_proj", "v_proj"]},
@@ -41,14 +42,17 @@ class BaseOut(BaseModel):
     parameters: int | None = None
     bytes: int | None = None
     max_length: int | None = None
+    """Tokens of the longest text that it is asked with, answer included."""
+    longest_row: int | None = None
+    """Tokens of the longest row that it trains on."""
     dtype: str | None = None
     device: str | None = None
     basis: dict[str, Any] | None = None
 
     @field_validator("basis")
     @classmethod
-    def _without_its_place(cls, basis: dict[str, Any] | None) -> dict[str, Any] | None:
-        return basis and {name: value for name, value in basis.items() if name != "object_key"}
+    def _without_what_is_ours(cls, basis: dict[str, Any] | None) -> dict[str, Any] | None:
+        return basis and {name: value for name, value in basis.items() if name not in ("object_key", "spans")}
 
     @classmethod
     def of(cls, name: str, offer: Offer, held: dict[str, Any] | None) -> Self:

@@ -2,37 +2,59 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Query
+from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from api.bases.known import OffersDep
 from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, WriterDep
-from api.idempotency import OnceDep
+from api.idempotency import OnceFormDep, begun
+from api.jobs.dry_run import dry_run
 from api.jobs.fitting import FittingRows
-from api.jobs.queries import CheckpointsQuery, JobId, JobsQuery
+from api.jobs.queries import CheckpointsQuery, CreateQuery, JobId, JobsQuery
 from api.jobs.requests import CreateJob
-from api.jobs.schemas import CheckpointOut, JobOut, ListedJobOut
+from api.jobs.schemas import CheckpointOut, DryRunOut, JobOut, ListedJobOut
 from api.json_body import JsonRoute
 from api.schemas import ListPage, errors
+from osora_common.disconnect import CLIENT_GONE, unless_gone
 from registry import jobs
 
 router = APIRouter(tags=["jobs"], route_class=JsonRoute)
 
 
-@router.post("", summary="Start a fine-tuning job", responses=errors(400, 401, 403, 404))
-def create_job(
+@router.post(
+    "",
+    summary="Start a fine-tuning job, or see what it would be",
+    response_model=JobOut | DryRunOut,
+    responses=errors(400, 401, 403, 404, 409),
+)
+async def create_job(
+    request: Request,
     body: CreateJob,
+    asked: Annotated[CreateQuery, Query()],
     fits: FittingRows,  # asked before there is a transaction, which must not wait for it
-    session: SessionDep,
     principal: WriterDep,
     services: ServicesDep,
     offers: OffersDep,
     background: BackgroundTasks,
-    once: OnceDep,
-) -> JobOut:
-    """Queues a job on uploaded files. It is accepted even while the broker is down: workers catch up."""
-    job = jobs.submit(session, principal, body.to_job_request(services.settings), services.settings, offers)
-    background.add_task(services.publisher.relay, services.registry)  # runs after the commit and the answer
-    return once.keep(session, JobOut.of(principal, jobs.view(session, job, services.settings)))
+    once: OnceFormDep,
+) -> JobOut | DryRunOut | Response:
+    """Queues a job on uploaded files. It is accepted even while the broker is down: workers catch up.
+
+    With `dry_run=true` it makes none, and answers with what it would be.
+    """
+    wanted = body.to_job_request(services.settings)
+    if asked.dry_run:
+        answer = await unless_gone(request, lambda: dry_run(services, principal, wanted, offers, asked.probe))
+        return Response(status_code=CLIENT_GONE) if answer is None else answer
+    await begun(request, once)
+
+    def submit() -> JobOut:
+        with services.registry.transaction() as session:
+            job = jobs.submit(session, principal, wanted, services.settings, offers)
+            return once.keep(session, JobOut.of(principal, jobs.view(session, job, services.settings)))
+
+    background.add_task(services.publisher.relay, services.registry)  # runs after the answer
+    return await run_in_threadpool(submit)
 
 
 @router.get("", summary="List jobs", responses=errors(400, 401, 403, 404))

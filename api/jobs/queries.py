@@ -1,18 +1,44 @@
 """Which jobs, events and checkpoints."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import Path
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from api.schemas import Metadata, PageQuery, QueryModel
+from registry.jobs import probes
 from registry.models import JobStatus
 
 JobId = Annotated[str, Path(examples=["ftjob-01k9v3x2b8mabcdefghjkmnpqrs"])]
 
 _METADATA = re.compile(r"metadata\[(.+)\]")
 _EVENT_ID = r"^(ftevent-)?[0-9]{1,18}$"
+
+
+class CreateQuery(QueryModel):
+    """Whether a job is only to be told of."""
+
+    dry_run: Annotated[
+        bool,
+        Field(description="Answer with what the job would be (its settings, tokens, steps, start, size); make none."),
+    ] = False
+    probe: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=probes.MOST_STEPS,
+            description="With `dry_run`: have a worker take the first so many steps, and answer with their losses. It "
+            "waits for its turn, two minutes at most.",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _probe_is_of_a_dry_run(self) -> Self:
+        if self.probe is not None and not self.dry_run:
+            raise PydanticCustomError("probe", "`probe` is for `dry_run=true`, which is not given")
+        return self
 
 
 class JobsQuery(PageQuery):

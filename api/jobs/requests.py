@@ -8,6 +8,7 @@ from pydantic.config import JsonValue
 from pydantic_core import PydanticCustomError
 
 from api.schemas import AtMost, Metadata, Name, RequestModel, Suffix
+from osora_common.hyperparameters import Overlong, scaled_rate
 from registry.errors import InvalidRequest
 from registry.jobs import JobRequest
 from registry.models import JobPriority
@@ -138,8 +139,24 @@ class Knobs(RequestModel):
         Field(
             ge=2,
             le=2**20,
-            description="Most tokens of a training row. It can only lower the base's own limit; a longer row fails the "
-            "job.",
+            description="Most tokens of a training row; it can only lower the base's own limit.",
+        ),
+    ] = None
+    overlong: Annotated[
+        Overlong | None,
+        Field(
+            description="What becomes of longer rows. `refuse`, the default: the job fails, and names them. "
+            "`truncate`: their beginning is kept, and a row in which nothing to learn is left is dropped. `drop`: they "
+            "are left out. Both are counted in the job's events."
+        ),
+    ] = None
+    validation_share: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=0.5,
+            description="Without a validation file: so large a part of the training rows is validated on instead of "
+            "trained on, drawn by the job's seed; rows with one prompt stay together.",
         ),
     ] = None
     checkpoint_steps: Annotated[_Steps | None, Field(description="Steps between two checkpoints, at most.")] = None
@@ -240,16 +257,25 @@ class CreateJob(RequestModel):
                 code="invalid_value",
                 next_action="give prompts, or leave it out",
             )
-        if self.validation_file is not None and knobs.get("evaluate") != "never":
+        if self.validation_file is not None and "validation_share" in knobs:
+            raise InvalidRequest(
+                "`validation_file` and `osora.validation_share` both say what to validate on",
+                param="osora.validation_share",
+                code="invalid_value",
+                next_action="leave out one of them",
+            )
+        is_validated = self.validation_file is not None or "validation_share" in knobs
+        if is_validated and knobs.get("evaluate") != "never":
             return
         wanted = {"keep": knobs.get("keep") == "best", "early_stopping_patience": "early_stopping_patience" in knobs}
         for name in (name for name, is_wanted in wanted.items() if is_wanted):
-            lacking = "there is no `validation_file`" if self.validation_file is None else "`osora.evaluate` is never"
+            lacking = "`osora.evaluate` is never" if is_validated else "there is no `validation_file`"
             raise InvalidRequest(
                 f"`osora.{name}` goes by the validation loss, and {lacking}",
                 param=f"osora.{name}",
                 code="invalid_value",
-                next_action=f"name a validation file and evaluate each epoch, or leave out `osora.{name}`",
+                next_action="name a validation file, or give `osora.validation_share`, and evaluate each epoch; or "
+                f"leave out `osora.{name}`",
             )
 
     def to_job_request(self, settings: Settings) -> JobRequest:
@@ -264,6 +290,13 @@ class CreateJob(RequestModel):
             )
         self._check_validated(knobs)
         _check_sweep(knobs, settings.sweep_members)
+        if scaled_rate(self._chosen.model_dump()) == 0:
+            raise InvalidRequest(
+                f"learning_rate_multiplier is {self._chosen.learning_rate_multiplier}, which makes the learning rate 0",
+                param="hyperparameters.learning_rate_multiplier",
+                code="invalid_value",
+                next_action="choose a higher multiplier, 1 for the default rate",
+            )
         begun_with = knobs.get("from_adapter")
         if self.model.startswith("ft:"):
             if begun_with not in (None, self.model):

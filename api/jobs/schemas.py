@@ -46,6 +46,16 @@ class AttemptOut(BaseModel):
         )
 
 
+class RowsOut(BaseModel):
+    """How many rows of its files a job trains on, and validates on; and how many that were too long it left out, and
+    cut."""
+
+    training: int
+    validation: int
+    dropped: int
+    truncated: int
+
+
 class JobDetails(BaseModel):
     """Osora's own part of a job."""
 
@@ -61,6 +71,8 @@ class JobDetails(BaseModel):
     """The `osora` object that it was created with."""
     resolved: dict[str, Any] | None
     """All that it trains with, once that is decided: what was left out or "auto" as values; of a sweep, the best."""
+    rows: RowsOut | None
+    """Once that is decided."""
     compute_seconds: float
     """What all attempts have cost."""
     attempts: list[AttemptOut]
@@ -78,6 +90,7 @@ class JobDetails(BaseModel):
             queue_position=view.forecast.queue_position,
             settings=job.osora,
             resolved=_resolved(job),
+            rows=RowsOut(**job.plan["rows"]) if job.plan and "rows" in job.plan else None,
             compute_seconds=round(sum(attempt.compute_seconds for attempt in attempts), 3),
             attempts=[AttemptOut.of(attempt) for attempt in attempts],
         )
@@ -168,6 +181,51 @@ def _fields(principal: Principal, view: JobView) -> dict[str, Any]:
         "user_provided_suffix": job.suffix,
         "error": job.error,
     }
+
+
+class ProbeOut(BaseModel):
+    """The first steps of a job, as a worker has taken them."""
+
+    steps: int
+    train_loss: list[float]
+    """After each."""
+    seconds: float
+    """That they took; each with whatever else trained in it."""
+    tokens_per_second: float
+
+
+class TokensOut(BaseModel):
+    """An epoch's tokens: of the rows that a job trains on, prompts included, and of these what the loss counts; and of
+    the rows that it validates on."""
+
+    training: int | None
+    trained: int | None
+    validation: int | None
+
+
+class DryRunOut(BaseModel):
+    """A job as it would be. What cannot be told is null, and `warnings` say why."""
+
+    object: Literal["fine_tuning.job.dry_run"] = "fine_tuning.job.dry_run"
+    model: str
+    method: dict[str, Any]
+    seed: int
+    """If the request names none, one that was drawn: with it the job trains as its probe did."""
+    hyperparameters: dict[str, Any]
+    osora: dict[str, Any]
+    """The settings, with all that was left open as values; of a sweep, `sweep` has the rates of its members."""
+    rows: RowsOut
+    tokens: TokensOut
+    steps: int
+    queue_position: int | None
+    estimated_start: int | None
+    estimated_finish: int | None
+    estimated_seconds: float | None
+    """From its start to its end."""
+    adapter_bytes: int | None
+    """Of the adapter's vectors; its file has some thousand more, of names and settings."""
+    warnings: list[str]
+    probe: ProbeOut | None
 
 
 class EventOut(BaseModel):

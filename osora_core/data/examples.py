@@ -9,11 +9,13 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Example:
-    """One training sequence: token ids, and for each whether the loss counts its prediction. `line` is 1-based."""
+    """One training sequence: token ids, and for each whether the loss counts its prediction. `line` is 1-based;
+    `is_cut`: whether its row went on, beyond what is read of it."""
 
     tokens: tuple[int, ...]
     mask: tuple[bool, ...]
     line: int
+    is_cut: bool = False
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -27,6 +29,11 @@ class Example:
     def loss_tokens(self) -> int:
         """Predictions that count: the first token has none."""
         return sum(self.mask[1:])
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """What comes before the first answer that is learned."""
+        return self.tokens[: self.mask.index(True)]
 
     @property
     def answers(self) -> list[tuple[int, int]]:
@@ -52,6 +59,16 @@ class Preference:
         return len(self.chosen) + len(self.rejected)
 
     @property
+    def is_cut(self) -> bool:
+        """Whether an answer of it is."""
+        return self.chosen.is_cut or self.rejected.is_cut
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """What comes before both answers."""
+        return self.chosen.prompt
+
+    @property
     def sequences(self) -> tuple[Example, Example]:
         return self.chosen, self.rejected
 
@@ -70,6 +87,14 @@ class Row(Protocol):
     @property
     def line(self) -> int:
         """1-based, in the file that was given."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is less than its line has: see `Example`."""
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """What comes before its first answer."""
 
     def __len__(self) -> int:
         """Tokens of all its sequences."""

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 import osora_data
 from osora_core.data.conversation import AmbiguousAnswerError, conversations_of
 from osora_core.data.examples import Example, Preference
+from osora_core.data.overlong import RowTooLongError
 from osora_core.errors import DataError, UserError
 from osora_core.tools.format import CallFormat
 from osora_core.tools.messages import Messages, Tools
@@ -17,19 +18,29 @@ class Renderer:
     """Turns rows into examples of at most `max_length` tokens, and requests into the prompts that go before answers.
 
     The tokens before an answer in an example are those of the request that asks for it. `base_length` is what the base
-    can read, where a job has lowered that limit.
+    can read, where a job has lowered that limit. `truncates`: of a longer row its first `max_length` tokens are kept,
+    as long as some of them are learned; what ends a text or a turn is not among them, and so is not learned there.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, base_length: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        *,
+        base_length: int | None = None,
+        truncates: bool = False,
+    ) -> None:
         self.max_length = max_length
         self._base_length = base_length or max_length
+        self._truncates = truncates
         self._conversations = conversations_of(tokenizer)
         self._encoding = self._conversations.encoding
 
     def render(self, row: Mapping[str, Any], line: int) -> Example:
         """A chat, a prompt with its completion, or a text, in `osora_data`'s canonical shape, as an example.
 
-        Raises DataError naming the line if the row has another shape, is too long, or has nothing to train on.
+        Raises RowTooLongError if it is too long, or where it is cut nothing to learn is left; DataError naming the line
+        if it has another shape, or nothing to train on.
         """
         if "messages" in row:
             tokens, mask = self._chat(row["messages"], row.get("tools"), line)
@@ -43,7 +54,10 @@ class Renderer:
                 line=line,
             )
         self._check_length(len(tokens), line)
-        example = Example(tuple(tokens), tuple(mask), line)
+        limit = self.max_length
+        example = Example(tuple(tokens[:limit]), tuple(mask[:limit]), line, is_cut=len(tokens) > limit)
+        if example.loss_tokens == 0 and example.is_cut and any(mask[1:]):
+            raise self._too_long(len(tokens), line)
         if example.loss_tokens == 0:
             raise DataError("nothing to train on: no assistant text with weight 1", line=line, param="messages")
         return example
@@ -51,7 +65,8 @@ class Renderer:
     def preference(self, row: Mapping[str, Any], line: int) -> Preference:
         """An `input`/`preferred_output`/`non_preferred_output` row as two examples; only the answers count.
 
-        Raises DataError naming the line if the row has another shape, is too long, or an answer is empty.
+        Both have one prompt. Raises RowTooLongError as `render` does, and where what is left of the answers is the
+        same; DataError naming the line if the row has another shape, or an answer is empty.
         """
         missing = {"input", "preferred_output", "non_preferred_output"} - row.keys()
         if missing:
@@ -66,7 +81,10 @@ class Renderer:
             self.render({"messages": [*asked, *row[answer]], "tools": row["input"].get("tools")}, line)
             for answer in ("preferred_output", "non_preferred_output")
         )
-        return Preference(chosen, rejected, line)
+        pair = Preference(chosen, rejected, line)
+        if pair.is_cut and chosen.tokens == rejected.tokens:
+            raise self._too_long(self.max_length + 1, line)
+        return pair
 
     def prompt(self, messages: Messages, tools: Tools | None = None) -> list[int]:
         """Tokens of a conversation that ends where the assistant is to speak. Raises UserError as its template does."""
@@ -154,14 +172,11 @@ class Renderer:
         return (tokens, mask) if end is None else ([*tokens, end], [*mask, True])
 
     def _check_length(self, length: int, line: int) -> None:
-        if length <= self.max_length:
-            return
-        action = "shorten the row, split it or remove it"
-        if self.max_length < self._base_length:
-            action += f", or raise osora.max_length: this base reads up to {self._base_length} tokens"
-        raise DataError(
-            f"the row is {length} tokens long, the limit is {self.max_length}", line=line, next_action=action
-        )
+        if length > self.max_length and not self._truncates:
+            raise self._too_long(length, line)
+
+    def _too_long(self, length: int, line: int) -> RowTooLongError:
+        return RowTooLongError(length, line, self.max_length, self._base_length)
 
 
 def _learned(message: Mapping[str, Any]) -> bool:

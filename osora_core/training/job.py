@@ -112,6 +112,8 @@ class TrainingJob:
     tenant: str = ""
     weight: float = 1.0
     party: str = ""
+    stop_after: int | None = None
+    """It ends after so many steps, if it has more: the schedule is that of all."""
     same_rows_as: InitVar["TrainingJob | None"] = None
     """Another job with the very same rows, which so need not be read again."""
     facts: RowFacts = field(init=False)
@@ -184,7 +186,7 @@ class TrainingJob:
 
     @property
     def total_steps(self) -> int:
-        return self.steps_per_epoch * self.spec.epochs
+        return self.spec.steps(len(self.train))
 
     @property
     def ends_epoch(self) -> bool:
@@ -192,9 +194,11 @@ class TrainingJob:
 
     @property
     def done(self) -> bool:
-        """At the last step, or when the validation loss has not fallen for as many epochs as the spec is patient."""
+        """At the last step, or where it is to stop, or when the validation loss has not fallen for as many epochs as
+        the spec is patient."""
         patience = self.spec.early_stopping_patience
-        return self.step >= self.total_steps or (patience is not None and self.curve.since_best >= patience)
+        last = self.total_steps if self.stop_after is None else min(self.stop_after, self.total_steps)
+        return self.step >= last or (patience is not None and self.curve.since_best >= patience)
 
     @property
     def keeps_last(self) -> bool:

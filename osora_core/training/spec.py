@@ -1,42 +1,16 @@
 """What a training job is: a frozen, serialisable value, stored with the job and its adapter."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any
 
+from osora_common.hyperparameters import Spec
 from osora_core.errors import UserError
 
 
 @dataclass(frozen=True)
-class JobSpec:
-    """Everything that decides a job's result besides the base and the data.
-
-    learning_rate is relative: sigma moves by about sigma_rate * learning_rate * s0 a step, delta by learning_rate. It
-    rises linearly over the first warmup_ratio of the steps and falls linearly to zero at the end.
-
-    keep: which state becomes the adapter, the one with the lowest validation loss, that before the first step among
-    them, or the last; without validation rows it is the last. early_stopping_patience: the job ends after so many
-    epochs without a lower validation loss.
-
-    method: how it learns from its rows, one of `osora_core.training.methods`; beta is of the loss of preferences there.
-    """
-
-    seed: int = 0
-    epochs: int = 3
-    batch_size: int = 4
-    learning_rate: float = 0.03
-    # Singular values bear a faster rate than outputs do: on the bundled example twice the rate learns most.
-    sigma_rate: float = 2.0
-    rank: int = 128
-    target_modules: str | tuple[str, ...] = "all-linear"
-    train: Literal["both", "s", "o"] = "both"
-    warmup_ratio: float = 0.05
-    max_grad_norm: float = 1.0
-    evaluate: Literal["epoch", "never"] = "epoch"
-    keep: Literal["best", "last"] = "best"
-    early_stopping_patience: int | None = None
-    method: str = "supervised"
-    beta: float = 0.1
+class JobSpec(Spec):
+    """A spec that can be trained. Raises UserError for a value that cannot be."""
 
     def __post_init__(self) -> None:
         checks = {
@@ -56,9 +30,6 @@ class JobSpec:
         for name, holds in checks.items():
             if not holds:
                 raise UserError(f"{name} cannot be {getattr(self, name)!r}", param=name)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "JobSpec":

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 
+from osora_common.hyperparameters import MAX_CHOICE_ROWS, held_back
 from osora_core.basis import Basis
 from osora_core.data import Row
 from osora_core.errors import OutOfSlots, UserError
@@ -26,9 +27,6 @@ from osora_core.training.evaluation import mean_losses
 from osora_core.training.job import Observer, Outcome, Progress, Samples, TrainingJob
 from osora_core.training.spec import JobSpec
 from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv, halvings
-
-MAX_CHOICE_ROWS = 100
-"""More rows to choose by would cost more than they tell."""
 
 
 class SweepObserver(Observer, Protocol):
@@ -47,7 +45,7 @@ def hold_back(examples: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]
     """
     if len(examples) < 2:
         return list(examples), list(examples)
-    held = set(_sample(len(examples), min(MAX_CHOICE_ROWS, max(1, len(examples) // 10)), seed))
+    held = set(_sample(len(examples), held_back(len(examples), 0), seed))
     return (
         [example for index, example in enumerate(examples) if index not in held],
         [examples[index] for index in sorted(held)],

@@ -6,7 +6,8 @@
 The row is the truth and a broker message a hint. Whichever message a worker got, it claims the job whose turn it is
 (`turns`), by one UPDATE, which gives it a token and a lease. Every write of the running job is conditional on the
 token, so a worker that was given up for dead (and is not) changes nothing. See `lease`, `progress`, `endings` for the
-worker's side, `requests`, `queries` and `forecast` for the tenant's, `maintenance` for what puts things right.
+worker's side, `requests`, `queries`, `forecast`, `rehearsal` and `probes` for the tenant's, `maintenance` for what puts
+things right.
 """
 
 from registry.jobs.endings import complete, fail
@@ -16,6 +17,7 @@ from registry.jobs.maintenance import any_lost, reap, reconcile
 from registry.jobs.progress import add_event, record_checkpoint, record_plan, record_progress
 from registry.jobs.queries import attempts, checkpoints, events, get, queue_position, queue_positions
 from registry.jobs.queries import list_jobs as list
+from registry.jobs.rehearsal import Pace, Rehearsal, rehearse
 from registry.jobs.requests import cancel, pause, resume, submit
 from registry.jobs.types import (
     Attempt,
@@ -28,6 +30,8 @@ from registry.jobs.types import (
     NewAdapter,
     NewResultFile,
     Plan,
+    Remark,
+    RowCounts,
     StartRef,
 )
 from registry.jobs.views import JobView, view, views
@@ -44,7 +48,11 @@ __all__ = [
     "LeaseLostError",
     "NewAdapter",
     "NewResultFile",
+    "Pace",
     "Plan",
+    "Rehearsal",
+    "Remark",
+    "RowCounts",
     "StartRef",
     "add_event",
     "any_lost",
@@ -69,6 +77,7 @@ __all__ = [
     "record_checkpoint",
     "record_plan",
     "record_progress",
+    "rehearse",
     "release",
     "resume",
     "signals",

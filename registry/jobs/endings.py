@@ -59,7 +59,7 @@ def complete(
     job.adapter_id, job.fine_tuned_model = row.id, row.name
     job.result_file_ids = [_add_result_file(session, job, result) for result in result_files]
     if plan is not None:
-        job.plan = dict(plan)
+        job.plan = {**(job.plan or {}), **plan}
     for result, file_id in zip(result_files, job.result_file_ids, strict=True):
         append_event(session, job, f"Result file {file_id}: {result.filename}", data={"file_id": file_id})
     append_event(

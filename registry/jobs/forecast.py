@@ -14,7 +14,7 @@ from registry.jobs.queries import queue_position
 from registry.models import Job, JobAttempt, OutboxMessage
 from registry.settings import Settings
 
-_HISTORY_JOBS = 20
+HISTORY_JOBS = 20
 # A wake-up goes out within a second of its job, and a relay that fails tries again every five.
 _UNPUBLISHED_SECONDS = 10
 
@@ -94,9 +94,9 @@ def _clock_and_history(session: Session, base: str) -> tuple[float, float]:
     """The database's time, and how long a job of the base holds a slot: infinity if none has succeeded yet."""
     lately = (
         select(Job.id)
-        .where(Job.status == "succeeded", Job.base == base)
+        .where(Job.status == "succeeded", Job.base == base, Job.probe_steps.is_(None))
         .order_by(Job.queued_at.desc())  # the order of an index, and nearly that of their ends
-        .limit(_HISTORY_JOBS)
+        .limit(HISTORY_JOBS)
     )
     took = func.sum(JobAttempt.finished_at - JobAttempt.started_at)
     jobs = func.count(JobAttempt.job_id.distinct())
@@ -107,6 +107,8 @@ def _clock_and_history(session: Session, base: str) -> tuple[float, float]:
 
 
 def _end_of_running(job: Job, time: float, seconds: float) -> float:
+    if job.probe_until is not None:
+        return max(time, job.probe_until)
     return time + _rest(job, seconds) if job.estimated_finish is None else max(time, job.estimated_finish)
 
 

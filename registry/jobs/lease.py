@@ -164,6 +164,7 @@ def _attempt(session: Session, job: Job) -> Attempt:
         from_adapter_id=job.from_adapter_id,
         start=begun_with.find(session, job),
         plan=cast("Plan | None", job.plan),
+        probe_steps=job.probe_steps,
     )
 
 

@@ -1,5 +1,6 @@
 """What a running attempt reports. Every write is fenced by its token and raises `LeaseLostError`."""
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from sqlalchemy import select, update
@@ -9,18 +10,17 @@ from registry.db import now_seconds
 from registry.holds import unheld
 from registry.ids import checkpoint_id, checkpoint_name
 from registry.jobs.state import append_event, lock_fenced
-from registry.jobs.types import Attempt, NewAdapter, Plan
+from registry.jobs.types import Attempt, NewAdapter, Plan, Remark
 from registry.models import Checkpoint, EventLevel, EventType, JobAttempt
 
 _RESUMABLE = 2
 
 
-def record_plan(
-    session: Session, attempt: Attempt, plan: Plan, message: str, *, data: dict[str, Any] | None = None
-) -> None:
+def record_plan(session: Session, attempt: Attempt, plan: Plan, remarks: Iterable[Remark]) -> None:
     """Settles what the job trains, and says so in its history."""
     job = lock_fenced(session, attempt, plan=plan)
-    append_event(session, job, message, data=data)
+    for remark in remarks:
+        append_event(session, job, remark.message, level=remark.level, data=remark.data)
 
 
 def record_progress(

@@ -120,4 +120,4 @@ def job_not_found(job_id: str, param: str = "job_id") -> NotFound:
 
 
 def _of(principal: Principal) -> Select[Job]:
-    return select(Job).where(Job.tenant_id == principal.tenant_id)
+    return select(Job).where(Job.tenant_id == principal.tenant_id, Job.probe_steps.is_(None))

@@ -1,7 +1,9 @@
 """The tenant's side of a job: submit, cancel, pause, resume."""
 
 import secrets
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -26,7 +28,22 @@ def submit(
     settings: Settings,
     offers: bases.Offers = MappingProxyType({}),
 ) -> Job:
-    """Queues a job; its wake-up is in the outbox when the transaction commits.
+    """Queues a job; its wake-up is in the outbox when the transaction commits. Raises what `accepted` does."""
+    job = accepted(session, principal, request, settings, offers)
+    requeue(session, job)
+    append_event(session, job, f"Created fine-tuning job: {job.id}")
+    append_event(session, job, "Files validated, moving job to queued state")
+    if request.validation_file is not None:
+        shared = overlaps.warning(session, request.training_file, request.validation_file)
+        if shared is not None:
+            append_event(session, job, f"{shared['message']}. Next: {shared['next_action']}", level="warn", data=shared)
+    return job
+
+
+def accepted(
+    session: Session, principal: Principal, request: JobRequest, settings: Settings, offers: bases.Offers
+) -> Job:
+    """A job that may be queued, already among the others but without a wake-up.
 
     Raises:
         InvalidRequest: the base is not on offer or cannot be used, a file is not training data or not for this base,
@@ -48,6 +65,12 @@ def submit(
             file = files.get_for_training(session, principal, file_id, param=param)
             _check_format(file, request.method, param)
             bases.check_job(offers, base, file, param)
+            if param == "training_file":
+                _check_share(file, request.osora)
+    if "max_length" in request.osora:
+        bases.check_length(offers, base, request.osora["max_length"])
+    if isinstance(targets := request.osora.get("target_modules"), list):
+        bases.check_modules(offers, base, targets)
     job = Job(
         id=new_id("ftjob-"),
         tenant_id=principal.tenant_id,
@@ -69,13 +92,6 @@ def submit(
     )
     session.add(job)
     session.flush()
-    requeue(session, job)
-    append_event(session, job, f"Created fine-tuning job: {job.id}")
-    append_event(session, job, "Files validated, moving job to queued state")
-    if request.validation_file is not None:
-        shared = overlaps.warning(session, request.training_file, request.validation_file)
-        if shared is not None:
-            append_event(session, job, f"{shared['message']}. Next: {shared['next_action']}", level="warn", data=shared)
     return job
 
 
@@ -87,6 +103,16 @@ def _check_format(file: File, method: Method, param: str) -> None:
             param=param,
             code="invalid_training_data",
             next_action=f"use the method {fitting!r}, or upload rows for {method!r}",
+        )
+
+
+def _check_share(file: File, osora: Mapping[str, Any]) -> None:
+    if "validation_share" in osora and file.rows == 1:
+        raise InvalidRequest(
+            f"file {file.id!r} has a single row, so that none can be held out for validation",
+            param="osora.validation_share",
+            code="invalid_training_data",
+            next_action="upload more rows, or leave out `osora.validation_share`",
         )
 
 
@@ -134,7 +160,7 @@ def resume(session: Session, principal: Principal, job_id: str) -> Job:
 def _lock(session: Session, principal: Principal, job_id: str) -> Job:
     job = session.scalars(
         select(Job)
-        .where(Job.tenant_id == principal.tenant_id, Job.id == job_id)
+        .where(Job.tenant_id == principal.tenant_id, Job.id == job_id, Job.probe_steps.is_(None))
         .with_for_update()
         .execution_options(populate_existing=True)
     ).one_or_none()

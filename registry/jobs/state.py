@@ -77,6 +77,8 @@ def end(session: Session, job: Job, status: _Ended, message: str, *, error: JobE
     job.error = cast("dict[str, Any] | None", error)
     _drop_lease(job)
     append_event(session, job, message, level="error" if error else "info")
+    if job.probe_steps is not None:
+        return
     type = cast(webhooks.EventType, f"fine_tuning.job.{status}")
     webhooks.record(session, job.tenant_id, type, {"id": job.id})
 

@@ -16,9 +16,10 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from registry.db import now
 from registry.models import Job, JobPriority
 
 _LOAD: dict[JobPriority, float] = {"high": 0.5, "normal": 1.0, "low": 2.0}
@@ -65,7 +66,7 @@ def in_order(bases: Iterable[str]) -> Select[tuple[str, str, str, bool, float, f
             since,
         )
         .join(tenants, (tenants.c.tenant_id == Job.tenant_id) & (tenants.c.base == Job.base))
-        .where(Job.status == "queued", Job.base.in_(bases))
+        .where(Job.status == "queued", Job.base.in_(bases), or_(Job.probe_until.is_(None), Job.probe_until > now()))
         .order_by(Job.interrupted.desc(), tenants.c.load, tenants.c.served, since, Job.id)
     )
 

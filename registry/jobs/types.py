@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, TypedDict
 
-from registry.models import Method
+from registry.models import EventLevel, Method
 
 HeartbeatSignal = Literal["continue", "cancel", "pause", "lost"]
 Fault = Literal["user", "platform", "unknown"]
@@ -27,6 +27,16 @@ class JobError(TypedDict):
     next_action: str | None
 
 
+class RowCounts(TypedDict):
+    """What became of the rows of a job's files: those that it trains on, those that it validates on, and of all that
+    were too long those that were left out and those that were cut."""
+
+    training: int
+    validation: int
+    dropped: int
+    truncated: int
+
+
 class Plan(TypedDict):
     """What a worker has made of a job's settings. Decided once: every attempt trains by it."""
 
@@ -34,6 +44,17 @@ class Plan(TypedDict):
     """The training spec; of a sweep, those of all its members until it has ended, then the best one's."""
     hyperparameters: dict[str, Any]
     """OpenAI's hyperparameters as numbers, as far as they are decided."""
+    rows: NotRequired[RowCounts]
+    """None of a job of before they were counted."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A line for a job's history."""
+
+    message: str
+    level: EventLevel = "info"
+    data: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +127,8 @@ class Attempt:
     """Where that is; None, too, when it is gone."""
     plan: Plan | None
     """What an attempt before this one has decided."""
+    probe_steps: int | None = None
+    """Of a probe, how many steps it takes."""
 
 
 @dataclass(frozen=True)

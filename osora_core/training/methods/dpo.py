@@ -7,14 +7,14 @@ beta * sigmoid(-m) * (grad -log p(w) - grad -log p(l)): once m is known from a p
 token losses. The reference is another slot of the same bank, in the same pass.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 import osora_data
-from osora_core.data import Example, Preference, Renderer, Row, read_preferences, sequences
+from osora_core.data import Example, Preference, Renderer, Row, sequences
 from osora_core.training.methods.protocol import Contribution, Figures, Learner
 from osora_core.training.passes import Passes
 
@@ -23,8 +23,8 @@ class Dpo:
     row_type = Preference
     needs_reference = True
 
-    def read(self, rows: Iterable[osora_data.Row], renderer: Renderer) -> list[Preference]:
-        return read_preferences(rows, renderer)
+    def render(self, row: osora_data.Row, renderer: Renderer) -> Preference:
+        return renderer.preference(row.value, row.line)
 
     def contributions(self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes) -> list[Contribution]:
         margins = _margins(stepping, passes)

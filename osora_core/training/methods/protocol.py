@@ -3,7 +3,7 @@
 Every method's loss is a weighted sum of token losses, so that jobs of all methods go through the model together.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,8 +70,8 @@ class Method(Protocol):
     def needs_reference(self) -> bool:
         """Whether jobs are compared with what they began with: the bare base, or an adapter in a slot of its own."""
 
-    def read(self, rows: Iterable[osora_data.Row], renderer: Renderer) -> Sequence[Row]:
-        """What it learns from, of a training file's rows. Raises DataError at the first that cannot be used."""
+    def render(self, row: osora_data.Row, renderer: Renderer) -> Row:
+        """A row of a file. Raises DataError where it cannot be used, RowTooLongError where it is too long."""
 
     def contributions(
         self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes

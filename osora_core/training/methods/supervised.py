@@ -1,11 +1,11 @@
 """Supervised: answers to learn. The loss is the mean of -log p(token) over all counted tokens of the batch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 import osora_data
-from osora_core.data import Example, Renderer, Row, read_examples, sequences
+from osora_core.data import Example, Renderer, Row, sequences
 from osora_core.training.methods.protocol import Contribution, Figures, Learner
 from osora_core.training.passes import Passes
 
@@ -14,8 +14,8 @@ class Supervised:
     row_type = Example
     needs_reference = False
 
-    def read(self, rows: Iterable[osora_data.Row], renderer: Renderer) -> list[Example]:
-        return read_examples(rows, renderer)
+    def render(self, row: osora_data.Row, renderer: Renderer) -> Example:
+        return renderer.render(row.value, row.line)
 
     def contributions(self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes) -> list[Contribution]:
         return [

@@ -88,6 +88,8 @@ class FakeInference:
         self.pieces: list[dict[str, Any]] = PIECES
         self.found: dict[str, Any] = FOUND
         self.asked: list[dict[str, Any]] = []
+        self.spans: dict[str, Any] | None = None
+        self.longest_row: int | None = None
         self.measure: dict[str, Any] | None = None
         self.may_measure = threading.Event()
         self.may_measure.set()
@@ -168,8 +170,9 @@ class FakeInference:
         yield f"event: done\ndata: {json.dumps(self.result)}\n\n"
 
     async def _bases(self) -> dict[str, Any]:
-        basis = {"rank": 128, "fingerprint": BASIS, "object_key": BASIS_KEY}
-        about = {"fingerprint": self.fingerprint, "parameters": 7, "basis": basis}
+        basis = {"rank": 128, "fingerprint": BASIS, "object_key": BASIS_KEY, "spans": self.spans}
+        about = {"family": "llama", "fingerprint": self.fingerprint, "parameters": 7, "basis": basis}
+        about["longest_row"] = self.longest_row
         return {"data": [{"name": name, **about} for name in self.bases]}
 
     async def _ready(self) -> dict[str, Any]:

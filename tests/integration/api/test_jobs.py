@@ -12,11 +12,11 @@ from sqlalchemy import Engine, event, func, select
 
 from registry import jobs, workers
 from registry.context import Registry
-from registry.jobs import Attempt
+from registry.jobs import Attempt, Remark
 from registry.models import Adapter, OutboxMessage
 from registry.tenants import Principal
 from tests.integration.api.conftest import error_of
-from tests.support.jobs import claim, new_adapter, record_checkpoint, submit, upload
+from tests.support.jobs import CHAT_ROW, claim, new_adapter, record_checkpoint, submit, upload
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def test_a_job_as_openai_shapes_it(client: httpx.Client, training_file: str) -> 
             "requested": None,
             "queue_position": 0,
             "resolved": None,
+            "rows": None,
             "settings": {},
             "compute_seconds": 0,
             "attempts": [],
@@ -192,7 +193,7 @@ def test_a_job_shows_what_auto_became(client: httpx.Client, registry: Registry, 
     members = [{"epochs": 4, "learning_rate": rate} for rate in (0.03, 0.1)]
     known: dict[str, Any] = {"n_epochs": 4, "batch_size": 8}
     with registry.transaction() as session:
-        jobs.record_plan(session, attempt, {"specs": members, "hyperparameters": known}, "Training")
+        jobs.record_plan(session, attempt, {"specs": members, "hyperparameters": known}, [Remark("Training")])
     job = client.get(f"/jobs/{attempt.job_id}").json()
     assert job["osora"]["resolved"] is None
     assert job["hyperparameters"] == known
@@ -354,3 +355,29 @@ class TestBroker:
             client.post(f"/jobs/{job_id}/pause")
             client.post(f"/jobs/{job_id}/resume")
             assert queue.blpop(["train.osora-tiny"], timeout=10) is not None
+
+
+def test_rows_to_validate_on_come_from_a_file_or_are_a_share(
+    client: httpx.Client, registry: Registry, principal: Principal
+) -> None:
+    training_file = upload(registry, principal, [CHAT_ROW] * 3).id
+    body = {"model": "osora-tiny", "training_file": training_file, "osora": {"validation_share": 0.1, "keep": "best"}}
+    assert client.post("/jobs", json=body).status_code == 200
+    error = client.post("/jobs", json={**body, "validation_file": training_file}).json()["error"]
+    assert error["param"] == "osora.validation_share"
+    assert "leave out one of them" in error["next_action"]
+    single = client.post("/jobs", json={**body, "training_file": upload(registry, principal).id})
+    assert "has a single row" in single.json()["error"]["message"]
+    for share in (0, 0.5, -1):
+        refused = client.post("/jobs", json={**body, "osora": {"validation_share": share}})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "osora.validation_share")
+
+
+def test_a_multiplier_that_leaves_no_rate_is_refused_at_once(client: httpx.Client, training_file: str) -> None:
+    hyperparameters = {"learning_rate_multiplier": 5e-324}
+    body = {"model": "osora-tiny", "training_file": training_file, "hyperparameters": hyperparameters}
+    refused = client.post("/jobs", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (
+        400,
+        "hyperparameters.learning_rate_multiplier",
+    )

@@ -158,12 +158,17 @@ def test_jobs_of_before_survive_the_way_up_and_down(empty_database_url: str) -> 
 
     def rows() -> list[list[tuple[Any, ...]]]:
         with engine.connect() as connection:
-            return [[tuple(row) for row in connection.execute(text(f"SELECT * FROM {name}"))] for name in tables]
+            return [
+                [tuple(row) for row in connection.execute(text(f"SELECT {columns[name]} FROM {name}"))]
+                for name in tables
+            ]
 
     with migrate.migrating(empty_database_url) as config:
         command.upgrade(config, "0007")
     with engine.begin() as connection:
         insert_jobs(connection, [{"priority": "'high'"}, {"status": "'running'", "signal": "'pause'"}])
+    known = inspect(engine)
+    columns = {name: ", ".join(f'"{column["name"]}"' for column in known.get_columns(name)) for name in tables}
     before = rows()
     migrate.upgrade(empty_database_url)
     assert rows() == before

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from osora_common.hyperparameters import DEFAULT_LEARNING_RATE
 from osora_core.errors import UserError
 from osora_core.training import JobSpec
-from worker.hyperparameters import DEFAULT_LEARNING_RATE, training_spec
+from worker.hyperparameters import training_spec
 
 AUTO = {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}
 

@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import pytest
 
+from osora_common.hyperparameters import sweep_specs
 from osora_core.data import Example, Preference, Row
 from osora_core.errors import OutOfSlots
 from osora_core.training import JobSpec, TrainingJob
 from osora_core.training.errors import JobTooShort
 from tests.unit.worker.test_hyperparameters import AUTO
-from worker.hyperparameters import plan_of, sweep_specs
+from worker.hyperparameters import plan_of
 from worker.remarks import announcement
 from worker.reports import Reports
 from worker.sweeps import Decision, Rows, decide
@@ -106,8 +107,11 @@ def decided(
 ) -> Any:
     hyperparameters = {**AUTO, **asked.pop("hyperparameters", {})}
     method = asked.pop("method", "supervised")
+    probe_steps = asked.pop("probe_steps", None)
     records = SimpleNamespace(
-        attempt=SimpleNamespace(method=method, hyperparameters=hyperparameters, osora=asked, seed=1),
+        attempt=SimpleNamespace(
+            method=method, hyperparameters=hyperparameters, osora=asked, seed=1, probe_steps=probe_steps
+        ),
         settings=SimpleNamespace(sweep_members=at_most),
         say=(events if events is not None else []).append,
     )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from osora_common.hyperparameters import MAX_CHOICE_ROWS
 from osora_core.data import Example
 from osora_core.errors import CorruptArtifact, OutOfSlots, UserError
 from osora_core.runtime import Runtime
@@ -25,7 +26,7 @@ from osora_core.training import (
     TrainingJob,
 )
 from osora_core.training.errors import JobTooLarge, NonFiniteLoss, NotEnoughMemory
-from osora_core.training.sweep import MAX_CHOICE_ROWS, choice_of, hold_back
+from osora_core.training.sweep import choice_of, hold_back
 from osora_core.training.sweep_state import halvings
 from tests.unit.osora_core.conftest import Recorder, train
 

@@ -1,6 +1,6 @@
 """A training method is one class: what the engine, evaluations, sweeps and memory do, they do with whatever it says."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import osora_data
-from osora_core.data import Example, Renderer, Row, read_examples, sequences
+from osora_core.data import Example, Renderer, Row, sequences
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, TrainingEngine, TrainingJob, methods
@@ -26,8 +26,8 @@ class RowMeans:
     row_type = Example
     needs_reference = False
 
-    def read(self, rows: Iterable[osora_data.Row], renderer: Renderer) -> list[Example]:
-        return read_examples(rows, renderer)
+    def render(self, row: osora_data.Row, renderer: Renderer) -> Example:
+        return renderer.render(row.value, row.line)
 
     def contributions(self, stepping: Sequence[tuple[Learner, Sequence[Row]]], passes: Passes) -> list[Contribution]:
         return [self._of(job, batch, passes) for job, batch in stepping]
