@@ -60,7 +60,7 @@ def trained(service: FakeService, tmp_path: Path) -> Path:
     events = [sse("metrics", EVALUATION, 1), sse("metrics", STEP, 2), sse("done", JOB)]
     service.on("GET", "/jobs/ftjob-1/events", Answer(events=events))
     path = tmp_path / "train.jsonl"
-    path.write_text("{}\n")
+    path.write_text('{"prompt": "a", "completion": "b"}\n')
     return path
 
 

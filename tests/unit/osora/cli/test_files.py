@@ -70,6 +70,28 @@ def test_what_is_not_the_same_file_is_not_taken_for_it(service: FakeService, dat
     assert sent(service) == ["POST /files"]
 
 
+def test_bad_rows_are_all_named_before_anything_is_sent(service: FakeService, data: Path) -> None:
+    data.write_bytes(ROW + b'{"prompt": 1, "completion": "b"}\n{"prompt": "a"}\n' + b"[]\n" * 40)
+    for words in (["train", str(data)], ["files", "upload", str(data)]):
+        refused = osora(*words)
+        assert (refused.exit_code, sent(service)) == (1, [])
+        first, *others, last = refused.stderr.splitlines()
+        assert first.startswith("Error: line 2: ")
+        assert "41 more" in first
+        assert others[0].startswith("  line 3 ")
+        assert len(others) == 19
+        assert last == "  and 22 more; with --json the first 42 are listed."
+    error = json.loads(osora("train", str(data), "--json").stderr)["error"]
+    assert (error["code"], error["line"], error["problem_count"]) == ("invalid_file", 2, 42)
+    assert [problem["line"] for problem in error["problems"]] == list(range(2, 44))
+
+
+def test_a_file_that_cannot_be_read_here_is_for_the_service_to_judge(service: FakeService, data: Path) -> None:
+    data.write_bytes(b"PAR1 something")
+    assert osora("files", "upload", str(data)).exit_code == 0
+    assert sent(service) == ["POST /files"]
+
+
 def test_a_job_that_is_refused_leaves_no_files_behind(service: FakeService, data: Path) -> None:
     refusal = Answer(400, {"error": {"message": "osora.rank is 9: no", "param": "osora.rank"}})
     service.on("POST", "/jobs", refusal)

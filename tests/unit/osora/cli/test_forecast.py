@@ -43,7 +43,7 @@ def data(service: FakeService, tmp_path: Path) -> Path:
     service.on("DELETE", "/files/file-1", Answer(body={}))
     service.on("POST", "/jobs", Answer(body=FORECAST))
     path = tmp_path / "train.jsonl"
-    path.write_text("{}\n")
+    path.write_text('{"prompt": "a", "completion": "b"}\n')
     return path
 
 

@@ -97,7 +97,7 @@ def test_a_name_that_nobody_knows_is_answered_with_the_nearest(
 
 def test_a_base_that_is_not_on_offer(service: FakeService, tmp_path: Path) -> None:
     service.on("GET", "/bases", Answer(body={"data": [{"name": "osora-tiny"}, {"name": "qwen"}]}))
-    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     refused = osora("train", str(tmp_path / "a.jsonl"), "--base", "osora-tinny")
     assert refused.exit_code == 2
     assert "did you mean osora-tiny?" in refused.stderr
