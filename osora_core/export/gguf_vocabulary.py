@@ -6,6 +6,7 @@ than those that the base was trained on, without a word.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ _CUTS: Mapping[tuple[str, bool], str] = {
 # llama.cpp strips white space behind control tokens if the model's name has one of these in it.
 STRIPPING_NAMES = ("phi-3", "phi3")
 _STRIPPED_NEVER = ("<unk>", "<s>", "<|endoftext|>")
+_GENERATION = re.compile(r"({%[-+]?\s*)(end)?generation(\s*[-+]?%})")
 _PROBES = ("Hello, world", "two  spaces", "def f(x):\n\treturn x + 1\n", "naïve café — 東京 😀 12345")
 
 
@@ -113,8 +115,19 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, size: int, end_of_turn: in
         begins=begins,
         ends=ends,
         ids=_special(tokenizer, end_of_turn),
-        chat_template=tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None,
+        chat_template=_plain_template(tokenizer),
     )
+
+
+def _plain_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The chat template without what transformers alone has in it: marks around what is generated.
+
+    A block that is always taken stands in their place, so that what they do to the white space beside them stays.
+    """
+    template = tokenizer.chat_template
+    if not isinstance(template, str):
+        return None
+    return _GENERATION.sub(lambda mark: f"{mark[1]}{'endif' if mark[2] else 'if true'}{mark[3]}", template)
 
 
 def adds_around(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
@@ -241,7 +254,7 @@ def _space(tokenizer: PreTrainedTokenizerBase, state: Mapping[str, Any]) -> bool
     """
     _require_pieces(state)
     own = Tokenizer.from_str(json.dumps({**state, "post_processor": None}))
-    texts = list(_printed(tokenizer)) or list(_PROBES)
+    texts = _printed(tokenizer) or _PROBES
     for space in (True, False):
         replaced: dict[str, Any] = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
         steps = [{"type": "Prepend", "prepend": _SPACE}, replaced] if space else [replaced]
@@ -268,12 +281,14 @@ def _require_pieces(state: Mapping[str, Any]) -> None:
         raise refusal("llama.cpp has no tokenizer of pieces that takes words whole")
 
 
-def _printed(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
-    """Conversations as the chat template prints them; none where there is no template."""
-    if tokenizer.chat_template is None:
-        return
+def _printed(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Conversations as the chat template prints them; none where there is no template, or it refuses them."""
+    texts = []
     for text in _PROBES:
-        turns = [("user", text), ("assistant", text), ("user", text)]
-        messages = [{"role": role, "content": content} for role, content in turns]
-        yield str(tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True))
-        yield str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        messages = [{"role": role, "content": text} for role in ("user", "assistant", "user")]
+        for asked in (messages[:1], messages):
+            try:
+                texts.append(str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)))
+            except Exception:  # templates raise whatever their author chose, and there may be none
+                return []
+    return texts

@@ -85,7 +85,7 @@ def modelfile(tokenizer: PreTrainedTokenizerBase, file: str, ends: Iterable[str]
         else:
             lines += [] if turns.system else [_NO_SYSTEM]
             lines.append(f'TEMPLATE """{turns.go()}"""\n')
-    lines += [f"PARAMETER stop {_quoted(end)}\n" for end in sorted(ends)]
+    lines += [f"PARAMETER stop {_quoted(end)}\n" for end in sorted(ends) if "\n" not in end]
     lines.append("# As the service answers where a request says nothing else: the likeliest token, and no penalty.\n")
     lines.append("PARAMETER temperature 0\nPARAMETER repeat_penalty 1\n")
     return "".join(lines)

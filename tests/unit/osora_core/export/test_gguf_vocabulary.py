@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from gguf import GGUFReader, TokenType
+from jinja2 import Environment
 from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -15,7 +16,7 @@ from osora_core.errors import UnsupportedBase
 from osora_core.export.gguf_vocabulary import vocabulary_of
 from tests.support import tokenizers
 from tests.support.gguf import adapt, make_base
-from tests.support.gguf_tokenizers import KINDS, LLAMA_3_CUT, cutting, digits, pieces, tokenizer_of
+from tests.support.gguf_tokenizers import KINDS, LLAMA_3_CUT, conversation, cutting, digits, pieces, tokenizer_of
 
 TINY = Path(__file__).parents[4] / "models" / "osora-tiny"
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
@@ -80,6 +81,17 @@ def test_the_bundled_base_has_its_tables() -> None:
     found = vocabulary_of(tokenizer, 4096, tokenizer.eos_token_id)
     assert (found.model, found.pre, found.begins, found.ends) == ("gpt2", "gpt-2", False, False)
     assert found.ids == {"eos": 2, "pad": 3}
+
+
+def test_a_chat_template_is_written_without_what_transformers_alone_reads() -> None:
+    """Jinja itself does not know the marks around what is generated, which the bundled base has."""
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    assert "generation -%}" in tokenizer.chat_template
+    written = vocabulary_of(tokenizer, 4096, None).chat_template
+    assert written is not None
+    messages = conversation("  help\n")
+    printed = Environment().from_string(written).render(messages=messages, add_generation_prompt=True)
+    assert printed == tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 def test_the_token_that_ends_an_answer_is_said_where_it_is_not_the_one_that_ends_a_text() -> None:
