@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, BackgroundTasks, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.bases.known import OffersDep
 from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, WriterDep
 from api.downloads import attachment
+from api.files.measuring import begin_measuring
 from api.files.report import FileReport, report_of
 from api.files.schemas import FileOut, FilesQuery, ReportQuery, UploadForm
 from api.files.upload import base_name
@@ -30,7 +31,12 @@ FileId = Annotated[str, Path(examples=["file-01k9v3t0w5qabcdefghjkmnpqrs"])]
     responses=errors(400, 401, 403, 413, 507),
 )
 async def upload_file(
-    request: Request, registry: RegistryDep, principal: WriterDep, offers: OffersDep, once: OnceFormDep
+    request: Request,
+    services: ServicesDep,
+    principal: WriterDep,
+    offers: OffersDep,
+    background: BackgroundTasks,
+    once: OnceFormDep,
 ) -> FileOut:
     """Stores a training file as it is after checking every row; an error names all that is wrong, line by line.
 
@@ -41,7 +47,7 @@ async def upload_file(
         await once.begin(sent.digest)
         file = await run_in_threadpool(
             files.ingest,
-            registry,
+            services.registry,
             principal,
             sent.form.file.file,
             base_name(sent.form.file.filename or ""),
@@ -50,6 +56,7 @@ async def upload_file(
             expires_after=sent.form.expires_after_seconds,
             record=lambda session, file: once.keep(session, FileOut.of(file)),
         )
+    background.add_task(begin_measuring, services, file)
     return FileOut.of(file)
 
 

@@ -17,7 +17,7 @@ from registry.outages import DATABASE_OUTAGES, first_line
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 10.0
+SECONDS = 20.0
 """For which a request waits for a measure. It is made all the same, and is there for the next one."""
 _LATER = "it is still being measured: ask again in a moment"
 
@@ -56,6 +56,13 @@ async def measured(
         return f"{services.measuring.most_of_tenant} files of yours are being measured: ask again in a moment"
     done, _ = await asyncio.wait({task}, timeout=seconds)
     return task.result() if done else _LATER
+
+
+async def begin_measuring(services: Services, file: File) -> None:
+    """Has a new file measured where it is clear on which base it will be trained: most who send one make a job next."""
+    bases = list(services.settings.base_paths)
+    if len(bases) == 1:
+        await measured(services, file, *bases, seconds=0)
 
 
 async def _ask(services: Services, file: File, base: str, limit: int | None) -> Measure | str:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from registry.context import Registry
-from registry.tenants import Principal
 from tests.integration.api.conftest import error_of
 from tests.integration.api.fake_inference import FakeInference, measured
 
@@ -57,6 +55,7 @@ def test_the_whole_report(client: httpx.Client, fake: FakeInference) -> None:
         assert tokens.pop("samples") == [{**fake.measure["samples"][0], "rejected": None}]
         assert tokens == {key: fake.measure[key] for key in tokens}
         assert tokens.keys() >= {"limit", "rows", "rows_over", "over", "tokens", "trained_tokens", "histogram"}
+    assert len(fake.asked) == 1, "it was measured when it was uploaded"
 
 
 def test_tokens_are_not_there_yet(client: httpx.Client, fake: FakeInference, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,8 +79,6 @@ def test_what_cannot_be_asked_for(
     client: httpx.Client,
     client_with: Callable[..., httpx.Client],
     fake: FakeInference,
-    registry: Registry,
-    principal: Principal,
 ) -> None:
     file_id = upload(client)
     assert error_of(client.get(f"/files/{file_id}/report?base=no"), 400)["param"] == "base"
@@ -89,7 +86,6 @@ def test_what_cannot_be_asked_for(
     assert error_of(client.get("/files/file-no/report"), 404)["code"] == "file_not_found"
     stranger = client_with("read", tenant="other")
     assert error_of(stranger.get(f"/files/{file_id}/report"), 404)["code"] == "file_not_found"
-    assert fake.asked == []
 
 
 def test_a_job_is_told_of_rows_that_both_its_files_have(client: httpx.Client, fake: FakeInference) -> None:
