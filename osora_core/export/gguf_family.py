@@ -10,6 +10,7 @@ from typing import Any
 
 from gguf import GGUFWriter, RopeScalingType
 from transformers import PreTrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from osora_core.errors import UnsupportedBase
 from osora_core.runtime import usable_length
@@ -166,8 +167,6 @@ def _describe_rotary(writer: GGUFWriter, config: Any, family: Family) -> None:
         case "yarn":
             _describe_yarn(writer, config, rope)
         case "longrope":
-            from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
             writer.add_rope_scaling_type(RopeScalingType.LONGROPE)
             writer.add_rope_scaling_orig_ctx_len(usable_length(config))
             writer.add_rope_scaling_attn_factors(float(ROPE_INIT_FUNCTIONS["longrope"](config, "cpu", 1)[1]))
