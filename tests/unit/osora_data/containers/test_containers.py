@@ -187,6 +187,7 @@ PARQUET = CONTAINERS["parquet"](ROWS["chat"])
         (GOOD.decode().encode("utf-32"), None, "UTF-32"),
         (b'{\n "prompt": "a",\n "completion": "b"\n}\n', 1, "goes over several lines"),
         (GOOD + b"\n" + GOOD + b"\n{", 3, "it ends in the middle"),
+        (GOOD + b"\n{\n" + GOOD, 2, "it ends in the middle"),
         (GOOD + b'\n{"prompt": "a\0b"}', 2, "NUL byte at character 14"),
         (GOOD + b"\n{'prompt': 1}", 2, "begins with '"),
         (GOOD + b'\n{"prompt": "a", "completion": "b",}', 2, "a comma before `}` at character 35"),
@@ -274,7 +275,7 @@ def key_rows() -> bytes:
         ((b'"%s": {%s}' % (b"k" * 1_000_000, b", ".join(b'"%d": "\\u0022"' % i for i in range(200_000)))).join(
             (b"{", b"}")), 1),
         (b",".join(b"c%d" % i for i in range(300_000)) + b",prompt,completion\n1,2\n", 1),
-        (HEADER + b'"a\n",' * 4_000_000, 1),
+        (HEADER + b'"a\n",' * 3_000_000, 1),
         (b'{"messages": ' + b'[{"role": "user", "content": "a"}' + b', {"role": 1}' * 1_000_000 + b"]}", 1),
         (b'["' + b'\\"' * 8_000_000 + b'"]', 1),
         (b"[" + b"{" * 8_000_000, 1),
