@@ -6,10 +6,12 @@ import json
 import tracemalloc
 from typing import Any
 
+import pyarrow
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from osora_data import check
 from tests.support.training_files import CONTAINERS, PACKERS, csv_table, json_array, json_lines, read_all, values
@@ -288,3 +290,18 @@ def test_hostile_files_take_little_memory_and_time(data: bytes, count: int) -> N
     checked = check(io.BytesIO(data), max_bytes=len(data))
     assert checked.problem_count == count
     assert len(checked.problems) == min(count, 100)
+
+
+@pytest.mark.parametrize("messages", [1, 1000])
+def test_one_text_that_a_parquet_file_repeats_is_not_unfolded(messages: int) -> None:
+    """Such a file has a few kilobytes, and would come to gigabytes."""
+    text = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 1000, pyarrow.int32()), ["x" * 10_000_000])
+    message = pyarrow.StructArray.from_arrays([pyarrow.array(["assistant"] * 1000), text], ["role", "content"])
+    ends = pyarrow.array(range(0, 1001, messages), pyarrow.int32())
+    out = io.BytesIO()
+    table = pyarrow.table({"messages": pyarrow.ListArray.from_arrays(ends, message)})
+    parquet.write_table(table, out, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False)
+    assert len(out.getvalue()) < 10_000
+    checked = check(out, max_bytes=50_000_000)
+    assert "is more than 50000000 bytes" in checked.problems[-1].problem or "is longer" in checked.problems[0].problem
+    assert checked.rows <= 5
