@@ -14,6 +14,7 @@ from osora_data.problems import BrokenFileError, Problem, RowError
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _MOST_ROWS = 1024
+_FEW_ROWS = 16
 _VALUE_BYTES = 16
 """What a value counts beside its text."""
 
@@ -38,9 +39,8 @@ class Parquet:
             ) from error
         try:
             with self._seekable() as source:
-                metadata = parquet.ParquetFile(source).metadata
-                self._check_size(metadata)
-                yield from self._rows(parquet.ParquetFile(source, read_dictionary=_repeated(metadata)), metadata)
+                self._check_size(parquet.ParquetFile(source).metadata)
+                yield from self._rows(_batches(source))
         except (pyarrow.ArrowException, OSError, MemoryError) as error:
             problem = f"is damaged: its Parquet data cannot be read further ({type(error).__name__})"
             raise BrokenFileError(problem, "write the file again") from error
@@ -67,9 +67,9 @@ class Parquet:
             spool.seek(0)
             yield spool
 
-    def _rows(self, file: Any, metadata: Any) -> Iterator[Item]:
+    def _rows(self, batches: Iterator[Any]) -> Iterator[Item]:
         total = 0
-        for batch in file.iter_batches(batch_size=_rows_at_once(metadata)):
+        for batch in batches:
             # A row at a time: a batch of Python's objects is many times larger.
             for index in range(batch.num_rows):
                 self.line += 1
@@ -113,6 +113,27 @@ class Parquet:
         value = scalar.as_py()
         self._left -= len(value) if isinstance(value, str | bytes) else 0
         return value
+
+
+def _batches(source: IO[bytes]) -> Iterator[Any]:
+    import pyarrow
+    from pyarrow import parquet
+
+    metadata = parquet.ParquetFile(source).metadata
+    given = 0
+    try:
+        file = parquet.ParquetFile(source, read_dictionary=_repeated(metadata))
+        for batch in file.iter_batches(batch_size=_rows_at_once(metadata)):
+            given += batch.num_rows
+            yield batch
+        return
+    except pyarrow.ArrowNotImplementedError:
+        pass  # a text within a list is stored once here, by itself there: all are unfolded then, of a few rows at once
+    for batch in parquet.ParquetFile(source).iter_batches(batch_size=_FEW_ROWS):
+        skipped = min(given, batch.num_rows)
+        given -= skipped
+        if skipped < batch.num_rows:
+            yield batch.slice(skipped)
 
 
 def _repeated(metadata: Any) -> list[str]:

@@ -305,3 +305,11 @@ def test_one_text_that_a_parquet_file_repeats_is_not_unfolded(messages: int) -> 
     checked = check(out, max_bytes=50_000_000)
     assert "is more than 50000000 bytes" in checked.problems[-1].problem or "is longer" in checked.problems[0].problem
     assert checked.rows <= 5
+
+
+def test_texts_of_which_some_are_stored_once_and_some_by_themselves_are_all_read() -> None:
+    rows = [{"messages": [USER, ASSISTANT | {"content": f"{i} " * 300}]} for i in range(3000)]
+    table = pyarrow.Table.from_pylist(rows)
+    out = io.BytesIO()
+    parquet.write_table(table, out, dictionary_pagesize_limit=100_000, data_page_size=10_000)
+    assert values(out.getvalue()) == rows
