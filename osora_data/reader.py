@@ -52,6 +52,11 @@ def read(source: IO[bytes], *, max_bytes: int | None = None) -> Iterator[Row | P
     return iter(_Reading(source, max_bytes))
 
 
+def read_values(source: IO[bytes], *, max_bytes: int | None = None) -> Iterator[tuple[int, Any] | Problem]:
+    """The rows of a file as they are written, each with its line, in whatever format: their values are not checked."""
+    yield from _Reading(source, max_bytes).items()
+
+
 def check(
     source: IO[bytes], *, on_row: Callable[[Row], object] = lambda _: None, max_bytes: int | None = None
 ) -> Checked:
@@ -87,15 +92,8 @@ class _Reading:
         self._check = RowCheck(self.notes)
 
     def __iter__(self) -> Iterator[Row | Problem]:
-        try:
-            self.container, container = recognise(self._source, self._most, self.notes)
-        except BrokenFileError as error:
-            yield Problem(None, None, None, f"the file {error.problem}", error.next_action)
-            return
         number = 0
-        found = False
-        for item in self._decided(self._until_broken(container)):
-            found = True
+        for item in self._decided(self.items()):
             if isinstance(item, Problem):
                 yield item
                 continue
@@ -105,14 +103,24 @@ class _Reading:
                 yield self._row(number, line, value)
             except RowError as error:
                 yield error.at(line)
-        if not found:
-            yield Problem(None, None, None, "the file has no examples", "put one JSON object on each line")
 
-    def _until_broken(self, container: Any) -> Iterator[Item]:
+    def items(self) -> Iterator[Item]:
+        """What is in the container, as far as it can be read: one item at least."""
         try:
-            yield from container
+            self.container, container = recognise(self._source, self._most, self.notes)
         except BrokenFileError as error:
+            yield Problem(None, None, None, f"the file {error.problem}", error.next_action)
+            return
+        is_empty = True
+        try:
+            for item in container:
+                is_empty = False
+                yield item
+        except BrokenFileError as error:
+            is_empty = False
             yield Problem(container.line or None, None, None, error.problem, error.next_action)
+        if is_empty:
+            yield Problem(None, None, None, "the file has no examples", "put one JSON object on each line")
 
     def _decided(self, items: Iterator[Item]) -> Iterator[Item]:
         """The items, once the first of them have decided on the format."""

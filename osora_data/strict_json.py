@@ -71,7 +71,7 @@ def parse_text(text: str) -> Any:
 
 def _parse_slowly(raw: bytes) -> Any:
     try:
-        text = raw.decode("utf-8")
+        text = raw.rstrip(b" \t\r\n").decode("utf-8")  # the line's own end begins no other
         value = loads(text)
     except UnicodeDecodeError as error:
         line, column = raw.count(b"\n", 0, error.start), error.start - raw.rfind(b"\n", 0, error.start)

@@ -1,4 +1,4 @@
-"""Prompts of a JSON Lines file, written as training files are: chats, prompts, preferences; and their answers."""
+"""Prompts of a file, written as training files are: chats, prompts, preferences; and their answers."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import osora_data
 from osora.errors import OsoraUsageError
 from osora.migrate.text import one_line
 
@@ -81,9 +82,11 @@ def answer_text(message: Message) -> str:
 def read_prompts(path: Path) -> Iterator[Prompt]:
     """The prompts of a file, one at a time. Raises OsoraUsageError, which names the line, for one that is none."""
     with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if raw.strip():
-                yield _Line(path, number).read(raw)
+        for item in osora_data.read_values(file):
+            if isinstance(item, osora_data.Problem):
+                raise OsoraUsageError(f"{path} {item.message}", item.next_action)
+            line, row = item
+            yield _Line(path, line).read(row)
 
 
 class _Line:
@@ -94,12 +97,7 @@ class _Line:
     def wrong(self, problem: str, next_action: str = _EXAMPLE) -> OsoraUsageError:
         return OsoraUsageError(f"{self.path} line {self.number}: {problem}", next_action)
 
-    def read(self, raw: bytes) -> Prompt:
-        try:
-            row = json.loads(raw, parse_constant=_refuse)
-            json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair cannot be sent
-        except (ValueError, RecursionError) as error:
-            raise self.wrong(f"is not JSON ({one_line(error)})") from None
+    def read(self, row: Any) -> Prompt:
         if not isinstance(row, dict):
             raise self.wrong("is not a JSON object")
         kind = next((keys for keys in (_CHAT, _TEXT, _PREFERENCE) if keys[0] in row), None)
@@ -179,10 +177,6 @@ class _Line:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def _parsed(arguments: Any) -> Any:

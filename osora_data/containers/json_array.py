@@ -9,7 +9,7 @@ from osora_data.containers.lines import MAX_LINE_BYTES
 from osora_data.containers.streams import PIECE_BYTES
 from osora_data.notes import Notes
 from osora_data.problems import BrokenFileError, Problem, RowError
-from osora_data.strict_json import parse
+from osora_data.strict_json import DEEPEST, parse
 
 COMMA = "a comma before the array's end, which was ignored"
 
@@ -131,6 +131,8 @@ class JsonArray:
                 depth += (token in (b"[", b"{")) - (token in (b"]", b"}"))
                 if depth == 0:
                     return match.end()
+                if depth > DEEPEST:
+                    raise BrokenFileError("is nested too deeply", "write plain strings and small numbers")
             else:
                 place = len(self._buffer) - self._position
             if not self._more():

@@ -8,11 +8,15 @@ from typing import IO, Any
 
 from osora_data.containers.base import Item
 from osora_data.containers.cells import read_cells
+from osora_data.containers.lines import MAX_LINE_BYTES
 from osora_data.containers.streams import PIECE_BYTES
 from osora_data.problems import BrokenFileError, Problem, RowError
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _MOST_ROWS = 1024
+_FEW_ROWS = 16
+_VALUE_BYTES = 16
+"""What a value counts beside its text."""
 
 
 class Parquet:
@@ -21,6 +25,7 @@ class Parquet:
     def __init__(self, source: IO[bytes], most: int | None) -> None:
         self._source = source
         self._most = most
+        self._left = 0
         self.line = 0
 
     def __iter__(self) -> Iterator[Item]:
@@ -34,10 +39,22 @@ class Parquet:
             ) from error
         try:
             with self._seekable() as source:
-                yield from self._rows(parquet.ParquetFile(source))
-        except (pyarrow.ArrowException, OSError) as error:
+                self._check_size(parquet.ParquetFile(source).metadata)
+                yield from self._rows(_batches(source))
+        except (pyarrow.ArrowException, OSError, MemoryError) as error:
             problem = f"is damaged: its Parquet data cannot be read further ({type(error).__name__})"
             raise BrokenFileError(problem, "write the file again") from error
+
+    def _check_size(self, metadata: Any) -> None:
+        """By what the file says of itself; what it comes to is counted when it is read."""
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        values = sum(group.column(index).num_values for group in groups for index in range(group.num_columns))
+        size = max(values, sum(group.total_byte_size for group in groups))
+        if self._most is not None and size > self._most:
+            raise self._too_large()
+
+    def _too_large(self) -> BrokenFileError:
+        return BrokenFileError(f"is more than {self._most} bytes once it is decompressed", "split the file")
 
     @contextmanager
     def _seekable(self) -> Iterator[IO[bytes]]:
@@ -50,24 +67,27 @@ class Parquet:
             spool.seek(0)
             yield spool
 
-    def _rows(self, file: Any) -> Iterator[Item]:
+    def _rows(self, batches: Iterator[Any]) -> Iterator[Item]:
         total = 0
-        for batch in file.iter_batches(batch_size=_rows_at_once(file.metadata)):
-            total += batch.nbytes
-            if self._most is not None and total > self._most:
-                raise BrokenFileError(f"is more than {self._most} bytes once it is decompressed", "split the file")
+        for batch in batches:
             # A row at a time: a batch of Python's objects is many times larger.
             for index in range(batch.num_rows):
                 self.line += 1
+                self._left = MAX_LINE_BYTES
                 yield self._row({name: batch.column(i)[index] for i, name in enumerate(batch.schema.names)})
+                total += MAX_LINE_BYTES - self._left
+                if self._most is not None and total > self._most:
+                    raise self._too_large()
 
     def _row(self, scalars: dict[str, Any]) -> Item:
         row = {}
         for name, scalar in scalars.items():
             try:
-                value = _without_nulls(scalar.as_py())
+                value = self._value(scalar)
             except UnicodeDecodeError:
                 return Problem(self.line, name, None, "has a byte that is not UTF-8", "write texts as UTF-8")
+            except RowError as error:
+                return error.at(self.line)
             if value is not None:
                 row[name] = value
         try:
@@ -75,18 +95,65 @@ class Parquet:
         except RowError as error:
             return error.at(self.line)
 
+    def _value(self, scalar: Any) -> Any:
+        """As JSON has it. A few bytes of a file may stand for any number of texts, so that they are counted first.
+
+        A column of objects has all keys of all of them, and null where an object has none: those are left out.
+        """
+        self._left -= _VALUE_BYTES
+        if self._left < 0:
+            raise RowError(f"is longer than {MAX_LINE_BYTES} bytes", "split the row")
+        if not scalar.is_valid:
+            return None
+        if hasattr(scalar, "items"):  # an object
+            read = {key: self._value(item) for key, item in scalar.items()}
+            return {key: value for key, value in read.items() if value is not None}
+        if hasattr(scalar, "values"):  # a list
+            return [self._value(item) for item in scalar]
+        value = scalar.as_py()
+        self._left -= len(value) if isinstance(value, str | bytes) else 0
+        return value
+
+
+def _batches(source: IO[bytes]) -> Iterator[Any]:
+    import pyarrow
+    from pyarrow import parquet
+
+    metadata = parquet.ParquetFile(source).metadata
+    given = 0
+    try:
+        file = parquet.ParquetFile(source, read_dictionary=_repeated(metadata))
+        for batch in file.iter_batches(batch_size=_rows_at_once(metadata)):
+            given += batch.num_rows
+            yield batch
+        return
+    except pyarrow.ArrowNotImplementedError:
+        pass  # a text within a list is stored once here, by itself there: all are unfolded then, of a few rows at once
+    for batch in parquet.ParquetFile(source).iter_batches(batch_size=_FEW_ROWS):
+        skipped = min(given, batch.num_rows)
+        given -= skipped
+        if skipped < batch.num_rows:
+            yield batch.slice(skipped)
+
+
+def _repeated(metadata: Any) -> list[str]:
+    """The columns of texts in which each is stored once. They are left so: a thousand may be one in the file."""
+    columns = (
+        metadata.row_group(group).column(index)
+        for group in range(metadata.num_row_groups)
+        for index in range(metadata.num_columns)
+    )
+    return sorted(
+        {
+            column.path_in_schema
+            for column in columns
+            if column.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in column.encodings)
+        }
+    )
+
 
 def _rows_at_once(metadata: Any) -> int:
     """By the largest group of rows, as far as its own figures can be believed."""
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     largest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1)
     return max(1, min(_MOST_ROWS, int(_BATCH_BYTES / max(1, largest))))
-
-
-def _without_nulls(value: Any) -> Any:
-    """A column of objects has all keys of all of them, and null where an object has none."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value

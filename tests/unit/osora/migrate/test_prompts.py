@@ -74,8 +74,8 @@ def test_the_same_prompt_has_the_same_key_and_a_like_one_the_same_group(path: Pa
     ("row", "words"),
     [
         ("{", "is not JSON"),
-        ('{"prompt": "\\ud800"}', "is not JSON"),
-        ('{"prompt": NaN}', "is not JSON"),
+        ('{"prompt": "\\ud800"}', "half of a surrogate pair"),
+        ('{"prompt": NaN}', "is not usable JSON"),
         ("[]", "is not a JSON object"),
         ({"text": "Hi"}, "neither `messages` nor `prompt`"),
         ({"messages": [USER], "functions": []}, "`functions` is not known"),

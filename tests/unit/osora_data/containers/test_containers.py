@@ -6,10 +6,12 @@ import json
 import tracemalloc
 from typing import Any
 
+import pyarrow
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from osora_data import check
 from tests.support.training_files import CONTAINERS, PACKERS, csv_table, json_array, json_lines, read_all, values
@@ -187,6 +189,7 @@ PARQUET = CONTAINERS["parquet"](ROWS["chat"])
         (GOOD.decode().encode("utf-32"), None, "UTF-32"),
         (b'{\n "prompt": "a",\n "completion": "b"\n}\n', 1, "goes over several lines"),
         (GOOD + b"\n" + GOOD + b"\n{", 3, "it ends in the middle"),
+        (GOOD + b"\n{\n" + GOOD, 2, "it ends in the middle"),
         (GOOD + b'\n{"prompt": "a\0b"}', 2, "NUL byte at character 14"),
         (GOOD + b"\n{'prompt': 1}", 2, "begins with '"),
         (GOOD + b'\n{"prompt": "a", "completion": "b",}', 2, "a comma before `}` at character 35"),
@@ -274,7 +277,7 @@ def key_rows() -> bytes:
         ((b'"%s": {%s}' % (b"k" * 1_000_000, b", ".join(b'"%d": "\\u0022"' % i for i in range(200_000)))).join(
             (b"{", b"}")), 1),
         (b",".join(b"c%d" % i for i in range(300_000)) + b",prompt,completion\n1,2\n", 1),
-        (HEADER + b'"a\n",' * 4_000_000, 1),
+        (HEADER + b'"a\n",' * 3_000_000, 1),
         (b'{"messages": ' + b'[{"role": "user", "content": "a"}' + b', {"role": 1}' * 1_000_000 + b"]}", 1),
         (b'["' + b'\\"' * 8_000_000 + b'"]', 1),
         (b"[" + b"{" * 8_000_000, 1),
@@ -287,3 +290,26 @@ def test_hostile_files_take_little_memory_and_time(data: bytes, count: int) -> N
     checked = check(io.BytesIO(data), max_bytes=len(data))
     assert checked.problem_count == count
     assert len(checked.problems) == min(count, 100)
+
+
+@pytest.mark.parametrize("messages", [1, 1000])
+def test_one_text_that_a_parquet_file_repeats_is_not_unfolded(messages: int) -> None:
+    """Such a file has a few kilobytes, and would come to gigabytes."""
+    text = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 1000, pyarrow.int32()), ["x" * 10_000_000])
+    message = pyarrow.StructArray.from_arrays([pyarrow.array(["assistant"] * 1000), text], ["role", "content"])
+    ends = pyarrow.array(range(0, 1001, messages), pyarrow.int32())
+    out = io.BytesIO()
+    table = pyarrow.table({"messages": pyarrow.ListArray.from_arrays(ends, message)})
+    parquet.write_table(table, out, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False)
+    assert len(out.getvalue()) < 10_000
+    checked = check(out, max_bytes=50_000_000)
+    assert "is more than 50000000 bytes" in checked.problems[-1].problem or "is longer" in checked.problems[0].problem
+    assert checked.rows <= 5
+
+
+def test_texts_of_which_some_are_stored_once_and_some_by_themselves_are_all_read() -> None:
+    rows = [{"messages": [USER, ASSISTANT | {"content": f"{i} " * 300}]} for i in range(3000)]
+    table = pyarrow.Table.from_pylist(rows)
+    out = io.BytesIO()
+    parquet.write_table(table, out, dictionary_pagesize_limit=100_000, data_page_size=10_000)
+    assert values(out.getvalue()) == rows
