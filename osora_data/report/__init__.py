@@ -1,5 +1,6 @@
 """What a valid training file is warned of, told while it is read once, in bounded memory."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from osora_data.report.labels import Labels
@@ -8,8 +9,9 @@ from osora_data.report.table import Table
 from osora_data.report.texts import BETWEEN, RULE, folded, texts_of
 from osora_data.rows import Row
 
-MOST_FOLDED = 1 << 16
-"""Rows among which near duplicates are looked for: what it takes would slow down the reading of large files."""
+MOST_FOLDED = 1 << 25
+"""Bytes of the first rows' texts, among which near duplicates are looked for: in all of a large file it would take as
+long as reading it."""
 
 _LINES = 5
 _FEW_ROWS = 10
@@ -49,6 +51,7 @@ class Observer:
         """To be stored, and compared with that of another file."""
         self._seen = Table()
         self._folded = Table()
+        self._folded_bytes = self._folded_rows = 0
         self._prompts = Table()
         self._labels = Labels()
         self._same, self._near, self._against = _Finding(), _Finding(), _Finding()
@@ -63,27 +66,35 @@ class Observer:
             if not answer or answer.isspace():
                 self._blank.add(line)
                 break
-        said = answers[-1] if answers else ""
-        text = BETWEEN.join((prompt, *answers))
-        value = hash(text)
-        before = self._seen.first(value, line, 0)
+        # Each text is encoded once, and read once for each of its hashes.
+        asked = prompt.encode("utf-8", "surrogatepass")
+        said = BETWEEN.join(answers).encode("utf-8", "surrogatepass")
+        asked_hash = hash(asked)
+        before = self._seen.first(hash((asked_hash, hash(said))), line, 0)
         if before is not None:
             self._same.add(line, before[0], self._seen.weight)
-        elif self.rows <= MOST_FOLDED:
-            before = self._folded.first(hash(folded(text)), line, 0)
-            if before is not None:
-                self._near.add(line, before[0])
-        self.sketch.add(text.encode("utf-8", "surrogatepass"), line)
+        elif self._folded_bytes < MOST_FOLDED:
+            self._look_for_alike(prompt, asked, answers, said, line)
+        self.sketch.add(asked, said, line)
         if row.format == "preference":
             # Two contradict each other if each prefers what the other does not.
-            before = self._prompts.first(hash((prompt, frozenset(answers))), line, hash(answers[0]))
+            before = self._prompts.first(hash((asked_hash, frozenset(answers))), line, hash(answers[0]))
         elif row.format != "text":
-            before = self._prompts.first(hash(prompt), line, hash(said.strip()))
-            self._look_at_answer(row, said)
+            answer = answers[-1] if answers else ""
+            before = self._prompts.first(asked_hash, line, hash(answer.strip()))
+            self._look_at_answer(row, answer)
         else:
             return
         if before is not None and not before[1]:
             self._against.add(line, before[0], self._prompts.weight)
+
+    def _look_for_alike(self, prompt: str, asked: bytes, answers: Sequence[str], said: bytes, line: int) -> None:
+        self._folded_bytes += len(asked) + len(said)
+        self._folded_rows = self.rows
+        key = (folded(prompt, asked), folded(BETWEEN.join(answers), said))
+        before = self._folded.first(hash(key), line, 0)
+        if before is not None:
+            self._near.add(line, before[0])
 
     def _look_at_answer(self, row: Row, answer: str) -> None:
         if row.format == "chat" and row.value["messages"][-1]["role"] != "assistant":
@@ -116,7 +127,7 @@ class Observer:
             "remove them (`osora files fix --drop-duplicates`), unless they are to weigh more",
             about=self._seen.is_sample,
         )
-        among = f" of the first {MOST_FOLDED:,}" if self.rows > MOST_FOLDED else ""
+        among = f" of the first {self._folded_rows:,}" if self._folded_bytes >= MOST_FOLDED else ""
         found += self._near.warning(
             "near_duplicate_rows",
             f"{{rows}}{among} the same as an earlier one {RULE}",

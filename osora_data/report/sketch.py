@@ -24,13 +24,13 @@ class Sketch:
         self._lines = array("Q")
         self.rows = 0
 
-    def add(self, text: bytes, line: int) -> None:
-        """A row."""
+    def add(self, asked: bytes, said: bytes, line: int) -> None:
+        """A row, by its prompt and its answer."""
         self.rows += 1
-        drawn = zlib.crc32(text)
+        drawn = zlib.crc32(said, zlib.crc32(asked))
         if drawn > self._bound:
             return
-        digest = hashlib.blake2b(text, digest_size=4).digest()
+        digest = hashlib.blake2b(asked + b"\0" + said, digest_size=4).digest()
         self._hashes.append(drawn << 32 | int.from_bytes(digest, "little"))
         self._lines.append(line)
         if len(self._hashes) > MOST_ROWS:

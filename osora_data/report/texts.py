@@ -33,10 +33,10 @@ def texts_of(row: Row) -> Texts:
             return BETWEEN.join([*map(_said, asked["messages"]), *_tools(asked)]), pair
 
 
-def folded(text: str) -> bytes:
-    """Texts that are equal (see `RULE`) give equal bytes."""
+def folded(text: str, encoded: bytes) -> bytes:
+    """Texts that are equal (see `RULE`) give equal bytes. `encoded`: the text in UTF-8."""
     if text.isascii():
-        return text.encode().translate(_LOWER, _DELETED)
+        return encoded.translate(_LOWER, _DELETED)
     return text.lower().encode("utf-8", "surrogatepass").translate(None, _DELETED)
 
 

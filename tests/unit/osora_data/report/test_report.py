@@ -175,7 +175,7 @@ def test_memory_is_bounded() -> None:
 def sketch(*texts: str) -> Sketch:
     found = Sketch()
     for line, text in enumerate(texts, start=1):
-        found.add(text.encode(), line)
+        found.add(b"", text.encode(), line)
     return Sketch.from_bytes(found.to_bytes())
 
 
