@@ -120,7 +120,8 @@ def delete(
 def told(file: File, path: Path, is_new: bool) -> str:
     """`file-1: train.jsonl, 650 rows (chat), 120.0 KiB`."""
     details = file.get("osora") or {}
-    rows = f"{details['rows']} rows ({details.get('format')}), " if details.get("rows") is not None else ""
+    count = details.get("rows")
+    rows = f"{count:,} {'row' if count == 1 else 'rows'} ({details.get('format')}), " if count is not None else ""
     known = "" if is_new else " (already there: not sent again)"
     return f"{file['id']}: {path.name}, {rows}{human_bytes(file.get('bytes'))}{known}"
 

@@ -45,6 +45,7 @@ def show_forecast(forecast: Mapping[str, Any]) -> None:
         say(f"Warning: {_warning(warning)}")
     if probe := forecast.get("probe"):
         _show_probe(probe)
+    say("Next: the same without --dry-run trains.")
 
 
 def _counted(counts: Mapping[str, Any], first: str, first_words: str, second: str, second_words: str) -> str:

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from enum import IntEnum
 from typing import Annotated, Any, TextIO
@@ -170,6 +171,12 @@ def print_note(text: str, as_json: bool = False) -> None:
         print(_json({"note": text}, sys.stderr), file=sys.stderr)
     else:
         Console(stderr=True, highlight=False, emoji=False).print(plain(text), markup=False, soft_wrap=True)
+
+
+def busy(what: str, as_json: bool) -> AbstractContextManager[object]:
+    """Shows on the terminal that something goes on, and what."""
+    screen = Console(stderr=True)
+    return nullcontext() if as_json or not screen.is_terminal else screen.status(what)
 
 
 def human_bytes(count: float | None) -> str:

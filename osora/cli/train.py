@@ -10,7 +10,7 @@ from osora.cli.datasets import Datasets
 from osora.cli.following import follow_to_exit
 from osora.cli.forecast import show_forecast
 from osora.cli.names import completing
-from osora.cli.output import Json, print_json, say
+from osora.cli.output import Json, busy, print_json, say
 from osora.sdk import Osora
 
 ExistingFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE")]
@@ -115,7 +115,8 @@ def train(
                 ),
             }
             if dry_run:
-                forecast = osora.jobs.dry_run(model, training, probe=probe, **fields)
+                with busy(f"taking {probe} steps" if probe else "looking ahead", as_json):
+                    forecast = osora.jobs.dry_run(model, training, probe=probe, **fields)
                 if as_json:
                     print_json(forecast)
                 else:

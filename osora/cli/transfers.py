@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from osora.cli.checking import refuse_bad_rows
-from osora.cli.output import is_utf8, plain
+from osora.cli.output import busy, is_utf8, plain
 from osora.discovery import discover
 from osora.errors import OsoraAPIError
 from osora.schemas import File
@@ -27,10 +27,11 @@ def upload(osora: Osora, path: Path, as_json: bool) -> tuple[File, bool]:
     What expires is not taken for it: it could be gone when it is wanted. Raises OsoraAPIError for a file with bad rows,
     before it is sent.
     """
-    known = _known(osora, path)
-    if known is not None:
-        return known, False
-    refuse_bad_rows(path)
+    with busy(f"reading {plain(path.name)}", as_json):
+        known = _known(osora, path)
+        if known is not None:
+            return known, False
+        refuse_bad_rows(path)
     with _bar(f"sending {path.name}", path.stat().st_size, as_json) as (progress, task):
 
         def on_progress(sent: int, size: int) -> None:

@@ -4,8 +4,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import Progress, Task
 from rich.text import Text
 
 from osora.cli.chart import LossChart
@@ -28,6 +29,8 @@ _LINE_EVERY_SECONDS = 10.0
 _LINE_EVERY_SHARE = 0.1
 # Of the terminal: with fewer lines, the chart would push out what happened.
 _LINES_FOR_A_CHART = 18
+_WIDEST_BAR = 24
+_NARROWEST_BAR = 6
 
 
 class JobProgress:
@@ -103,36 +106,43 @@ class JobProgress:
 
 
 class _Screen(Progress):
-    """The bar of one task, with a chart above it where there is room."""
+    """The line of one task, with a chart above it where there is room."""
 
     def __init__(self, chart: LossChart, console: Console, *, disable: bool) -> None:
         self._losses = chart
         self._terminal = console
-        super().__init__(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}", markup=False),
-            _TimeLeft(),
-            console=console,
-            disable=disable,
-            refresh_per_second=4,
-        )
+        super().__init__(console=console, disable=disable, refresh_per_second=4)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         if self._terminal.height >= _LINES_FOR_A_CHART:
             yield self._losses
-        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.visible:
+                yield _line(task, self._terminal.width, ascii_only=self._terminal.options.ascii_only)
 
 
-class _TimeLeft(ProgressColumn):
+def _line(task: Task, width: int, *, ascii_only: bool) -> Text:
+    """`training ━━━━ step 3/9 · 13 s left · loss 1.250`, with as much of a bar as there is room for."""
+    detail = task.fields["detail"]
+    if task.fields["left"] is not None:
+        step, _, rest = detail.partition(" · ")
+        detail = f"{step} · {_time_left(task)} · {rest}"
+    # Cut without a sign: where `…` is written as three dots, the line would be longer than the terminal.
+    line = Text(f"{task.description} ", no_wrap=True, overflow="crop")
+    room = min(width - cell_len(f"{task.description}  {detail}"), _WIDEST_BAR)
+    if task.total and room >= _NARROWEST_BAR:
+        done = round(room * min(task.completed / task.total, 1.0))
+        line.append(("#" if ascii_only else "━") * done, style="magenta")
+        line.append(("-" if ascii_only else "─") * (room - done), style="bright_black")
+        line.append(" ")
+    return line.append(detail)
+
+
+def _time_left(task: Task) -> str:
     """Counts down from what the last step said, so that it goes on between two steps."""
-
-    def render(self, task: Task) -> Text:
-        if task.fields["left"] is None:
-            return Text("")
-        since = time.monotonic() - task.fields["stepped"]
-        left = task.fields["left"] - since
-        return Text(f"{duration(left)} left" if left > 0 else f"last step {duration(since)} ago")
+    since = time.monotonic() - task.fields["stepped"]
+    left = task.fields["left"] - since
+    return f"{duration(left)} left" if left > 0 else f"last step {duration(since)} ago"
 
 
 def watch(osora: Osora, job_id: str, console: Console) -> tuple[Job, list[Event]]:

@@ -46,7 +46,7 @@ def data(service: FakeService, tmp_path: Path) -> Path:
 
 def test_identical_bytes_are_sent_once(service: FakeService, data: Path) -> None:
     first = osora("files", "upload", str(data))
-    assert first.output == "file-1: train.jsonl, 1 rows (completion), 35 B\n"
+    assert first.output == "file-1: train.jsonl, 1 row (completion), 35 B\n"
     service.on("GET", "/files", Answer(body={"data": [FILE]}))
     again = osora("files", "upload", str(data))
     assert "already there: not sent again" in again.output
