@@ -93,7 +93,7 @@ def test_training_and_downloading(busy: FakeService, tmp_path: Path) -> None:
     done = run(command("train", str(tmp_path / "a.jsonl")))
     assert done.returncode == 0, done.stderr
     assert "Größe ≥ 3" in done.stdout
-    done = run(command("adapters", "download", "adp-1", str(tmp_path / "a.zip")))
+    done = run(command("adapters", "download", "adp-1", "--output", str(tmp_path / "a.zip")))
     assert done.returncode == 0, done.stderr
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.jsonl", "a.zip"]
 
