@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		echo "Osora needs Python 3.11 or newer, and '$(PYTHON)' is not that. Try: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing into $(VENV) (the first time takes a few minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server]'
 	@touch $@
 
 # Serving and the demo need none of this.
@@ -32,7 +32,7 @@ $(INSTALLED_FOR_TESTS): $(INSTALLED)
 
 # OpenAI's client, which the service itself does not need.
 $(INSTALLED_WITH_OPENAI): $(INSTALLED)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[openai]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,openai]'
 	@touch $@
 
 demo: $(INSTALLED) ## Start the service, fine-tune on real input, show what changed, stop

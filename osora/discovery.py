@@ -97,7 +97,8 @@ def _served_url() -> str | None:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text().strip() or None
+        # Editors on Windows write a byte order mark, which is no part of a key.
+        return path.read_text(encoding="utf-8-sig").strip() or None
     except (OSError, UnicodeDecodeError):
         return None
 

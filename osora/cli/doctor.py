@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from osora.cli.output import ExitCode, Json, print_json, say, sentences
+from osora.cli.server_parts import require_server
 from osora.discovery import absolute
 from osora.discovery import data_dir as default_data_dir
-from osora.doctor.examine import examine
 
 
 def doctor(
@@ -22,6 +22,9 @@ def doctor(
 
     Exit code 0 if all is well, 1 if anything is wrong.
     """
+    require_server()
+    from osora.doctor.examine import examine  # not at the top: a client has none of what it imports
+
     findings = []
     for finding in examine(absolute(data_dir or default_data_dir())):
         findings.append(finding)

@@ -4,18 +4,17 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from osora.cli.output import ExitCode, Json, print_error, print_json_line, say
+from osora.cli.server_parts import require_server
 from osora.discovery import absolute
 from osora.discovery import data_dir as default_data_dir
-from osora.serve.broker import NoRedisError
-from osora.serve.ports import PortTakenError
-from osora.serve.run import AlreadyServedError
-from osora.serve.run import serve as run
-from osora.serve.supervisor import Notice, RefusedError, StartFailedError
+
+if TYPE_CHECKING:
+    from osora.serve.supervisor import Notice
 
 
 def serve(
@@ -43,9 +42,17 @@ def serve(
     A Valkey or Redis on a private socket, the API, one inference server and one worker; SQLite and files in the data
     directory. Every other setting is an environment variable OSORA_*.
     """
+    require_server()
+    # Not at the top: a client has none of what they import.
+    from osora.serve.broker import NoRedisError
+    from osora.serve.ports import PortTakenError
+    from osora.serve.run import AlreadyServedError
+    from osora.serve.run import serve as run
+    from osora.serve.supervisor import RefusedError, StartFailedError
+
     directory = absolute(data_dir or default_data_dir())
 
-    def notify(notice: Notice) -> None:
+    def notify(notice: "Notice") -> None:
         try:
             if as_json:
                 print_json_line({"event": notice.event, "message": notice.message.strip(), **notice.data})

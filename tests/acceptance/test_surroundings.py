@@ -80,7 +80,8 @@ def python(tmp_path: Path) -> str:
     interpreter = other_python()
     if interpreter is None:
         pytest.skip("this machine has no second Python from 3.11 on")
-    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["server"]]
     light = [name for name in needed if re.split(r"[\[>=;]", name)[0] not in HEAVY]
     subprocess.run([interpreter, "-m", "venv", str(tmp_path / "venv")], check=True)
     own = str(tmp_path / "venv" / "bin" / "python")
