@@ -8,6 +8,10 @@ neither wait nor make others wait.
 
 Queues use `.with_for_update(skip_locked=True)`. PostgreSQL honours it; SQLAlchemy leaves it out for SQLite,
 where the write lock already makes the transaction the only one. `take_turns` gives PostgreSQL such a lock by name.
+
+A process that is stopped, or whose machine is cut off, in the middle of a transaction holds its locks, and nobody else
+could claim the job it was renewing. PostgreSQL ends such a transaction (`_IDLE_SECONDS`); its process, if it goes on,
+meets an outage. SQLite's one lock is the operating system's, which gives it back when the process ends.
 """
 
 import contextlib
@@ -17,9 +21,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Double, Engine, create_engine, event, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Double,
+    Engine,
+    ExceptionContext,
+    create_engine,
+    event,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -28,6 +43,9 @@ from sqlalchemy.sql.functions import FunctionElement
 from registry.columns import PlainText
 
 _SQLITE_BUSY_SECONDS = 30
+# No transaction of ours does anything but SQL: one that says nothing for so long has lost its process.
+_IDLE_SECONDS = 30
+_IDLE_IN_TRANSACTION = "25P03"
 _READ_ONLY = "osora_read_only"
 _KNOWN = "sqlite:///path or postgresql+psycopg://user:password@host/name"
 
@@ -94,12 +112,32 @@ def make_engine(url: str | URL) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _make_sqlite_engine(parsed)
-    return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_size=10, max_overflow=30, pool_pre_ping=True)
+    engine = create_engine(
+        parsed.set(drivername="postgresql+psycopg"), pool_size=10, max_overflow=30, pool_pre_ping=True
+    )
+    event.listen(engine, "connect", _configure_postgresql)
+    event.listen(engine, "handle_error", _as_outage)
+    return engine
 
 
 def read_only(engine: Engine) -> Engine:
     """The same engine and pool, for transactions that only read; the database refuses a write in one."""
     return engine.execution_options(**{_READ_ONLY: True, "postgresql_readonly": True})
+
+
+def _configure_postgresql(connection: Any, record: object) -> None:
+    # By a statement: poolers such as PgBouncer refuse what they do not know at the connection's start.
+    connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_SECONDS * 1000:.0f}")
+    connection.commit()
+
+
+def _as_outage(context: ExceptionContext) -> Exception | None:
+    """A transaction that the database ended is one that its connection was lost in, whatever the driver calls it."""
+    if getattr(context.original_exception, "sqlstate", None) != _IDLE_IN_TRANSACTION:
+        return None
+    return OperationalError(
+        context.statement, None, context.original_exception, hide_parameters=True, connection_invalidated=True
+    )
 
 
 def _make_sqlite_engine(url: URL) -> Engine:

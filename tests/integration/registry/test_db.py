@@ -2,16 +2,19 @@
 
 import time
 
+import psycopg
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from registry import tenants
+from registry import db, tenants
 from registry.columns import UnstorableText
 from registry.context import Registry
 from registry.db import now, now_seconds, take_turns
 from registry.models import File, Tenant
+from registry.outages import DATABASE_OUTAGES
+from registry.settings import Settings
 
 
 def test_the_clock_is_the_databases(registry: Registry) -> None:
@@ -58,3 +61,28 @@ def test_turns_by_a_name_that_cannot_be_stored(registry: Registry) -> None:
 
     with registry.transaction() as session, pytest.raises(UnstorableText):
         ask(session)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_whoever_is_stopped_in_a_transaction_keeps_nobody_waiting_for_ever(
+    registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "_IDLE_SECONDS", 0.2)
+    engine = db.make_engine(settings.database_url)
+    by_name = select(Tenant).where(Tenant.name == "default").with_for_update()
+    with Session(engine) as stopped:
+        stopped.scalars(by_name).one()
+        with registry.transaction() as other:  # waits until the other's lock is gone
+            assert other.scalars(by_name).one().name == "default"
+        with pytest.raises(DATABASE_OUTAGES) as ended:
+            stopped.commit()
+    assert isinstance(ended.value.orig, psycopg.errors.IdleInTransactionSessionTimeout)
+    with Session(engine) as session, session.begin():  # the pool has noticed
+        assert session.scalars(by_name).one().name == "default"
+    engine.dispose()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_every_connection_has_that_limit(registry: Registry) -> None:
+    with registry.reading() as session:
+        assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "30s"
