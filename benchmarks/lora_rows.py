@@ -24,6 +24,7 @@ from osora_core.runtime import Runtime
 
 COLUMNS = {
     "case": "34", "rows": "4d", "loras": "5d", "ranks": "5d", "tokens_per_second": "17.1f", "of_bare": "7.3f",
+    "mebibytes": "9.1f",
 }  # fmt: skip
 STEPS = 32
 PROMPT = tuple(range(10, 34))
@@ -107,7 +108,7 @@ class Benchmark:
         ratio = median(after / before for before, after in pairs)
         self.report.target("bare base beside idle LoRAs", ratio, "of its speed", f">= {FREE}", ratio >= FREE)
         mebibytes = bank_bytes(self.runtime.basis, self.options.lora_ranks) / 2**20
-        self.report.add(case="the bank, full: MiB", rows=0, loras=0, ranks=self.options.lora_ranks, of_bare=mebibytes)
+        self.report.add(case="the bank for LoRAs, full", ranks=self.options.lora_ranks, mebibytes=mebibytes)
 
     def check(self, engine: InferenceEngine, adapters: Sequence[AdapterRow | LoraRow | None]) -> None:
         """Answers of a mixed batch that are not those that the same requests get alone: none, in float32."""

@@ -1,5 +1,6 @@
 """The HTTP side of the inference server."""
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -85,9 +86,13 @@ def create_app(
             )  # fmt: skip
         return served
 
+    # One after another: each may take as much memory as an upload may have bytes, a few times over.
+    inspecting = asyncio.Lock()
+
     @app.post("/inspect", dependencies=own_processes)
     async def inspect(body: InspectRequest) -> dict[str, Any]:
-        return await run_in_threadpool(imports.inspect, held(body.base).loop, store.get, body)
+        async with inspecting:
+            return await run_in_threadpool(imports.inspect, held(body.base).loop, store.get, body)
 
     exporter = Exporter(store.get, settings.base_paths)
 

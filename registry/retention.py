@@ -38,7 +38,7 @@ _BATCH = 200
 # Never `basis/`, nor `bases/` as version 0.1.0 called it: those have no rows, and adapters are tied to them.
 _UPLOADED = ("files", uploads.FOLDER)
 _OF_JOBS = ("adapters", "checkpoints", "results")
-"""The second part of these keys is the id of the job whose attempts put them there."""
+"""The second part of these keys is the id of the job whose attempts put them there, or of the tenant who did."""
 
 
 def maintain(registry: Registry) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from osora_core.data import Renderer
-from osora_core.inference import AdapterRow, InferenceEngine, Output, Request, TokenScore
+from osora_core.inference import AdapterRow, InferenceEngine, LoraRow, Output, Request, TokenScore
 from osora_core.runtime import Runtime
 
 
@@ -59,6 +59,17 @@ def prompt(runtime: Runtime, index: int) -> tuple[int, ...]:
     """One of many short conversations, of different lengths."""
     renderer = Renderer(runtime.tokenizer, runtime.max_length)
     return tuple(renderer.prompt([{"role": "user", "content": f"help {index} " * (1 + index % 4)}]))
+
+
+def random_lora(runtime: Runtime, name: str, rank: int) -> LoraRow:
+    """A LoRA of every other linear, strong enough to change what is said."""
+    generator = torch.Generator().manual_seed(rank)
+    factors = {
+        index: (torch.randn(rank, one.Vt.shape[1], generator=generator) * 0.2,
+                torch.randn(one.U.shape[0], rank, generator=generator) * 0.2)
+        for index, one in enumerate(runtime.basis.factors.values()) if index % 2
+    }  # fmt: skip
+    return LoraRow(name, factors, rank)
 
 
 def adapter(runtime: Runtime, name: str, seed: int) -> AdapterRow:

@@ -24,7 +24,7 @@ from osora_core.linear import OsoraLinear
 from osora_core.operator import osora_update_reference
 from osora_core.runtime import Runtime
 from osora_core.weights import fingerprint_base
-from tests.support.inference import adapter, agree, run
+from tests.support.inference import adapter, agree, random_lora, run
 from tests.unit.osora_core.inference.test_decoder import make_family
 
 ON_GPU = torch.cuda.is_available()
@@ -241,11 +241,11 @@ def test_packed_execution_answers_as_the_cpu_does(tmp_path: Path, kind: type[Pre
         for device in ("cpu", DEVICE.type)
     )
     params = SamplingParams(max_tokens=4, logprobs=True, prompt_logprobs=True)
-    rows = [None, adapter(cpu, "a", 1), adapter(cpu, "b", 2)]
-    requests = [Request(f"r{i}", tuple(range(3 + i, 8 + 6 * i)), params, rows[i % 3]) for i in range(4)]
+    rows = [None, adapter(cpu, "a", 1), adapter(cpu, "b", 2), random_lora(cpu, "c", 3), random_lora(cpu, "d", 5)]
+    requests = [Request(f"r{i}", tuple(range(3 + i, 8 + 4 * i)), params, rows[i % 5]) for i in range(5)]
     expected = run(InferenceEngine(cpu, rows=2), requests)
     before = fingerprint_base(here.model)
-    engine = InferenceEngine(here, rows=2, adapters=2)
+    engine = InferenceEngine(here, rows=2, adapters=2, lora_ranks=7)
     if not ON_GPU:
         engine._execution = Packed(here, engine.pool, engine.slots.bank, engine.loras.bank)
     assert isinstance(engine._execution, Packed)
