@@ -78,8 +78,19 @@ def test_the_whole_sdk(service: Service, trained: str, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_commands(service: Service, trained: str) -> None:
-    for words in (["jobs"], ["adapters"], ["bases"], ["aliases"], ["key", "list"], ["webhooks"]):
-        program = f"import sys\nsys.argv = {['osora', *words, '--json']!r}\nfrom osora.cli import main\nmain()\n"
-        done = light.run(program, OSORA_URL=service.url, OSORA_API_KEY=service.key)
-        assert done.returncode == 0, (words, done.stderr)
-        assert isinstance(json.loads(done.stdout), list)
+    words = (["jobs"], ["adapters"], ["bases"], ["aliases"], ["key", "list"], ["webhooks"])
+    program = f"""
+import sys
+from osora.cli import main
+for words in {words!r}:
+    sys.argv = ["osora", *words, "--json"]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, words
+        print("--")
+"""
+    done = light.run(program, OSORA_URL=service.url, OSORA_API_KEY=service.key)
+    assert done.returncode == 0, done.stderr
+    *printed, rest = done.stdout.split("--\n")
+    assert ([type(json.loads(text)) for text in printed], rest) == ([list] * len(words), "")

@@ -1,6 +1,5 @@
 """A client without the service's dependencies."""
 
-import json
 import tomllib
 
 import pytest
@@ -35,9 +34,8 @@ def command(*words: str) -> str:
     return f"\nimport sys\nsys.argv = {['osora', *words]!r}\nfrom osora.cli import main\nmain()\n"
 
 
-@pytest.mark.parametrize("words", [("--help",), ("train", "--help"), ("jobs", "--help"), ("serve", "--help")])
-def test_its_help(words: tuple[str, ...]) -> None:
-    done = light.run(command(*words))
+def test_its_help() -> None:
+    done = light.run(command("serve", "--help"))
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
 
@@ -48,5 +46,3 @@ def test_what_it_cannot_do_it_says_in_a_sentence(name: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Error: This installation of Osora is a client: it has no alembic and no celery and ")
     assert done.stderr.endswith(" and no uvicorn. Next: pip install 'osora[server]'.\n")
-    as_json = light.run(command(name, "--json"))
-    assert json.loads(as_json.stderr)["error"]["next_action"] == "pip install 'osora[server]'"
