@@ -52,17 +52,17 @@ def test_from_a_file_to_a_conversation(service: Service, env: dict[str, str], tm
         [*OSORA, "train", str(training), "--epochs", "0"], env=env, capture_output=True, text=True, check=False
     )
     assert again.returncode == 2
-    before = len(service.sdk.files.list())
+    before = len([*service.sdk.files.list()])
     refused = subprocess.run(
-        [*OSORA, "train", str(dataset(tmp_path / "new.jsonl", "Pisa")), "--rank", "99999"],
+        [*OSORA, "train", str(dataset(tmp_path / "new.jsonl", "Pisa")), "--patience", "2"],
         env=env,
         capture_output=True,
         text=True,
         check=False,
     )
     assert refused.returncode == 1, refused.stderr
-    assert "--rank is 99999" in refused.stderr
-    assert len(service.sdk.files.list()) == before
+    assert "--patience goes by the validation loss" in refused.stderr
+    assert len([*service.sdk.files.list()]) == before
 
 
 @pytest.mark.timeout(120)
