@@ -22,14 +22,13 @@ from statistics import median
 from benchmarks.learners import Ending
 from benchmarks.report import Report, parser
 from benchmarks.serving_workload import load_runtime, random_runtime
-from osora_common.hyperparameters import ENOUGH_TO_CHOOSE
+from osora_common.hyperparameters import ENOUGH_TO_CHOOSE, sweep_specs
 from osora_core.data import Example, Preference, Renderer, Row, read_examples, read_preferences, rows_of
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec, Sweep, SweepOutcome, TrainingEngine, TrainingJob
 from osora_core.training.errors import JobTooShort
 from osora_core.training.evaluation import mean_losses
 from osora_core.training.throughput import CHEAP
-from worker.hyperparameters import sweep_specs
 
 TICKETS = Path(__file__).parents[1] / "examples" / "support-tickets"
 COLUMNS = {

@@ -67,10 +67,10 @@ def test_a_file_is_stored_as_it_came_with_what_was_found_in_it(
         file = files.get(session, principal, made.id)
     assert (file.format, file.rows) == ("text", 3)
     noted = [1, 2, 3] if container == "parquet" else file.report["notes"][0]["lines"]
-    assert file.report == {
-        "container": container + packer,
-        "notes": [{"message": "`id` is ignored", "count": 3, "lines": noted}],
-    }
+    assert file.report is not None
+    assert file.report["container"] == container + packer
+    assert file.report["notes"] == [{"message": "`id` is ignored", "count": 3, "lines": noted}]
+    assert [warning["code"] for warning in file.report["warnings"]] == ["few_rows", "duplicate_rows"]
 
 
 def test_a_refusal_has_all_problems(registry: Registry, principal: Principal) -> None:
@@ -91,6 +91,7 @@ def test_a_refusal_has_all_problems(registry: Registry, principal: Principal) ->
         (LINE, {"purpose": "assistants"}, InvalidRequest),
         (LINE, {"filename": "a\0b"}, InvalidRequest),  # fails at the row, after the object is there
     ],
+    ids=["cut short", "empty", "unfolds", "too large", "another purpose", "a name that cannot be stored"],
 )
 def test_nothing_of_a_bad_file_is_stored(
     registry: Registry, principal: Principal, data: bytes, other: dict[str, str], kind: type[OsoraError]
