@@ -3,9 +3,9 @@
     python -m benchmarks.files
     python -m benchmarks.files --mebibytes 512 --containers jsonl json jsonl.gz jsonl.zst csv parquet --json files.json
 
-Each file goes through what an upload goes through, in a process of its own that loads nothing else. `mb_s` is 10^6 bytes of rows, as JSON
-Lines, a second of processor time; `peak_mib` is the process's largest resident set. Rows are chats of two to eight
-messages, no two alike; one in ten has further keys, and one in a hundred is wrong.
+Each file goes through what an upload goes through, in a process of its own that loads nothing else. `mb_s` is 10^6
+bytes of rows, as JSON Lines, a second of processor time; `peak_mib` is the process's largest resident set. Rows are
+chats of two to eight messages, no two alike; one in ten has further keys, and one in a hundred is wrong.
 """
 
 import csv
