@@ -158,7 +158,7 @@ for dtype in ("float32", "bfloat16"):
     environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["Lima"] * 3
+    assert done.stdout.split() == ["Lima", "Lima"]
 
 
 @pytest.mark.timeout(180)
