@@ -48,7 +48,7 @@ test: lint ## Linters, types and tests: everything that must pass but the fault 
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: $(INSTALLED_FOR_TESTS) ## Kill, stop and starve workers, brokers, databases and disks, and see that no job is lost
-	@$(BIN)/python -m pytest tests/faults
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 
 lint: $(INSTALLED_FOR_TESTS)
 	@$(BIN)/ruff check .
