@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from api.app import create_app
+from api.server import Server
 from osora_core.basis import BasisCache
 from osora_core.data import Example, Renderer
 from osora_core.runtime import Runtime
@@ -17,6 +20,7 @@ from registry.context import Registry
 from registry.models import Job, JobEvent
 from registry.settings import Settings
 from registry.tenants import Principal
+from tests.integration.api.servers import running
 from tests.support.jobs import claim, read, submit
 from tests.support.tiny_base import make_base
 from worker.attempt import run_attempt
@@ -101,3 +105,14 @@ def events(registry: Registry, principal: Principal) -> Callable[[Job], list[Job
             return list(jobs.events(session, principal, job.id, limit=1000).data)
 
     return of
+
+
+@pytest.fixture
+def client(settings: Settings, registry: Registry, api_key: str) -> Iterator[httpx.Client]:
+    """The API as a real server, beside the worker's attempts."""
+    headers = {"authorization": f"Bearer {api_key}"}
+    with (
+        running(Server(create_app(settings), settings)) as url,
+        httpx.Client(base_url=url, headers=headers, timeout=100) as client,
+    ):
+        yield client

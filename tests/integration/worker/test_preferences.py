@@ -3,14 +3,12 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
-from api.app import create_app
-from api.server import Server
 from osora_core.data import Row
 from osora_core.training import TrainingJob
 from osora_core.training.throughput import Throughput
@@ -20,7 +18,6 @@ from registry.errors import InvalidRequest
 from registry.models import Job
 from registry.settings import Settings
 from registry.tenants import Principal
-from tests.integration.api.servers import running
 from tests.integration.worker.conftest import BASE
 from worker.attempt import run_attempt
 from worker.reports import Reports
@@ -48,17 +45,6 @@ def preferences(registry: Registry, principal: Principal) -> str:
 def settings(settings: Settings) -> Settings:
     """A worker of two jobs, and an API whose broker is not there."""
     return settings.model_copy(update={"worker_jobs": 2, "broker_url": "redis://127.0.0.1:9/0", "port": 0})
-
-
-@pytest.fixture
-def client(settings: Settings, registry: Registry, api_key: str) -> Iterator[httpx.Client]:
-    """The API as a real server, beside the worker's attempt."""
-    headers = {"authorization": f"Bearer {api_key}"}
-    with (
-        running(Server(create_app(settings), settings)) as url,
-        httpx.Client(base_url=url, headers=headers, timeout=60) as client,
-    ):
-        yield client
 
 
 @pytest.fixture

@@ -8,15 +8,12 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from api.app import create_app
-from api.server import Server
 from registry import jobs, workers
 from registry.context import Registry
 from registry.jobs import probes
 from registry.models import Adapter, Checkpoint, Job
 from registry.settings import Settings
 from registry.tenants import Principal
-from tests.integration.api.servers import running
 from tests.integration.worker.conftest import BASE, RANK
 from tests.support.jobs import claim, read, submit
 from tests.support.leaving import post_and_leave
@@ -32,16 +29,6 @@ WORKER = "worker-1"
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"worker_jobs": 2, "broker_url": "redis://127.0.0.1:9/0", "port": 0})
-
-
-@pytest.fixture
-def client(settings: Settings, registry: Registry, api_key: str) -> Iterator[httpx.Client]:
-    headers = {"authorization": f"Bearer {api_key}"}
-    with (
-        running(Server(create_app(settings), settings)) as url,
-        httpx.Client(base_url=url, headers=headers, timeout=100) as client,
-    ):
-        yield client
 
 
 class Worker:
