@@ -152,8 +152,12 @@ def print_fields(fields: dict[str, object]) -> None:
 
 
 def sentences(message: str, next_step: str | None) -> str:
-    """What happened, and what to do about it, each closed by a full stop."""
-    return f"{message.rstrip('.')}." + (f" Next: {next_step.rstrip('.')}." if next_step else "")
+    """What happened, and what to do about it, each closed by a full stop, or by its question mark."""
+    return _closed(message) + (f" Next: {_closed(next_step)}" if next_step else "")
+
+
+def _closed(sentence: str) -> str:
+    return sentence if sentence.endswith("?") else f"{sentence.rstrip('.')}."
 
 
 def print_error(message: str, next_step: str | None, as_json: bool, *, code: str = "error", **fields: object) -> None:

@@ -86,8 +86,9 @@ def train(
 
     FILE is JSON Lines, a JSON array, CSV or Parquet, plain, .gz or .zst. Its rows are {"messages": [{"role",
     "content"}, …]}, {"prompt", "completion"}, {"text"}, Alpaca's or ShareGPT's; for dpo {"prompt", "chosen",
-    "rejected"}, or OpenAI's. `osora files check FILE` says what is wrong with it. What is left out, the service chooses.
-    With --json: JSON lines, the events and at last the job; with --no-watch the job only, with --dry-run the forecast.
+    "rejected"}, or OpenAI's. `osora files check FILE` says what is wrong with it. What is left out, the service
+    chooses. With --json: JSON lines, the events and at last the job; with --no-watch the job only, with --dry-run the
+    forecast.
     """
     if probe is not None and not dry_run:
         raise typer.BadParameter("it is for --dry-run", param_hint="--probe")

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from osora.cli import app
+from osora.cli.output import sentences
 
 from ..conftest import Answer, FakeService, Request
 
@@ -117,3 +118,19 @@ def test_a_narrow_terminal_is_given_whole_ids_and_fewer_columns(
     assert narrow[1].endswith("d ago")
     monkeypatch.setenv("COLUMNS", "200")
     assert osora("jobs").stdout.splitlines()[1].endswith("x" * 60)
+
+
+@pytest.mark.parametrize(
+    ("message", "next_step", "said"),
+    [
+        ("no job", None, "no job."),
+        ("no job.", "wait.", "no job. Next: wait."),
+        (
+            "`mesages` is not known",
+            "did you mean `messages`?",
+            "`mesages` is not known. Next: did you mean `messages`?",
+        ),
+    ],
+)
+def test_a_sentence_is_closed_once(message: str, next_step: str | None, said: str) -> None:
+    assert sentences(message, next_step) == said
