@@ -146,9 +146,11 @@ def terminal_width() -> int | None:
 
 def print_fields(fields: dict[str, object]) -> None:
     """One object: a line for each field that has a value."""
-    for name, value in fields.items():
-        if value is not None and value != "":
-            say(f"{name:<14} {value}")
+    told = {name: value for name, value in fields.items() if value is not None and value != "" and value != []}
+    width = max([14, *map(len, told)])
+    for name, value in told.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        say(f"{name:<{width}} {shown}")
 
 
 def sentences(message: str, next_step: str | None) -> str:

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from osora.cli import app
-from osora.cli.output import sentences
+from osora.cli.file_report import print_report
+from osora.cli.output import print_fields, sentences
 
 from ..conftest import Answer, FakeService, Request
 
@@ -134,3 +135,18 @@ def test_a_narrow_terminal_is_given_whole_ids_and_fewer_columns(
 )
 def test_a_sentence_is_closed_once(message: str, next_step: str | None, said: str) -> None:
     assert sentences(message, next_step) == said
+
+
+def test_lists_in_fields_are_words_and_long_names_stay_in_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_fields({"id": "adp-1", "modules": ["q", "v"], "warnings": [], "base fingerprint": "ab"})
+    assert capsys.readouterr().out.splitlines() == [
+        "id               adp-1",
+        "modules          q, v",
+        "base fingerprint ab",
+    ]
+
+
+def test_a_report_of_no_container_names_none(capsys: pytest.CaptureFixture[str]) -> None:
+    report = {"format": None, "rows": 0, "container": "", "bytes": 9, "notes": [], "warnings": [], "tokens": {}}
+    print_report(report, "a.bin")
+    assert capsys.readouterr().out == "a.bin: 0 rows (no known format), 9 B\n"
