@@ -22,7 +22,12 @@ class Problem:
     def message(self) -> str:
         """All but the next step, in one sentence."""
         where = "" if self.line is None else f"line {self.line}: "
-        return f"{where}`{self.field}` {self.problem}" if self.field else where + self.problem
+        return where + self.fault
+
+    @property
+    def fault(self) -> str:
+        """The same without the line."""
+        return f"`{self.field}` {self.problem}" if self.field else self.problem
 
 
 class RowError(Exception):

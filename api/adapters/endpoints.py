@@ -110,7 +110,7 @@ async def download_adapter(
             f"{adapter!r} is a plain LoRA, which no OSoRA adapter equals",
             param="format",
             code="format_not_available",
-            next_action="download it with format=lora, as it came, or with format=merged",
+            next_action="download it with format=lora, as it came, or with format=merged or gguf",
         )
     if query.format not in (None, ref.type):
         payload = {**Target(ref.base, ref).payload(), "format": query.format}

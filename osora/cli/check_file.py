@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from osora.cli.file_report import print_report
+from osora.cli.names import completing
 from osora.cli.output import ExitCode, Json, print_json
 from osora.sdk import Osora
 from osora.training_files.checking import examine
@@ -43,8 +44,15 @@ def check(
 
 
 def report(
-    file_id: Annotated[str, typer.Argument(metavar="FILE_ID", help="As `osora files` lists it.")],
-    base: Annotated[str | None, typer.Option(help="In whose tokens. Default: in those of all bases on offer.")] = None,
+    file_id: Annotated[
+        str, typer.Argument(metavar="FILE_ID", help="As `osora files` lists it.", autocompletion=completing("file"))
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="In whose tokens. Default: in those of all bases on offer.", autocompletion=completing("base")
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the service's report on a training file."""

@@ -47,7 +47,7 @@ def compare_answers(
 ) -> None:
     """Show a model's answers beside those in FILE: how many are the same, and which are not.
 
-    FILE is JSONL as for training, such as a held-out file; its last messages (or completions) are the old answers.
+    FILE is as for training, such as a held-out file; its last messages (or completions) are the old answers.
     Exit code 1: some prompts got no answer, or fewer than --at-least are the same.
     """
     total = 0

@@ -19,6 +19,8 @@ _COMMANDS = {
     "job_not_found": "osora jobs",
     "webhook_endpoint_not_found": "osora webhooks",
 }
+_OF_A_FILE = "invalid_file"
+"""What is said of a training file speaks of the keys of its rows, and not of flags."""
 _MOST_PROBLEMS = 20
 # Typer shows its own class for wrong usage under no name of its own.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -41,7 +43,7 @@ def report(error: OsoraError, as_json: bool) -> ExitCode:
     if not isinstance(error, OsoraAPIError):
         print_error(str(error), None, as_json)
         return ExitCode.FAILED
-    message = in_flags(error.message, error.param)
+    message = error.message if error.code == _OF_A_FILE else in_flags(error.message, error.param)
     if error.line and f"line {error.line}" not in error.message.lower():
         message = f"{message.rstrip('.')} (line {error.line})"
     details = {
@@ -83,7 +85,9 @@ def _advice(error: OsoraAPIError) -> str | None:
         return f"did you mean {meant}? `{lists}` lists all" if lists else f"did you mean {meant}?"
     if lists and (error.next_action or "").startswith("list "):
         return f"`{lists}` lists them"
-    return in_flags(error.next_action) if error.next_action else None
+    if not error.next_action or error.code == _OF_A_FILE:
+        return error.next_action
+    return in_flags(error.next_action)
 
 
 def report_usage(error: Exception, as_json: bool) -> ExitCode:

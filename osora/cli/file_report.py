@@ -18,7 +18,8 @@ _TRAINED = "bold green"
 def print_report(report: Mapping[str, Any], name: str) -> None:
     """A report as the service gives it, or as `osora files check` makes it of a file named `name`."""
     form = report["format"] or "no known format"
-    say(f"{name}: {_count(report['rows'] or 0, 'row')} ({form}), {report['container']}, {human_bytes(report['bytes'])}")
+    told = (f"{_count(report['rows'] or 0, 'row')} ({form})", report["container"], human_bytes(report["bytes"]))
+    say(f"{name}: {', '.join(filter(None, told))}")
     problems = report.get("problems", [])
     _print_list(map(_problem, problems[:_SHOWN]), "problem", "red")
     if (left := report.get("problem_count", 0) - len(problems[:_SHOWN])) > 0:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from osora.cli.names import completing
 from osora.cli.output import Json, print_json, say
 from osora.sdk import Osora
 
@@ -15,7 +16,10 @@ def import_adapter(
     source: Annotated[
         Path, typer.Argument(metavar="DIR|ZIP", exists=True, help="A folder that PEFT saved, or a ZIP of one.")
     ],
-    base: Annotated[str | None, typer.Option(help="The adapter's base. Default: the only one on offer.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="The adapter's base. Default: the only one on offer.", autocompletion=completing("base")),
+    ] = None,
     suffix: Annotated[str | None, typer.Option(help="Becomes a part of its name.")] = None,
     as_json: Json = False,
 ) -> None:

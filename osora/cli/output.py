@@ -146,14 +146,20 @@ def terminal_width() -> int | None:
 
 def print_fields(fields: dict[str, object]) -> None:
     """One object: a line for each field that has a value."""
-    for name, value in fields.items():
-        if value is not None and value != "":
-            say(f"{name:<14} {value}")
+    told = {name: value for name, value in fields.items() if value is not None and value != "" and value != []}
+    width = max([14, *map(len, told)])
+    for name, value in told.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        say(f"{name:<{width}} {shown}")
 
 
 def sentences(message: str, next_step: str | None) -> str:
-    """What happened, and what to do about it, each closed by a full stop."""
-    return f"{message.rstrip('.')}." + (f" Next: {next_step.rstrip('.')}." if next_step else "")
+    """What happened, and what to do about it, each closed by a full stop, or by its question mark."""
+    return _closed(message) + (f" Next: {_closed(next_step)}" if next_step else "")
+
+
+def _closed(sentence: str) -> str:
+    return sentence if sentence.endswith("?") else f"{sentence.rstrip('.')}."
 
 
 def print_error(message: str, next_step: str | None, as_json: bool, *, code: str = "error", **fields: object) -> None:

@@ -84,9 +84,11 @@ def train(
 ) -> None:
     """Fine-tune on FILE and get an adapter.
 
-    Each line is {"messages": [{"role", "content"}, …]} or {"prompt", "completion"}; for dpo, {"input": {"messages"},
-    "preferred_output", "non_preferred_output"}. What is left out, the service chooses. With --json: JSON lines, the
-    events and at last the job; with --no-watch the job only, with --dry-run the forecast.
+    FILE is JSON Lines, a JSON array, CSV or Parquet, plain, .gz or .zst. Its rows are {"messages": [{"role",
+    "content"}, …]}, {"prompt", "completion"}, {"text"}, Alpaca's or ShareGPT's; for dpo {"prompt", "chosen",
+    "rejected"}, or OpenAI's. `osora files check FILE` says what is wrong with it. What is left out, the service
+    chooses. With --json: JSON lines, the events and at last the job; with --no-watch the job only, with --dry-run the
+    forecast.
     """
     if probe is not None and not dry_run:
         raise typer.BadParameter("it is for --dry-run", param_hint="--probe")

@@ -10,6 +10,9 @@ from typing import Any
 import osora_data
 from osora.errors import OsoraUsageError
 from osora.migrate.text import one_line
+from osora_data.formats.row_check import RowCheck
+from osora_data.formats.shapes import ALPACA, PAIRS, SHAREGPT, shape_of
+from osora_data.notes import Notes
 
 Message = dict[str, Any]
 _CHAT = ("messages", "tools", "parallel_tool_calls")
@@ -100,6 +103,11 @@ class _Line:
     def read(self, row: Any) -> Prompt:
         if not isinstance(row, dict):
             raise self.wrong("is not a JSON object")
+        if (shape := shape_of(row)) in (ALPACA, PAIRS, SHAREGPT):
+            try:
+                row = shape.read(RowCheck(Notes()), row)
+            except osora_data.RowError as error:
+                raise self.wrong(error.at(self.number).fault, error.next_action) from None
         kind = next((keys for keys in (_CHAT, _TEXT, _PREFERENCE) if keys[0] in row), None)
         if kind is None:
             raise self.wrong("has neither `messages` nor `prompt`")

@@ -33,6 +33,7 @@ class Files(Resource[Mode]):
     ) -> Steps[File]:
         """Upload a training file (a path, bytes, or a file opened in binary mode), in parts if it is large.
 
+        It is JSON Lines, a JSON array, CSV or Parquet, plain or compressed (gzip, Zstandard), whatever it is called.
         It lasts so many seconds (an hour to 30 days), or until it is deleted. The service validates it; the error of
         an invalid one names line and field. `on_progress` is told of the bytes that have been sent, and of how many.
         """

@@ -21,8 +21,12 @@ _OPENING = re.compile(rb'\{\s*"[^"\\]+"\s*:')
 """Of a row, its first key."""
 
 
+ROWS_COUNTED = "an array with its rows on one line, of which the numbers of rows are given as lines"
+
+
 class JsonArray:
-    """`line` is that on which the latest row begins."""
+    """`line` is that on which the latest row begins; in an array whose first two rows share the first line, the
+    number of the row: there the line would tell nothing."""
 
     def __init__(self, text: BufferedReader, notes: Notes) -> None:
         self._text = text
@@ -30,12 +34,18 @@ class JsonArray:
         self._buffer = b""
         self._position = 0
         self._opening: re.Match[bytes] | None = None
-        self.line = 1
+        self._line = 1
+        self._rows = 0
+        self._counts_rows = False
+
+    @property
+    def line(self) -> int:
+        return max(1, self._rows) if self._counts_rows else self._line
 
     def __iter__(self) -> Iterator[Item]:
         self._peek()
         self._skip(1)
-        after_comma, rows = False, 0
+        after_comma = False
         while (character := self._peek()) != b"]":
             if not character:
                 raise BrokenFileError("the array ends in the middle, without `]`", "upload the whole file")
@@ -44,7 +54,10 @@ class JsonArray:
                 yield Problem(self.line, None, None, "there is a comma without a row before it", "remove that comma")
                 self._skip(1)
                 continue
-            rows += 1
+            self._rows += 1
+            if self._rows == 2 and self._line == 1:
+                self._counts_rows = True
+                self._notes.add(ROWS_COUNTED, 1)
             size, item = self._row()
             yield item
             self._skip(size)
@@ -52,7 +65,8 @@ class JsonArray:
             if after_comma:
                 self._skip(1)
             elif self._peek() not in (b"]", b""):
-                yield Problem(self.line, None, None, "a comma is missing before this row", "put a comma between rows")
+                line = self.line + self._counts_rows
+                yield Problem(line, None, None, "a comma is missing before this row", "put a comma between rows")
         if after_comma:
             self._notes.add(COMMA, self.line)
         self._skip(1)
@@ -75,6 +89,7 @@ class JsonArray:
         try:
             return len(raw), (self.line, parse(raw))
         except RowError as error:
+            error.line = 0 if self._counts_rows else error.line
             return len(raw), error.at(self.line)
 
     def _guessed(self) -> bytes | None:
@@ -105,7 +120,7 @@ class JsonArray:
         end = self._position + count
         while end > len(self._buffer) and self._more():
             pass
-        self.line += self._buffer.count(b"\n", self._position, end)
+        self._line += self._buffer.count(b"\n", self._position, end)
         self._position = end
 
     def _more(self) -> bool:

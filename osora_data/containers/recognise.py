@@ -23,6 +23,7 @@ from osora_data.containers.streams import (
 from osora_data.formats.columns import COLUMNS
 from osora_data.notes import Notes
 from osora_data.problems import BrokenFileError
+from osora_data.words import short
 
 _PACKED = {b"\x1f\x8b": (".gz", gunzipped), b"\x28\xb5\x2f\xfd": (".zst", unzstd)}
 _PARQUET = b"PAR1"
@@ -41,8 +42,11 @@ _OTHERS = (
     (b"\xff\xfe\x00\x00", "in UTF-32", "save the file as UTF-8"),
     (b"\x00\x00\xfe\xff", "in UTF-32", "save the file as UTF-8"),
 )
+_NAMED = 8
+"""Columns of a foreign table that a refusal names."""
 _UTF8_MARK = b"\xef\xbb\xbf"
 _DELIMITERS = ",;\t|"
+_PLAIN = 'plain text as rows: {"text": "…"}'
 _WHAT_IS_READ = "write JSON Lines, a JSON array, CSV with a header, or Parquet"
 
 
@@ -79,8 +83,13 @@ def _text(stream: BufferedReader, notes: Notes) -> tuple[str, Container]:
         return "csv", CsvTable(text, delimiter, notes)
     if not start or any(line.lstrip().startswith(b"{") for line in begins.split(b"\n")[:50]):
         return "jsonl", JsonLines(text, notes)
+    if names := _foreign_header(begins):
+        problem = f"looks like CSV, and its first line names no column that is known here ({', '.join(names)})"
+        raise BrokenFileError(
+            problem, f"name the columns as the keys of rows, such as `prompt` and `completion`; {_PLAIN}"
+        )
     known = f"is none of the files that are read here, and begins with {begins[:40]!r}"
-    raise BrokenFileError(known, f'{_WHAT_IS_READ}; plain text as rows: {{"text": "…"}}')
+    raise BrokenFileError(known, f"{_WHAT_IS_READ}; {_PLAIN}")
 
 
 def _as_utf8(stream: BufferedReader, notes: Notes) -> BufferedReader:
@@ -106,6 +115,19 @@ def _as_utf8(stream: BufferedReader, notes: Notes) -> BufferedReader:
 def _rest_of(stream: BufferedReader) -> Iterator[bytes]:
     while piece := stream.read1(PIECE_BYTES):
         yield piece
+
+
+def _foreign_header(begins: bytes) -> list[str]:
+    """The cells of the first line, cut, if the second has as many; none where that is no table."""
+    lines = begins.decode("utf-8", "replace").split("\n", 2)
+    for delimiter in _DELIMITERS if len(lines) > 1 else "":
+        try:
+            first, second = (next(csv.reader([line], delimiter=delimiter), []) for line in lines[:2])
+        except csv.Error:
+            continue
+        if len(first) > 1 and len(first) == len(second):
+            return [short(name.strip()) for name in first[:_NAMED]]
+    return []
 
 
 def _delimiter(begins: bytes) -> str | None:

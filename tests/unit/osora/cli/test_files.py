@@ -142,3 +142,27 @@ def test_deleting_takes_a_yes(service: FakeService, data: Path) -> None:
     assert (refused.exit_code, "--yes" in refused.stderr, sent(service)) == (2, True, [])
     assert osora("files", "delete", "file-1", "--yes").output == "Deleted file-1.\n"
     assert json.loads(osora("files", "delete", "file-1", "-y", "--json").stdout) == {"id": "file-1", "deleted": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ('{"question": "a", "answer": "b"}\n', "rename them to `prompt` and `completion`."),
+        ('{"mesages": []}\n', "did you mean `messages`?"),
+    ],
+)
+def test_keys_of_rows_are_not_taken_for_flags(service: FakeService, data: Path, text: str, advice: str) -> None:
+    data.write_text(text)
+    assert advice in osora("files", "upload", str(data)).stderr
+
+
+def test_columns_that_the_service_names_are_not_taken_for_flags(service: FakeService, data: Path) -> None:
+    data.write_text("Frage;Antwort\na;b\n")
+    error = {
+        "message": "no column is known",
+        "code": "invalid_file",
+        "next_action": "name one `prompt`",
+        "param": "file",
+    }
+    service.on("POST", "/files", Answer(400, {"error": error}))
+    assert "name one `prompt`" in osora("files", "upload", str(data)).stderr

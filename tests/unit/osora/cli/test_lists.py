@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from osora.cli import app
+from osora.cli.file_report import print_report
+from osora.cli.output import print_fields, sentences
 
 from ..conftest import Answer, FakeService, Request
 
@@ -117,3 +119,34 @@ def test_a_narrow_terminal_is_given_whole_ids_and_fewer_columns(
     assert narrow[1].endswith("d ago")
     monkeypatch.setenv("COLUMNS", "200")
     assert osora("jobs").stdout.splitlines()[1].endswith("x" * 60)
+
+
+@pytest.mark.parametrize(
+    ("message", "next_step", "said"),
+    [
+        ("no job", None, "no job."),
+        ("no job.", "wait.", "no job. Next: wait."),
+        (
+            "`mesages` is not known",
+            "did you mean `messages`?",
+            "`mesages` is not known. Next: did you mean `messages`?",
+        ),
+    ],
+)
+def test_a_sentence_is_closed_once(message: str, next_step: str | None, said: str) -> None:
+    assert sentences(message, next_step) == said
+
+
+def test_lists_in_fields_are_words_and_long_names_stay_in_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_fields({"id": "adp-1", "modules": ["q", "v"], "warnings": [], "base fingerprint": "ab"})
+    assert capsys.readouterr().out.splitlines() == [
+        "id               adp-1",
+        "modules          q, v",
+        "base fingerprint ab",
+    ]
+
+
+def test_a_report_of_no_container_names_none(capsys: pytest.CaptureFixture[str]) -> None:
+    report = {"format": None, "rows": 0, "container": "", "bytes": 9, "notes": [], "warnings": [], "tokens": {}}
+    print_report(report, "a.bin")
+    assert capsys.readouterr().out == "a.bin: 0 rows (no known format), 9 B\n"

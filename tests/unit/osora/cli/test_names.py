@@ -154,3 +154,10 @@ def test_completion_is_silent_and_quick_while_the_service_is_away_or_hangs(
     monkeypatch.setenv("OSORA_URL", "http://127.0.0.1:1")
     done = completed("bash", "osora jobs show f")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("words", ["files report", "files show", "files report --base", "adapters import --base"])
+def test_files_and_bases_complete_wherever_they_are_named(service: FakeService, words: str) -> None:
+    for path in ("/files", "/bases"):
+        service.on("GET", path, Answer(body={"data": [{"id": "known", "name": "known", "filename": "a.jsonl"}]}))
+    assert "known" in completed("bash", f"osora {words} kn").stdout

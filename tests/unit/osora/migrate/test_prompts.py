@@ -50,6 +50,20 @@ def test_all_kinds_of_rows(path: Path) -> None:
     assert calling.row(ANSWER)["tools"] == tools
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Hi", "input": "", "output": "Ho", "id": 7},
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]},
+        {"prompt": "Hi", "chosen": "Ho", "rejected": "Hu"},
+        {"chosen": [USER, ANSWER], "rejected": [USER, {**ANSWER, "content": "Hu"}]},
+    ],
+)
+def test_rows_of_other_tools_are_read_as_in_training_files(path: Path, row: dict[str, Any]) -> None:
+    (prompt,) = read(path, row)
+    assert (prompt.asked, prompt.answer) == ([USER], ANSWER)
+
+
 def test_a_message_is_as_training_files_have_it(path: Path) -> None:
     developer = {"role": "developer", "content": "Be kind", "name": None}
     answer = {"role": "assistant", "content": "Ho", "refusal": None, "annotations": []}
@@ -99,6 +113,7 @@ def test_the_same_prompt_has_the_same_key_and_a_like_one_the_same_group(path: Pa
         ({"messages": [{**USER, "name": "Ann"}]}, "`messages[0].name` is not known"),
         ({"prompt": 1}, "`prompt` is not a text"),
         ({"input": []}, "`input` is not an object"),
+        ({"instruction": "Hi", "output": 1}, "`output` must be a string"),
     ],
 )
 def test_a_line_that_is_none_is_named(path: Path, row: Any, words: str) -> None:

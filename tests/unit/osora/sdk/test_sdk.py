@@ -184,6 +184,14 @@ def test_download_is_whole_or_absent(service: FakeService, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
+def test_an_adapter_is_fetched_as_it_is_unless_a_form_is_named(service: FakeService, tmp_path: Path) -> None:
+    service.on("GET", "/adapters/adp-1/download", Answer(body=b"zip!"))
+    with Osora() as osora:
+        osora.adapters.download("adp-1", tmp_path / "a.zip")
+        osora.adapters.download("adp-1", tmp_path / "b.zip", "lora")
+    assert [request.query for request in service.requests] == ["", "format=lora"]
+
+
 def test_discovery_reads_arguments_then_environment_then_data_dir(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from osora_data import check
+from osora_data.containers.json_array import ROWS_COUNTED
 from tests.support.training_files import CONTAINERS, PACKERS, csv_table, json_array, json_lines, read_all, values
 
 USER = {"role": "user", "content": 'hi, "you";\r\n\tthere'}
@@ -168,6 +169,15 @@ def test_rows_of_csv_have_the_lines_on_which_they_begin() -> None:
     assert checked.notes[0]["lines"] == [4]
 
 
+def test_rows_of_an_array_on_one_line_are_told_apart_by_their_numbers() -> None:
+    rows = ROWS["completion"] * 2
+    checked, found = read_all(json.dumps(rows).encode())
+    assert [row.line for row in found] == [1, 2, 3, 4]
+    assert checked.notes == [{"message": ROWS_COUNTED, "count": 1, "lines": [1]}]
+    _, found = read_all(json_array(rows))
+    assert [row.line for row in found] == [2, 6, 10, 14]
+
+
 GOOD = LINE.encode()
 HEADER = b"prompt,completion\n"
 PARQUET = CONTAINERS["parquet"](ROWS["chat"])
@@ -182,7 +192,12 @@ PARQUET = CONTAINERS["parquet"](ROWS["chat"])
         (b"[]", None, "no examples"),
         (HEADER, None, "no examples"),
         (b"once upon a time", None, "none of the files that are read here, and begins with"),
-        (b"a,b\n1,2\n", None, "none of the files"),
+        (b"a,b\n1,2\n", None, "looks like CSV, and its first line names no column that is known here (a, b)"),
+        (b"\xef\xbb\xbfFrage;Antwort\r\na;b, c\r\n", None, "known here (Frage, Antwort)"),
+        (b"[" + GOOD + b", " + GOOD + b', {"prompt": }]', 3, "is not JSON"),
+        (b"[" + GOOD + b", " + GOOD + b", {}," + GOOD + b"]", 3, "has neither"),
+        (b"[" + GOOD + b"," + GOOD + b" " + GOOD + b"]", 3, "a comma is missing before this row"),
+        (b"[" + GOOD + b"," + GOOD + b"," + GOOD[:9], 3, "in the middle of the row that begins here"),
         (b"PK\x03\x04xxxx", None, "ZIP archive"),
         (b"BZh91AY", None, "bzip2"),
         (gzip.compress(gzip.compress(GOOD, mtime=0), mtime=0), None, "compressed twice"),
