@@ -23,6 +23,9 @@ MOST_PROBLEMS = 100
 MOST_COUNTED = 100_000
 """Problems after which no more are looked for: such a file is not what it was taken for."""
 
+MOST_ROWS = 5_000_000
+"""Of a file: a row is an object in a worker's memory, and takes its time however little is in it."""
+
 _DECIDING = 20
 """Rows that decide which format a file is in."""
 
@@ -99,6 +102,9 @@ class _Reading:
                 continue
             number += 1
             line, value = item
+            if number > MOST_ROWS:
+                yield Problem(line, None, None, f"begins a row beyond the first {MOST_ROWS:,}", "split the file")
+                return
             try:
                 yield self._row(number, line, value)
             except RowError as error:
