@@ -371,6 +371,14 @@ def test_rows_are_counted_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
     assert [(problem.line, problem.problem) for problem in checked.problems] == [(3, "begins a row beyond the first 2")]
 
 
+def test_a_file_that_takes_too_long_is_told_so_at_its_line() -> None:
+    rows = b"\n".join([GOOD] * 100)
+    assert check(io.BytesIO(rows), seconds=100).problems == []
+    checked = check(io.BytesIO(rows), seconds=-1)
+    assert (checked.rows, checked.problem_count, checked.problems[0].line) == (0, 1, 1)
+    assert "seconds of reading" in checked.problems[0].problem
+
+
 def written(table: pyarrow.Table) -> bytes:
     sink = io.BytesIO()
     parquet.write_table(table, sink)
