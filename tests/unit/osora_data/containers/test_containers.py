@@ -211,6 +211,7 @@ PARQUET = CONTAINERS["parquet"](ROWS["chat"])
         (b'prompt,"completion\na,b\n', 1, "the header is not CSV"),
         (b"messages\n\"[{'role': 'user'}]\"\n", 2, "as Python prints it"),
         (b"messages\nx\n", 2, "is not JSON"),
+        (b"messages,id\n,1\n", 2, "is not JSON"),
         (gzip.compress(GOOD + b"\n" + GOOD, mtime=0)[:-9], 2, "is cut off"),
         (gzip.compress(GOOD + b"\n", mtime=0) + b"rest", 2, "other bytes behind"),
         (zstandard.compress(GOOD)[:-3], 1, "cut off"),
@@ -369,6 +370,16 @@ def test_rows_are_counted_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
     checked, rows = read_all(b"\n".join([GOOD] * 4))
     assert [row.line for row in rows] == [1, 2]
     assert [(problem.line, problem.problem) for problem in checked.problems] == [(3, "begins a row beyond the first 2")]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("others", [("messages",), ("instruction", "output"), ("messages", "conversations")])
+def test_columns_of_other_formats_that_are_empty_tell_nothing(others: tuple[str, ...], container: str) -> None:
+    row = {"prompt": "a", "completion": "b"}
+    empty = dict.fromkeys(others) if container != "csv" else dict.fromkeys(others, "")
+    if container == "csv" and "instruction" in others:
+        return  # an empty text is a text there
+    assert values(CONTAINERS[container]([{**row, **empty}] * 2)) == [row, row]
 
 
 def test_a_file_that_takes_too_long_is_told_so_at_its_line() -> None:
