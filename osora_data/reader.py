@@ -1,5 +1,7 @@
 """Reads training files: from bytes to rows, and everything that is wrong with the others."""
 
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +24,12 @@ MOST_PROBLEMS = 100
 
 MOST_COUNTED = 100_000
 """Problems after which no more are looked for: such a file is not what it was taken for."""
+
+MOST_ROWS = 5_000_000
+"""Of a file: a row is an object in a worker's memory, and takes its time however little is in it."""
+
+_LOOKED_AT_CLOCK = 16
+"""Rows between two looks at the clock."""
 
 _DECIDING = 20
 """Rows that decide which format a file is in."""
@@ -58,14 +66,29 @@ def read_values(source: IO[bytes], *, max_bytes: int | None = None) -> Iterator[
 
 
 def check(
-    source: IO[bytes], *, on_row: Callable[[Row], object] = lambda _: None, max_bytes: int | None = None
+    source: IO[bytes],
+    *,
+    on_row: Callable[[Row], object] = lambda _: None,
+    max_bytes: int | None = None,
+    seconds: float = math.inf,
 ) -> Checked:
-    """Reads a file to its end, hands each good row to `on_row`, and says what is wrong with the others."""
+    """Reads a file to its end, hands each good row to `on_row`, and says what is wrong with the others.
+
+    A file that takes more than so many seconds of this thread's time is one with a problem: others of any size are read
+    in a small part of them.
+    """
+    until = time.thread_time() + seconds
     reading = _Reading(source, max_bytes)
     problems: list[Problem] = []
     format_: Format | None = None
     rows = count = 0
-    for found in reading:
+    for number, found in enumerate(reading):
+        if number % _LOOKED_AT_CLOCK == 0 and time.thread_time() > until:
+            problem = f"is as far as {seconds:g} seconds of reading go: the rows have very many small values"
+            next_action = "leave out columns and keys that are ignored, or split the file"
+            problems[MOST_PROBLEMS - 1 :] = [Problem(found.line, None, None, problem, next_action)]
+            count += 1
+            break
         if isinstance(found, Row):
             rows += 1
             format_ = format_ or found.format
@@ -99,6 +122,9 @@ class _Reading:
                 continue
             number += 1
             line, value = item
+            if number > MOST_ROWS:
+                yield Problem(line, None, None, f"begins a row beyond the first {MOST_ROWS:,}", "split the file")
+                return
             try:
                 yield self._row(number, line, value)
             except RowError as error:

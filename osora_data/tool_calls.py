@@ -1,12 +1,13 @@
 """How calls of tools and their results belong together in a conversation: asked about, or a line of training data."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from osora_data import strict_json
 from osora_data.strict_json import ConstantError, DuplicateKeyError, is_unicode
-from osora_data.words import quoted
+from osora_data.words import kind, quoted
 
 _DEEPEST = 64
 
@@ -112,6 +113,10 @@ def tree_problem(value: Any) -> str | None:
             waiting.extend((item, depth + 1) for pair in inner.items() for item in pair)
         elif isinstance(inner, list):
             waiting.extend((item, depth + 1) for item in inner)
+        elif isinstance(inner, float) and not math.isfinite(inner):
+            return f"has {inner}, which is not a JSON value"
+        elif not isinstance(inner, str | dict | int | float | None):
+            return f"has {kind(inner)}, which JSON does not have"  # a table may
     return None
 
 

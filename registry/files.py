@@ -26,6 +26,8 @@ from registry.tenants import Principal
 TRAINING_PURPOSE = "fine-tune"
 RESULTS_PURPOSE = "fine-tune-results"
 CHUNK_BYTES = 1024 * 1024
+MOST_SECONDS = 120.0
+"""Of a core, for the check of one file. The largest takes some fifteen, if it is no attempt to keep a thread busy."""
 
 
 class Readable(Protocol):
@@ -74,7 +76,7 @@ def ingest(
             spool.write(chunk)
         spool.flush()
         observer = Observer()
-        checked = check(spool, on_row=observer, max_bytes=limit)
+        checked = check(spool, on_row=observer, max_bytes=limit, seconds=MOST_SECONDS)
         if checked.problems:
             raise InvalidFile.of(checked.problems, checked.problem_count)
         assert checked.format is not None  # a file without rows has a problem

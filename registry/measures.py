@@ -3,12 +3,15 @@
 import json
 from dataclasses import asdict
 
-from sqlalchemy import ForeignKey, LargeBinary, delete, select
+from sqlalchemy import ForeignKey, LargeBinary, delete, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from osora_data.measures import Measure
 from registry.columns import PlainText
 from registry.models import Base, File
+
+MOST_LIMITS = 8
+"""Limits that jobs have set themselves, for which a file's measures are kept: they may set any."""
 
 
 class FileMeasure(Base):
@@ -40,10 +43,14 @@ def keep(
     session: Session, file_id: str, base: str, limit: int | None, measure: Measure, *, base_fingerprint: str
 ) -> None:
     """Keeps a measure in place of an older one; of a file that is gone meanwhile, nothing."""
-    if session.scalars(select(File.id).where(File.id == file_id).with_for_update(read=True)).one_or_none() is None:
+    # Two processes may have measured it at once: the second one waits here.
+    if session.scalars(select(File.id).where(File.id == file_id).with_for_update(key_share=True)).one_or_none() is None:
         return
     place = (FileMeasure.file_id == file_id, FileMeasure.base == base, FileMeasure.row_limit == (limit or 0))
     session.execute(delete(FileMeasure).where(*place))
+    others = (FileMeasure.file_id == file_id, FileMeasure.base == base, FileMeasure.row_limit != 0)
+    if limit and session.scalars(select(func.count()).where(*others)).one() >= MOST_LIMITS:
+        session.execute(delete(FileMeasure).where(*others))
     session.add(
         FileMeasure(
             file_id=file_id,

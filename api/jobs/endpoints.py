@@ -9,7 +9,7 @@ from api.bases.known import OffersDep
 from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, WriterDep
 from api.idempotency import OnceFormDep, begun
 from api.jobs.dry_run import dry_run
-from api.jobs.fitting import FittingRows
+from api.jobs.fitting import require_fitting_rows
 from api.jobs.queries import CheckpointsQuery, CreateQuery, JobId, JobsQuery
 from api.jobs.requests import CreateJob
 from api.jobs.schemas import CheckpointOut, DryRunOut, JobOut, ListedJobOut
@@ -31,7 +31,6 @@ async def create_job(
     request: Request,
     body: CreateJob,
     asked: Annotated[CreateQuery, Query()],
-    fits: FittingRows,  # asked before there is a transaction, which must not wait for it
     principal: WriterDep,
     services: ServicesDep,
     offers: OffersDep,
@@ -44,9 +43,13 @@ async def create_job(
     """
     wanted = body.to_job_request(services.settings)
     if asked.dry_run:
+        await require_fitting_rows(services, principal, body)
         answer = await unless_gone(request, lambda: dry_run(services, principal, wanted, offers, asked.probe))
         return Response(status_code=CLIENT_GONE) if answer is None else answer
     await begun(request, once)
+    # Whoever sends the request again gets the job that it made, whatever is known of its rows by now. And it is asked
+    # before there is a transaction, which must not wait for it.
+    await require_fitting_rows(services, principal, body)
 
     def submit() -> JobOut:
         with services.registry.transaction() as session:

@@ -1,13 +1,10 @@
 """Whether a job's rows fit its base, asked before the job is made: to be told hours later would be late."""
 
-from typing import Annotated
-
-from fastapi import Depends
 from fastapi.concurrency import run_in_threadpool
 
-from api.deps import ServicesDep, WriterDep
 from api.files.measuring import measure_of
 from api.jobs.requests import CreateJob
+from api.services import Services
 from osora_data.measures import Measure
 from registry import files, references
 from registry.context import Registry
@@ -19,7 +16,7 @@ from registry.tenants import Principal
 _NAMED = 5
 
 
-async def require_fitting_rows(services: ServicesDep, principal: WriterDep, body: CreateJob) -> None:
+async def require_fitting_rows(services: Services, principal: Principal, body: CreateJob) -> None:
     """Raises `InvalidRequest` for rows that the base cannot be trained on: those over the limit, unless the job drops
     or truncates them, and those that its chat template refuses.
 
@@ -35,9 +32,6 @@ async def require_fitting_rows(services: ServicesDep, principal: WriterDep, body
         measure = await measure_of(services, file, base, limit=request.osora.get("max_length"))
         if measure is not None:
             check_fit(measure, file.id, base, param, request.osora.get("overlong", "refuse"))
-
-
-FittingRows = Annotated[None, Depends(require_fitting_rows)]
 
 
 def check_fit(measure: Measure, file_id: str, base: str, param: str, overlong: str) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from osora_data.formats.columns import COLUMNS
 from osora_data.problems import RowError
 from osora_data.strict_json import parse_text
 from osora_data.words import quoted
@@ -23,6 +24,8 @@ def read_cells(cells: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(name: str, cell: str, cells: dict[str, Any]) -> Any:
+    if name in _LISTS and not cell.strip() and any(cells.get(other) for other in COLUMNS if other != name):
+        return None  # of a row in another format, as what else it has will tell
     if name in _LISTS or (name == "input" and "preferred_output" in cells):
         return _json(name, cell)
     if name in _MESSAGES_OR_TEXT:

@@ -57,7 +57,10 @@ class CsvTable:
             yield line.decode("utf-8", "surrogateescape")
 
     def _header(self) -> list[str]:
-        names = [name.strip() for name in next(self._reader, [])]
+        try:
+            names = [name.strip() for name in next(self._reader, [])]
+        except csv.Error as error:
+            raise BrokenFileError(f"the header is not CSV: {error}", _QUOTES) from error
         if len(names) > _MOST_COLUMNS:
             problem = f"the header has {len(names)} columns, and at most {_MOST_COLUMNS} are read"
             raise BrokenFileError(problem, "keep those that hold the rows' texts")

@@ -93,12 +93,12 @@ class JsonArray:
             return len(raw), error.at(self.line)
 
     def _guessed(self) -> bytes | None:
-        """The row, if the next one begins as the first did: most do, and then no brackets need be counted.
+        """The row, if it and the next begin as the first did: most do, and then no brackets need be counted.
 
         Inside of a row nothing looks so, or what is cut off there is no JSON.
         """
-        if self._opening is None:
-            return None
+        if self._opening is None or not self._buffer.startswith(self._opening.group(), self._position):
+            return None  # whoever looked from every row for what comes rarely would read the same bytes again and again
         begins = self._buffer.find(self._opening.group(), self._position + 1)
         if begins < 0:
             return None

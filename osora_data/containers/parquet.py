@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -11,6 +12,7 @@ from osora_data.containers.cells import read_cells
 from osora_data.containers.lines import MAX_LINE_BYTES
 from osora_data.containers.streams import PIECE_BYTES
 from osora_data.problems import BrokenFileError, Problem, RowError
+from osora_data.words import quoted
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _MOST_ROWS = 1024
@@ -39,7 +41,9 @@ class Parquet:
             ) from error
         try:
             with self._seekable() as source:
-                self._check_size(parquet.ParquetFile(source).metadata)
+                file = parquet.ParquetFile(source)
+                _check_names(file.schema_arrow.names)
+                self._check_size(file.metadata)
                 yield from self._rows(_batches(source))
         except (pyarrow.ArrowException, OSError, MemoryError) as error:
             problem = f"is damaged: its Parquet data cannot be read further ({type(error).__name__})"
@@ -105,14 +109,29 @@ class Parquet:
             raise RowError(f"is longer than {MAX_LINE_BYTES} bytes", "split the row")
         if not scalar.is_valid:
             return None
-        if hasattr(scalar, "items"):  # an object
-            read = {key: self._value(item) for key, item in scalar.items()}
+        is_map = type(scalar).__name__ == "MapScalar"  # a list of pairs, which has `items` as well
+        if hasattr(scalar, "items") and not is_map:  # an object
+            items = list(scalar.items())
+            read = {key: self._value(item) for key, item in items}
+            if len(read) < len(items):
+                raise RowError("has an object with a key that comes twice", "keep one of the two")
             return {key: value for key, value in read.items() if value is not None}
         if hasattr(scalar, "values"):  # a list
-            return [self._value(item) for item in scalar]
-        value = scalar.as_py()
+            return [self._value(item) for item in scalar.values]
+        try:
+            value = scalar.as_py()
+        except UnicodeDecodeError:
+            raise
+        except (ValueError, ArithmeticError, LookupError):
+            return scalar.type  # a time that is too far away or too exact for Python, for instance: no text
         self._left -= len(value) if isinstance(value, str | bytes) else 0
         return value
+
+
+def _check_names(names: list[str]) -> None:
+    """Raises BrokenFileError where two columns have one name: one of the two would be lost."""
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise BrokenFileError(f"there are two columns of the name {quoted(twice)}", "rename one of the two")
 
 
 def _batches(source: IO[bytes]) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NoReturn
 
 from osora_data.formats.alpaca import read_alpaca
@@ -78,10 +78,16 @@ _CERTAIN = frozenset(("messages", "chosen", "rejected", "preferred_output", "non
 
 
 def shape_of(row: dict[str, Any]) -> Shape | None:
-    """The format of a row, by its keys; None where they tell none."""
-    if "messages" in row and "chosen" not in row:  # what most are
+    """The format of a row, by its keys; None where they tell none.
+
+    Whoever puts rows of several formats into one table gets null in the columns that a row has not: those tell nothing,
+    unless there are no others.
+    """
+    if row.get("messages") is not None and "chosen" not in row:  # what most are
         return CHAT
-    return next((shape for shape, keys in _BY_KEYS if any(key in row for key in keys)), None)
+    filled = (shape for shape, keys in _BY_KEYS if any(row.get(key) is not None for key in keys))
+    present = (shape for shape, keys in _BY_KEYS if any(key in row for key in keys))
+    return next(chain(filled, present), None)
 
 
 def refuse_foreign(check: RowCheck, row: dict[str, Any]) -> None:

@@ -119,6 +119,8 @@ def call_of(check: RowCheck, function: dict[str, Any], path: str, id_: str) -> d
     name = _name(check, function, path)
     arguments = function.get("arguments")
     if isinstance(arguments, dict):
+        if (problem := tree_problem(arguments)) is not None:
+            check.reject(f"{path}.arguments", problem, "write plain strings and small numbers")
         check.note("arguments that are an object were read as its JSON text")
         arguments = json.dumps(arguments, ensure_ascii=False)
     else:

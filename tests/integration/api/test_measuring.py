@@ -6,12 +6,14 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import delete
 
 from api.files.measuring import measure_of, measured
 from api.services import Services
 from osora_data.measures import Measure
 from registry import files
 from registry.context import Registry
+from registry.measures import FileMeasure
 from registry.models import File
 from registry.settings import Settings
 from registry.tenants import Principal
@@ -183,3 +185,22 @@ def test_without_a_measure_the_job_is_made(client: httpx.Client, fake: FakeInfer
     assert create(client, file).status_code == 200
     error = error_of(create(client, file, model="no-such"), 400)
     assert error["code"] == "model_not_found"
+
+
+def test_a_job_that_is_there_is_answered_again_whatever_its_rows_are_found_to_be(
+    client: httpx.Client, fake: FakeInference, file: File, registry: Registry
+) -> None:
+    def find(found: dict[str, Any]) -> None:
+        fake.measure = found
+        with registry.transaction() as session:
+            session.execute(delete(FileMeasure))
+
+    body = {"model": "osora-tiny", "training_file": file.id}
+    once = {"Idempotency-Key": "one"}
+    made = client.post("/jobs", json=body, headers=once)
+    find(measure(5, rows_over=2, over=OVER))
+    again = client.post("/jobs", json=body, headers=once)
+    assert (again.status_code, again.json()["id"]) == (200, made.json()["id"])
+    assert client.post("/jobs", json=body, headers={"Idempotency-Key": "two"}).status_code == 400
+    find(measure(5))
+    assert client.post("/jobs", json=body, headers={"Idempotency-Key": "two"}).status_code == 200, "it was not spent"

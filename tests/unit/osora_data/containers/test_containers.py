@@ -222,8 +222,11 @@ PARQUET = CONTAINERS["parquet"](ROWS["chat"])
         (HEADER + b"a,b\nc,d\xff\n", 3, "not UTF-8"),
         (HEADER + b"a,b\nc,d\0\n", 3, "a NUL byte"),
         (b"prompt,completion,prompt\na,b,c\n", 1, "twice"),
+        (b'"prompt"x,completion\na,b\n', 1, "the header is not CSV"),
+        (b'prompt,"completion\na,b\n', 1, "the header is not CSV"),
         (b"messages\n\"[{'role': 'user'}]\"\n", 2, "as Python prints it"),
         (b"messages\nx\n", 2, "is not JSON"),
+        (b"messages,id\n,1\n", 2, "is not JSON"),
         (gzip.compress(GOOD + b"\n" + GOOD, mtime=0)[:-9], 2, "is cut off"),
         (gzip.compress(GOOD + b"\n", mtime=0) + b"rest", 2, "other bytes behind"),
         (zstandard.compress(GOOD)[:-3], 1, "cut off"),
@@ -283,7 +286,7 @@ def key_rows() -> bytes:
 @pytest.mark.parametrize(
     ("data", "count"),
     [
-        (b"\n" * 2_000_000 + GOOD, 0),
+        (b"\n" * 2_000_000 + GOOD, 1),
         (HEADER + b"\n" * 500_000 + b"a,b\n", 0),
         (b"[" + b"1," * 500_000 + b"1]", 100_000),
         (b'{"a": 1}\n' * 200_000, 100_000),
@@ -297,8 +300,10 @@ def key_rows() -> bytes:
         (b'["' + b'\\"' * 8_000_000 + b'"]', 1),
         (b"[" + b"{" * 8_000_000, 1),
         (b'[{"prompt":1},' + b'{"prompt":' * 1_000_000, 2),
+        (b'[{"x":1},' + b'{ "x":1},' * 200_000 + b'{"x":1}]', 100_000),
+        (b'{"text": "a", "\\u0022": [' + b"0," * 4_000_000 + b"0]}", 0),
     ],
-    ids=range(13),
+    ids=range(15),
 )  # fmt: skip
 def test_hostile_files_take_little_memory_and_time(data: bytes, count: int) -> None:
     """Each takes a second or so; of what is quadratic in it, hours."""
@@ -328,3 +333,79 @@ def test_texts_of_which_some_are_stored_once_and_some_by_themselves_are_all_read
     out = io.BytesIO()
     parquet.write_table(table, out, dictionary_pagesize_limit=100_000, data_page_size=10_000)
     assert values(out.getvalue()) == rows
+
+
+USABLE = {"prompt": ["a"], "completion": ["b"]}
+FAR = 2**62
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pyarrow.array([10**8], pyarrow.int32()).cast(pyarrow.date32()),
+        pyarrow.array([FAR], pyarrow.int64()).cast(pyarrow.timestamp("us")),
+        pyarrow.array([1_234_567_891], pyarrow.int64()).cast(pyarrow.timestamp("ns")),
+        pyarrow.array([1], pyarrow.int64()).cast(pyarrow.timestamp("us", tz="Nowhere/At_all")),
+        pyarrow.array([FAR], pyarrow.int64()).cast(pyarrow.duration("s")),
+        pyarrow.array([[("a", "b")]], pyarrow.map_(pyarrow.string(), pyarrow.string())),
+    ],
+    ids=["date", "far", "nanoseconds", "zone", "duration", "map"],
+)
+def test_columns_of_values_that_python_has_none_for_are_ignored_like_others(column: pyarrow.Array) -> None:
+    checked, rows = read_all(written(pyarrow.table({**USABLE, "at": column})))
+    assert [row.value for row in rows] == [{"prompt": "a", "completion": "b"}]
+    assert [note["message"] for note in checked.notes] == ["`at` is ignored"]
+
+
+def test_a_name_that_a_table_has_twice_is_refused() -> None:
+    columns = [pyarrow.array([text]) for text in "abc"]
+    twice = pyarrow.Table.from_arrays(columns, names=["prompt", "completion", "completion"])
+    assert [problem.problem for problem in read_all(written(twice))[0].problems] == [
+        'there are two columns of the name "completion"'
+    ]
+    inner = pyarrow.StructArray.from_arrays(columns[:2], names=["a", "a"])
+    (problem,) = read_all(written(pyarrow.table({**USABLE, "of": inner})))[0].problems
+    assert "a key that comes twice" in problem.problem
+
+
+@pytest.mark.parametrize("value", [b"bytes", float("nan")])
+def test_tools_and_arguments_of_a_table_are_json(value: Any) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "x": value}}}
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": value}}}
+    for row in (
+        {"messages": [USER, ASSISTANT], "tools": [tool]},
+        {"messages": [USER, {"role": "assistant", "tool_calls": [call]}]},
+    ):
+        (problem,) = read_all(written(pyarrow.Table.from_pylist([row])))[0].problems
+        assert "JSON" in problem.problem
+
+
+def test_rows_are_counted_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osora_data.reader.MOST_ROWS", 2)
+    checked, rows = read_all(b"\n".join([GOOD] * 4))
+    assert [row.line for row in rows] == [1, 2]
+    assert [(problem.line, problem.problem) for problem in checked.problems] == [(3, "begins a row beyond the first 2")]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("others", [("messages",), ("instruction", "output"), ("messages", "conversations")])
+def test_columns_of_other_formats_that_are_empty_tell_nothing(others: tuple[str, ...], container: str) -> None:
+    row = {"prompt": "a", "completion": "b"}
+    empty = dict.fromkeys(others) if container != "csv" else dict.fromkeys(others, "")
+    if container == "csv" and "instruction" in others:
+        return  # an empty text is a text there
+    assert values(CONTAINERS[container]([{**row, **empty}] * 2)) == [row, row]
+
+
+def test_a_file_that_takes_too_long_is_told_so_at_its_line() -> None:
+    rows = b"\n".join([GOOD] * 100)
+    assert check(io.BytesIO(rows), seconds=100).problems == []
+    checked = check(io.BytesIO(rows), seconds=-1)
+    assert (checked.rows, checked.problem_count, checked.problems[0].line) == (0, 1, 1)
+    assert "seconds of reading" in checked.problems[0].problem
+
+
+def written(table: pyarrow.Table) -> bytes:
+    sink = io.BytesIO()
+    parquet.write_table(table, sink)
+    return sink.getvalue()
