@@ -65,11 +65,13 @@ def show(adapter: AdapterId, as_json: Json = False) -> None:
 def download(
     adapter: AdapterId,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ADAPTER.zip here.")] = None,
-    format: Annotated[AdapterFormat, typer.Option(help=_FORMATS)] = "osora",
+    format: Annotated[
+        AdapterFormat | None, typer.Option(help=f"Default: as it was trained, or as it came. {_FORMATS}")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Save an adapter as one ZIP."""
-    form = "" if format == "osora" else f"-{format}"
+    form = "" if format in (None, "osora") else f"-{format}"
     path = new_path(output or Path(f"{_file_name(adapter)}{form}.zip"))
     with receiving(path.name, as_json) as osora:
         size = osora.adapters.download(adapter, path, format)

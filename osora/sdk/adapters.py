@@ -50,13 +50,14 @@ class Adapters(Resource[Mode]):
         return (yield from _upload(source, None, base, suffix, on_progress, idempotency_key))
 
     @method
-    def download(self, adapter: str, path: str | os.PathLike[str], format: AdapterFormat = "osora") -> Steps[int]:
+    def download(self, adapter: str, path: str | os.PathLike[str], format: AdapterFormat | None = None) -> Steps[int]:
         """Write the adapter, zipped, to `path`, whole or not at all; returns its bytes.
 
-        `format`: "osora" is the PEFT directory as it was trained, "lora" the same as a LoRA, "merged" a checkpoint of
-        the base with the adapter folded in, "gguf" that for llama.cpp and Ollama.
+        `format`: by default as it was trained, or as it came. "osora" is the PEFT directory as it was trained, "lora"
+        the same as a LoRA, "merged" a checkpoint of the base with the adapter folded in, "gguf" that for llama.cpp and
+        Ollama.
         """
-        return (yield from saved(_download(adapter), path, {"format": format}))
+        return (yield from saved(_download(adapter), path, given(format=format)))
 
     @method
     def delete(self, adapter: str) -> Call[None]:
