@@ -153,6 +153,7 @@ def _upload_whole(source: Source, purpose: str, expires_after: int | None, key: 
 
 
 def _upload_in_parts(source: Source, purpose: str, expires_after: int | None, key: str | None) -> Steps[File]:
+    is_ours = key is None
     key = key or new_key()
     upload: Upload = yield _begin(source.name, source.size, purpose, "text/jsonl", expires_after, f"{key}-begin")
     try:
@@ -162,8 +163,9 @@ def _upload_in_parts(source: Source, purpose: str, expires_after: int | None, ke
             parts.append(part["id"])
         completed: Upload = yield _complete(upload["id"], parts, None, f"{key}-complete")
     except Exception:
-        with suppress(OsoraError):
-            yield Call("POST", path("/uploads/{}/cancel", upload["id"]), retries=False)
+        if is_ours:  # who has a key of their own may call again, which goes on with the parts that are there
+            with suppress(OsoraError):
+                yield Call("POST", path("/uploads/{}/cancel", upload["id"]), retries=False)
         raise
     assert completed["file"] is not None
     return completed["file"]

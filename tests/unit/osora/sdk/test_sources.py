@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from osora import OsoraUsageError
+from osora import OsoraAPIError, OsoraUsageError
 
 from .conftest import Connect
 
@@ -55,6 +55,26 @@ def test_a_file_is_sent_from_where_it_stands(connect: Connect, answer: Any, aske
     file.seek(8)
     client.got(client.osora.files.upload(file, filename="é.jsonl"))
     assert asked[0]["file"].get_payload(decode=True) == b"sent"
+
+
+@pytest.mark.parametrize("key", [None, "mine"])
+def test_parts_that_are_there_stay_for_a_caller_who_has_a_key_to_come_back_with(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    """Cancelled, the upload would be what the same key is answered with."""
+    monkeypatch.setattr("osora.sdk.files._PART_BYTES", 4)
+    asked: list[str] = []
+
+    def play(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        if request.url.path.endswith("/parts") and asked.count(request.url.path) == 2:
+            return httpx.Response(507, json={"error": {"message": "full"}})
+        return httpx.Response(200, json={"id": "x-1"})
+
+    client = connect(play)
+    with pytest.raises(OsoraAPIError):
+        client.got(client.osora.files.upload(b"12345678", idempotency_key=key))
+    assert ("/uploads/x-1/cancel" in asked) is (key is None)
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
