@@ -224,9 +224,10 @@ def test_a_large_file_that_broke_off_goes_on_under_its_key(connected: Client, mo
             raise OsoraConnectionError("http://osora.test", "broken")
         return part(upload_id, source, start, *rest)
 
-    with monkeypatch.context() as patched, pytest.raises(OsoraConnectionError):
-        patched.setattr(files, "_part", broken)
+    monkeypatch.setattr(files, "_part", broken)
+    with pytest.raises(OsoraConnectionError):
         connected.got(connected.osora.files.upload(ROWS, idempotency_key="mine"))
+    monkeypatch.setattr(files, "_part", part)
     file = connected.got(connected.osora.files.upload(ROWS, idempotency_key="mine"))
     assert connected.got(connected.osora.files.content(file["id"])) == ROWS
     assert connected.got(connected.osora.files.upload(ROWS, idempotency_key="mine")) == file
