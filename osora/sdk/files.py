@@ -3,9 +3,12 @@
 import os
 from contextlib import suppress
 
+import httpx
+
 from osora.errors import OsoraError
 from osora.options import Order
 from osora.schemas import File, FileReport, Upload, UploadPart
+from osora.sdk.attempts import not_osora
 from osora.sdk.call import Call, Form, Sink, Steps, given, new_key, nothing, once, path
 from osora.sdk.endpoint import Mode, Resource, iterated, method
 from osora.sdk.paging import Listing
@@ -132,7 +135,9 @@ def saved(source: str, target: str | os.PathLike[str], params: dict[str, str] | 
     """Brings what is at a path of the service to a path here, whole or not at all; returns its bytes."""
     with whole(target) as out:
 
-        def begin(_: object) -> Sink:
+        def begin(response: httpx.Response) -> Sink:
+            if response.headers.get("content-type", "").startswith("text/html"):  # somebody's page, where to log in
+                raise not_osora(response)
             out.seek(0)
             out.truncate()
             return out.write

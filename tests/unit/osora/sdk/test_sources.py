@@ -110,3 +110,13 @@ def test_a_folder_that_is_no_adapter(connect: Connect, answer: Any, asked: list[
     with pytest.raises(OsoraUsageError, match=r"no adapter_config\.json and no adapter_model\.safetensors"):
         client.got(client.osora.adapters.upload(tmp_path))
     assert asked == []
+
+
+def test_a_page_is_not_saved_for_what_was_asked(connect: Connect, tmp_path: Path) -> None:
+    """A proxy that wants somebody to log in answers everything with 200."""
+    client = connect(lambda _: httpx.Response(200, html="<html>Log in</html>"))
+    for download in (client.osora.adapters.download, client.osora.files.download):
+        with pytest.raises(OsoraAPIError, match="is not Osora") as caught:
+            client.got(download("x-1", tmp_path / "a.zip"))
+        assert caught.value.code == "not_osora"
+    assert list(tmp_path.iterdir()) == []
