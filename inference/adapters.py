@@ -15,8 +15,7 @@ from osora_core.adapter import Adapter, verify
 from osora_core.basis import Basis
 from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
 from osora_core.inference import AdapterRow, LoraRow
-from osora_core.inference.engine import LORA_RANKS
-from osora_core.inference.slots import check_rank
+from osora_core.inference.slots import LORA_RANKS, check_rank
 from osora_core.lora import Lora
 from osora_core.runtime import set_threads
 

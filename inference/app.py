@@ -95,10 +95,15 @@ def create_app(
             return await run_in_threadpool(imports.inspect, held(body.base).loop, store.get, body)
 
     exporter = Exporter(store.get, settings.base_paths)
+    # Whoever waits for it here holds no thread, which all other requests need; and may leave.
+    exporting = asyncio.Lock()
 
     @app.post("/export", dependencies=own_processes)
-    async def export(body: ExportRequest) -> Response:
-        path = await run_in_threadpool(exporter.make, held(body.base).runtime, body)
+    async def export(body: ExportRequest, request: Request) -> Response:
+        async with exporting:
+            if await request.is_disconnected():
+                return Response(status_code=CLIENT_GONE)
+            path = await run_in_threadpool(exporter.make, held(body.base).runtime, body)
         name = f"{body.adapter.id}-{body.format}.zip"
         return FileResponse(path, media_type="application/zip", filename=name, background=BackgroundTask(path.unlink))
 

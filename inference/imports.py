@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import torch
 
 from inference.adapters import judged
+from inference.errors import ServerError
 from inference.loop import EngineLoop
 from inference.schemas import InspectRequest
 from osora_core import canary
@@ -17,6 +19,7 @@ from osora_core.inference.slots import check_rank
 from osora_core.lora import Lora
 
 _SECONDS = 120
+T = TypeVar("T")
 
 
 def inspect(loop: EngineLoop, fetch: Callable[[str], bytes | memoryview], request: InspectRequest) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def _osora(loop: EngineLoop, adapter: Adapter, key: str) -> dict[str, Any]:
     if published is None:
         _ask(loop, asked)
     else:
-        judged(loop.examine(asked, published.tokens, published.ids), published.judge).result(_SECONDS)
+        _wait(judged(loop.examine(asked, published.tokens, published.ids), published.judge))
     return {
         "type": "osora",
         "rank": adapter.rank,
@@ -104,10 +107,20 @@ def _lora(loop: EngineLoop, lora: Lora, key: str) -> dict[str, Any]:
 def _ask(loop: EngineLoop, row: AdapterRow | LoraRow) -> None:
     """Raise UserError unless the adapter's answers are numbers."""
     tokens = canary.prompt_tokens(loop.engine.runtime)
-    answer = loop.examine(row, tokens, torch.zeros(len(tokens), 1, dtype=torch.long)).result(_SECONDS)
+    answer = _wait(loop.examine(row, tokens, torch.zeros(len(tokens), 1, dtype=torch.long)))
     if not answer.isfinite().all():
         raise UserError(
             "with this adapter the base's output is something that is not a number",
             param="file",
             next_action="check that it was trained on this base, and lower its lora_alpha",
         )
+
+
+def _wait(answer: "Future[T]") -> T:
+    try:
+        return answer.result(_SECONDS)
+    except TimeoutError as error:
+        raise ServerError(
+            503, "service_unavailable_error", "overloaded",
+            f"for {_SECONDS} seconds there was no room to try the adapter in; others are answering",
+        ) from error  # fmt: skip

@@ -91,6 +91,12 @@ class Lora:
         if alone := self.A.keys() ^ self.B.keys():
             raise UserError(f"{min(alone)} has only one of lora_A and lora_B", next_action=_NEXT)
         for name, factor in self.A.items():
+            if not self.config.takes(name):
+                raise UserError(
+                    f"the LoRA has tensors of {name[:200]!r}, which is none of the target_modules of {CONFIG_NAME}",
+                    param="target_modules",
+                    next_action=_NEXT,
+                )
             ranks = len(factor), self.B[name].shape[1], self.config.rank_of(name)
             if len(set(ranks)) > 1:
                 raise UserError(

@@ -17,10 +17,11 @@ _WITHOUT_EFFECT = frozenset(
         "corda_config", "lora_ga_config", "runtime_config", "qalora_group_size", "ensure_weight_tying",
     }
 )  # fmt: skip
-_READ = frozenset({"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"})
+_READ = frozenset({"r", "lora_alpha", "rank_pattern", "alpha_pattern"})
 _MERGE = "merge it into the base with PEFT and serve that as a base of its own"
 # What is refused, unless its value is one of these; each with a reason in words.
 _REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "use_rslora": ((True, False, None), "it is neither true nor false"),
     "bias": (("none", None), "the base's biases are trained as well"),
     "use_dora": ((False, None), "DoRA scales the base's weights as well"),
     "lora_bias": ((False, None), "its B has biases"),
@@ -39,7 +40,10 @@ _LARGEST = 1e6
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """The ranks and scales of a LoRA's modules; base: what it calls its base, perhaps nothing."""
+    """The ranks and scales of a LoRA's modules; base: what it calls its base, perhaps nothing.
+
+    targets: the modules, by their names or the ends of these; None where they are not listed.
+    """
 
     base: str
     rank: int
@@ -47,6 +51,7 @@ class LoraConfig:
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
     rslora: bool
+    targets: frozenset[str] | None
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> "LoraConfig":
@@ -63,7 +68,14 @@ class LoraConfig:
             ranks,
             alphas,
             config.get("use_rslora") is True,
+            _targets(config.get("target_modules")),
         )
+
+    def takes(self, module: str) -> bool:
+        """Whether PEFT makes room for a module of this full name: it drops the tensors of any other without a word."""
+        parts = module.split(".")
+        ends = (".".join(parts[first:]) for first in range(len(parts)))
+        return self.targets is None or any(end in self.targets for end in ends)
 
     def rank_of(self, module: str) -> int:
         """The rank of a module, by its full name."""
@@ -110,6 +122,11 @@ def _key(pattern: Mapping[str, Any], module: str) -> str:
         if module == key.removeprefix("^") or (not key.startswith("^") and module.endswith(f".{key}")):
             return key
     return ""
+
+
+def _targets(value: Any) -> frozenset[str] | None:
+    """None for a regular expression, or a word that stands for many, and for what says nothing."""
+    return frozenset(name for name in value if isinstance(name, str)) if isinstance(value, list) and value else None
 
 
 def _rank(name: str, value: Any) -> int:

@@ -65,7 +65,9 @@ def show(adapter: AdapterId, as_json: Json = False) -> None:
 def download(
     adapter: AdapterId,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ADAPTER.zip here.")] = None,
-    format: Annotated[AdapterFormat | None, typer.Option(help=f"{_FORMATS} Default: as it is.")] = None,
+    format: Annotated[
+        AdapterFormat | None, typer.Option(help=f"Default: as it was trained, or as it came. {_FORMATS}")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Save an adapter as one ZIP."""

@@ -11,7 +11,7 @@ from osora.cli.output import console, human_bytes, is_utf8, plain, say, sentence
 
 _SHOWN = 20
 _BAR = 40
-_STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+_STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _TRAINED = "bold green"
 
 
@@ -127,7 +127,7 @@ def _print_sample(sample: dict[str, Any]) -> None:
 
 def _visible(text: str) -> str:
     """Without what would steer a terminal: whoever made a file does not get to."""
-    return _STEERING.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _count(number: int, noun: str) -> str:

@@ -34,7 +34,10 @@ class ExitCode(IntEnum):
 # The colour of a cell, in a terminal.
 _COLOURS = {"succeeded": "green", "running": "cyan", "paused": "yellow", "failed": "red", "cancelled": "red"}
 _LOOKALIKES = {"…": "...", "·": "-", "—": "-", "→": ">", "“": '"', "”": '"'}
-_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters, and the marks that make a line read in another order than it is written.
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+_STEERED = "\N{REPLACEMENT CHARACTER}"
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the job or the request failed; 2 wrong usage; 3 the service cannot be reached; "
@@ -70,7 +73,7 @@ def say(text: str) -> None:
 
 def plain(text: str) -> str:
     """The text for people, without what would steer their terminal: a model's answer or a file's name may hold it."""
-    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text) if is_terminal() else text
+    return _STEERING.sub(_STEERED, text) if is_terminal() else text
 
 
 def print_json(value: Any) -> None:
@@ -85,7 +88,8 @@ def print_json_line(value: Any) -> None:
 
 def _json(value: Any, stream: TextIO, indent: int | None = None) -> str:
     # What an encoding has no character for would come out as `?`: there, JSON's own escapes keep it.
-    return json.dumps(value, indent=indent, ensure_ascii=not is_utf8(stream))
+    text = json.dumps(value, indent=indent, ensure_ascii=not is_utf8(stream))
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def is_utf8(stream: TextIO) -> bool:
@@ -176,7 +180,10 @@ def print_note(text: str, as_json: bool = False) -> None:
     if as_json:
         print(_json({"note": text}, sys.stderr), file=sys.stderr)
     else:
-        Console(stderr=True, highlight=False, emoji=False).print(plain(text), markup=False, soft_wrap=True)
+        screen = Console(stderr=True, highlight=False, emoji=False)
+        # It may be a terminal where standard output is none.
+        shown = _STEERING.sub(_STEERED, text) if sys.stderr.isatty() else text
+        screen.print(shown, markup=False, soft_wrap=True)
 
 
 def busy(what: str, as_json: bool) -> AbstractContextManager[object]:

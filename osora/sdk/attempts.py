@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from osora.discovery import Target
 from osora.errors import OsoraAPIError, OsoraConnectionError
 from osora.retries import NOT_DONE, asked_to_wait, backoff, delay, is_worth_it
 from osora.sdk.call import Call
@@ -18,9 +19,9 @@ _PASSING = (*_NEVER_SENT, httpx.NetworkError, httpx.RemoteProtocolError, httpx.W
 class Attempts:
     """The attempts at one call so far."""
 
-    def __init__(self, call: Call[Any], url: str, max_retries: int) -> None:
+    def __init__(self, call: Call[Any], target: Target, max_retries: int) -> None:
         self._call = call
-        self._url = url
+        self._target = target
         self._left = max_retries if call.retries else 0
         self._number = 0
         self._perhaps_done = False
@@ -33,6 +34,9 @@ class Attempts:
     def after_failure(self, error: httpx.RequestError, *, began: bool = False) -> float:
         """Seconds until the next attempt. Raises `OsoraConnectionError` if there is none."""
         sent = not isinstance(error, _NEVER_SENT)
+        # On this machine nothing gets lost on the way: what was not there just now either is not running.
+        if self._target.is_local and self._number == 0 and not sent:
+            self._left = 0
         if not isinstance(error, _PASSING) or not self._again(perhaps_done=sent):
             raise self.unreachable(error, began=began) from error
         return backoff(self._number - 1)
@@ -46,7 +50,7 @@ class Attempts:
 
     def unreachable(self, error: httpx.RequestError, *, began: bool = False) -> OsoraConnectionError:
         reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
-        return OsoraConnectionError(self._url, reason or type(error).__name__, interrupted=began)
+        return OsoraConnectionError(self._target.url, reason or type(error).__name__, interrupted=began)
 
     def _again(self, *, perhaps_done: bool) -> bool:
         if self._left == 0 or (perhaps_done and not self._call.repeatable):

@@ -3,9 +3,12 @@
 import os
 from contextlib import suppress
 
+import httpx
+
 from osora.errors import OsoraError
 from osora.options import Order
 from osora.schemas import File, FileReport, Upload, UploadPart
+from osora.sdk.attempts import not_osora
 from osora.sdk.call import Call, Form, Sink, Steps, given, new_key, nothing, once, path
 from osora.sdk.endpoint import Mode, Resource, iterated, method
 from osora.sdk.paging import Listing
@@ -133,7 +136,9 @@ def saved(source: str, target: str | os.PathLike[str], params: dict[str, str] | 
     """Brings what is at a path of the service to a path here, whole or not at all; returns its bytes."""
     with whole(target) as out:
 
-        def begin(_: object) -> Sink:
+        def begin(response: httpx.Response) -> Sink:
+            if response.headers.get("content-type", "").startswith("text/html"):  # somebody's page, where to log in
+                raise not_osora(response)
             out.seek(0)
             out.truncate()
             return out.write
@@ -154,6 +159,7 @@ def _upload_whole(source: Source, purpose: str, expires_after: int | None, key: 
 
 
 def _upload_in_parts(source: Source, purpose: str, expires_after: int | None, key: str | None) -> Steps[File]:
+    is_ours = key is None
     key = key or new_key()
     upload: Upload = yield _begin(source.name, source.size, purpose, "text/jsonl", expires_after, f"{key}-begin")
     try:
@@ -163,8 +169,9 @@ def _upload_in_parts(source: Source, purpose: str, expires_after: int | None, ke
             parts.append(part["id"])
         completed: Upload = yield _complete(upload["id"], parts, None, f"{key}-complete")
     except Exception:
-        with suppress(OsoraError):
-            yield Call("POST", path("/uploads/{}/cancel", upload["id"]), retries=False)
+        if is_ours:  # who has a key of their own may call again, which goes on with the parts that are there
+            with suppress(OsoraError):
+                yield Call("POST", path("/uploads/{}/cancel", upload["id"]), retries=False)
         raise
     assert completed["file"] is not None
     return completed["file"]

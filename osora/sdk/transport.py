@@ -63,7 +63,7 @@ class _Settings:
             raise OsoraUsageError(message, next_action) from error
 
     def attempts(self, call: Call[Any]) -> Attempts:
-        return Attempts(call, self.target.url, self.max_retries)
+        return Attempts(call, self.target, self.max_retries)
 
 
 class Transport(_Settings):

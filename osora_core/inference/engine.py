@@ -19,16 +19,13 @@ from osora_core.inference.live import Examination, Launched, LiveSequence
 from osora_core.inference.lora_bank import LoraBank
 from osora_core.inference.request import AdapterRow, LoraRow, Output, Request, TokenScore
 from osora_core.inference.sampling import Sampler, sample, score, send
-from osora_core.inference.slots import AdapterSlots, LoraSlots
+from osora_core.inference.slots import LORA_RANKS, AdapterSlots, LoraSlots
 from osora_core.inference.text import TextStream
 from osora_core.runtime import Runtime
 
 # A generated token takes a step of its own, a prompt's tokens share one (the weights of osora_core.fairness's paper).
 PROMPT_WEIGHT = 1
 TOKEN_WEIGHT = 2
-
-LORA_RANKS = 256
-"""Of all LoRAs at once: sixteen of rank 16."""
 
 _Reason = Literal["stop", "length"] | None
 # Rows of logits that prompt log-probabilities are computed from at a time.
@@ -156,14 +153,18 @@ class InferenceEngine:
 
     def _admit(self) -> list[Output]:
         """Give rows to requests that wait. One that cannot start fails alone."""
-        failures = []
+        failures, without_ranks = [], []
         while self._examinations and self._has_room([self._examinations[0][0]]):
             request, examination = self._examinations.popleft()
+            if not self._has_ranks([request]):
+                without_ranks.append((request, examination))
+                continue
             try:
                 self._start(request, 0.0, examination)
             except Exception as error:
                 examination.answer.set_exception(error)
-        admitted = [] if self._examinations else self._admissible()
+        admitted = [] if self._examinations else self._admissible(one_waits=bool(without_ranks))
+        self._examinations.extendleft(reversed(without_ranks))
         # Neighbours of about the same length are read with little padding.
         for request in sorted(admitted, key=lambda request: len(request.prompt)):
             queued = time.perf_counter() - self._since.pop(request.id)
@@ -173,17 +174,17 @@ class InferenceEngine:
                 failures.append(Output(request.id, "", 0, "error", queued_seconds=queued, error=error))
         return failures
 
-    def _admissible(self) -> list[Request]:
+    def _admissible(self, *, one_waits: bool) -> list[Request]:
         """Those that wait and have room, out of the queue, in its order.
 
         Nobody overtakes one for which there are no keys and values yet: it would wait for ever. One whose LoRA has no
-        room lets others pass but for those of its tenant and those with LoRAs, for the same reason.
+        room (`one_waits`: an examined one) lets others pass but those of its tenant and those with LoRAs, likewise.
         """
         admitted: list[Request] = []
         passed_over: set[str] = set()
         while (request := self._waiting.first(passed_over)) is not None and self._has_room([*admitted, request]):
             adapter = request.adapter
-            if isinstance(adapter, LoraRow) and (passed_over or not self._has_ranks([*admitted, request])):
+            if isinstance(adapter, LoraRow) and (one_waits or passed_over or not self._has_ranks([*admitted, request])):
                 passed_over.add(request.tenant)
             else:
                 admitted.append(self._waiting.pop(passed_over))

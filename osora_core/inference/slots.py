@@ -10,6 +10,9 @@ from osora_core.errors import CorruptArtifact, OutOfSlots, UserError
 from osora_core.inference.lora_bank import LoraBank
 from osora_core.inference.request import AdapterRow, LoraRow
 
+LORA_RANKS = 256
+"""Of all LoRAs at once: sixteen of rank 16."""
+
 Row = TypeVar("Row", AdapterRow, LoraRow)
 
 

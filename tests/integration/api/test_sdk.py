@@ -12,7 +12,7 @@ import pytest
 from api.app import create_app
 from api.generate.schemas import GenerateRequest
 from api.jobs.requests import CreateJob, Knobs
-from osora import AsyncOsora, Osora, OsoraAPIError
+from osora import AsyncOsora, Osora, OsoraAPIError, OsoraConnectionError
 from osora.options import GenerateOptions, JobFields, JobOptions
 from osora.sdk import files
 from osora.sdk.endpoint import Resource, iterated, method
@@ -212,6 +212,25 @@ def test_a_large_file_that_is_refused_leaves_no_upload(connected: Client, monkey
         connected.got(connected.osora.files.upload(ROWS + b"oops\n"))
     assert caught.value.line == 101
     assert connected.got(connected.osora.uploads.get(begun[0]))["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_large_file_that_broke_off_goes_on_under_its_key(connected: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osora.sdk.files._PART_BYTES", 1000)
+    part = files._part
+
+    def broken(upload_id: str, source: Any, start: int, *rest: Any) -> Any:
+        if start == 2000:
+            raise OsoraConnectionError("http://osora.test", "broken")
+        return part(upload_id, source, start, *rest)
+
+    monkeypatch.setattr(files, "_part", broken)
+    with pytest.raises(OsoraConnectionError):
+        connected.got(connected.osora.files.upload(ROWS, idempotency_key="mine"))
+    monkeypatch.setattr(files, "_part", part)
+    file = connected.got(connected.osora.files.upload(ROWS, idempotency_key="mine"))
+    assert connected.got(connected.osora.files.content(file["id"])) == ROWS
+    assert connected.got(connected.osora.files.upload(ROWS, idempotency_key="mine")) == file
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

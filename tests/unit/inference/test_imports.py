@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,22 @@ def test_a_lora_says_what_peft_says_and_strength_scales_it(server: InferenceServ
     both = [server.publish("a", seed=1), ref]
     alone = [server.text(adapter=one) for one in both]
     assert [server.text(adapter=one) for one in both] == alone
+
+
+def test_a_server_that_finds_no_room_in_time_says_so(
+    server: InferenceServer, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference.imports._SECONDS", 0.2)
+    server.steps.hold()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.ask)
+        assert server.steps.held.wait(60)
+        status, found = inspect(server, files)
+        server.steps.go.set()
+        assert asked.result().status_code == 200
+    assert (status, found["error"]["code"]) == (503, "overloaded")
+    assert "no room" in found["error"]["message"]
+    assert server.text()
 
 
 def test_other_bytes_than_those_named_are_refused(server: InferenceServer, files: Files) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import tempfile
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
@@ -298,6 +299,40 @@ def test_an_export_is_a_lora_that_adds_what_the_adapter_does(server: InferenceSe
         tensors = load(archive.read("adapter_model.safetensors"))
     assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 8, 8)
     assert len(tensors) == 2 * len(server.runtime.basis.factors)
+
+
+def test_exports_that_wait_hold_up_nobody_else_and_are_not_made_for_who_has_left(
+    server: InferenceServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than there are threads."""
+    read: list[str] = []
+    get = server.gate._get
+
+    def noted(key: str) -> bytes:
+        read.append(key)
+        return get(key)
+
+    monkeypatch.setattr(server.gate, "_get", noted)
+    slow, left, other = (server.publish(name) for name in ("slow", "left", "other"))
+
+    def export(ref: dict[str, Any]) -> int:
+        return server.http.post("/export", json={"base": "tiny", "adapter": ref, "format": "lora"}).status_code
+
+    with ThreadPoolExecutor(50) as pool:
+        made = [pool.submit(export, slow)]
+        try:
+            assert server.gate.reached.wait(60)
+            asked = {"base": "tiny", "adapter": left, "format": "lora"}
+            with pytest.raises(httpx.ReadTimeout):
+                server.http.post("/export", json=asked, timeout=httpx.Timeout(60, read=1))
+            made += [pool.submit(export, other) for _ in range(45)]
+            time.sleep(1)  # until they are there
+            looked_at = {"base": "tiny", "object_key": other["object_key"], "sha256": other["sha256"]}
+            assert server.http.post("/inspect", json=looked_at, timeout=30).status_code == 200
+        finally:
+            server.gate.open.set()
+        assert {done.result() for done in made} == {200}
+    assert left["object_key"] not in read
 
 
 def test_an_export_of_what_is_not_the_named_adapter_fails_and_leaves_no_file(

@@ -51,6 +51,19 @@ def test_scales_are_those_of_peft() -> None:
     assert LoraConfig.read({**CONFIG, "use_rslora": True, "r": 16}).scale_of(Q) == 1.0
 
 
+@pytest.mark.parametrize(
+    "targets", [["q_proj"], ["layers.0.self_attn.q_proj"], [Q], ".*q_proj", "all-linear", None, []]
+)
+def test_tensors_of_its_target_modules_are_taken(targets: Any) -> None:
+    assert read(target_modules=targets).target_modules == ["q_proj"]
+
+
+@pytest.mark.parametrize("targets", [["v_proj"], ["proj"], ["model.layers"]])
+def test_tensors_that_peft_would_drop_are_refused(targets: list[str]) -> None:
+    with pytest.raises(UserError, match=r"q_proj', which is none of the target_modules"):
+        read(target_modules=targets)
+
+
 def test_every_setting_of_peft_is_known_or_refused() -> None:
     """What PEFT writes by default is taken. A setting of a version to come is refused once it says something."""
     LoraConfig.read({**json.loads(json.dumps(PeftConfig(r=2).to_dict(), default=list)), "a_new_setting": None})
@@ -65,6 +78,8 @@ def test_every_setting_of_peft_is_known_or_refused() -> None:
         ("bias", "lora_only"),
         ("use_dora", True),
         ("use_dora", 1),
+        ("use_rslora", 1),
+        ("use_rslora", "true"),
         ("lora_bias", True),
         ("modules_to_save", ["lm_head"]),
         ("trainable_token_indices", [1, 2]),

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from osora.cli import app
 from osora.cli.file_report import print_report
-from osora.cli.output import print_fields, sentences
+from osora.cli.output import print_error, print_fields, sentences
 
 from ..conftest import Answer, FakeService, Request
 
@@ -104,6 +104,31 @@ def test_a_name_that_would_steer_the_terminal_or_break_the_table(
     assert len(shown.splitlines()) == 2
     assert "\x1b" not in shown
     assert "\N{REPLACEMENT CHARACTER}[2Jb c" in shown
+
+
+def test_a_name_does_not_turn_the_order_of_its_letters(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.on("GET", "/adapters", Answer(body={"data": [{**item(1), "name": "gpj\u202eexe \u05d0"}]}))
+    monkeypatch.setattr("osora.cli.output.is_terminal", lambda: True)
+    shown = osora("adapters").stdout
+    assert "\u202e" not in shown
+    assert "gpj\N{REPLACEMENT CHARACTER}exe \u05d0" in shown
+
+
+def test_json_steers_no_terminal_and_loses_nothing(service: FakeService) -> None:
+    hostile = {**item(1), "name": "a\x9b2J\x7f\u202eé"}
+    service.on("GET", "/adapters", Answer(body={"data": [hostile]}))
+    shown = osora("adapters", "--json").stdout
+    assert "é" in shown
+    assert not {"\x9b", "\x7f", "\u202e"} & {*shown}
+    assert json.loads(shown)["data"][0]["name"] == hostile["name"]
+
+
+def test_an_error_steers_no_terminal_where_only_the_output_is_piped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    print_error("no job 'a\x1b[2J'", None, as_json=False)
+    assert "\x1b[2J" not in capsys.readouterr().err
 
 
 def test_a_narrow_terminal_is_given_whole_ids_and_fewer_columns(

@@ -57,6 +57,23 @@ def test_a_broken_connection_is_made_again(connect: Connect, kind: type[httpx.Re
     assert client.got(client.osora.jobs.get("ftjob-1")) == JOB
 
 
+@pytest.mark.parametrize("kind", [httpx.ConnectError, httpx.ConnectTimeout])
+def test_a_service_of_this_machine_that_is_not_there_is_not_waited_for(
+    connect: Connect, kind: type[httpx.RequestError]
+) -> None:
+    for url in ("http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"):
+        replies = Replies(broken(kind), answer())
+        client = connect(replies, url=url)
+        with pytest.raises(OsoraConnectionError, match="Cannot reach Osora"):
+            client.got(client.osora.jobs.get("ftjob-1"))
+        assert (len(replies.requests), client.pauses) == (1, [])
+
+
+def test_one_that_was_there_may_be_starting_anew(connect: Connect) -> None:
+    client = connect(Replies(broken(), broken(httpx.ConnectError), answer()), url="http://127.0.0.1:1")
+    assert client.got(client.osora.jobs.get("ftjob-1")) == JOB
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 501, 507])
 def test_an_error_of_the_caller_is_not_asked_again(connect: Connect, status: int) -> None:
     replies = Replies(answer(status))

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from osora import OsoraUsageError
+from osora import OsoraAPIError, OsoraUsageError
 
 from .conftest import Connect
 
@@ -57,6 +57,26 @@ def test_a_file_is_sent_from_where_it_stands(connect: Connect, answer: Any, aske
     assert asked[0]["file"].get_payload(decode=True) == b"sent"
 
 
+@pytest.mark.parametrize("key", [None, "mine"])
+def test_parts_that_are_there_stay_for_a_caller_who_has_a_key_to_come_back_with(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    """Cancelled, the upload would be what the same key is answered with."""
+    monkeypatch.setattr("osora.sdk.files._PART_BYTES", 4)
+    asked: list[str] = []
+
+    def play(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        if request.url.path.endswith("/parts") and asked.count(request.url.path) == 2:
+            return httpx.Response(507, json={"error": {"message": "full"}})
+        return httpx.Response(200, json={"id": "x-1"})
+
+    client = connect(play)
+    with pytest.raises(OsoraAPIError):
+        client.got(client.osora.files.upload(b"12345678", idempotency_key=key))
+    assert ("/uploads/x-1/cancel" in asked) is (key is None)
+
+
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_an_adapter_from_elsewhere(
     connect: Connect, answer: Any, asked: list[dict[str, Message]], tmp_path: Path, kind: str
@@ -90,3 +110,13 @@ def test_a_folder_that_is_no_adapter(connect: Connect, answer: Any, asked: list[
     with pytest.raises(OsoraUsageError, match=r"no adapter_config\.json and no adapter_model\.safetensors"):
         client.got(client.osora.adapters.upload(tmp_path))
     assert asked == []
+
+
+def test_a_page_is_not_saved_for_what_was_asked(connect: Connect, tmp_path: Path) -> None:
+    """A proxy that wants somebody to log in answers everything with 200."""
+    client = connect(lambda _: httpx.Response(200, html="<html>Log in</html>"))
+    for download in (client.osora.adapters.download, client.osora.files.download):
+        with pytest.raises(OsoraAPIError, match="is not Osora") as caught:
+            client.got(download("x-1", tmp_path / "a.zip"))
+        assert caught.value.code == "not_osora"
+    assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,12 @@
 """Plain LoRAs in the engine answer as PEFT answers with them, in whatever company."""
 
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config
 
 from osora_core.basis import BasisCache
@@ -131,6 +133,32 @@ def test_a_lora_that_finds_no_room_holds_up_nobody_else(runtime: Runtime, folder
         ended += [output.request_id for output in engine.step() if output.finish_reason is not None]
     assert ended.index("bare") < ended.index("holds") < ended.index("waits")
     assert ended.index("holds") < ended.index("same")
+
+
+def test_a_lora_that_is_examined_waits_for_room_as_well(runtime: Runtime, folders: dict[str, Path]) -> None:
+    """Meanwhile the base is served, and adapters of the basis are examined; and no LoRA comes before it for ever."""
+    first, second = (lora_row(runtime, folders[name]) for name in ("plain", "everything"))
+    engine = InferenceEngine(runtime, rows=3, lora_ranks=5)
+    long = SamplingParams(max_tokens=30, stop_tokens=frozenset())
+    engine.add(Request("holds", prompt(runtime, 1), long, first, tenant="a"))
+    engine.step()
+    tokens, ids = prompt(runtime, 1), torch.zeros(len(prompt(runtime, 1)), 1, dtype=torch.long)
+    answers: list[Future[Tensor]] = [Future(), Future()]
+    engine.examine(second, tokens, ids, answers[0])
+    engine.examine(adapter(runtime, "a", 1), tokens, ids, answers[1])
+    engine.add(Request("same", prompt(runtime, 1), SamplingParams(max_tokens=2), first, tenant="c"))
+    engine.add(Request("bare", prompt(runtime, 1), SamplingParams(max_tokens=2), tenant="d"))
+    ended = []
+    while engine.busy:
+        ended += [output.request_id for output in engine.step() if output.finish_reason is not None]
+        ended += [f"examined {n}" for n, answer in enumerate(answers) if answer.done()]
+    assert max(map(ended.index, ("bare", "examined 1"))) < ended.index("holds") < ended.index("examined 0")
+    assert ended.index("holds") < ended.index("same")
+    expected: Future[Tensor] = Future()
+    alone = InferenceEngine(runtime, rows=1)
+    alone.examine(second, tokens, ids, expected)
+    alone.step()
+    torch.testing.assert_close(answers[0].result(0), expected.result(0), rtol=1e-4, atol=1e-4)
 
 
 def test_a_lora_of_too_large_a_rank_fails_alone(runtime: Runtime, folders: dict[str, Path]) -> None:
