@@ -120,7 +120,7 @@ def test_json_steers_no_terminal_and_loses_nothing(service: FakeService) -> None
     shown = osora("adapters", "--json").stdout
     assert "é" in shown
     assert not {"\x9b", "\x7f", "\u202e"} & {*shown}
-    assert json.loads(shown)["data"][0]["name"] == hostile["name"]
+    assert json.loads(shown)[0]["name"] == hostile["name"]
 
 
 def test_an_error_steers_no_terminal_where_only_the_output_is_piped(
