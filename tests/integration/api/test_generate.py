@@ -64,6 +64,7 @@ def test_what_is_asked_for(client: httpx.Client, ranked: list[FakeInference], ad
             "sha256": adapter.sha256,
             "base_fingerprint": "base-hash",
             "basis_fingerprint": "basis-hash",
+            "type": "osora",
         },
         "alias": None,
         "messages": messages,

@@ -101,7 +101,7 @@ def test_the_canary_asks_what_a_request_asks(name: str) -> None:
         whole = renderer.encode(canary.PROMPT)
     else:
         whole = renderer.prompt([{"role": "user", "content": canary.PROMPT}])
-    asked = canary._prompt(runtime)
+    asked = canary.prompt_tokens(runtime)
     assert asked in (whole[: len(asked)], whole[-len(asked) :])
     assert asked.count(tokenizer.bos_token_id) <= whole.count(tokenizer.bos_token_id)
 
