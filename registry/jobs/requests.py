@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from osora_common.hyperparameters import Spec
 from registry import bases, files, overlaps
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
@@ -82,7 +83,7 @@ def accepted(
         metadata_=request.metadata,
         method=request.method,
         hyperparameters=request.hyperparameters,
-        osora=request.osora
+        osora=_of_rank(request.osora, settings)
         if held is None
         else {**request.osora, "from_adapter": request.from_adapter, "rank": held.rank},
         from_adapter_id=None if held is None else held.id,
@@ -93,6 +94,11 @@ def accepted(
     session.add(job)
     session.flush()
     return job
+
+
+def _of_rank(osora: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """With a rank that the basis has, where the default is above that."""
+    return osora if settings.basis_rank >= Spec.rank else {"rank": settings.basis_rank, **osora}
 
 
 def _check_format(file: File, method: Method, param: str) -> None:

@@ -9,6 +9,7 @@ from registry.db import now_seconds
 from registry.errors import Conflict, InvalidRequest, NotFound
 from registry.jobs import JobRequest
 from registry.models import Job
+from registry.settings import Settings
 from registry.tenants import Principal
 from tests.support.jobs import claim, messages, new_adapter, read, record_checkpoint, submit, upload
 
@@ -27,6 +28,17 @@ def test_submit_queues_a_job(registry: Registry, principal: Principal) -> None:
         f"Created fine-tuning job: {job.id}",
         "Files validated, moving job to queued state",
     ]
+
+
+@pytest.mark.parametrize(("of_basis", "asked", "rank"), [(64, {}, 64), (64, {"rank": 8}, 8), (256, {}, None)])
+def test_a_job_has_no_higher_rank_than_the_basis(
+    settings: Settings, registry: Registry, principal: Principal, of_basis: int, asked: dict[str, int], rank: int | None
+) -> None:
+    """By default it has 128, or 64 where the basis has no more; one that names its own keeps it."""
+    request = JobRequest(base="osora-tiny", training_file=upload(registry, principal).id, osora=asked)
+    with registry.transaction() as session:
+        job = jobs.submit(session, principal, request, settings.model_copy(update={"basis_rank": of_basis}))
+        assert job.osora.get("rank") == rank
 
 
 @pytest.mark.parametrize(
