@@ -12,20 +12,34 @@ from osora.sdk.transport import AsyncTransport, Transport
 
 Item = TypeVar("Item")
 
+_NO_LIST = "What answers is not Osora: a list of objects was asked for, and it sent something else"
+
 Items: TypeAlias = list[Item]
 """A list that has one page; `list` itself is the name of a method where it is needed."""
 
 
 def items(response: httpx.Response) -> list[Any]:
     """The objects of a list that has one page."""
+    return _page_of_objects(response)[0]
+
+
+def words(response: httpx.Response) -> list[str]:
+    """A list of names, which has one page."""
     return _page(response)[0]
 
 
 def _page(response: httpx.Response) -> tuple[list[Any], bool]:
     answer = decoded(response)
     if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
-        raise OsoraError("What answers is not Osora: a list of objects was asked for, and it sent something else")
+        raise OsoraError(_NO_LIST)
     return answer["data"], bool(answer.get("has_more"))
+
+
+def _page_of_objects(response: httpx.Response) -> tuple[list[Any], bool]:
+    data, has_more = _page(response)
+    if not all(isinstance(item, dict) for item in data):
+        raise OsoraError(_NO_LIST)
+    return data, has_more
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class _Walk(Generic[Item]):
             return None
         size = self._listing.page if self._left is None else min(self._left, self._listing.page)
         params = given(limit=size, after=self._after, **self._listing.params)
-        return Call("GET", self._listing.path, parse=_page, params=params)
+        return Call("GET", self._listing.path, parse=_page_of_objects, params=params)
 
     def _take(self, page: tuple[list[Any], bool]) -> None:
         data, has_more = page

@@ -6,7 +6,7 @@ from osora.options import Order
 from osora.schemas import WebhookDelivery, WebhookEndpoint, WebhookTest
 from osora.sdk.call import Call, given, nothing, once, path
 from osora.sdk.endpoint import Mode, Resource, iterated, method
-from osora.sdk.paging import Items, Listing, items
+from osora.sdk.paging import Items, Listing, words
 
 
 class Webhooks(Resource[Mode]):
@@ -73,7 +73,7 @@ class Webhooks(Resource[Mode]):
     @method
     def event_types(self) -> Call[Items[str]]:
         """All types of events."""
-        return Call("GET", "/webhook_event_types", parse=items)
+        return Call("GET", "/webhook_event_types", parse=words)
 
     @method
     def delete(self, endpoint_id: str) -> Call[None]:

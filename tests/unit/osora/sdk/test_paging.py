@@ -76,7 +76,7 @@ def test_a_list_that_does_not_go_on_ends(connect: Connect, data: list[Any]) -> N
     assert len(client.all(client.osora.jobs.list())) <= 2
 
 
-@pytest.mark.parametrize("body", [[], {"data": {}}, {"jobs": []}])
+@pytest.mark.parametrize("body", [[], {"data": {}}, {"jobs": []}, {"data": [1]}])
 def test_what_is_no_list(connect: Connect, body: Any) -> None:
     client = connect(lambda _: httpx.Response(200, json=body))
     with pytest.raises(OsoraError, match="a list of objects was asked for"):
