@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
-from registry import adapter_imports, adapters, references, retention
+from registry import adapter_imports, adapters, references, retention, webhooks
 from registry.adapter_imports import Facts
 from registry.context import Registry
 from registry.errors import Conflict, InvalidRequest, NotFound
@@ -50,6 +50,16 @@ def test_it_is_named_and_found_like_any_other(registry: Registry, principal: Pri
     assert registry.store.size(brought.object_key) is None
     with registry.reading() as session:
         assert adapters.list(session, principal).data == []
+
+
+def test_webhooks_are_told_of_it(registry: Registry, principal: Principal) -> None:
+    with registry.transaction() as session:
+        url, kinds = "https://hooks.example.com/osora", webhooks.EVENT_TYPES
+        told = webhooks.create(session, principal, registry.settings, name="hook", url=url, event_types=kinds)
+    brought = bring(registry, principal)
+    with registry.reading() as session:
+        (delivery,) = webhooks.deliveries(session, principal, told.id).data
+    assert (delivery.event_type, delivery.data["id"]) == ("adapter.published", brought.id)
 
 
 def test_an_alias_holds_it(registry: Registry, principal: Principal) -> None:
