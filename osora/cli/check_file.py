@@ -32,14 +32,15 @@ def check(
 ) -> None:
     """Say what is wrong with a training file, and what may be, without a service.
 
-    Exit code 1 if there is a problem for which it would be refused.
+    Exit code 1 if the file would be refused, or a job on it that says nothing of rows that are too long.
     """
     report = examine(path, base or default_base(), training)
     if as_json:
         print_json(report)
     else:
         print_report(report, str(path))
-    if report["problem_count"] or any(tokens.get("rows_refused") for tokens in report["tokens"].values()):
+    stops = any(tokens.get("rows_refused") or tokens.get("rows_over") for tokens in report["tokens"].values())
+    if report["problem_count"] or stops:
         raise typer.Exit(ExitCode.FAILED)
 
 

@@ -83,7 +83,7 @@ def test_problems_are_told_and_end_with_1(tmp_path: Path, measured: list[tuple[A
 
 def test_tokens_for_people(tmp_path: Path, measured: list[tuple[Any, ...]]) -> None:
     result = osora("check", written(tmp_path / "rows.jsonl", *GOOD))
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, "a job refuses the rows that are too long"
     assert "about 123,456 an epoch, about 65,432 of them trained; a row has at most 100" in result.output
     assert "too long 7 rows: line 1 (101), line 2 (102)" in result.output
     assert "--overlong drop" in result.output
