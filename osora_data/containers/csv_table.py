@@ -8,6 +8,7 @@ from osora_data.containers.base import Item
 from osora_data.containers.blank import BlankLines
 from osora_data.containers.cells import read_cells
 from osora_data.containers.lines import MAX_LINE_BYTES, Lines
+from osora_data.formats.columns import COLUMNS
 from osora_data.notes import Notes
 from osora_data.problems import BrokenFileError, Problem, RowError
 from osora_data.strict_json import is_unicode
@@ -58,7 +59,7 @@ class CsvTable:
 
     def _header(self) -> list[str]:
         try:
-            names = [name.strip() for name in next(self._reader, [])]
+            names = [self._column(name.strip()) for name in next(self._reader, [])]
         except csv.Error as error:
             raise BrokenFileError(f"the header is not CSV: {error}", _QUOTES) from error
         if len(names) > _MOST_COLUMNS:
@@ -70,6 +71,14 @@ class CsvTable:
                 raise BrokenFileError(f"the header names the column {quoted(name)} twice", "rename one of the two")
             seen.add(name)
         return names
+
+    def _column(self, name: str) -> str:
+        # Spreadsheets like capitals.
+        known = name.casefold()
+        if known == name or known not in COLUMNS:
+            return name
+        self._notes.add(f"the column {quoted(name)} is read as `{known}`", 1)
+        return known
 
     def _row(self, header: list[str], cells: list[str]) -> Item:
         if len(cells) != len(header):

@@ -160,6 +160,18 @@ def test_separators_are_told_by_the_header(delimiter: str) -> None:
     assert values(csv_table(ROWS["completion"], delimiter)) == ROWS["completion"]
 
 
+def test_headers_may_have_capitals() -> None:
+    checked, rows = read_all(b"Prompt;COMPLETION;Id\na;b;1\n")
+    assert [row.value for row in rows] == [{"prompt": "a", "completion": "b"}]
+    said = [note["message"] for note in checked.notes]
+    assert said == [
+        'the column "Prompt" is read as `prompt`',
+        'the column "COMPLETION" is read as `completion`',
+        "`Id` is ignored",
+    ]
+    assert "twice" in read_all(b"Prompt;prompt;completion\na;b;c\n")[0].problems[0].problem
+
+
 def test_rows_of_csv_have_the_lines_on_which_they_begin() -> None:
     text = 'prompt,completion\n"a\nb",c\n\nd,\ne,"f ""x"""\ng\n'
     checked, rows = read_all(text.encode())
