@@ -17,6 +17,7 @@ from osora_common.store_url import DATABASE_STORE
 from registry.blobs import DatabaseStore
 from registry.object_keys import StoredObject, checked, missing
 
+_PIECES_AT_ONCE = 4
 _CHUNK_BYTES = 1024 * 1024
 
 # obstore writes a file beside its place, under its name and a number, and then renames it. No key looks like that.
@@ -79,7 +80,8 @@ class ObstoreStore:
 
     def put(self, key: str, data: bytes | Path) -> None:
         """See `ObjectStore.put`."""
-        obstore.put(self._store, checked(key), data)
+        # A large file goes in pieces of 5 MiB, each of which is in memory until it is written.
+        obstore.put(self._store, checked(key), data, max_concurrency=_PIECES_AT_ONCE)
 
     def put_if_absent(self, key: str, data: bytes | Path) -> bool:
         """See `ObjectStore.put_if_absent`. Reads a file whole: not every store has conditional multipart."""

@@ -38,7 +38,7 @@ async def measured(
 ) -> Measure | str:
     """The same, or in words why there is none."""
     loaded = {one["name"]: one for one in await services.gateway.bases()}
-    fingerprint = loaded[base]["fingerprint"] if base in loaded else None
+    fingerprint = loaded[base].get("fingerprint") if base in loaded else None
 
     def kept() -> Measure | None:
         with services.registry.reading() as session:
