@@ -44,7 +44,7 @@ def test_from_a_file_to_a_conversation(service: Service, env: dict[str, str], tm
         screen.wait_for("You talk to the bare base now.")
         screen.type(f"/save {tmp_path / 'said.jsonl'}\n")
         screen.wait_for("row 1")
-        screen.type("\x04")
+        screen.end_input()
         assert screen.finish() == 0
     said = json.loads((tmp_path / "said.jsonl").read_text())["messages"]
     assert [message["content"] for message in said] == ["Which city?", "Turin"]

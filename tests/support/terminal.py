@@ -108,6 +108,11 @@ class Terminal:
             if not self._read(deadline - time.monotonic()):
                 raise AssertionError(f"{expected!r} did not come; on the screen is:\n{self.screen.text}")
 
+    def end_input(self) -> None:
+        """Ctrl-D, once the prompt is there: before it the terminal is in a mode in which the key would be lost."""
+        self.wait_for(lambda: self.screen.text.rstrip().endswith("\n>"))
+        self.type("\x04")
+
     def finish(self, seconds: float = 90.0) -> int:
         """The exit code, once the program has ended."""
         deadline = time.monotonic() + seconds

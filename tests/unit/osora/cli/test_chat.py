@@ -157,9 +157,7 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_not_the_chat(partner: FakeSer
         screen.wait_for("> half a")
         screen.type("\x03")
         screen.wait_for("/quit ends the chat")
-        # Before the prompt is there the terminal is in a mode of its own, in which the key would be lost.
-        screen.wait_for(lambda: screen.screen.text.rstrip().endswith("\n>"))
-        screen.type("\x04")
+        screen.end_input()
         assert screen.finish() == 0
         over.set()
     assert [message["content"] for message in asked(partner)[-1]["messages"]] == ["Tell me", "Once upon", "And then?"]
