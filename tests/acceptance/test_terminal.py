@@ -42,6 +42,7 @@ def test_from_a_file_to_a_conversation(service: Service, env: dict[str, str], tm
         screen.wait_for("\nTurin\n>")
         screen.type("/adapter\n")
         screen.wait_for("You talk to the bare base now.")
+        screen.wait_for_prompt()
         screen.type(f"/save {tmp_path / 'said.jsonl'}\n")
         screen.wait_for("row 1")
         screen.end_input()

@@ -109,9 +109,13 @@ class Terminal:
                 raise AssertionError(f"{expected!r} did not come; on the screen is:\n{self.screen.text}")
 
     def end_input(self) -> None:
-        """Ctrl-D, once the prompt is there: before it the terminal is in a mode in which the key would be lost."""
-        self.wait_for(lambda: self.screen.text.rstrip().endswith("\n>"))
+        """Ctrl-D, once the prompt is there."""
+        self.wait_for_prompt()
         self.type("\x04")
+
+    def wait_for_prompt(self) -> None:
+        """Before it is there the terminal is in another mode, in which a key may be lost."""
+        self.wait_for(lambda: self.screen.text.rstrip().endswith("\n>"))
 
     def finish(self, seconds: float = 90.0) -> int:
         """The exit code, once the program has ended."""
