@@ -1,5 +1,7 @@
 """Asking an inference server what an adapter from outside is, before anybody can call it."""
 
+from typing import Any
+
 import httpx
 from fastapi import Request
 
@@ -18,7 +20,7 @@ async def inspected(services: Services, request: Request, draft: Draft) -> Facts
     """
     payload = {"base": draft.base, "object_key": draft.object_key, "sha256": draft.sha256}
 
-    async def ask() -> tuple[int, dict[str, object]]:
+    async def ask() -> tuple[int, dict[str, Any]]:
         response = await services.gateway.ask("/inspect", payload, draft.id, request.state.request_id)
         try:
             await response.aread()
@@ -33,7 +35,7 @@ async def inspected(services: Services, request: Request, draft: Draft) -> Facts
         raise _unavailable("the client has left")
     status, body = answer
     if status == 200:
-        return Facts(**body)  # type: ignore[arg-type]
+        return Facts(**body)
     raise _refusal(status, body.get("error"))
 
 

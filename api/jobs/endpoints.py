@@ -43,13 +43,13 @@ async def create_job(
     """
     wanted = body.to_job_request(services.settings)
     if asked.dry_run:
-        await require_fitting_rows(services, principal, body)
+        await require_fitting_rows(services, principal, wanted)
         answer = await unless_gone(request, lambda: dry_run(services, principal, wanted, offers, asked.probe))
         return Response(status_code=CLIENT_GONE) if answer is None else answer
     await begun(request, once)
     # Whoever sends the request again gets the job that it made, whatever is known of its rows by now. And it is asked
     # before there is a transaction, which must not wait for it.
-    await require_fitting_rows(services, principal, body)
+    await require_fitting_rows(services, principal, wanted)
 
     def submit() -> JobOut:
         with services.registry.transaction() as session:

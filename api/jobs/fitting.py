@@ -3,7 +3,6 @@
 from fastapi.concurrency import run_in_threadpool
 
 from api.files.measuring import measure_of
-from api.jobs.requests import CreateJob
 from api.services import Services
 from osora_data.measures import Measure
 from registry import files, references
@@ -16,7 +15,7 @@ from registry.tenants import Principal
 _NAMED = 5
 
 
-async def require_fitting_rows(services: Services, principal: Principal, body: CreateJob) -> None:
+async def require_fitting_rows(services: Services, principal: Principal, request: JobRequest) -> None:
     """Raises `InvalidRequest` for rows that the base cannot be trained on: those over the limit, unless the job drops
     or truncates them, and those that its chat template refuses.
 
@@ -24,7 +23,6 @@ async def require_fitting_rows(services: Services, principal: Principal, body: C
     worker does.
     """
     try:
-        request = body.to_job_request(services.settings)
         base, found = await run_in_threadpool(_meant, services.registry, principal, request)
     except OsoraError:
         return

@@ -1,11 +1,12 @@
 """What jobs made, and what was brought from elsewhere."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 from osora.options import Order
 from osora.schemas import Adapter, AdapterFormat, ImportedAdapter
-from osora.sdk.call import Call, Form, Steps, given, nothing, once, path
+from osora.sdk.call import Call, Form, Steps, Work, given, nothing, once, path
 from osora.sdk.endpoint import Mode, Resource, iterated, method
 from osora.sdk.files import saved
 from osora.sdk.paging import Listing
@@ -41,10 +42,9 @@ class Adapters(Resource[Mode]):
 
         `base`: default the only one on offer. `suffix` becomes a part of its name.
         """
-        is_folder = isinstance(source, str | os.PathLike) and Path(source).is_dir()
-        if is_folder:
-            folder = Path(source)  # type: ignore[arg-type]
-            with zipped(folder) as archive:
+        folder = Path(source) if isinstance(source, str | os.PathLike) else None
+        if folder is not None and folder.is_dir():
+            with (yield Work(partial(zipped, folder))) as archive:
                 name = f"{folder.resolve().name}.zip"
                 return (yield from _upload(archive, name, base, suffix, on_progress, idempotency_key))
         return (yield from _upload(source, None, base, suffix, on_progress, idempotency_key))

@@ -104,9 +104,8 @@ def sendable(file_name: str) -> str:
     return os.fsencode(file_name).decode(errors="replace")
 
 
-@contextmanager
-def zipped(folder: Path) -> Iterator[IO[bytes]]:
-    """An adapter's folder, as PEFT saves it, in an archive of the two files that matter.
+def zipped(folder: Path) -> IO[bytes]:
+    """An adapter's folder, as PEFT saves it, in an archive of the two files that matter; gone when it is closed.
 
     Raises OsoraUsageError for a folder that has them not.
     """
@@ -114,12 +113,16 @@ def zipped(folder: Path) -> Iterator[IO[bytes]]:
     if missing:
         message = f"{folder} is no adapter: it has no {' and no '.join(missing)}"
         raise OsoraUsageError(message, "give the folder that PEFT's `save_pretrained` wrote, or a ZIP of it")
-    with tempfile.TemporaryFile() as archive:
+    archive = tempfile.TemporaryFile()  # noqa: SIM115  (whoever asked for it closes it)
+    try:
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as files:
             for name in _ADAPTER_FILES:
                 files.write(folder / name, name)
         archive.seek(0)
-        yield archive
+    except BaseException:
+        archive.close()
+        raise
+    return archive
 
 
 @contextmanager
