@@ -108,6 +108,20 @@ class Terminal:
             if not self._read(deadline - time.monotonic()):
                 raise AssertionError(f"{expected!r} did not come; on the screen is:\n{self.screen.text}")
 
+    def interrupt(self, expected: str) -> None:
+        """Ctrl-C, until this is on the screen.
+
+        Python's readline looks for signals when its wait for a key is interrupted: one that comes between a key's echo
+        and that wait is seen with the next key only, so a person presses again.
+        """
+        deadline = time.monotonic() + 90
+        while expected not in self.screen.text:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{expected!r} did not come; on the screen is:\n{self.screen.text}")
+            self.type("\x03")
+            with contextlib.suppress(AssertionError):
+                self.wait_for(expected, seconds=5)
+
     def end_input(self) -> None:
         """Ctrl-D, once the prompt is there."""
         self.wait_for_prompt()

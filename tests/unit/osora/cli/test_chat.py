@@ -157,8 +157,7 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_not_the_chat(partner: FakeSer
         screen.wait_for_prompt()
         screen.type("half a")
         screen.wait_for("> half a")
-        screen.type("\x03")
-        screen.wait_for("/quit ends the chat")
+        screen.interrupt("/quit ends the chat")
         screen.end_input()
         assert screen.finish() == 0
         over.set()
