@@ -5,6 +5,7 @@ import sys
 from api.app import create_app
 from api.server import Server
 from osora_common.http_server import exit_on_signals
+from osora_common.private_files import keep_private
 from osora_common.refusal import refusing
 from registry.settings import get_settings
 
@@ -14,6 +15,7 @@ def main() -> None:
     exit_on_signals()
     with refusing():
         settings = get_settings()
+        keep_private(settings.data_dir)
     server = Server(create_app(settings), settings)
     server.run()
     if not server.started:

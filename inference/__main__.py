@@ -11,6 +11,7 @@ from inference.engines import make_engines
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_common.http_server import ReadyServer, exit_on_signals
+from osora_common.private_files import keep_private
 from osora_common.refusal import refusing
 from osora_core.basis import BasisCache
 from osora_core.errors import UserError
@@ -39,6 +40,7 @@ def main() -> None:
 
 
 def _serve(settings: InferenceSettings) -> None:
+    keep_private(settings.data_dir)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -10,6 +10,7 @@ from osora_common.base_list import BaseList, parse_bases
 from osora_common.files import absolute
 from osora_common.log_level import LogLevel
 from osora_common.object_store import check_options
+from osora_common.secret_values import OwnSecret
 from osora_common.store_url import DATABASE_STORE, RegistryStoreUrl, StoreUrl
 
 
@@ -25,7 +26,7 @@ class InferenceSettings(BaseSettings):
     artifact_store: StoreUrl | None = None
     """Where to read adapters from, if not the object store itself. With `OSORA_OBJECT_STORE=db:` this is the API's
     `http://host:port/internal/objects`."""
-    internal_token: SecretStr | None = None
+    internal_token: OwnSecret | None = None
     basis_rank: int = Field(default=128, ge=1, le=8192)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_level: LogLevel = "INFO"

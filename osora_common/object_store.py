@@ -6,6 +6,8 @@ from typing import Any
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
+from osora_common.secret_values import check_secret, is_local
+
 # obstore takes these apart from a store's own configuration, and panics over one that it finds there.
 _CLIENT_OPTIONS = frozenset(
     {
@@ -48,9 +50,14 @@ def open_http_store(url: str, token: str) -> ObjectStore:
 
 
 def check_options(url: str, options: Mapping[str, str]) -> None:
-    """Raises ValueError, in one sentence and without their values, if a cloud store cannot be opened with `options`."""
+    """Raises ValueError, in one sentence and without their values, if a cloud store cannot be opened with `options`, or a
+    secret among them is one that everybody knows."""
     if url.partition(":")[0] in ("file", "memory", "db", "http", "https"):
         return
+    endpoint = next((value for name, value in options.items() if name.lower().endswith("endpoint")), "")
+    for name, value in options.items():
+        if ("secret" in name.lower() or name.lower().endswith(("password", "account_key"))) and not is_local(endpoint):
+            check_secret(f"{name} in OSORA_OBJECT_STORE_OPTIONS", value)
     try:
         open_object_store(url, options)
     except (BaseError, ValueError, TypeError) as error:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from osora_common.private_files import DataDirError
+
 _SECRET = ("secret", "token", "key", "url", "options", "store")
 """Parts of names of settings whose values are not shown: they hold passwords, or may."""
 
@@ -18,7 +20,7 @@ def refusing(*refusals: type[Exception]) -> Iterator[None]:
     """End the process with `os.EX_CONFIG` on settings that are wrong, and on `refusals` (an error's `next_action` is
     shown with it): the last line on the standard error stream is the reason. Whoever supervises it need not try again.
     """
-    all_of_them: tuple[type[Exception], ...] = (ValidationError, SettingsError, *refusals)
+    all_of_them: tuple[type[Exception], ...] = (ValidationError, SettingsError, DataDirError, *refusals)
     try:
         yield
     except all_of_them as error:

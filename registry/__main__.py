@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 from sqlalchemy.engine import make_url
 
+from osora_common.private_files import keep_private
 from osora_common.refusal import refusing
 from registry import check, migrate, tenants
 from registry.context import Registry
@@ -53,10 +54,13 @@ def main() -> None:
     command = parser.parse_args().command
     with refusing():
         settings = get_settings()
+        is_private = keep_private(settings.data_dir)
     if command == "check":
         check.report(settings)
         return
     try:
+        if not is_private:
+            print(f"Other users of this machine can look into {settings.data_dir}: chmod 700 it.", file=sys.stderr)
         init(settings)
     except DATABASE_OUTAGES as error:
         url = make_url(settings.database_url).render_as_string(hide_password=True)

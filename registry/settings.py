@@ -14,6 +14,7 @@ from osora_common.base_list import BaseList, parse_bases
 from osora_common.files import absolute
 from osora_common.log_level import LogLevel
 from osora_common.object_store import check_options
+from osora_common.secret_values import OwnSecret
 from osora_common.store_url import RegistryStoreUrl
 from registry.urls import BrokerUrl, DatabaseUrl, HttpUrls
 
@@ -72,10 +73,10 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """The API's port."""
 
-    secret_key: SecretStr | None = None
+    secret_key: OwnSecret | None = None
     """The secret that API keys are hashed with; without one, `{data_dir}/secret.key` is created once."""
 
-    internal_token: SecretStr | None = None
+    internal_token: OwnSecret | None = None
     """Bearer token between our own processes; without one, `{data_dir}/internal.token` is created once."""
 
     lease_seconds: _Seconds = 60

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from kombu.transport import TRANSPORT_ALIASES
 from pydantic import AfterValidator
 
+from osora_common.secret_values import check_password_in
 from registry.db import check_database_url
 
 
@@ -27,7 +28,7 @@ def _http_urls(value: str) -> str:
     return value
 
 
-DatabaseUrl = Annotated[str, AfterValidator(check_database_url)]
-BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
+DatabaseUrl = Annotated[str, AfterValidator(check_database_url), AfterValidator(check_password_in)]
+BrokerUrl = Annotated[str, AfterValidator(_broker_url), AfterValidator(check_password_in)]
 HttpUrls = Annotated[str, AfterValidator(_http_urls)]
 """Separated by commas."""

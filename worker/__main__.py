@@ -10,6 +10,7 @@ from typing import Any
 from celery import signals
 from transformers.utils import logging as transformers_logging
 
+from osora_common.private_files import keep_private
 from osora_common.refusal import refusing
 from osora_core import out_of_memory
 from osora_core.basis import BasisCache
@@ -38,6 +39,7 @@ def main() -> None:
 
 
 def _work(settings: Settings) -> None:
+    keep_private(settings.data_dir)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     set_threads(1)

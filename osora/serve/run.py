@@ -19,6 +19,7 @@ from osora.serve.ports import Ports
 from osora.serve.spawn import spawn
 from osora.serve.stopping import StopSignals
 from osora.serve.supervisor import Notice, RefusedError, Supervisor
+from osora_common.private_files import keep_private
 
 DEFAULT_PORT = 8000
 DEFAULT_INFERENCE_PORT = 8100
@@ -42,7 +43,6 @@ def serve(
         StartFailedError: a program does not come up.
     """
     started = time.monotonic()
-    os.umask(0o077)  # for all that the programs write: training data, adapters, logs
     with StopSignals() as stop, _only_one(data_dir, notify), contextlib.closing(Ports()) as ports:
         _check_bases()
         place = _choose_ports(ports, data_dir, host, port, inference_port, notify)
@@ -84,8 +84,7 @@ def is_served(data_dir: Path) -> bool:
 
 @contextlib.contextmanager
 def _only_one(data_dir: Path, notify: Callable[[Notice], None]) -> Iterator[None]:
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _make_private(data_dir):
+    if not keep_private(data_dir):
         message = f"Other users of this machine can look into {data_dir}: chmod 700 it, or give another --data-dir."
         notify(Notice("open_to_others", message))
     for name in ("run", "logs"):
@@ -102,19 +101,6 @@ def _only_one(data_dir: Path, notify: Callable[[Notice], None]) -> Iterator[None
             raise AlreadyServedError("still starting") from None
         serve_file(data_dir).unlink(missing_ok=True)  # left by one that was killed
         yield
-
-
-def _make_private(data_dir: Path) -> bool:
-    """Whether the directory is its owner's alone from here on; one that holds what is not ours is left as it is."""
-    if not data_dir.stat().st_mode & 0o077:
-        return True
-    if any(data_dir.iterdir()) and not (data_dir / LOCK).exists():
-        return False
-    try:
-        data_dir.chmod(0o700)
-    except OSError:
-        return False
-    return True
 
 
 def _check_bases() -> None:

@@ -30,9 +30,9 @@ def test_the_token_is_the_setting_or_the_apis_file(monkeypatch: pytest.MonkeyPat
     assert settings.token() is None  # the API has not started yet
     (tmp_path / "internal.token").write_text("from-file\n")
     assert settings.token() == "from-file"
-    monkeypatch.setenv("OSORA_INTERNAL_TOKEN", "from-setting")
-    assert InferenceSettings(data_dir=tmp_path).token() == "from-setting"
-    assert "from-setting" not in repr(InferenceSettings(data_dir=tmp_path))
+    monkeypatch.setenv("OSORA_INTERNAL_TOKEN", "a-token-from-the-setting")
+    assert InferenceSettings(data_dir=tmp_path).token() == "a-token-from-the-setting"
+    assert "a-token-from-the-setting" not in repr(InferenceSettings(data_dir=tmp_path))
 
 
 @pytest.mark.parametrize("settings", [InferenceSettings, registry.settings.Settings])

@@ -11,6 +11,8 @@ from osora_common.refusal import refusing
 from registry.settings import Settings, get_settings
 from tests.support.threads import in_parallel
 
+SECRET, TOKEN = "abcdefghijklmnopqrstuvwxyz", "0123456789abcdefghij"
+
 
 def test_everything_defaults_to_the_data_directory(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
@@ -99,6 +101,40 @@ def test_a_value_that_no_program_could_use_is_refused(
     assert "hush" not in told
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SECRET_KEY", "changeme-changeme-changeme", "a placeholder, which everybody knows"),
+        ("SECRET_KEY", "your-secret-key-of-32-characters", "a placeholder"),
+        ("SECRET_KEY", "hush-hush", "it can be guessed: take 16 characters or more"),
+        ("INTERNAL_TOKEN", "", "it can be guessed"),
+        ("INTERNAL_TOKEN", "hushhushhushhushhush", "8 of them different"),
+        ("DATABASE_URL", "postgresql+psycopg://osora:osora@postgres/osora", "the password for postgres is a placeholder"),
+        ("BROKER_URL", "redis://:Password@redis:6379/0", "the password for redis is a placeholder"),
+        (
+            "OBJECT_STORE_OPTIONS",
+            '{"endpoint": "http://objects:9000", "secret_access_key": "minioadmin"}',
+            "secret_access_key in OSORA_OBJECT_STORE_OPTIONS is a placeholder",
+        ),
+    ],
+)
+def test_a_secret_that_others_know_or_guess_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv("OSORA_OBJECT_STORE", "s3://bucket")
+    monkeypatch.setenv(f"OSORA_{name}", value)
+    with pytest.raises(SystemExit), refusing():
+        Settings()
+    told = capsys.readouterr().err
+    assert (f"OSORA_{name}" in told, said in told) == (True, True), told
+    assert "hush" not in told
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://postgres:postgres@127.0.0.1/x", "postgresql+psycopg://u@db/x"])
+def test_a_database_of_ones_own_machine_or_without_a_password_is_ones_own_affair(url: str) -> None:
+    assert Settings(database_url=url).database_url == url
+
+
 def test_options_that_a_store_does_not_know_are_refused_without_their_values() -> None:
     with pytest.raises(ValidationError, match="Configuration key: 'foo' is not valid") as refused:
         Settings(object_store="s3://bucket", object_store_options={"foo": SecretStr("hush")})
@@ -129,6 +165,6 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
 
 
 def test_configured_secrets_make_no_files(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, secret_key=SecretStr("pepper"), internal_token=SecretStr("token"))
-    assert (settings.key_pepper, settings.internal_secret) == (b"pepper", "token")
+    settings = Settings(data_dir=tmp_path, secret_key=SecretStr(SECRET), internal_token=SecretStr(TOKEN))
+    assert (settings.key_pepper, settings.internal_secret) == (SECRET.encode(), TOKEN)
     assert not list(tmp_path.iterdir())
