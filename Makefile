@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_FOR_TESTS := $(VENV)/.installed-for-tests
 INSTALLED_WITH_OPENAI := $(VENV)/.installed-with-openai
+INSTALLED_WITH_LOCKS := $(VENV)/.installed-with-locks
 PACKAGES := osora_common osora_data osora_core registry api inference worker osora
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-openai serve test faults lint check format docs clean
+.PHONY: help install demo demo-openai serve test faults lint check format docs lock vulnerabilities clean
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -33,6 +34,10 @@ $(INSTALLED_FOR_TESTS): $(INSTALLED)
 # OpenAI's client, which the service itself does not need.
 $(INSTALLED_WITH_OPENAI): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,openai]'
+	@touch $@
+
+$(INSTALLED_WITH_LOCKS): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip-audit uv
 	@touch $@
 
 demo: $(INSTALLED) ## Start the service, fine-tune on real input, show what changed, stop
@@ -64,6 +69,12 @@ format: $(INSTALLED_FOR_TESTS) ## Rewrite the code as the linters want it
 
 docs: $(INSTALLED) ## Write docs/settings.md anew from the settings classes
 	@$(BIN)/python -m docs.settings_page
+
+lock: $(INSTALLED_WITH_LOCKS) ## Write docker/*.lock anew from pyproject.toml and constraints.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docker/lock.py
+
+vulnerabilities: $(INSTALLED_WITH_LOCKS) ## Look up what is known of the image's packages (needs the network)
+	@$(BIN)/pip-audit --disable-pip --require-hashes -r docker/requirements.lock -r docker/torch.lock -r docker/build.lock
 
 clean: ## Remove what was built and what the demo left; keeps .venv
 	@rm -rf .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -50,8 +50,10 @@ def open_http_store(url: str, token: str) -> ObjectStore:
 
 
 def check_options(url: str, options: Mapping[str, str]) -> None:
-    """Raises ValueError, in one sentence and without their values, if a cloud store cannot be opened with `options`, or a
-    secret among them is one that everybody knows."""
+    """Raises ValueError, in one sentence and without their values, if a cloud store cannot be opened with `options`.
+
+    A secret among them that everybody knows is refused as well, unless the store is on this machine.
+    """
     if url.partition(":")[0] in ("file", "memory", "db", "http", "https"):
         return
     endpoint = next((value for name, value in options.items() if name.lower().endswith("endpoint")), "")

@@ -4,7 +4,10 @@ import importlib.util
 import json
 import re
 import shlex
+import stat
+import subprocess
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,20 @@ from registry.settings import Settings
 ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
 GPU = ROOT / "docker" / "docker-compose.gpu.yml"
+TLS = ROOT / "docker" / "docker-compose.tls.yml"
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 OURS = ("api", "inference", "worker", "migrate")
 
 
+class _Loader(yaml.SafeLoader):
+    """Knows the one tag of compose's own that is used here."""
+
+
+_Loader.add_constructor("!reset", lambda loader, node: None)
+
+
 def services(path: Path = COMPOSE) -> dict[str, Any]:
-    parsed: dict[str, Any] = yaml.safe_load(path.read_text())["services"]
+    parsed: dict[str, Any] = yaml.load(path.read_text(), _Loader)["services"]
     return parsed
 
 
@@ -63,41 +74,101 @@ def test_the_images_own_command_exists() -> None:
     assert any("PYTHONSAFEPATH=1" in line for line in instructions("ENV"))
 
 
-@pytest.mark.parametrize("path", [COMPOSE, GPU, ROOT / "docker" / "Dockerfile"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [COMPOSE, GPU, TLS, ROOT / "docker" / "Dockerfile"], ids=lambda path: path.name)
 def test_every_variable_is_a_setting(path: Path) -> None:
     named = set(re.findall(r"OSORA_[A-Z_]+", path.read_text()))
-    assert named - {"OSORA_API_KEY"} <= setting_names()  # that one is the client's
+    assert named - {"OSORA_API_KEY", "OSORA_DOMAIN", "OSORA_API"} <= setting_names()  # of the client, of the proxy
 
 
-def test_the_settings_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def secrets(folder: Path) -> dict[str, str]:
+    """What `make-env.sh` writes."""
+    file = folder / ".env"
+    subprocess.run([ROOT / "docker" / "make-env.sh", file], check=True)
+    return dict(line.split("=", 1) for line in file.read_text().splitlines())
+
+
+def test_the_settings_are_accepted_with_secrets_that_are_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = secrets(tmp_path)
     for name, value in services()["api"]["environment"].items():
+        value = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda found: made[found[1]], value)
         monkeypatch.setenv(name, re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value))
     settings = Settings(data_dir=tmp_path)
     assert settings.object_store_options["access_key_id"].get_secret_value() == "osora"
     assert settings.inference_url_list == ["http://inference:8100"]
 
 
+def test_no_secret_has_a_default_and_none_is_made_twice(tmp_path: Path) -> None:
+    named = set(re.findall(r"\$\{(\w+(?:PASSWORD|KEY|TOKEN))(.*?)\}", COMPOSE.read_text()))
+    (tmp_path / ".env").write_text("OSORA_PORT=9000\n")
+    made = secrets(tmp_path)
+    assert {name for name, _ in named} == made.keys() - {"OSORA_PORT"}
+    assert all(rest.startswith(":?") for _, rest in named)  # compose refuses to start without it
+    assert len(set(made.values())) == len(made)
+    assert secrets(tmp_path) == made
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+
+
+def test_our_containers_have_no_rights_and_the_stores_no_way_out() -> None:
+    for name in OURS:
+        service = services()[name]
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+    assert yaml.safe_load(COMPOSE.read_text())["networks"]["stores"] == {"internal": True}
+    for name in set(services()) - set(OURS):
+        assert services()[name]["networks"] == ["stores"], name
+    assert [name for name, service in services().items() if "ports" in service] == ["api"]
+    assert services(TLS)["api"]["ports"] is None  # and behind the proxy not even that one
+
+
 def test_services_and_volumes_that_are_referred_to_are_there() -> None:
     volumes = yaml.safe_load(COMPOSE.read_text())["volumes"]
     for service in services().values():
         assert set(service.get("depends_on", {})) <= set(services())
-        assert {volume.partition(":")[0] for volume in service.get("volumes", [])} <= set(volumes)
+        for source in (volume.partition(":")[0] for volume in service.get("volumes", [])):
+            assert source in volumes or (ROOT / source).is_file(), source
         assert {"command", "entrypoint", "image"} & set(service)
     assert set(services(GPU)) <= set(services())
 
 
 def test_hosts_in_urls_are_services() -> None:
     environment = json.dumps([service.get("environment", {}) for service in services().values()])
-    hosts = re.findall(r"//(?:[^@/\s\"]*@)?([a-z]+)(?=[:/])", environment)
+    hosts = re.findall(r"(?<=@|/)([a-z]+)(?=:\d|/osora)", re.sub(r"//[^/]*@", "//", environment))
     assert {"postgres", "redis", "objects", "inference"} == set(hosts)
+
+
+def locked(name: str) -> dict[str, str]:
+    """Package to its version and hashes."""
+    text = (ROOT / "docker" / f"{name}.lock").read_text()
+    return {found[1]: found[2] for found in re.finditer(r"^([a-z0-9-]+)==(\S+(?: \\\n +--hash=\S+)+)$", text, re.M)}
+
+
+def test_every_package_of_the_image_is_the_one_that_was_tested() -> None:
+    pins = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+    )
+    requirements, torch = locked("requirements"), locked("torch")
+    in_image = requirements | torch
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["server"]]
+    names = {re.split(r"[\[>=<;]", requirement)[0] for requirement in wanted}
+    assert names <= in_image.keys()
+    assert {name: in_image[name].split()[0] for name in in_image.keys() & pins.keys()} == {
+        name: pins[name] for name in in_image.keys() & pins.keys()
+    }
+    for name in ("requirements", "torch", "build"):
+        lines = (ROOT / "docker" / f"{name}.lock").read_text().splitlines()
+        assert len(locked(name)) == sum("==" in line for line in lines)  # none is without a hash
+    installs = re.findall(r"pip install (\S+)", " ".join(instructions("RUN")))
+    assert set(installs) == {"--no-deps"}  # nothing comes along that is not named
 
 
 def test_the_image_contains_every_package_and_does_not_run_as_root() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    copied = {source for line in instructions("COPY") for source in shlex.split(line)[:-1]}
+    copied = {source for line in instructions("COPY") for source in shlex.split(line)[:-1] if line[0] != "-"}
     assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) <= copied
     assert all((ROOT / source).exists() for source in copied)
-    ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    assert {f"!{source}" for source in copied} <= set(ignored)
+    shown = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert all(any(fnmatch(source, pattern) for pattern in shown) for source in copied)
     assert instructions("USER") == ["osora"]
     assert "HEALTHCHECK" in DOCKERFILE

@@ -109,7 +109,11 @@ def test_a_value_that_no_program_could_use_is_refused(
         ("SECRET_KEY", "hush-hush", "it can be guessed: take 16 characters or more"),
         ("INTERNAL_TOKEN", "", "it can be guessed"),
         ("INTERNAL_TOKEN", "hushhushhushhushhush", "8 of them different"),
-        ("DATABASE_URL", "postgresql+psycopg://osora:osora@postgres/osora", "the password for postgres is a placeholder"),
+        (
+            "DATABASE_URL",
+            "postgresql+psycopg://osora:osora@postgres/osora",
+            "the password for postgres is a placeholder",
+        ),
         ("BROKER_URL", "redis://:Password@redis:6379/0", "the password for redis is a placeholder"),
         (
             "OBJECT_STORE_OPTIONS",
