@@ -77,7 +77,7 @@ def test_the_images_own_command_exists() -> None:
 @pytest.mark.parametrize("path", [COMPOSE, GPU, TLS, ROOT / "docker" / "Dockerfile"], ids=lambda path: path.name)
 def test_every_variable_is_a_setting(path: Path) -> None:
     named = set(re.findall(r"OSORA_[A-Z_]+", path.read_text()))
-    assert named - {"OSORA_API_KEY", "OSORA_DOMAIN", "OSORA_API"} <= setting_names()  # of the client, of the proxy
+    assert named - {"OSORA_API_KEY", "OSORA_DOMAIN", "OSORA_API", "OSORA_SUBNET"} <= setting_names()  # others' own
 
 
 def secrets(folder: Path) -> dict[str, str]:
