@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 import httpx
 
@@ -13,6 +14,7 @@ from api.in_flight import InFlight
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
+from registry.http_values import networks_of
 from registry.publisher import Publisher
 from registry.settings import Settings
 
@@ -23,7 +25,7 @@ _MEASURED_OF_TENANT = 8
 
 @dataclass(frozen=True)
 class Services:
-    """The open registry, who knows the keys, the way to the inference servers, the way to the broker, and who delivers webhooks."""
+    """The open registry, who knows the keys, the ways to inference servers and broker, and who delivers webhooks."""
 
     registry: Registry
     authenticator: Authenticator
@@ -39,6 +41,11 @@ class Services:
     def settings(self) -> Settings:
         """The installation's settings."""
         return self.registry.settings
+
+    def is_internal(self, address: str | None) -> bool:
+        """Whether our own processes may be calling from there."""
+        found = address and ip_address(address)
+        return bool(found) and any(found in network for network in networks_of(self.settings.internal_networks))
 
     @classmethod
     @asynccontextmanager
