@@ -9,6 +9,7 @@ from ipaddress import ip_address
 import httpx
 
 from api.authenticator import Authenticator
+from api.event_reader import EventReader
 from api.gateway import InferenceGateway
 from api.in_flight import InFlight
 from api.webhooks.courier import Courier
@@ -29,6 +30,7 @@ class Services:
 
     registry: Registry
     authenticator: Authenticator
+    events: EventReader
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
@@ -57,10 +59,14 @@ class Services:
         try:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
-                with Registry.open(settings) as registry, Registry.open(settings) as for_keys:
+                with Registry.open(settings) as registry, Registry.open(settings) as aside:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
-                    async with Courier.working(registry) as courier, aclosing(measuring):
-                        yield cls(registry, Authenticator(for_keys), gateway, publisher, courier, measuring)
+                    async with (
+                        Courier.working(registry) as courier,
+                        EventReader.working(aside) as events,
+                        aclosing(measuring),
+                    ):
+                        yield cls(registry, Authenticator(aside), events, gateway, publisher, courier, measuring)
         finally:
             publisher.close()
