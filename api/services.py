@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 import httpx
+from anyio import CapacityLimiter
 
 from api.authenticator import Authenticator
 from api.event_reader import EventReader
 from api.gateway import InferenceGateway
+from api.health.schemas import Readiness
 from api.in_flight import InFlight
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
@@ -22,6 +24,7 @@ from registry.settings import Settings
 # A generation may be long; a server that is there accepts a connection at once.
 _TIMEOUT = httpx.Timeout(600, connect=2)
 _MEASURED_OF_TENANT = 8
+_LOOKS = 8
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,16 @@ class Services:
     registry: Registry
     authenticator: Authenticator
     events: EventReader
+    aside: Registry
+    """The registry again, with connections that no route uses up."""
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
+    looks: InFlight[Readiness] = field(default_factory=lambda: InFlight(1))
+    """What `GET /ready` is looking at."""
+    threads_for_looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_LOOKS))
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams without an end of their own must end now."""
 
@@ -67,6 +75,6 @@ class Services:
                         EventReader.working(aside) as events,
                         aclosing(measuring),
                     ):
-                        yield cls(registry, Authenticator(aside), events, gateway, publisher, courier, measuring)
+                        yield cls(registry, Authenticator(aside), events, aside, gateway, publisher, courier, measuring)
         finally:
             publisher.close()
