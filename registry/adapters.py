@@ -6,6 +6,7 @@ from sqlalchemy import Select, or_, select, update
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
+from registry import audit
 from registry.context import Registry
 from registry.errors import NotFound
 from registry.holds import refuse_if_held
@@ -57,6 +58,7 @@ def delete(registry: Registry, principal: Principal, id_or_name: str) -> Adapter
             raise not_found(id_or_name, "adapter_id")
         refuse_if_held(session, adapter.id, id_or_name, code="adapter_in_use")
         remove(session, [adapter.id])
+        audit.record(session, principal, "adapter.deleted", "adapter", adapter.id, sha256=adapter.sha256)
     registry.store.delete(adapter.object_key)
     return adapter
 

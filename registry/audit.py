@@ -6,13 +6,12 @@ never a secret, a file's name, training text or a prompt: those have to go when 
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from sqlalchemy.orm import Session
 
 from registry.audit_tables import AuditRecord
 from registry.ids import new_id
-from registry.tenants import Principal
 
 Action = Literal[
     "adapter.deleted",
@@ -27,7 +26,6 @@ Action = Literal[
     "authentication.refused",
     "basis.downloaded",
     "checkpoint.deleted",
-    "file.created",
     "file.deleted",
     "file.downloaded",
     "job.cancelled",
@@ -52,6 +50,16 @@ TargetKind = Literal[
 ]
 
 
+class Actor(Protocol):
+    """Who acts: a `registry.tenants.Principal`."""
+
+    @property
+    def tenant_id(self) -> str: ...
+
+    @property
+    def key_id(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a request came from."""
@@ -67,7 +75,7 @@ ORIGIN: ContextVar[Origin | None] = ContextVar("osora_origin", default=None)
 
 def record(
     session: Session,
-    principal: Principal | None,
+    principal: Actor | None,
     action: Action,
     target_kind: TargetKind,
     target_id: str,

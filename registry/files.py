@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from osora_data import Checked, check
 from osora_data.report import Observer
-from registry import bases, idempotency, overlaps
+from registry import audit, bases, idempotency, overlaps
 from registry.columns import check_storable
 from registry.context import Registry
 from registry.db import now, now_seconds
@@ -158,6 +158,7 @@ def delete(registry: Registry, principal: Principal, file_id: str) -> None:
         if user is not None:
             raise in_use(user, f"uses the file {file_id!r}", code="file_in_use")
         session.delete(file)
+        audit.record(session, principal, "file.deleted", "file", file.id, bytes=file.bytes, sha256=file.sha256)
         idempotency.forget(session, principal.tenant_id, file.id)
     registry.store.delete(file.object_key)
 

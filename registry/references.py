@@ -7,7 +7,7 @@ from typing import Any, Self
 from sqlalchemy import ColumnElement, Select, and_, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from registry import adapters
+from registry import adapters, audit
 from registry.context import Registry
 from registry.errors import Conflict, InvalidRequest, NotFound
 from registry.holds import refuse_if_held
@@ -252,6 +252,7 @@ def _delete(registry: Registry, principal: Principal, name: str) -> str:
         refuse_if_held(session, ref.id, name, code="checkpoint_in_use")
         if checkpoint is not None:
             session.delete(checkpoint)
+            audit.record(session, principal, "checkpoint.deleted", "checkpoint", ref.id, sha256=ref.sha256)
     for key in (ref.object_key, checkpoint.object_key if checkpoint else None):
         if key is not None:
             registry.store.delete(key)

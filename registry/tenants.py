@@ -16,6 +16,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from registry import audit
 from registry.db import now_seconds
 from registry.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
 from registry.ids import new_id
@@ -114,7 +115,9 @@ def grant_key(
     principal.require("admin")
     if tenant_name not in (None, principal.tenant_name) or "operator" in scopes:
         principal.require("operator")
-    return create_key(session, principal.tenant_name if tenant_name is None else tenant_name, name, scopes)
+    key, plaintext = create_key(session, tenant_name or principal.tenant_name, name, scopes)
+    audit.record(session, principal, "key.created", "key", key.id, owner_id=key.tenant_id, scopes=key.scopes)
+    return key, plaintext
 
 
 def authenticate(session: Session, plaintext: str) -> Principal:
@@ -164,7 +167,7 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
         principal.require("operator")
     if key.revoked_at is None:
         key.revoked_at = now_seconds()
-        session.flush()
+        audit.record(session, principal, "key.revoked", "key", key.id, owner_id=key.tenant_id)
     return key
 
 
