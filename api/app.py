@@ -11,6 +11,7 @@ from api import docs, errors
 from api.adapters.endpoints import router as adapters
 from api.aliases.endpoints import router as aliases
 from api.anthropic.endpoints import router as messages
+from api.audit.endpoints import router as audit
 from api.bases.endpoints import router as bases
 from api.files.endpoints import router as files
 from api.generate.endpoints import router as generate
@@ -60,6 +61,7 @@ _NATIVE: _Doors = (
     ("", generate),
     ("", bases),
     ("", keys),
+    ("", audit),
     ("", webhooks),
     ("", health),
     ("", internal),

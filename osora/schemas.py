@@ -283,6 +283,23 @@ class Key(TypedDict, total=False):
     key: str  # in the answer to `create` only: the service keeps a hash
 
 
+class AuditRecord(TypedDict):
+    """Something that was done."""
+
+    id: str
+    created_at: int
+    action: str
+    tenant_id: str | None
+    """Whose the target is; None: the installation's."""
+    actor: dict[str, str | None]
+    """`tenant_id` and `key_id`; both None where the service acted by a setting."""
+    target: dict[str, str]
+    """`kind` and `id`."""
+    address: str | None
+    request_id: str | None
+    facts: dict[str, Any]
+
+
 class WebhookEndpoint(TypedDict, total=False):
     id: str
     name: str

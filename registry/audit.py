@@ -90,19 +90,32 @@ def record(
         owner_id: the id of the tenant whose target it is, if that is not the principal's.
         facts: what else is worth knowing, as JSON takes it: never secrets, names of files or training text.
     """
-    origin = ORIGIN.get()
-    session.add(
-        AuditRecord(
-            id=new_id("audit-"),
-            tenant_id=owner_id or (principal and principal.tenant_id),
-            actor_tenant_id=principal and principal.tenant_id,
-            key_id=principal and principal.key_id,
-            action=action,
-            target_kind=target_kind,
-            target_id=target_id,
-            address=origin and origin.address,
-            request_id=origin and origin.request_id,
-            facts=facts,
-        )
+    _add(
+        session,
+        tenant_id=owner_id or (principal and principal.tenant_id),
+        actor_tenant_id=principal and principal.tenant_id,
+        key_id=principal and principal.key_id,
+        action=action,
+        target_kind=target_kind,
+        target_id=target_id,
+        facts=facts,
     )
+
+
+def announce_trimming(session: Session, before: int, **facts: Any) -> None:
+    """Records that everything from before that time may be deleted from now on."""
+    _add(
+        session,
+        action="audit.trimmed",
+        target_kind="audit_log",
+        target_id="audit_log",
+        trimmed_before=before,
+        facts={"before": before, **facts},
+    )
+
+
+def _add(session: Session, **values: Any) -> None:
+    origin = ORIGIN.get()
+    where = {} if origin is None else {"address": origin.address, "request_id": origin.request_id}
+    session.add(AuditRecord(id=new_id("audit-"), **where, **values))
     session.flush()

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, delete, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from registry import adapters, files, idempotency, uploads, workers
+from registry import adapters, audit_log, files, idempotency, uploads, workers
 from registry.context import Registry
 from registry.db import now
 from registry.holds import held, unheld
@@ -50,6 +50,7 @@ def maintain(registry: Registry) -> None:
         workers.forget_silent(session)
         aliases.forget_deleted(session)
         permissions.forget_gone(session)
+    audit_log.trim(registry)
 
 
 def expire(registry: Registry) -> int:

@@ -18,7 +18,7 @@ from api.idempotency import OnceFormDep
 from api.multipart import body_of, read_form
 from api.schemas import Deleted, ListPage, errors
 from registry import adapter_imports as imports
-from registry import adapters
+from registry import adapters, audit
 from registry.context import Registry
 from registry.errors import InvalidRequest
 from registry.expiry import expiries
@@ -112,13 +112,15 @@ async def download_adapter(
             code="format_not_available",
             next_action="download it with format=lora, as it came, or with format=merged or gguf",
         )
-    if query.format not in (None, ref.type):
+    headers = {"etag": f'"{ref.sha256}"'}
+    is_made_anew = query.format not in (None, ref.type)
+    if ref.sha256 in if_none_match and not is_made_anew:
+        return Response(status_code=304, headers=headers)
+    await run_in_threadpool(_record_download, services.registry, principal, ref, query.format or ref.type)
+    if is_made_anew:
         payload = {**Target(ref.base, ref).payload(), "format": query.format}
         ask = partial(services.gateway.ask, "/export", payload, ref.id, request.state.request_id)
         return await pass_on(request, ask)
-    headers = {"etag": f'"{ref.sha256}"'}
-    if ref.sha256 in if_none_match:
-        return Response(status_code=304, headers=headers)
     pieces = await run_in_threadpool(services.registry.store.stream, ref.object_key)
     return attachment(pieces, filename=f"{ref.id}.zip", bytes=ref.bytes, media_type="application/zip", headers=headers)
 
@@ -143,3 +145,9 @@ def delete_adapter(adapter: IdOrName, registry: RegistryDep, principal: WriterDe
 def _refer(registry: Registry, principal: Principal, id_or_name: str) -> AdapterRef:
     with registry.reading() as session:
         return refer(session, principal, id_or_name)
+
+
+def _record_download(registry: Registry, principal: Principal, ref: AdapterRef, format: str) -> None:
+    kind: audit.TargetKind = "checkpoint" if ref.is_checkpoint else "adapter"
+    with registry.transaction() as session:
+        audit.record(session, principal, "adapter.downloaded", kind, ref.id, format=format)
