@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from api.authenticator import Authenticator
 from api.gateway import InferenceGateway
 from api.in_flight import InFlight
 from api.webhooks.courier import Courier
@@ -22,9 +23,10 @@ _MEASURED_OF_TENANT = 8
 
 @dataclass(frozen=True)
 class Services:
-    """The open registry, the way to the inference servers, the way to the broker, and who delivers webhooks."""
+    """The open registry, who knows the keys, the way to the inference servers, the way to the broker, and who delivers webhooks."""
 
     registry: Registry
+    authenticator: Authenticator
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
@@ -48,10 +50,10 @@ class Services:
         try:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
-                with Registry.open(settings) as registry:
+                with Registry.open(settings) as registry, Registry.open(settings) as for_keys:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
                     async with Courier.working(registry) as courier, aclosing(measuring):
-                        yield cls(registry, gateway, publisher, courier, measuring)
+                        yield cls(registry, Authenticator(for_keys), gateway, publisher, courier, measuring)
         finally:
             publisher.close()
