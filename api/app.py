@@ -25,6 +25,7 @@ from api.middleware.body_limit import BodyLimitMiddleware
 from api.middleware.failures import FailureMiddleware
 from api.middleware.head import HeadMiddleware
 from api.middleware.processing_time import ProcessingTimeMiddleware
+from api.middleware.refusals import RefusalsMiddleware
 from api.middleware.request_id import RequestIdMiddleware
 from api.openai.chat.endpoints import router as chat
 from api.openai.completions.endpoints import router as completions
@@ -116,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(ProcessingTimeMiddleware, prefix="/v1/")
     app.add_middleware(AuthenticationMiddleware, public=PUBLIC_PATHS)
     app.add_middleware(FailureMiddleware)
+    app.add_middleware(RefusalsMiddleware)
     app.add_middleware(RequestIdMiddleware)  # added last, so it is the outer one
     app.state.routers = (*_NATIVE, *_OPENAI, *_ANTHROPIC)
     for prefix, router in _NATIVE:

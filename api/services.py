@@ -10,6 +10,7 @@ import httpx
 from api.authenticator import Authenticator
 from api.gateway import InferenceGateway
 from api.in_flight import InFlight
+from api.refusals import Refusals
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
@@ -30,6 +31,7 @@ class Services:
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
+    refusals: Refusals
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -53,7 +55,12 @@ class Services:
                 with Registry.open(settings) as registry, Registry.open(settings) as for_keys:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
-                    async with Courier.working(registry) as courier, aclosing(measuring):
-                        yield cls(registry, Authenticator(for_keys), gateway, publisher, courier, measuring)
+                    async with (
+                        Courier.working(registry) as courier,
+                        Refusals.recording(registry) as refusals,
+                        aclosing(measuring),
+                    ):
+                        authenticator = Authenticator(for_keys)
+                        yield cls(registry, authenticator, gateway, publisher, courier, refusals, measuring)
         finally:
             publisher.close()

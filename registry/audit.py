@@ -30,6 +30,7 @@ Action = Literal[
     "file.downloaded",
     "job.cancelled",
     "key.created",
+    "key.refused",
     "key.revoked",
     "key.rotated",
     "limits.changed",

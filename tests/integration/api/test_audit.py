@@ -1,12 +1,17 @@
 """The audit log over HTTP: what is recorded, and who may read it."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
+from api.server import Server
+from registry import audit_log
+from registry.context import Registry
 from registry.models import Adapter
+from registry.tenants import Principal
 from tests.integration.api.conftest import error_of
 
 ROWS = b'{"prompt": "a", "completion": "b"}\n' * 2
@@ -82,3 +87,22 @@ def test_an_admin_reads_its_own_tenants_records(client: httpx.Client, client_wit
     assert actions(admin, tenant="acme") == actions(client, tenant="acme") == ["key.created"]
     assert actions(client, tenant=record["tenant_id"]) == ["key.created"]
     error_of(client_with("read", "write").get("/audit"), 403)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_refused_requests_are_counted_once_a_minute(
+    server: Server, registry: Registry, client_with: Callable[..., httpx.Client], url: str, principal: Principal
+) -> None:
+    reader = client_with("read")
+    for number in range(30):
+        error_of(httpx.get(f"{url}/jobs", headers={"authorization": f"Bearer osk-wrong-{number}"}), 401)
+        error_of(reader.get("/keys"), 403)
+    with registry.reading() as session:
+        assert audit_log.page(session, principal).data == []
+    asyncio.run(server.config.app.state.services.refusals.write())
+    with registry.reading() as session:
+        refused = {record.action: record for record in audit_log.page(session, principal).data}
+    assert sorted(refused) == ["authentication.refused", "key.refused"]
+    assert {record.facts["count"] for record in refused.values()} == {30}
+    assert refused["authentication.refused"].tenant_id is None
+    assert refused["key.refused"].tenant_id == principal.tenant_id
