@@ -86,7 +86,7 @@ def test_an_admin_reads_its_own_tenants_records(client: httpx.Client, client_wit
     error_of(admin.get("/audit", params={"tenant": "default"}), 403)
     assert actions(admin, tenant="acme") == actions(client, tenant="acme") == ["key.created"]
     assert actions(client, tenant=record["tenant_id"]) == ["key.created"]
-    error_of(client_with("read", "write").get("/audit"), 403)
+    error_of(client_with("read", "train").get("/audit"), 403)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
