@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.audit_tables import AuditRecord
@@ -101,6 +102,23 @@ def record(
         target_id=target_id,
         facts=facts,
     )
+
+
+@dataclass(frozen=True)
+class PastActor:
+    """Who acted, as a record tells it."""
+
+    tenant_id: str
+    key_id: str
+
+
+def latest(session: Session, action: Action, target_id: str) -> PastActor | None:
+    """Who last did this to that; None if nobody has, or the service itself."""
+    of_target = select(AuditRecord).where(AuditRecord.action == action, AuditRecord.target_id == target_id)
+    found = session.scalars(of_target.order_by(AuditRecord.at.desc(), AuditRecord.id.desc()).limit(1)).one_or_none()
+    if found is None or found.actor_tenant_id is None or found.key_id is None:
+        return None
+    return PastActor(found.actor_tenant_id, found.key_id)
 
 
 def announce_trimming(session: Session, before: int, **facts: Any) -> None:

@@ -135,7 +135,9 @@ def _remove_files(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str
     locked = _locked(session, File.id, ids)
     used = files.live_users(session, locked)
     unused = [file_id for file_id in locked if file_id not in used]
-    return session.execute(delete(File).where(File.id.in_(unused)).returning(File.object_key)).all()
+    old = session.scalars(select(File).where(File.id.in_(unused))).all()
+    files.remove(session, None, old)
+    return [[file.object_key] for file in old]
 
 
 def _expired_uploads(before: ColumnElement[float]) -> Select[Any]:
@@ -160,7 +162,8 @@ def _old_adapters(before: ColumnElement[float]) -> Select[Any]:
 
 
 def _remove_adapters(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
-    return [[key] for key in adapters.remove(session, unheld(session, _locked(session, Adapter.id, ids)))]
+    free = unheld(session, _locked(session, Adapter.id, ids))
+    return [[key] for key in adapters.remove(session, None, free)]
 
 
 def _old_checkpoints(before: ColumnElement[float]) -> Select[Any]:
