@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from api.authenticator import Authenticator
+from api.forgetting import Forgetting
 from api.gateway import InferenceGateway
 from api.in_flight import InFlight
 from api.refusals import Refusals
@@ -32,6 +33,7 @@ class Services:
     publisher: Publisher
     courier: Courier
     refusals: Refusals
+    forgetting: Forgetting
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,9 +60,10 @@ class Services:
                     async with (
                         Courier.working(registry) as courier,
                         Refusals.recording(registry) as refusals,
+                        Forgetting.watching(registry, gateway) as forgetting,
                         aclosing(measuring),
                     ):
                         authenticator = Authenticator(for_keys)
-                        yield cls(registry, authenticator, gateway, publisher, courier, refusals, measuring)
+                        yield cls(registry, authenticator, gateway, publisher, courier, refusals, forgetting, measuring)
         finally:
             publisher.close()

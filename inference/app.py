@@ -21,7 +21,7 @@ from inference.exports import Exporter
 from inference.generation import Generation, Served
 from inference.loop import EngineLoop
 from inference.measuring import Measurer
-from inference.schemas import ExportRequest, GenerateRequest, InspectRequest, MeasureRequest
+from inference.schemas import ExportRequest, ForgetRequest, GenerateRequest, InspectRequest, MeasureRequest
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from inference.turns import Turns
@@ -93,6 +93,21 @@ def create_app(
     async def inspect(body: InspectRequest) -> dict[str, Any]:
         async with inspecting:
             return await run_in_threadpool(imports.inspect, held(body.base).loop, store.get, body)
+
+    @app.get("/adapters", dependencies=own_processes)
+    async def adapters() -> dict[str, list[str]]:
+        return {
+            "data": sorted(
+                {key.partition("@")[0] for served in app.state.served.values() for key in served.in_memory()}
+            )
+        }
+
+    @app.post("/forget", dependencies=own_processes)
+    async def forget(body: ForgetRequest) -> dict[str, bool]:
+        unwanted = frozenset(body.adapters)
+        for served in app.state.served.values():
+            served.drop(lambda key: key.partition("@")[0] in unwanted)
+        return {"forgotten": True}
 
     exporter = Exporter(store.get, settings.base_paths)
     # Whoever waits for it here holds no thread, which all other requests need; and may leave.

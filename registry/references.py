@@ -1,10 +1,10 @@
 """What a model's name means: an adapter or a checkpoint of a job, by id or name, or an alias of such or of a base."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from registry import adapters, audit
@@ -209,6 +209,12 @@ def hold(session: Session, principal: Principal, name: str, *, param: str) -> Ad
     session.execute(select(table.id).where(table.id == ref.id).with_for_update(read=True))
     # It may have been deleted while we waited for the lock.
     return refer(session, principal, ref.id, param=param)
+
+
+def gone(session: Session, ids: Collection[str]) -> set[str]:
+    """Those of the ids that are of no adapter or checkpoint, whoever's."""
+    there = union_all(*(select(table.id).where(table.id.in_(ids)) for table in (Adapter, Checkpoint)))
+    return set(ids) - set(session.scalars(there))
 
 
 def delete(registry: Registry, principal: Principal, name: str) -> str:

@@ -133,13 +133,15 @@ def get_adapter(adapter: IdOrName, session: ReadSessionDep, principal: ReaderDep
 
 
 @router.delete("/{adapter:path}", summary="Delete an adapter", responses=errors(401, 403, 404, 409))
-def delete_adapter(adapter: IdOrName, registry: RegistryDep, principal: TrainerDep) -> Deleted:
+def delete_adapter(adapter: IdOrName, services: ServicesDep, principal: TrainerDep) -> Deleted:
     """Deletes an adapter, or a checkpoint of a job that has ended, for good; calls of it fail from now on.
 
     Not while a live job begins with it or an alias names it, and not by an alias. The checkpoints of an adapter's job
     are not deleted with it.
     """
-    return Deleted(id=delete(registry, principal, adapter), object="adapter")
+    deleted = delete(services.registry, principal, adapter)
+    services.forgetting.soon()
+    return Deleted(id=deleted, object="adapter")
 
 
 def _refer(registry: Registry, principal: Principal, id_or_name: str) -> AdapterRef:

@@ -81,6 +81,7 @@ async def delete_tenant(
     """
     deletion = await run_in_threadpool(_delete, services.registry, principal, tenant, query)
     response.status_code = 200 if deletion.deleted else 202
+    services.forgetting.soon()
     return deletion
 
 

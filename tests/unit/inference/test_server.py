@@ -350,3 +350,30 @@ def test_only_our_own_processes_are_answered(server: InferenceServer) -> None:
         response = httpx.get(f"{server.http.base_url}{path}", headers={"authorization": "Bearer x"})
         assert (response.status_code, response.json()["error"]["code"]) == (401, "unauthorized")
     assert httpx.get(f"{server.http.base_url}/health").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["osora", "lora"])
+def test_a_deleted_adapter_is_erased_from_memory(server: InferenceServer, kind: str) -> None:
+    """Once nobody uses it, also one that a request is being answered with when it is deleted."""
+    ref = server.publish("a", seed=1)
+    if kind == "lora":
+        lora = server.http.post("/export", json={"base": "tiny", "adapter": ref, "format": "lora"}).content
+        ref = server.put("l", lora, type="lora", basis_fingerprint=None)
+    other = server.publish("b", seed=2)
+    server.text(adapter=other)
+    server.steps.hold(after=2)
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(server.text, adapter=ref)
+        assert server.steps.held.wait(60)
+        assert server.http.get("/adapters").json() == {"data": sorted([ref["id"], other["id"]])}
+        server.http.post("/forget", json={"adapters": [ref["id"]]}).raise_for_status()
+        server.steps.go.set()
+        assert answer.result(60)
+    server.text(adapter=other)  # what was asked of the engine before has been done by then
+    assert server.http.get("/adapters").json() == {"data": [other["id"]]}
+    if kind == "osora":
+        rows = server.engine.slots.bank.values.abs().sum(dim=1)
+        assert int((rows > 0).sum()) == 1
+    else:
+        columns = server.engine.loras.bank.columns
+        assert not any(side.any() for side in (*columns.A, *columns.Bt) if side is not None)
