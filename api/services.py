@@ -55,6 +55,7 @@ class Services:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
                 with Registry.open(settings) as registry, Registry.open(settings) as for_keys:
+                    await asyncio.to_thread(lambda: registry.scratch.folder)  # and what a killed process left goes
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
                     async with (

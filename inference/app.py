@@ -26,6 +26,7 @@ from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from inference.turns import Turns
 from osora_common.disconnect import CLIENT_GONE, unless_gone
+from osora_common.scratch import Scratch
 from osora_core import canary
 from osora_core.adapter import Adapter
 from osora_core.data import Renderer
@@ -42,14 +43,18 @@ def create_app(
 ) -> FastAPI:
     """The server's app over a warm engine for each base. `on_death` is called if an engine fails for good."""
 
+    scratch = Scratch(settings.data_dir)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.served = {name: _serve(engine, settings, store, on_death) for name, engine in engines.items()}
-        app.state.measurer = Measurer(store.fetch, settings.base_paths)
+        app.state.measurer = Measurer(store.fetch, settings.base_paths, scratch)
+        await run_in_threadpool(lambda: scratch.folder)  # and what a process before this one has left goes
         yield
         await app.state.measurer.close()
         for served in app.state.served.values():
             served.loop.stop()
+        scratch.close()
 
     app = FastAPI(title="Osora inference", lifespan=lifespan, openapi_url=None)
     errors.install(app)
@@ -109,7 +114,7 @@ def create_app(
             served.drop(lambda key: key.partition("@")[0] in unwanted)
         return {"forgotten": True}
 
-    exporter = Exporter(store.get, settings.base_paths)
+    exporter = Exporter(store.get, settings.base_paths, scratch)
     # Whoever waits for it here holds no thread, which all other requests need; and may leave.
     exporting = asyncio.Lock()
 

@@ -63,7 +63,7 @@ def store(registry: Registry, principal: Principal, base: str, stream: BinaryIO)
     """
     adapter_id = new_id("adp-")
     key = f"adapters/{principal.tenant_id}/{adapter_id}.zip"
-    with repacked(stream, registry.settings.max_upload_bytes) as packed:
+    with repacked(stream, registry.settings.max_upload_bytes, registry.scratch.folder) as packed:
         registry.store.put(key, packed.path)
         return Draft(adapter_id, base, key, packed.sha256, packed.bytes)
 

@@ -64,7 +64,7 @@ def ingest(
     check_purpose(purpose)
     check_storable(filename, param="file")
     limit = registry.settings.max_upload_bytes
-    with tempfile.NamedTemporaryFile(prefix="osora-upload-") as spool:
+    with tempfile.NamedTemporaryFile(prefix="upload-", dir=registry.scratch.folder) as spool:
         sha256, size = hashlib.sha256(), 0
         while chunk := stream.read(CHUNK_BYTES):
             size += len(chunk)

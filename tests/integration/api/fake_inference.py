@@ -77,8 +77,8 @@ def measured(rows: int, **changed: Any) -> dict[str, Any]:
 class FakeInference:
     """Set `mood` to say how it behaves. `bases`: those it has loaded; `result`, `pieces` of a stream and `refusal`:
     what it answers; `found`: what it says that an adapter from outside is; `asked`: the bodies; `abandoned`: set when a
-    client left. `held`: the adapters in its memory; `forgot`: set when it was told to let go of some. `measure`: what it
-    measures of any file; while `may_measure` is clear, it is still at it."""
+    client left. `held`: the adapters in its memory; `forgot`: set when it was told to let go of some. `measure`: what
+    it measures of any file; while `may_measure` is clear, it is still at it."""
 
     def __init__(self, token: str) -> None:
         self.mood: Mood = "fine"

@@ -123,12 +123,3 @@ def test_objects_for_our_own_processes(client: httpx.Client, anonymous: httpx.Cl
     error_of(client.get(path), 401)
     missing = anonymous.get("/internal/objects/no/such", headers={"authorization": f"Bearer {TOKEN}"})
     assert error_of(missing, 404)["code"] == "object_not_found"
-
-
-def test_inference_servers_let_go_of_a_deleted_adapter(
-    client: httpx.Client, adapter: Adapter, fake: FakeInference
-) -> None:
-    fake.held = [adapter.id, "adp-gone"]
-    client.delete(f"/adapters/{adapter.id}").raise_for_status()
-    assert fake.forgot.wait(30)
-    assert fake.held == []
