@@ -11,10 +11,12 @@ from anyio import CapacityLimiter
 
 from api.authenticator import Authenticator
 from api.event_reader import EventReader
+from api.forgetting import Forgetting
 from api.gateway import InferenceGateway
 from api.health.schemas import Readiness
 from api.in_flight import InFlight
 from api.key_uses import writing_key_uses
+from api.refusals import Refusals
 from api.revocation import Revocations
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
@@ -41,6 +43,8 @@ class Services:
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
+    refusals: Refusals
+    forgetting: Forgetting
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
     revocations: Revocations
@@ -72,25 +76,30 @@ class Services:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
                 with Registry.open(settings) as registry, Registry.open(settings) as aside:
+                    await asyncio.to_thread(lambda: registry.scratch.folder)  # and what a killed process left goes
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
                     async with (
                         Courier.working(registry) as courier,
+                        Refusals.recording(registry) as refusals,
+                        Forgetting.watching(registry, gateway) as forgetting,
                         EventReader.working(aside) as events,
                         Revocations.working(registry) as revocations,
                         writing_key_uses(registry),
                         aclosing(measuring),
                     ):
                         yield cls(
-                            registry,
-                            Authenticator(aside),
-                            events,
-                            aside,
-                            gateway,
-                            publisher,
-                            courier,
-                            measuring,
-                            revocations,
+                            registry=registry,
+                            authenticator=Authenticator(aside),
+                            events=events,
+                            aside=aside,
+                            gateway=gateway,
+                            publisher=publisher,
+                            courier=courier,
+                            refusals=refusals,
+                            forgetting=forgetting,
+                            measuring=measuring,
+                            revocations=revocations,
                         )
         finally:
             publisher.close()

@@ -8,6 +8,7 @@ from typing import Self
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from osora_common.scratch import Scratch
 from registry.db import make_engine, read_only
 from registry.key_uses import KeyUses
 from registry.settings import Settings
@@ -23,6 +24,8 @@ class Registry:
     sessions: sessionmaker[Session]
     readers: sessionmaker[Session]
     store: ObjectStore
+    scratch: Scratch
+    """For temporary files."""
     key_uses: KeyUses
     """The keys that were used through these sessions: whoever keeps this open long writes them down."""
 
@@ -39,6 +42,7 @@ class Registry:
             sessions=sessionmaker(engine, expire_on_commit=False, info=info),
             readers=sessionmaker(read_only(engine), expire_on_commit=False, info=info),
             store=open_store(settings.object_store, settings.object_store_options, engine),
+            scratch=Scratch(settings.data_dir),
             key_uses=key_uses,
         )
 
@@ -55,7 +59,8 @@ class Registry:
             yield session
 
     def close(self) -> None:
-        """Closes the pooled connections."""
+        """Closes the pooled connections, and removes the temporary files."""
+        self.scratch.close()
         self.engine.dispose()
 
     def __enter__(self) -> Self:

@@ -155,6 +155,9 @@ class Settings(BaseSettings):
     webhook_retention_days: _Days = 7
     """Days until a webhook that was delivered or given up leaves its endpoint's log; `forever`: never."""
 
+    audit_retention_days: _Days = None
+    """Whole days until a record leaves the audit log, which then has one that says so; `forever`: never."""
+
     webhooks_allow_private: bool = False
     """Whether webhooks may also go to `http://`, to this machine and to private networks: never where tenants are
     strangers, because it lets each of them call what stands beside the service."""

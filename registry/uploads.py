@@ -114,7 +114,7 @@ def add_part(
         InvalidRequest: the part is empty, or there are more parts than the upload can need.
     """
     _check_pending(registry, principal, upload_id)
-    with tempfile.NamedTemporaryFile(prefix="osora-part-") as spool:
+    with tempfile.NamedTemporaryFile(prefix="part-", dir=registry.scratch.folder) as spool:
         size = 0
         while chunk := stream.read(files.CHUNK_BYTES):
             size += len(chunk)
