@@ -12,10 +12,11 @@ from starlette.routing import Route
 
 from api.anthropic import errors as anthropic
 from api.idempotency import Replay, on_replay
+from api.limits.headers import refusal_headers
 from api.schemas import ErrorBody, ErrorDetail, FileProblem
 from api.validation import cut, explain, printable
 from registry.columns import UnstorableText, is_storable
-from registry.errors import InvalidFile, InvalidRequest, OsoraError, StorageFull, Unavailable
+from registry.errors import InvalidFile, InvalidRequest, OsoraError, RateLimited, StorageFull, Unavailable
 from registry.outages import DATABASE_OUTAGES, STORE_OUTAGES, is_disk_full
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,13 @@ async def _on_osora_error(request: Request, error: OsoraError) -> JSONResponse:
     if isinstance(error, UnstorableText) and error.param is None:
         # Of a body or a query the field is named before it comes to that; what is left is the path.
         error.param = next((name for name, value in request.path_params.items() if not is_storable(value)), None)
-    return respond(request, error.status, body_of(error))
+    return answer_of(request, error)
+
+
+def answer_of(request: Request, error: OsoraError) -> JSONResponse:
+    """The answer that says the error, in the shape of the request's door."""
+    headers = refusal_headers(request.url.path, error) if isinstance(error, RateLimited) else None
+    return respond(request, error.status, body_of(error), headers)
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:

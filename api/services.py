@@ -9,6 +9,7 @@ import httpx
 
 from api.gateway import InferenceGateway
 from api.in_flight import InFlight
+from api.limits.service import Limits
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
@@ -28,6 +29,7 @@ class Services:
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
+    limits: Limits
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -43,15 +45,19 @@ class Services:
     async def open(cls, settings: Settings) -> AsyncIterator["Services"]:
         """Opens everything, lazily where possible, and closes it at exit."""
         # One limit fewer to run into: how many generations run at once is for the inference servers to say.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        connections = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         publisher = Publisher(settings.broker_url)
         try:
             # A proxy configured for the internet has no way to our own servers.
-            async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
+            async with httpx.AsyncClient(timeout=_TIMEOUT, limits=connections, trust_env=False) as http:
                 with Registry.open(settings) as registry:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
-                    async with Courier.working(registry) as courier, aclosing(measuring):
-                        yield cls(registry, gateway, publisher, courier, measuring)
+                    async with (
+                        Limits.open(registry) as limits,
+                        Courier.working(registry) as courier,
+                        aclosing(measuring),
+                    ):
+                        yield cls(registry, gateway, publisher, courier, limits, measuring)
         finally:
             publisher.close()
