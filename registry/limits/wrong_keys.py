@@ -55,9 +55,8 @@ class WrongKeys:
             raise _too_many(network, left)
         self._waiting += 1
         try:
-            async with self._lane:
-                async with self._counting(network, digest):
-                    yield
+            async with self._lane, self._counting(network, digest):
+                yield
         except Unauthorized as error:
             raise _too_many(network, left) from error
         finally:
