@@ -19,7 +19,9 @@ from api.internal.endpoints import router as internal
 from api.jobs.endpoints import router as jobs
 from api.jobs.events import router as job_events
 from api.keys.endpoints import router as keys
+from api.middleware.authentication import AuthenticationMiddleware
 from api.middleware.body_limit import BodyLimitMiddleware
+from api.middleware.failures import FailureMiddleware
 from api.middleware.head import HeadMiddleware
 from api.middleware.processing_time import ProcessingTimeMiddleware
 from api.middleware.request_id import RequestIdMiddleware
@@ -79,6 +81,9 @@ _OPENAI: _Doors = (
 
 _ANTHROPIC: _Doors = (("", messages),)
 
+PUBLIC_PATHS = ("/", "/health", "/ready", "/openapi.json", *docs.PATHS)
+"""What needs no key."""
+
 # Also keeps FastAPI from listing a 422 that this API never sends.
 _ANY_ERROR: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody, "description": "Any other error."}}
 
@@ -107,6 +112,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimitMiddleware, upload_bytes=settings.max_upload_bytes)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(ProcessingTimeMiddleware, prefix="/v1/")
+    app.add_middleware(AuthenticationMiddleware, public=PUBLIC_PATHS)
+    app.add_middleware(FailureMiddleware)
     app.add_middleware(RequestIdMiddleware)  # added last, so it is the outer one
     app.state.routers = (*_NATIVE, *_OPENAI, *_ANTHROPIC)
     for prefix, router in _NATIVE:

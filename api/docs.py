@@ -16,6 +16,9 @@ _MEDIA_TYPES = {
     "favicon-32x32.png": "image/png",
 }
 
+PATHS = (_URL, *(f"{_URL}/{name}" for name in _MEDIA_TYPES))
+"""The page, and what it loads."""
+
 
 def install(app: FastAPI) -> None:
     """Adds the page, and the files of Swagger UI that a package has brought along."""

@@ -6,8 +6,9 @@ from dataclasses import asdict
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from api.anthropic import errors as anthropic
@@ -15,6 +16,7 @@ from api.idempotency import Replay, on_replay
 from api.limits.headers import refusal_headers
 from api.schemas import ErrorBody, ErrorDetail, FileProblem
 from api.validation import cut, explain, printable
+from osora_common.disconnect import CLIENT_GONE
 from registry.columns import UnstorableText, is_storable
 from registry.errors import InvalidFile, InvalidRequest, OsoraError, RateLimited, StorageFull, Unavailable
 from registry.outages import DATABASE_OUTAGES, STORE_OUTAGES, is_disk_full
@@ -48,7 +50,19 @@ def install(app: FastAPI) -> None:
     for of_store in STORE_OUTAGES:
         app.exception_handler(of_store)(_on_store_down)
     app.exception_handler(OSError)(_on_os_error)
+    app.exception_handler(ClientDisconnect)(_on_disconnect)
     app.exception_handler(Exception)(_on_unexpected)
+
+
+async def answer(request: Request, error: Exception) -> Response:
+    """The answer to any exception, by the handler of its class."""
+    handlers = request.app.exception_handlers
+    handle = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    try:
+        response: Response = await handle(request, error)
+    except Exception as unforeseen:  # an OSError that is no full disk, say
+        return await _on_unexpected(request, unforeseen)
+    return response
 
 
 def body_of(error: OsoraError) -> ErrorBody:
@@ -81,11 +95,6 @@ async def _on_osora_error(request: Request, error: OsoraError) -> JSONResponse:
     if isinstance(error, UnstorableText) and error.param is None:
         # Of a body or a query the field is named before it comes to that; what is left is the path.
         error.param = next((name for name, value in request.path_params.items() if not is_storable(value)), None)
-    return answer_of(request, error)
-
-
-def answer_of(request: Request, error: OsoraError) -> JSONResponse:
-    """The answer that says the error, in the shape of the request's door."""
     headers = refusal_headers(request.url.path, error) if isinstance(error, RateLimited) else None
     return respond(request, error.status, body_of(error), headers)
 
@@ -151,6 +160,10 @@ async def _on_os_error(request: Request, error: OSError) -> JSONResponse:
     return _on_outage(request, error, "temporary_files", "")
 
 
+async def _on_disconnect(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=CLIENT_GONE)  # nobody reads it
+
+
 def _on_outage(request: Request, error: Exception, what: str, message: str) -> JSONResponse:
     logger.error("request %s: %s failed", request.state.request_id, what, exc_info=error)
     answer: OsoraError
@@ -165,18 +178,15 @@ def _on_outage(request: Request, error: Exception, what: str, message: str) -> J
 
 
 async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
-    # The server logs the traceback; this line says which request it was.
     request_id: str = request.state.request_id
-    logger.error("request %s failed: %s", request_id, type(error).__name__)
+    logger.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error)
     detail = ErrorDetail(
         message="something went wrong on our side",
         type=OsoraError.type,
         code="internal_error",
         next_action=f"report it with the request id {request_id}",
     )
-    # This handler runs outside of our middleware, which would have added the id. The server closes the connection after
-    # it, and a client that is not told would send its next request there.
-    return respond(request, 500, ErrorBody(error=detail), {"x-request-id": request_id, "connection": "close"})
+    return respond(request, 500, ErrorBody(error=detail))
 
 
 def _readable(text: str) -> str:

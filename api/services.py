@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from api.authenticator import Authenticator
 from api.gateway import InferenceGateway
 from api.in_flight import InFlight
 from api.limits.service import Limits
@@ -23,9 +24,10 @@ _MEASURED_OF_TENANT = 8
 
 @dataclass(frozen=True)
 class Services:
-    """The open registry, the way to the inference servers, the way to the broker, and who delivers webhooks."""
+    """The open registry, who knows the keys, the way to the inference servers, the way to the broker, and who delivers webhooks."""
 
     registry: Registry
+    authenticator: Authenticator
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
@@ -50,14 +52,15 @@ class Services:
         try:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=connections, trust_env=False) as http:
-                with Registry.open(settings) as registry:
+                with Registry.open(settings) as registry, Registry.open(settings) as for_keys:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
                     async with (
-                        Limits.open(registry) as limits,
+                        Limits.open(for_keys) as limits,
                         Courier.working(registry) as courier,
                         aclosing(measuring),
                     ):
-                        yield cls(registry, gateway, publisher, courier, limits, measuring)
+                        authenticator = Authenticator(for_keys)
+                        yield cls(registry, authenticator, gateway, publisher, courier, limits, measuring)
         finally:
             publisher.close()
