@@ -12,7 +12,7 @@ from osora_common.hyperparameters import Spec
 from registry import bases, files, overlaps
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
-from registry.jobs import begun_with
+from registry.jobs import begun_with, metering
 from registry.jobs.queries import job_not_found
 from registry.jobs.state import append_event, end, requeue
 from registry.jobs.state import pause as set_paused
@@ -92,6 +92,7 @@ def accepted(
         max_attempts=settings.max_attempts,
     )
     session.add(job)
+    metering.open_account(session, job, principal.key_id)
     session.flush()
     return job
 
