@@ -24,7 +24,7 @@ _MEASURED_OF_TENANT = 8
 
 @dataclass(frozen=True)
 class Services:
-    """The open registry, who knows the keys, the way to the inference servers, the way to the broker, and who delivers webhooks."""
+    """The open registry, the ways to inference servers and broker, who delivers webhooks, and what tenants may take."""
 
     registry: Registry
     authenticator: Authenticator

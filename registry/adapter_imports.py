@@ -11,6 +11,7 @@ from registry.adapter_archive import repacked
 from registry.context import Registry
 from registry.errors import InvalidRequest, NotFound, OsoraError
 from registry.ids import model_name, new_id
+from registry.limits import quotas
 from registry.models import Adapter, AdapterType
 from registry.settings import Settings
 from registry.tenants import Principal
@@ -83,7 +84,8 @@ def publish(
 ) -> T:
     """Writes the row: from now on the adapter can be called.
 
-    Returns what `record` makes of it, which happens in the same transaction.
+    Returns what `record` makes of it, which happens in the same transaction. Raises `QuotaExceeded` where the tenant
+    would store more than it may; the draft is gone then.
     """
     adapter = Adapter(
         id=draft.id,
@@ -110,7 +112,9 @@ def publish(
             session.refresh(adapter)
             data = {"id": adapter.id, "name": adapter.name, "job_id": None}
             webhooks.record(session, principal.tenant_id, "adapter.published", data)
-            return record(session, adapter)
+            answer = record(session, adapter)
+            quotas.check_stored(session, principal.tenant_id)
+            return answer
     except OsoraError:  # one of ours comes before the commit
         discard(registry, draft)
         raise

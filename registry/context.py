@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from registry.db import make_engine, read_only
+from registry.limits.values import Limits
 from registry.settings import Settings
 from registry.store import ObjectStore, open_store
 
@@ -27,8 +28,8 @@ class Registry:
     def open(cls, settings: Settings) -> Self:
         """Connects lazily; the schema must be there (`registry.migrate.upgrade`)."""
         engine = make_engine(settings.database_url)
-        # Keys are hashed with a pepper; it rides on the session so that services need no global settings.
-        info = {"key_pepper": settings.key_pepper}
+        # Keys are hashed with a pepper; it rides on the session so that services need no global settings. So do limits.
+        info = {"key_pepper": settings.key_pepper, "limits": Limits.of(settings)}
         return cls(
             settings=settings,
             engine=engine,

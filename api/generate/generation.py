@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from api.generate.proxy import pass_on
 from api.generate.schemas import GenerateRequest
+from api.limits.metering import within_limits
 from api.services import Services
 from registry.references import Target
 from registry.tenants import Principal
@@ -31,4 +32,5 @@ async def run(
     payload = {"request_id": generation_id, "tenant": principal.tenant_id, **target.payload(), **body.options()}
     # An adapter stays where it is warm; the bare base is warm everywhere, so its requests spread.
     key = target.adapter.id if target.adapter else generation_id
-    return await pass_on(request, partial(services.gateway.ask, "/generate", payload, key, request.state.request_id))
+    ask = partial(services.gateway.ask, "/generate", payload, key, request.state.request_id)
+    return await within_limits(services, principal, request, payload, partial(pass_on, request, ask))

@@ -19,6 +19,7 @@ from registry.jobs import metering
 from registry.jobs.requests import accepted
 from registry.jobs.state import append_event, close_attempt, end, lock_fenced
 from registry.jobs.types import Attempt, JobError, JobRequest, Plan
+from registry.limits import budgets, overrides
 from registry.models import TERMINAL, Job, JobAttempt, JobEvent, JobStatus, OutboxMessage
 from registry.settings import Settings
 from registry.tenants import Principal
@@ -51,7 +52,8 @@ def start(
 ) -> str:
     """Queues a probe and returns its id; its wake-up is in the outbox when the transaction commits.
 
-    Raises Conflict while another of the tenant's goes on, and what `registry.jobs.submit` does.
+    Raises Conflict while another of the tenant's goes on, and what `registry.jobs.submit` does. Its budget counts, but
+    not how many jobs wait.
     """
     take_turns(session, f"probe {principal.tenant_id}")
     mine = exists().where(
@@ -63,6 +65,7 @@ def start(
             code="probe_running",
             next_action="try again when it is over, in two minutes at most, or leave out `probe`",
         )
+    budgets.check_training(session, overrides.of_tenant(session, principal.tenant_id))
     job = accepted(session, principal, request, settings, offers)
     job.probe_steps = steps
     job.probe_until = cast(float, now() + SECONDS + _SPARE_SECONDS)

@@ -67,36 +67,32 @@ class Owner:
 
     kind: Literal["tenant", "key"]
     id: str
+    tenant_id: str
     limits: Limits
 
     def exceeded(
         self,
         name: LimitName,
         *,
-        free_in: float | None,
+        when: str,
+        retry_after: float | None,
+        next_action: str,
         standing: Standing | None = None,
-        next_action: str | None = None,
     ) -> RateLimited:
-        """What is said when a rate or a place is not to be had.
+        """What is said when a rate or a place is not to be had: whose, which, how much, and `when` it is again.
 
-        `free_in`: seconds until it is; None: not by waiting.
+        `retry_after`: seconds; None: waiting is of no use.
         """
-        when = "" if free_in is None else f"; it is free again in {_duration(free_in)}"
         return RateLimited(
-            f"{self._may(name)} ({name}){when}",
-            code=name,
-            next_action=next_action or f"try again in {_duration(free_in or 1)}",
-            retry_after=free_in,
-            standing=standing,
+            f"{self._may(name)}: {when}", code=name, next_action=next_action, retry_after=retry_after, standing=standing
         )
 
-    def over_quota(self, name: LimitName, used: float, *, next_action: str) -> QuotaExceeded:
-        """What is said when an amount is used up."""
-        return QuotaExceeded(f"{self._may(name)} ({name}), and has {used:.0f}", next_action=next_action)
+    def over_quota(
+        self, name: LimitName, used: float, *, next_action: str, more: int = 0, code: str | None = None
+    ) -> QuotaExceeded:
+        """What is said when an amount is used up, or would be with so much `more`."""
+        wanted = f" and {more} more would be" if more else ""
+        return QuotaExceeded(f"{self._may(name)}: {used:.0f} are used{wanted}", code=code, next_action=next_action)
 
     def _may(self, name: LimitName) -> str:
-        return f"the {self.kind} {self.id} may have {getattr(self.limits, name)} {_OF[name]}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{max(seconds, 0.1):.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"the {self.kind} {self.id} may have {getattr(self.limits, name)} {_OF[name]} ({name})"
