@@ -33,6 +33,7 @@ from api.openai.refusals import router as refusals
 from api.openai.responses.endpoints import router as responses
 from api.schemas import ErrorBody
 from api.services import Services
+from api.tenants.endpoints import router as tenants
 from api.uploads.endpoints import router as uploads
 from api.webhooks.endpoints import router as webhooks
 from registry.settings import Settings
@@ -62,6 +63,7 @@ _NATIVE: _Doors = (
     ("", generate),
     ("", bases),
     ("", keys),
+    ("", tenants),
     ("", webhooks),
     ("", health),
     ("", internal),

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from registry.db import make_engine, read_only
+from registry.key_uses import KeyUses
 from registry.limits.values import Limits
 from registry.settings import Settings
 from registry.store import ObjectStore, open_store
@@ -23,19 +24,23 @@ class Registry:
     sessions: sessionmaker[Session]
     readers: sessionmaker[Session]
     store: ObjectStore
+    key_uses: KeyUses
+    """The keys that were used through these sessions: whoever keeps this open long writes them down."""
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Connects lazily; the schema must be there (`registry.migrate.upgrade`)."""
         engine = make_engine(settings.database_url)
-        # Keys are hashed with a pepper; it rides on the session so that services need no global settings. So do limits.
-        info = {"key_pepper": settings.key_pepper, "limits": Limits.of(settings)}
+        # What keys are hashed with rides on the session, so that services need no global settings; so do the limits.
+        key_uses = KeyUses()
+        info = {"server_secrets": settings.server_secrets, "key_uses": key_uses, "limits": Limits.of(settings)}
         return cls(
             settings=settings,
             engine=engine,
             sessions=sessionmaker(engine, expire_on_commit=False, info=info),
             readers=sessionmaker(read_only(engine), expire_on_commit=False, info=info),
             store=open_store(settings.object_store, settings.object_store_options, engine),
+            key_uses=key_uses,
         )
 
     @contextmanager

@@ -78,6 +78,8 @@ class Tenant(Base):
     id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[int] = mapped_column(default=now_seconds())
+    suspended_at: Mapped[int | None]
+    """Since when its keys are refused and its jobs wait: see `registry.suspension`."""
 
 
 class ApiKey(Base):
@@ -93,7 +95,14 @@ class ApiKey(Base):
     """The last characters of the key, to recognise it by."""
     scopes: Mapped[list[str]]
     created_at: Mapped[int] = mapped_column(default=now_seconds())
+    created_by: Mapped[str | None] = mapped_column(String(40))
+    """The key that it was made with; None of one that the installation made itself."""
+    expires_at: Mapped[int | None]
     revoked_at: Mapped[int | None]
+    last_used_at: Mapped[int | None]
+    """To the minute; see `registry.key_uses`."""
+    secret_id: Mapped[str | None] = mapped_column(String(16))
+    """Of the server secret that `digest` is made with; None of a key from before there was such an id."""
 
 
 class File(Base):

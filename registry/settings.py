@@ -15,6 +15,7 @@ from osora_common.files import absolute
 from osora_common.log_level import LogLevel
 from osora_common.object_store import check_options
 from osora_common.store_url import RegistryStoreUrl
+from registry.server_secrets import ServerSecrets
 from registry.urls import BrokerUrl, DatabaseUrl, HttpUrls
 
 
@@ -81,6 +82,10 @@ class Settings(BaseSettings):
 
     secret_key: SecretStr | None = None
     """The secret that API keys are hashed with; without one, `{data_dir}/secret.key` is created once."""
+
+    secret_key_fallbacks: tuple[SecretStr, ...] = ()
+    """Other secrets that API keys may still be hashed with, as a JSON list: the one before, while `secret_key` is
+    rotated."""
 
     internal_token: SecretStr | None = None
     """Bearer token between our own processes; without one, `{data_dir}/internal.token` is created once."""
@@ -215,9 +220,19 @@ class Settings(BaseSettings):
         return [url.strip().rstrip("/") for url in self.inference_urls.split(",") if url.strip()]
 
     @property
-    def key_pepper(self) -> bytes:
-        """The secret that API keys are hashed with; created on first use if none is configured."""
-        return _secret_or_file(self.secret_key, self.data_dir / "secret.key").encode()
+    def server_secrets(self) -> ServerSecrets:
+        """What API keys are hashed with; created on first use if none is configured. The file may hold several, a line
+        each, the current one first."""
+        fallbacks = tuple(each.get_secret_value() for each in self.secret_key_fallbacks)
+        if self.secret_key is not None:
+            return ServerSecrets(self.secret_key.get_secret_value(), fallbacks)
+        current, *before = _secret_or_file(None, self.secret_key_path).split("\n")
+        return ServerSecrets(current, (*before, *fallbacks))
+
+    @property
+    def secret_key_path(self) -> Path:
+        """Where the secrets are kept that are not configured."""
+        return self.data_dir / "secret.key"
 
     @property
     def internal_secret(self) -> str:

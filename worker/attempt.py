@@ -31,6 +31,7 @@ _LOOK_SECONDS = 0.5
 REASONS: dict[Signal, str] = {
     "cancel": "its tenant cancelled it",
     "pause": "its tenant paused it",
+    "suspend": "its tenant is suspended",
     "drain": "its worker is stopping",
 }
 
@@ -134,7 +135,7 @@ class Runner:
                 return False
             case Exception():
                 raise report
-            case "lost" | "cancel" | "pause" | "drain":
+            case "lost" | "cancel" | "pause" | "suspend" | "drain":
                 self._leave(report, work)
                 return False
             case _:

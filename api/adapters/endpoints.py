@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.adapters.inspection import inspected
 from api.adapters.schemas import AdapterOut, AdaptersQuery, DownloadQuery, ImportedOut, ImportForm
-from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, TrainerDep
 from api.downloads import attachment
 from api.generate.proxy import pass_on
 from api.idempotency import OnceFormDep
@@ -52,7 +52,7 @@ def list_adapters(
     responses=errors(400, 401, 403, 404, 409, 413, 429, 503, 507),
 )
 async def import_adapter(
-    request: Request, services: ServicesDep, principal: WriterDep, once: OnceFormDep
+    request: Request, services: ServicesDep, principal: TrainerDep, once: OnceFormDep
 ) -> ImportedOut:
     """Takes an OSoRA adapter of a base here, or a plain LoRA of it, as PEFT saves them: the folder as a ZIP.
 
@@ -134,7 +134,7 @@ def get_adapter(adapter: IdOrName, session: ReadSessionDep, principal: ReaderDep
 
 
 @router.delete("/{adapter:path}", summary="Delete an adapter", responses=errors(401, 403, 404, 409))
-def delete_adapter(adapter: IdOrName, registry: RegistryDep, principal: WriterDep) -> Deleted:
+def delete_adapter(adapter: IdOrName, registry: RegistryDep, principal: TrainerDep) -> Deleted:
     """Deletes an adapter, or a checkpoint of a job that has ended, for good; calls of it fail from now on.
 
     Not while a live job begins with it or an alias names it, and not by an alias. The checkpoints of an adapter's job

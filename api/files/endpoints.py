@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.bases.known import OffersDep
-from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, TrainerDep
 from api.downloads import attachment
 from api.files.measuring import begin_measuring
 from api.files.report import FileReport, report_of
@@ -33,7 +33,7 @@ FileId = Annotated[str, Path(examples=["file-01k9v3t0w5qabcdefghjkmnpqrs"])]
 async def upload_file(
     request: Request,
     services: ServicesDep,
-    principal: WriterDep,
+    principal: TrainerDep,
     offers: OffersDep,
     background: BackgroundTasks,
     once: OnceFormDep,
@@ -118,7 +118,7 @@ async def get_file_report(
 
 
 @router.delete("/{file_id}", summary="Delete a file", responses=errors(401, 403, 404, 409, 507))
-def delete_file(file_id: FileId, registry: RegistryDep, principal: WriterDep) -> Deleted:
+def delete_file(file_id: FileId, registry: RegistryDep, principal: TrainerDep) -> Deleted:
     """Deletes a file for good. Refused while a job that has not ended uses it."""
     files.delete(registry, principal, file_id)
     return Deleted(id=file_id, object="file")

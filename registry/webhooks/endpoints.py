@@ -15,7 +15,7 @@ from registry.settings import Settings
 from registry.tenants import Principal
 from registry.webhooks import destination
 from registry.webhooks.events import EventType
-from registry.webhooks.secrets import new_salt
+from registry.webhooks.secrets import new_salt, sealed
 from registry.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 MAX_ENDPOINTS = 20
@@ -50,7 +50,7 @@ def create(
         name=name,
         url=url,
         event_types=list(dict.fromkeys(event_types)),
-        salt=new_salt(),
+        salt=new_salt(session),
     )
     session.add(endpoint)
     session.flush()
@@ -140,10 +140,18 @@ def rotate_secret(session: Session, principal: Principal, endpoint_id: str, *, k
             next_action="wait until one expires, a day after it was replaced, or rotate without keeping any",
         )
     endpoint.old_salts = [{"salt": endpoint.salt, "expires_at": at + _OVERLAP_SECONDS}, *older] if keep_old else []
-    endpoint.salt = new_salt()
+    endpoint.salt = new_salt(session)
     endpoint.updated_at = cast(int, now_seconds())
     session.flush()
     return endpoint
+
+
+def seal_anew(session: Session) -> None:
+    """Has the signing secrets of all tenants' endpoints hang on the current server secret; none of them changes."""
+    for endpoint in session.scalars(select(WebhookEndpoint).with_for_update()):
+        endpoint.salt = sealed(session, endpoint.salt)
+        endpoint.old_salts = [{**old, "salt": sealed(session, old["salt"])} for old in endpoint.old_salts]
+    session.flush()
 
 
 def _set_enabled(endpoint: WebhookEndpoint, enabled: bool | None) -> bool:

@@ -295,7 +295,7 @@ def test_a_name_that_callers_know_stands_for_another_model(caller: Caller, servi
 
 
 def test_a_model_is_shared_with_another_tenant(caller: Caller, service: Service, trained: str) -> None:
-    friend = service.sdk.keys.create(name="test", tenant="friend", scopes=["read", "write"])
+    friend = service.sdk.keys.create(name="test", tenant="friend", scopes=["read", "train"])
     theirs = Caller(caller.client.with_options(api_key=friend["key"]), caller.runner)
     permissions = caller.client.fine_tuning.checkpoints.permissions
     with pytest.raises(package.NotFoundError):

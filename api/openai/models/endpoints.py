@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from api.deps import ReaderDep, ReadSessionDep, RegistryDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, TrainerDep
 from api.generate.target import resolve_model
 from api.openai.models.schemas import ModelList, ModelOut
 from api.schemas import Deleted, errors
@@ -49,7 +49,7 @@ def get_model(model: ModelName, session: ReadSessionDep, principal: ReaderDep, r
 
 
 @router.delete("/{model:path}", summary="Delete a model", responses=errors(401, 403, 404, 409))
-def delete_model(model: ModelName, registry: RegistryDep, principal: WriterDep) -> Deleted:
+def delete_model(model: ModelName, registry: RegistryDep, principal: TrainerDep) -> Deleted:
     """Deletes an adapter, or a checkpoint of a job that has ended, for good. Bases stay, and what others share.
 
     Of an alias only the name goes; what it stands for stays.

@@ -14,7 +14,7 @@ def test_the_life_of_a_key(client: httpx.Client) -> None:
     key = response.json()
     secret = key.pop("key")
     assert secret.startswith("osk-")
-    assert (key["tenant"], key["scopes"], key["name"]) == ("default", ["read", "write"], "triage")
+    assert (key["tenant"], key["scopes"], key["name"]) == ("default", ["read", "train"], "triage")
     assert secret.endswith(key["hint"])
     listed = client.get("/keys")
     assert key in listed.json()["data"]

@@ -57,7 +57,7 @@ def record(session: Session, attempt: Attempt, losses: list[float]) -> None:
 
 def other_tenant(registry: Registry) -> Principal:
     with registry.transaction() as session:
-        _, key = create_key(session, "other", "test", ["read", "write"])
+        _, key = create_key(session, "other", "test", ["read", "train"])
         return authenticate(session, key)
 
 
