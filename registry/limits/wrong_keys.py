@@ -19,7 +19,7 @@ from registry.errors import RateLimited, Unauthorized
 WRONG_A_MINUTE = 30
 MOST_ADDRESSES = 10_000
 _MOST_KEYS = 10_000
-_MOST_WAITING = 32
+MOST_WAITING = 32
 _SECONDS = 60.0
 
 
@@ -38,6 +38,10 @@ class WrongKeys:
         self._lane = asyncio.Lock()
         self._waiting = 0
 
+    def __len__(self) -> int:
+        """How many addresses it remembers."""
+        return len(self._wrong)
+
     @asynccontextmanager
     async def trying(self, address: str | None, key: str) -> AsyncIterator[None]:
         """Around the lookup of a key, which raises `Unauthorized` if it is wrong.
@@ -51,7 +55,7 @@ class WrongKeys:
             async with self._counting(network, digest):
                 yield
             return
-        if self._waiting >= _MOST_WAITING:
+        if self._waiting >= MOST_WAITING:
             raise _too_many(network, left)
         self._waiting += 1
         try:
