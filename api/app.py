@@ -19,6 +19,7 @@ from api.internal.endpoints import router as internal
 from api.jobs.endpoints import router as jobs
 from api.jobs.events import router as job_events
 from api.keys.endpoints import router as keys
+from api.limits.endpoints import router as limits
 from api.middleware.authentication import AuthenticationMiddleware
 from api.middleware.body_limit import BodyLimitMiddleware
 from api.middleware.failures import FailureMiddleware
@@ -63,6 +64,7 @@ _NATIVE: _Doors = (
     ("", generate),
     ("", bases),
     ("", keys),
+    ("", limits),
     ("", tenants),
     ("", webhooks),
     ("", health),

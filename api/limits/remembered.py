@@ -22,13 +22,14 @@ class Remembered(Generic[T]):
         known = self._values.get(key)
         if known is not None and time.monotonic() < known[0]:
             return known[1]
+        values = self._values  # what is forgotten meanwhile stays so
         value = await read()
-        self._values[key] = (time.monotonic() + self._seconds, value)
-        self._values.move_to_end(key)
-        if len(self._values) > _MOST:
-            self._values.popitem(last=False)
+        values[key] = (time.monotonic() + self._seconds, value)
+        values.move_to_end(key)
+        if len(values) > _MOST:
+            values.popitem(last=False)
         return value
 
     def forget(self) -> None:
-        """All of them are read again."""
-        self._values.clear()
+        """All of them are read again. Any thread may say so."""
+        self._values = OrderedDict()

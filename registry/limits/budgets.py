@@ -26,6 +26,16 @@ def tokens_of_month(session: Session, owner: Owner) -> int:
     return _spent(session, owner, "month").tokens
 
 
+def used(session: Session, owner: Owner) -> dict[str, int]:
+    """What is spent of each budget, by its name."""
+    day, month = _spent(session, owner, "day"), _spent(session, owner, "month")
+    return {
+        "compute_seconds_per_day": round(day.compute_seconds),
+        "compute_seconds_per_month": round(month.compute_seconds),
+        "tokens_per_month": month.tokens,
+    }
+
+
 def check_generation(owner: Owner, used: int) -> None:
     """Raises `QuotaExceeded` where the tokens of the month are used up."""
     limit = owner.limits.tokens_per_month

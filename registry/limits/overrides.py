@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry import audit, tenants
+from registry.db import take_turns
 from registry.limits.tables import LimitOverride
 from registry.limits.values import Limits, Owner
 from registry.tenants import Principal
@@ -42,22 +44,50 @@ def stored(session: Session, owner_id: str) -> dict[str, Any]:
     return _stored(session, [owner_id]).get(owner_id, {})
 
 
-def put(session: Session, tenant_id: str, owner_id: str, values: Mapping[str, Any]) -> None:
-    """Sets the limits of a tenant, or of a key of its, in place of what was set before."""
-    row = session.get(LimitOverride, owner_id, with_for_update=True)
-    if row is None:
-        session.add(LimitOverride(owner_id=owner_id, tenant_id=tenant_id, values=dict(values)))
-    else:
-        row.values = dict(values)
-    session.flush()
+def visible_tenant(session: Session, principal: Principal, tenant: str) -> str:
+    """The id of the tenant that is named by id or name: one's own, for an operator any. Raises `NotFound`."""
+    if tenant in (principal.tenant_id, principal.tenant_name):
+        return principal.tenant_id
+    if not principal.has("operator"):
+        raise tenants.tenant_not_found(tenant)
+    return tenants.get_tenant(session, principal, tenant).id
 
 
-def remove(session: Session, owner_id: str) -> None:
-    """Takes back what was set; doing it twice is fine."""
-    row = session.get(LimitOverride, owner_id, with_for_update=True)
-    if row is not None:
+def set_for_tenant(session: Session, principal: Principal, tenant: str, values: Mapping[str, Any]) -> str:
+    """Sets a tenant's limits in place of what was set before, nothing to leave it those of the installation.
+
+    Returns the tenant's id. Raises `NotFound`, and `Forbidden` to all but operators.
+    """
+    tenant_id = tenants.get_tenant(session, principal, tenant).id
+    _put(session, tenant_id, tenant_id, values)
+    audit.record(session, principal, "limits.changed", "tenant", tenant_id, owner_id=tenant_id, limits=dict(values))
+    return tenant_id
+
+
+def set_for_key(session: Session, principal: Principal, key_id: str, values: Mapping[str, Any]) -> str:
+    """Sets the limits that a key has beside its tenant's, in place of what was set before; nothing for none.
+
+    Returns the id of its tenant. Raises `NotFound` for a key that the principal does not manage, and `Forbidden` for
+    an operator's.
+    """
+    key = tenants.get_key(session, principal, key_id)
+    if "operator" in key.scopes:
+        principal.require("operator")
+    _put(session, key.tenant_id, key.id, values)
+    audit.record(session, principal, "limits.changed", "key", key.id, owner_id=key.tenant_id, limits=dict(values))
+    return key.tenant_id
+
+
+def _put(session: Session, tenant_id: str, owner_id: str, values: Mapping[str, Any]) -> None:
+    take_turns(session, f"limits {owner_id}")
+    row = session.get(LimitOverride, owner_id)
+    if row is not None and not values:
         session.delete(row)
-        session.flush()
+    elif row is not None:
+        row.values = dict(values)
+    elif values:
+        session.add(LimitOverride(owner_id=owner_id, tenant_id=tenant_id, values=dict(values)))
+    session.flush()
 
 
 def _stored(session: Session, owner_ids: Collection[str]) -> dict[str, dict[str, Any]]:

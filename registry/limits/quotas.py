@@ -108,6 +108,17 @@ def check_stored(session: Session, tenant_id: str, *, more: int = 0) -> None:
         raise _storage_full(owner, used, more)
 
 
+def used(session: Session, tenant_id: str) -> dict[str, int]:
+    """What the tenant takes of the limits that are kept here, by their names."""
+    jobs = select(Job.status, func.count()).where(Job.tenant_id == tenant_id, Job.probe_steps.is_(None))
+    counts = {status: count for status, count in session.execute(jobs.group_by(Job.status))}
+    return {
+        "concurrent_jobs": counts.get("running", 0),
+        "queued_jobs": counts.get("queued", 0) + counts.get("paused", 0),
+        "stored_bytes": stored_bytes(session, tenant_id),
+    }
+
+
 def _storage_full(owner: Owner, used: int, more: int = 0) -> Exception:
     return owner.over_quota(
         "stored_bytes",
