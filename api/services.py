@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 import httpx
 
@@ -14,6 +15,7 @@ from api.limits.service import Limits
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
+from registry.http_values import networks_of
 from registry.publisher import Publisher
 from registry.settings import Settings
 
@@ -41,6 +43,11 @@ class Services:
     def settings(self) -> Settings:
         """The installation's settings."""
         return self.registry.settings
+
+    def is_internal(self, address: str | None) -> bool:
+        """Whether our own processes may be calling from there."""
+        found = address and ip_address(address)
+        return bool(found) and any(found in network for network in networks_of(self.settings.internal_networks))
 
     @classmethod
     @asynccontextmanager
