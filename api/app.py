@@ -94,6 +94,9 @@ PUBLIC_PATHS = ("/", "/health", "/ready")
 """What needs no key, beside the documents of the API."""
 
 _EXPOSED = (
+    "anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining",
+    "anthropic-ratelimit-requests-reset", "anthropic-ratelimit-tokens-limit", "anthropic-ratelimit-tokens-remaining",
+    "anthropic-ratelimit-tokens-reset",
     "content-disposition", "etag", "idempotent-replayed", "openai-processing-ms", "retry-after", "request-id",
     "x-ratelimit-limit-requests", "x-ratelimit-limit-tokens", "x-ratelimit-remaining-requests",
     "x-ratelimit-remaining-tokens", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens", "x-request-id",

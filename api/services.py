@@ -67,7 +67,7 @@ class Services:
                         Courier.working(registry) as courier,
                         aclosing(measuring),
                     ):
-                        authenticator = Authenticator(for_keys)
+                        authenticator = Authenticator(for_keys, limits.wrong_keys)
                         yield cls(registry, authenticator, gateway, publisher, courier, limits, measuring)
         finally:
             publisher.close()
