@@ -27,7 +27,6 @@ _HEADERS = {
     401: {"www-authenticate": "Bearer"},
     # The openai client repeats a 409 otherwise, and a state does not change by asking again.
     409: {"x-should-retry": "false"},
-    429: {"retry-after": "1"},
     503: {"retry-after": "1"},
 }
 _LONGEST_TEXT = 2000

@@ -79,8 +79,13 @@ def _bytes(text: str) -> int:
 
 
 async def _longest(services: Services, base: str) -> int:
-    bases = await services.gateway.bases()
-    return next((found.get("max_length") for found in bases if found["name"] == base), None) or _LONGEST
+    """Tokens that the base reads and writes at most."""
+
+    async def ask() -> int:
+        bases = await services.gateway.bases()
+        return next((found.get("max_length") for found in bases if found["name"] == base), None) or _LONGEST
+
+    return await services.limits.longest.get(base, ask)
 
 
 def _settle(reserved: Reserved, response: Response) -> None:

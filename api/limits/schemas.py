@@ -32,9 +32,7 @@ class _Limits(RequestModel):
 class KeyLimits(_Limits):
     """What a key may take, beside what its tenant may. What is left out has no limit of its own."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"requests_per_minute": 60, "priority": "normal"}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"requests_per_minute": 60, "priority": "normal"}]})
 
 
 class TenantLimits(_Limits):

@@ -22,6 +22,7 @@ from registry.tenants import Principal
 
 _REMEMBERED_SECONDS = 2.0
 """How long a change takes until it holds in every process."""
+_KNOWN_SECONDS = 60.0
 _BUSY_SECONDS = 1.0
 _NETWORK = ("redis://", "rediss://")
 _Rate = Literal["requests", "tokens"]
@@ -42,6 +43,8 @@ class Limits:
 
     def __init__(self, registry: Registry, counters: Counters) -> None:
         self.wrong_keys = WrongKeys()
+        self.longest: Remembered[int] = Remembered(_KNOWN_SECONDS)
+        """Of each base, the tokens that it reads and writes at most: asking a server that hangs takes its time."""
         self._registry = registry
         self._counters = counters
         self._threads = CapacityLimiter(4)  # of its own: others hold theirs for long
