@@ -11,7 +11,9 @@ import httpx
 from api.authenticator import Authenticator
 from api.gateway import InferenceGateway
 from api.in_flight import InFlight
+from api.key_uses import writing_key_uses
 from api.limits.service import Limits
+from api.revocation import Revocations
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
@@ -36,6 +38,8 @@ class Services:
     limits: Limits
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
+    revocations: Revocations
+    """Tells streams of the end of their keys."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams without an end of their own must end now."""
 
@@ -65,9 +69,11 @@ class Services:
                     async with (
                         Limits.open(for_keys) as limits,
                         Courier.working(registry) as courier,
+                        Revocations.working(registry) as revocations,
+                        writing_key_uses(registry),
                         aclosing(measuring),
                     ):
                         authenticator = Authenticator(for_keys, limits.wrong_keys)
-                        yield cls(registry, authenticator, gateway, publisher, courier, limits, measuring)
+                        yield cls(registry, authenticator, gateway, publisher, courier, limits, measuring, revocations)
         finally:
             publisher.close()

@@ -33,4 +33,5 @@ async def run(
     # An adapter stays where it is warm; the bare base is warm everywhere, so its requests spread.
     key = target.adapter.id if target.adapter else generation_id
     ask = partial(services.gateway.ask, "/generate", payload, key, request.state.request_id)
-    return await within_limits(services, principal, request, payload, partial(pass_on, request, ask))
+    answer = partial(pass_on, request, ask, services.revocations.watch(principal))
+    return await within_limits(services, principal, request, payload, answer)

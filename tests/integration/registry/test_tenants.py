@@ -48,8 +48,9 @@ def test_authentication(registry: Registry) -> None:
     [
         ("read", ["read"]),
         ("train", ["train"]),
-        ("admin", ["read", "train", "admin"]),
-        ("operator", ["read", "train", "admin", "operator"]),
+        ("generate", ["generate"]),
+        ("admin", ["read", "train", "generate", "admin"]),
+        ("operator", ["read", "train", "generate", "admin", "operator"]),
     ],
 )
 def test_what_a_scope_includes(scope: str, includes: list[str]) -> None:
@@ -57,7 +58,9 @@ def test_what_a_scope_includes(scope: str, includes: list[str]) -> None:
     assert [name for name in tenants.ALL_SCOPES if who.has(name)] == includes
 
 
-@pytest.mark.parametrize("plaintext", ["", "osk-", "osk-wrong", "\ud800", "\0", "é"])
+@pytest.mark.parametrize(
+    "plaintext", ["", "osk-", "osk-wrong", "osk-" + "0" * 49, "osk-" + "a" * 43, "\ud800", "\0", "é"]
+)
 def test_wrong_keys(registry: Registry, api_key: str, plaintext: str) -> None:
     with registry.reading() as session, pytest.raises(Unauthorized) as caught:
         tenants.authenticate(session, plaintext)
@@ -79,7 +82,7 @@ def test_revoked_keys(registry: Registry, principal: Principal, api_key: str, st
         when = revoked.revoked_at
         assert when is not None
         assert tenants.revoke_key(session, principal, principal.key_id).revoked_at == when
-        assert principal.key_id in [key.id for key, _ in tenants.list_keys(session, principal)]
+        assert principal.key_id in [key.id for key in tenants.list_keys(session, principal)[0].data]
         with pytest.raises(Unauthorized):
             tenants.authenticate(session, api_key)
 
