@@ -21,6 +21,7 @@ from api.internal.endpoints import router as internal
 from api.jobs.endpoints import router as jobs
 from api.jobs.events import router as job_events
 from api.keys.endpoints import router as keys
+from api.limits.endpoints import router as limits
 from api.middleware.access_log import AccessLogMiddleware
 from api.middleware.authentication import AuthenticationMiddleware
 from api.middleware.bodies import Allowances, tenant_of
@@ -71,6 +72,7 @@ _NATIVE: _Doors = (
     ("", bases),
     ("", keys),
     ("", audit),
+    ("", limits),
     ("", tenants),
     ("", webhooks),
     ("", health),
@@ -95,6 +97,9 @@ PUBLIC_PATHS = ("/", "/health", "/ready")
 """What needs no key, beside the documents of the API."""
 
 _EXPOSED = (
+    "anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining",
+    "anthropic-ratelimit-requests-reset", "anthropic-ratelimit-tokens-limit", "anthropic-ratelimit-tokens-remaining",
+    "anthropic-ratelimit-tokens-reset",
     "content-disposition", "etag", "idempotent-replayed", "openai-processing-ms", "retry-after", "request-id",
     "x-ratelimit-limit-requests", "x-ratelimit-limit-tokens", "x-ratelimit-remaining-requests",
     "x-ratelimit-remaining-tokens", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens", "x-request-id",

@@ -4,8 +4,10 @@ import anyio
 from starlette.datastructures import Headers
 
 from registry import tenants
+from registry.audit import ORIGIN
 from registry.context import Registry
 from registry.errors import Unauthorized
+from registry.limits.wrong_keys import WrongKeys
 from registry.tenants import Principal
 
 _THREADS = 8
@@ -15,12 +17,16 @@ class Authenticator:
     """Looks keys up with threads of its own, in a registry whose connections nobody else uses: whatever all other
     requests wait for, this one waits for nothing but the database."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, wrong_keys: WrongKeys) -> None:
         self._registry = registry
+        self._wrong_keys = wrong_keys
         self._threads = anyio.CapacityLimiter(_THREADS)
 
     async def principal(self, headers: Headers) -> Principal:
-        """The principal of the key in these headers. Raises `Unauthorized`."""
+        """The principal of the key in these headers.
+
+        Raises `Unauthorized`, and `RateLimited` where too many wrong keys have come from the request's address.
+        """
         key = _key_in(headers)
         if key is None:
             raise Unauthorized(
@@ -33,7 +39,9 @@ class Authenticator:
             with self._registry.reading() as session:
                 return tenants.authenticate(session, key)
 
-        return await anyio.to_thread.run_sync(look_up, limiter=self._threads)
+        origin = ORIGIN.get()
+        async with self._wrong_keys.trying(origin.address if origin else None, key):
+            return await anyio.to_thread.run_sync(look_up, limiter=self._threads)
 
 
 def _key_in(headers: Headers) -> str | None:

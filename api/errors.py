@@ -13,11 +13,12 @@ from starlette.routing import Route
 
 from api.anthropic import errors as anthropic
 from api.idempotency import Replay, on_replay
+from api.limits.headers import refusal_headers
 from api.schemas import ErrorBody, ErrorDetail, FileProblem
 from api.validation import cut, explain, printable
 from osora_common.disconnect import CLIENT_GONE
 from registry.columns import UnstorableText, is_storable
-from registry.errors import InvalidFile, InvalidRequest, OsoraError, StorageFull, Unavailable
+from registry.errors import InvalidFile, InvalidRequest, OsoraError, RateLimited, StorageFull, Unavailable
 from registry.outages import DATABASE_OUTAGES, STORE_OUTAGES, is_disk_full
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ _HEADERS = {
     401: {"www-authenticate": "Bearer"},
     # The openai client repeats a 409 otherwise, and a state does not change by asking again.
     409: {"x-should-retry": "false"},
-    429: {"retry-after": "1"},
     503: {"retry-after": "1"},
 }
 _LONGEST_TEXT = 2000
@@ -106,7 +106,8 @@ async def _on_osora_error(request: Request, error: OsoraError) -> JSONResponse:
     if isinstance(error, UnstorableText) and error.param is None:
         # Of a body or a query the field is named before it comes to that; what is left is the path.
         error.param = next((name for name, value in request.path_params.items() if not is_storable(value)), None)
-    return respond(request, error.status, body_of(error))
+    headers = refusal_headers(request.url.path, error) if isinstance(error, RateLimited) else None
+    return respond(request, error.status, body_of(error), headers)
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -15,7 +15,10 @@ from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
 
 from api.schemas import RequestModel
-from registry.errors import InvalidRequest
+from registry.errors import InvalidRequest, QuotaExceeded
+
+_FORM_BYTES = 64 * 1024
+"""What a form has around its file."""
 
 Form = TypeVar("Form", bound=RequestModel)
 
@@ -37,14 +40,21 @@ def body_of(model: type[RequestModel]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def read_form(request: Request, model: type[Form], *, file: str, example: str) -> AsyncIterator[Sent[Form]]:
+async def read_form(
+    request: Request, model: type[Form], *, file: str, example: str, room: int | None
+) -> AsyncIterator[Sent[Form]]:
     """The validated form, of which the field `file` is a file; its spooled bytes are gone at exit.
 
-    `example` is what to give to curl, for those who have sent something else.
+    Args:
+        example: what to give to curl, for those who have sent something else.
+        room: bytes that the tenant may still store, if there is a limit.
+
+    Raises `QuotaExceeded` as soon as more than that has come, or is announced.
     """
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise InvalidRequest("the body is not multipart/form-data", next_action=f"send a form: curl {example}")
     hashed = _HashedRequest(request.scope, request.receive)
+    hashed.room = room
     async with hashed.form(max_files=1, max_fields=8) as sent:
         fields = dict(sent)
         if isinstance(fields.get(file), str):
@@ -65,16 +75,33 @@ class _HashedRequest(Request):
     """A request that hashes its body as it streams by, without the boundary: that is another one in each retry."""
 
     digest: bytes
+    room: int | None = None
+    """Bytes that the body may have, apart from what a form needs for itself."""
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """See Starlette's."""
         _, options = parse_options_header(self.headers["content-type"])
         boundary = options.get(b"boundary", b"")
         hasher = _WithoutBoundary(boundary)
+        announced = self.headers.get("content-length", "")
+        received = int(announced) if announced.isdigit() else 0
+        self._check_room(received)
+        received = 0
         async for chunk in super().stream():
+            received += len(chunk)
+            self._check_room(received)
             hasher.feed(chunk)
             yield chunk
         self.digest = hasher.digest()
+
+    def _check_room(self, size: int) -> None:
+        if self.room is not None and size > self.room + _FORM_BYTES:
+            raise QuotaExceeded(
+                f"the upload is over the {self.room} bytes that its tenant may still store (stored_bytes)",
+                code="stored_bytes",
+                next_action="delete files, adapters or checkpoints that are not needed, or ask whoever runs the "
+                "service for more",
+            )
 
 
 class _WithoutBoundary:

@@ -225,7 +225,7 @@ _MEANINGS = {
     404: "No such thing, or another tenant's.",
     409: "Not possible in the present state.",
     413: "The body is too large.",
-    429: "Too much is waiting already; `retry-after` says when to try again.",
+    429: "Too much at once, or more than the tenant may; `retry-after` says when to try again, if that helps.",
     503: "Something that is needed for this is down.",
     507: "A disk of the service is full; nothing was changed.",
 }

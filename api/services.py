@@ -16,6 +16,7 @@ from api.gateway import InferenceGateway
 from api.health.schemas import Readiness
 from api.in_flight import InFlight
 from api.key_uses import writing_key_uses
+from api.limits.service import Limits
 from api.refusals import Refusals
 from api.revocation import Revocations
 from api.webhooks.courier import Courier
@@ -33,7 +34,7 @@ _LOOKS = 8
 
 @dataclass(frozen=True)
 class Services:
-    """The open registry, who knows the keys, the ways to inference servers and broker, and who delivers webhooks."""
+    """The open registry, the ways to inference servers and broker, who delivers webhooks, and what tenants may take."""
 
     registry: Registry
     authenticator: Authenticator
@@ -45,6 +46,7 @@ class Services:
     courier: Courier
     refusals: Refusals
     forgetting: Forgetting
+    limits: Limits
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
     revocations: Revocations
@@ -70,16 +72,17 @@ class Services:
     async def open(cls, settings: Settings) -> AsyncIterator["Services"]:
         """Opens everything, lazily where possible, and closes it at exit."""
         # One limit fewer to run into: how many generations run at once is for the inference servers to say.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        connections = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         publisher = Publisher(settings.broker_url)
         try:
             # A proxy configured for the internet has no way to our own servers.
-            async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
+            async with httpx.AsyncClient(timeout=_TIMEOUT, limits=connections, trust_env=False) as http:
                 with Registry.open(settings) as registry, Registry.open(settings) as aside:
                     await asyncio.to_thread(lambda: registry.scratch.folder)  # and what a killed process left goes
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
                     async with (
+                        Limits.open(aside) as limits,
                         Courier.working(registry) as courier,
                         Refusals.recording(registry) as refusals,
                         Forgetting.watching(registry, gateway) as forgetting,
@@ -90,7 +93,7 @@ class Services:
                     ):
                         yield cls(
                             registry=registry,
-                            authenticator=Authenticator(aside),
+                            authenticator=Authenticator(aside, limits.wrong_keys),
                             events=events,
                             aside=aside,
                             gateway=gateway,
@@ -98,6 +101,7 @@ class Services:
                             courier=courier,
                             refusals=refusals,
                             forgetting=forgetting,
+                            limits=limits,
                             measuring=measuring,
                             revocations=revocations,
                         )

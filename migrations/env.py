@@ -3,10 +3,12 @@
 from alembic import context
 
 import registry.audit_tables
+import registry.limits.tables
 import registry.measures
 import registry.names.tables
 import registry.overlaps
 import registry.upload_tables
+import registry.usage.tables
 import registry.webhooks.tables  # noqa: F401  (all: their tables belong to the metadata)
 from registry.models import Base
 

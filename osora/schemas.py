@@ -311,6 +311,14 @@ class AuditRecord(TypedDict):
     facts: dict[str, Any]
 
 
+class Limits(TypedDict, total=False):
+    owner: str
+    """The id of the tenant, or of the key."""
+    limits: dict[str, int | str]
+    overrides: dict[str, int | str]
+    used: dict[str, int]
+
+
 class WebhookEndpoint(TypedDict, total=False):
     id: str
     name: str

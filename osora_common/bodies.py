@@ -70,7 +70,8 @@ class Memory:
 
     def _refusal(self, owner: str) -> HTTPException:
         status, whose = (429, "of yours ") if self._taken[owner] else (503, "")
-        return HTTPException(status, f"the bodies {whose}that are being read fill the memory for them")
+        message = f"the bodies {whose}that are being read fill the memory for them"
+        return HTTPException(status, message, {"retry-after": "1"})
 
 
 class BodiesMiddleware:

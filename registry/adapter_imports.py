@@ -11,6 +11,7 @@ from registry.adapter_archive import repacked
 from registry.context import Registry
 from registry.errors import InvalidRequest, NotFound, OsoraError
 from registry.ids import model_name, new_id
+from registry.limits import quotas
 from registry.models import Adapter, AdapterType
 from registry.settings import Settings
 from registry.tenants import Principal
@@ -83,7 +84,8 @@ def publish(
 ) -> T:
     """Writes the row: from now on the adapter can be called.
 
-    Returns what `record` makes of it, which happens in the same transaction.
+    Returns what `record` makes of it, which happens in the same transaction. Raises `QuotaExceeded` where the tenant
+    would store more than it may; the draft is gone then.
     """
     adapter = Adapter(
         id=draft.id,
@@ -113,7 +115,9 @@ def publish(
             audit.record(
                 session, principal, "adapter.imported", "adapter", adapter.id, type=adapter.type, sha256=adapter.sha256
             )
-            return record(session, adapter)
+            answer = record(session, adapter)
+            quotas.check_stored(session, principal.tenant_id)
+            return answer
     except OsoraError:  # one of ours comes before the commit
         discard(registry, draft)
         raise

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from osora_common.scratch import Scratch
 from registry.db import make_engine, read_only
 from registry.key_uses import KeyUses
+from registry.limits.values import Limits
 from registry.settings import Settings
 from registry.store import ObjectStore, open_store
 
@@ -33,9 +34,9 @@ class Registry:
     def open(cls, settings: Settings) -> Self:
         """Connects lazily; the schema must be there (`registry.migrate.upgrade`)."""
         engine = make_engine(settings.database_url)
-        # What keys are hashed with rides on the session, so that services need no global settings.
+        # What keys are hashed with rides on the session, so that services need no global settings; so do the limits.
         key_uses = KeyUses()
-        info = {"server_secrets": settings.server_secrets, "key_uses": key_uses}
+        info = {"server_secrets": settings.server_secrets, "key_uses": key_uses, "limits": Limits.of(settings)}
         return cls(
             settings=settings,
             engine=engine,

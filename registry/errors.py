@@ -1,7 +1,8 @@
 """The one error tree. Each class knows its HTTP status; the API turns an instance into the error body."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
 
 from osora_data import Problem
 
@@ -118,6 +119,53 @@ class TooLarge(OsoraError):
     status = 413
     type = "invalid_request_error"
     code = "too_large"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How much of a rate is left, and in how many seconds all of it is there again."""
+
+    of: Literal["requests", "tokens"]
+    limit: int
+    remaining: int
+    reset_in: float
+
+
+class RateLimited(OsoraError):
+    """A limit of the tenant's, or of its key's, is met.
+
+    Attributes:
+        retry_after: seconds until there is room again; None: waiting alone does not make any.
+        standing: of the rate that is met, if it is one.
+    """
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limited"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        next_action: str | None = None,
+        retry_after: float | None = None,
+        standing: Standing | None = None,
+    ) -> None:
+        super().__init__(message, param=param, code=code, next_action=next_action)
+        self.retry_after = retry_after
+        self.standing = standing
+
+
+class QuotaExceeded(RateLimited):
+    """An amount is used up: what comes on top is refused until some of it is given back or granted.
+
+    OpenAI's word for it, which clients know not to repeat.
+    """
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
 
 
 class Unavailable(OsoraError):

@@ -20,6 +20,7 @@ from registry.db import now, now_seconds
 from registry.errors import InvalidFile, InvalidRequest, NotFound, OsoraError, TooLarge
 from registry.holds import in_use
 from registry.ids import new_id
+from registry.limits import quotas
 from registry.models import TERMINAL, File, Job
 from registry.paging import Order, Page, fetch_page
 from registry.scrubbing import scrub_files
@@ -60,6 +61,7 @@ def ingest(
         InvalidRequest: the purpose is not one that is uploaded, or the name cannot be stored.
         InvalidFile: rows are not training data, or none of the bases on offer could learn from them; nothing is stored.
         TooLarge: over `max_upload_bytes`; nothing is stored.
+        QuotaExceeded: the tenant would store more than it may; nothing is stored.
     """
     check_purpose(purpose)
     check_storable(filename, param="file")
@@ -107,6 +109,7 @@ def ingest(
             overlaps.keep(session, file.id, observer.sketch)
             if record is not None:
                 record(session, file)
+            quotas.check_stored(session, principal.tenant_id)
     except OsoraError:  # one of ours comes before the commit
         registry.store.delete(file.object_key)
         raise

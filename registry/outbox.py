@@ -35,10 +35,22 @@ def train_queue(base: str) -> str:
 
 def enqueue(session: Session, job: Job, *, delay_seconds: float = 0) -> None:
     """Writes a wake-up for a queued job, to be published once the transaction has committed."""
-    available_at = now() + delay_seconds
-    job.announced_at = available_at
+    job.announced_at = now() + delay_seconds
+    _write(session, job, delay_seconds)
+
+
+def wake(session: Session, job: Job) -> None:
+    """Writes one more wake-up for a queued job, which is due when it was."""
+    _write(session, job, 0)
+
+
+def _write(session: Session, job: Job, delay_seconds: float) -> None:
     message = OutboxMessage(
-        job_id=job.id, queue=train_queue(job.base), task=TRAIN_TASK, args=[job.base], available_at=available_at
+        job_id=job.id,
+        queue=train_queue(job.base),
+        task=TRAIN_TASK,
+        args=[job.base],
+        available_at=now() + delay_seconds,
     )
     session.add(message)
     session.flush()

@@ -35,6 +35,13 @@ def _forever_is_none(value: Any) -> Any:
 
 # A retention of 0 days could mean "none" or "at once": it is refused.
 _Days = Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_forever_is_none)]
+
+
+def _unlimited_is_none(value: Any) -> Any:
+    return None if value == "unlimited" else value
+
+
+_Limit = Annotated[Annotated[int, Field(ge=0, le=2**53)] | None, BeforeValidator(_unlimited_is_none)]
 # Whoever waits longer than a day for something waits for ever.
 _Seconds = Annotated[float, Field(gt=0, le=24 * 3600, allow_inf_nan=False)]
 _SWEEP_MEMBERS = 8
@@ -157,6 +164,31 @@ class Settings(BaseSettings):
 
     audit_retention_days: _Days = None
     """Whole days until a record leaves the audit log, which then has one that says so; `forever`: never."""
+
+    limit_requests_per_minute: _Limit = 12_000
+    """Requests that a tenant may make in a minute. This and all limits below hold for each tenant, as far as the
+    operator has set it no others (`osora tenant limits`). `unlimited`: no limit."""
+    limit_tokens_per_minute: _Limit = 20_000_000
+    """Tokens that a tenant's generations may read and write in a minute."""
+    limit_concurrent_generations: _Limit = 512
+    """Generations of a tenant at once; one request is one, whatever its `n`."""
+    limit_concurrent_uploads: _Limit = 32
+    """Uploads of a tenant at once: files, parts of one, adapters."""
+    limit_concurrent_jobs: _Limit = 256
+    """Jobs of a tenant that run at once; those beyond wait in the queue."""
+    limit_queued_jobs: _Limit = 100
+    """Jobs of a tenant that wait or are paused; one more is refused."""
+    limit_stored_bytes: _Limit = 100 * 1024**3
+    """What a tenant's files, parts, adapters and checkpoints may come to. What is trained beyond it is kept, and
+    anything new is refused until something is deleted."""
+    limit_compute_seconds_per_day: _Limit = None
+    """Seconds of training that a tenant may use up in a day (UTC) before its waiting jobs wait for the next."""
+    limit_compute_seconds_per_month: _Limit = None
+    """The same for a calendar month (UTC): a budget."""
+    limit_tokens_per_month: _Limit = None
+    """Tokens that a tenant's generations may read and write in a calendar month (UTC): a budget."""
+    limit_priority: Literal["low", "normal", "high"] = "normal"
+    """The highest priority that a tenant's jobs may have; an operator's own may have any."""
 
     webhooks_allow_private: bool = False
     """Whether webhooks may also go to `http://`, to this machine and to private networks: never where tenants are

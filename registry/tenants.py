@@ -102,12 +102,7 @@ def get_tenant(session: Session, principal: Principal, id_or_name: str, *, param
         .order_by((Tenant.id == id_or_name).desc())
     ).first()
     if found is None:
-        raise NotFound(
-            f"no tenant {id_or_name!r}",
-            param=param,
-            code="tenant_not_found",
-            next_action="list the tenants for their names, or create it first",
-        )
+        raise tenant_not_found(id_or_name, param=param)
     return found
 
 
@@ -286,6 +281,14 @@ def list_keys(
     return page, {row.id: row.name for row in session.execute(names)}
 
 
+def get_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
+    """A key that the principal manages: of its own tenant, for an operator any. Raises `NotFound`."""
+    key = session.scalars(_manageable(principal).where(ApiKey.id == key_id)).one_or_none()
+    if key is None:
+        raise _key_not_found(key_id, "key_id")
+    return key
+
+
 def revoke_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
     """Ends a key at once: an operator's choice of any, else one of the principal's tenant. Revoking twice is fine.
 
@@ -312,6 +315,16 @@ def _manageable(principal: Principal) -> Select[ApiKey]:
 def _key_not_found(key_id: str, param: str) -> NotFound:
     return NotFound(
         f"no API key {key_id!r}", param=param, code="key_not_found", next_action="list the keys for their ids"
+    )
+
+
+def tenant_not_found(id_or_name: str, *, param: str = "tenant") -> NotFound:
+    """What is said of a tenant that is not there, or not for whoever asks."""
+    return NotFound(
+        f"no tenant {id_or_name!r}",
+        param=param,
+        code="tenant_not_found",
+        next_action="list the tenants for their names, or create it first",
     )
 
 

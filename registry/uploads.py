@@ -17,6 +17,7 @@ from registry.context import Registry
 from registry.db import now, now_seconds
 from registry.errors import Conflict, InvalidRequest, NotFound, OsoraError, TooLarge
 from registry.ids import new_id
+from registry.limits import quotas
 from registry.models import File
 from registry.store import ObjectStore
 from registry.tenants import Principal
@@ -60,7 +61,8 @@ def create(
 ) -> UploadState:
     """Begins an upload of so many bytes; its file will last `file_expires_after` seconds, or for ever.
 
-    Raises `InvalidRequest` for another purpose than training, `TooLarge` for more than `limit` bytes.
+    Raises `InvalidRequest` for another purpose than training, `TooLarge` for more than `limit` bytes, `QuotaExceeded`
+    for more than the tenant may store.
     """
     files.check_purpose(purpose)
     if bytes > limit:
@@ -69,6 +71,7 @@ def create(
             param="bytes",
             next_action="split it, or raise OSORA_MAX_UPLOAD_BYTES",
         )
+    quotas.check_stored(session, principal.tenant_id, more=bytes)
     created_at = session.scalars(select(now_seconds())).one()
     upload = Upload(
         id=new_id("upload_"),
@@ -111,6 +114,7 @@ def add_part(
         NotFound: no such upload of this tenant's.
         Conflict: it takes no more parts.
         TooLarge: over `PART_BYTES`.
+        QuotaExceeded: the tenant would store more than it may.
         InvalidRequest: the part is empty, or there are more parts than the upload can need.
     """
     _check_pending(registry, principal, upload_id)
@@ -135,6 +139,7 @@ def add_part(
             session.add(part)
             session.flush()
             record(session, part)
+            quotas.check_stored(session, principal.tenant_id)
     except OsoraError:  # it was not committed, then
         registry.store.delete(part.object_key)
         raise

@@ -55,7 +55,17 @@ class _ProbeRunner(Runner):
             "tokens": sum(progress.step_tokens for progress in told),
             "seconds": sum(progress.step_seconds for progress in told),
         }
-        self.records.write(lambda session: probes.record(session, self.attempt, data))
+        latest = told[-1]
+        self.records.write(
+            lambda session: probes.record(
+                session,
+                self.attempt,
+                data,
+                step=latest.step,
+                trained_tokens=latest.trained_tokens,
+                compute_seconds=latest.compute_seconds,
+            )
+        )
 
     def _leave(self, signal: Signal, work: Work | None) -> None:
         if signal == "lost":

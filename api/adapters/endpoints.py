@@ -49,7 +49,7 @@ def list_adapters(
     "",
     summary="Import an adapter",
     openapi_extra=body_of(ImportForm),
-    responses=errors(400, 401, 403, 404, 409, 413, 503, 507),
+    responses=errors(400, 401, 403, 404, 409, 413, 429, 503, 507),
 )
 async def import_adapter(
     request: Request, services: ServicesDep, principal: TrainerDep, once: OnceFormDep
@@ -60,7 +60,10 @@ async def import_adapter(
     it names another base, `warnings` says so.
     """
     registry = services.registry
-    async with read_form(request, ImportForm, file="file", example="-F file=@adapter.zip") as sent:
+    async with (
+        services.limits.upload(principal) as room,
+        read_form(request, ImportForm, file="file", example="-F file=@adapter.zip", room=room) as sent,
+    ):
         await once.begin(sent.digest)
         base = imports.base_of(registry.settings, sent.form.base)
         draft = await run_in_threadpool(imports.store, registry, principal, base, sent.form.file.file)

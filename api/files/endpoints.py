@@ -28,7 +28,7 @@ FileId = Annotated[str, Path(examples=["file-01k9v3t0w5qabcdefghjkmnpqrs"])]
     "",
     summary="Upload a training file",
     openapi_extra=body_of(UploadForm),
-    responses=errors(400, 401, 403, 413, 507),
+    responses=errors(400, 401, 403, 413, 429, 507),
 )
 async def upload_file(
     request: Request,
@@ -43,7 +43,11 @@ async def upload_file(
     Conversations are refused where no base on offer has a chat template. With `expires_after` the file is gone after so
     many seconds; a job that uses it then keeps what it needs.
     """
-    async with read_form(request, UploadForm, file="file", example="-F purpose=fine-tune -F file=@train.jsonl") as sent:
+    example = "-F purpose=fine-tune -F file=@train.jsonl"
+    async with (
+        services.limits.upload(principal) as room,
+        read_form(request, UploadForm, file="file", example=example, room=room) as sent,
+    ):
         await once.begin(sent.digest)
         file = await run_in_threadpool(
             files.ingest,

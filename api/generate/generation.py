@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from api.generate.proxy import pass_on
 from api.generate.schemas import GenerateRequest
+from api.limits.metering import within_limits
 from api.services import Services
 from registry.references import Target
 from registry.tenants import Principal
@@ -32,4 +33,5 @@ async def run(
     # An adapter stays where it is warm; the bare base is warm everywhere, so its requests spread.
     key = target.adapter.id if target.adapter else generation_id
     ask = partial(services.gateway.ask, "/generate", payload, key, request.state.request_id)
-    return await pass_on(request, ask, services.revocations.watch(principal))
+    answer = partial(pass_on, request, ask, services.revocations.watch(principal))
+    return await within_limits(services, principal, request, payload, answer)

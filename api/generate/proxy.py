@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import httpx
 from fastapi import Request
@@ -36,11 +37,11 @@ async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]
     media_type = upstream.headers.get("content-type", "application/json")
     if media_type.startswith("text/event-stream"):
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **headers}
-        return _PassedOn(upstream, _stream(key.pieces(upstream.aiter_raw())), media_type, headers)
+        return PassedOn(upstream, _stream(key.pieces(upstream.aiter_raw())), media_type, headers)
     if media_type == "application/zip":
         # With the length, so that a client notices what is cut off.
         headers = {"content-length": upstream.headers["content-length"], **headers}
-        return _PassedOn(upstream, key.pieces(upstream.aiter_raw()), media_type, headers)
+        return PassedOn(upstream, key.pieces(upstream.aiter_raw()), media_type, headers)
     try:
         content = await key.work(lambda: unless_gone(request, upstream.aread))
     except httpx.TransportError as error:
@@ -52,7 +53,7 @@ async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]
     return Response(content, upstream.status_code, headers, media_type)
 
 
-class _PassedOn(StreamingResponse):
+class PassedOn(StreamingResponse):
     """An answer that is passed on as it comes, and given up however the passing ends.
 
     Not at the end of its generator, which may never be begun, nor in a background task, which an error leaves out.
@@ -63,6 +64,8 @@ class _PassedOn(StreamingResponse):
     ) -> None:
         super().__init__(pieces, upstream.status_code, headers, media_type)
         self._upstream = upstream
+        self.held = AsyncExitStack()
+        """What is given back once the passing has ended."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""
@@ -70,6 +73,7 @@ class _PassedOn(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await close(self._upstream)
+            await self.held.aclose()
 
 
 async def _stream(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

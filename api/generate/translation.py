@@ -37,10 +37,10 @@ class Translation(ABC):
         if native.media_type != "application/json":
             return native  # the client is gone
         said = json.loads(bytes(native.body))
-        passed = {name: value for name, value in native.headers.items() if name == "retry-after"}
+        passed = {name: value for name, value in native.headers.items() if name == "retry-after" or "ratelimit" in name}
         if native.status_code != 200:
             return JSONResponse(self.refused(said, native.status_code), native.status_code, passed)
-        return JSONResponse(self.whole(said))
+        return JSONResponse(self.whole(said), headers=passed)
 
 
 def own_part(native: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ router = APIRouter(tags=["jobs"], route_class=JsonRoute)
     "",
     summary="Start a fine-tuning job, or see what it would be",
     response_model=JobOut | DryRunOut,
-    responses=errors(400, 401, 403, 404, 409),
+    responses=errors(400, 401, 403, 404, 409, 429),
 )
 async def create_job(
     request: Request,

@@ -19,10 +19,12 @@ class AuthenticationMiddleware:
         self._public = frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI call. Raises `Unauthorized`."""
+        """The ASGI call. Raises `Unauthorized` and `RateLimited`."""
         if scope["type"] == "http" and not self._is_public(scope["path"]):
             services: Services = scope["app"].state.services
-            scope["state"]["principal"] = await services.authenticator.principal(Headers(scope=scope))
+            principal = await services.authenticator.principal(Headers(scope=scope))
+            await services.limits.admit(principal)
+            scope["state"]["principal"] = principal
         await self.app(scope, receive, send)
 
     def _is_public(self, path: str) -> bool:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.concurrency import run_in_threadpool
 
 from api.bases.known import OffersDep
-from api.deps import ReaderDep, ReadSessionDep, RegistryDep, SessionDep, TrainerDep
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, SessionDep, TrainerDep
 from api.idempotency import OnceDep, OnceFormDep
 from api.json_body import JsonRoute
 from api.multipart import body_of, read_form
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/uploads", tags=["uploads"], route_class=JsonRoute)
 UploadId = Annotated[str, Path(examples=["upload_01k9v3t0w5qabcdefghjkmnpqrs"])]
 
 
-@router.post("", summary="Begin an upload in parts", responses=errors(400, 401, 403, 413))
+@router.post("", summary="Begin an upload in parts", responses=errors(400, 401, 403, 413, 429))
 def create_upload(
     body: CreateUpload, session: SessionDep, registry: RegistryDep, principal: TrainerDep, once: OnceDep
 ) -> UploadOut:
@@ -46,17 +46,20 @@ def get_upload(upload_id: UploadId, session: ReadSessionDep, principal: ReaderDe
     "/{upload_id}/parts",
     summary="Add a part",
     openapi_extra=body_of(PartForm),
-    responses=errors(400, 401, 403, 404, 409, 413, 507),
+    responses=errors(400, 401, 403, 404, 409, 413, 429, 507),
 )
 async def add_part(
-    upload_id: UploadId, request: Request, registry: RegistryDep, principal: TrainerDep, once: OnceFormDep
+    upload_id: UploadId, request: Request, services: ServicesDep, principal: TrainerDep, once: OnceFormDep
 ) -> PartOut:
     """Stores at most 64 MiB of the file. Parts may come in any order, and several at once."""
-    async with read_form(request, PartForm, file="data", example="-F data=@part") as sent:
+    async with (
+        services.limits.upload(principal) as room,
+        read_form(request, PartForm, file="data", example="-F data=@part", room=room) as sent,
+    ):
         await once.begin(sent.digest)
         part = await run_in_threadpool(
             uploads.add_part,
-            registry,
+            services.registry,
             principal,
             upload_id,
             sent.form.data.file,
@@ -65,7 +68,9 @@ async def add_part(
     return PartOut.of(part)
 
 
-@router.post("/{upload_id}/complete", summary="Complete an upload", responses=errors(400, 401, 403, 404, 409, 413, 507))
+@router.post(
+    "/{upload_id}/complete", summary="Complete an upload", responses=errors(400, 401, 403, 404, 409, 413, 429, 507)
+)
 def complete_upload(
     upload_id: UploadId,
     body: CompleteUpload,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from osora.cli import adapters, aliases, bases, files, import_openai, jobs, keys, tenants, webhooks
+from osora.cli import adapters, aliases, bases, files, import_openai, jobs, keys, limits, tenants, webhooks
 from osora.cli.audit import audit
 from osora.cli.chat import chat
 from osora.cli.compare import compare_answers
@@ -69,6 +69,8 @@ app.add_typer(files.app, name="files")
 app.add_typer(bases.app, name="bases")
 app.add_typer(keys.app, name="key")
 app.add_typer(tenants.app, name="tenant")
+keys.app.command("limits")(limits.of_key)
+tenants.app.command("limits")(limits.of_tenant)
 app.add_typer(webhooks.app, name="webhooks")
 app.command()(audit)
 app.add_typer(import_openai.app, name="import")

@@ -15,6 +15,7 @@ from osora.sdk.endpoint import Mode, Resource, iterated, method
 from osora.sdk.files import Files, Uploads
 from osora.sdk.jobs import Jobs
 from osora.sdk.keys import Keys
+from osora.sdk.limits import Limits
 from osora.sdk.names import Aliases, Permissions
 from osora.sdk.paging import Items, items
 from osora.sdk.streams import Stream
@@ -37,6 +38,7 @@ class Service(Resource[Mode]):
         self.keys: Keys[Mode] = Keys(transport)
         self.tenants: Tenants[Mode] = Tenants(transport)
         self.audit: Audit[Mode] = Audit(transport)
+        self.limits: Limits[Mode] = Limits(transport)
         self.webhooks: Webhooks[Mode] = Webhooks(transport)
 
     @property

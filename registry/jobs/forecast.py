@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from registry import workers
 from registry.db import now
 from registry.jobs.queries import queue_position
+from registry.limits import quotas
 from registry.models import Job, JobAttempt, OutboxMessage
 from registry.settings import Settings
 
@@ -74,6 +75,8 @@ def _of_queued(session: Session, job: Job, settings: Settings) -> Forecast:
 
 
 def _reason(session: Session, job: Job, time: float, *, position: int, slots: int, free: int) -> str:
+    if (limit := quotas.reason_to_wait(session, job)) is not None:
+        return limit
     if not slots:
         return f"a worker: no live one serves {job.base}"
     if job.announced_at > time:

@@ -2,15 +2,16 @@
 
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import Row, func, literal, or_, select, update
+from sqlalchemy import Row, Select, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.db import now, now_seconds, take_turns
 from registry.jobs import begun_with, turns
 from registry.jobs.state import append_event, close_attempt, lock_fenced, obey_signal, requeue
 from registry.jobs.types import Attempt, CheckpointRef, FileRef, HeartbeatSignal, Plan
+from registry.limits import quotas
 from registry.models import Checkpoint, File, Job, JobAttempt, JobSignal, Tenant
 
 # A retry waits for a while first.
@@ -19,7 +20,7 @@ _IS_DUE = Job.announced_at <= now()
 
 def wants_to_be_alone(session: Session, base: str) -> bool | None:
     """Whether the base's next job has to run alone in its worker (see `Job.on_last_chance`); None if none is due."""
-    first = turns.in_order([base]).where(_IS_DUE).with_only_columns(Job.on_last_chance, maintain_column_froms=True)
+    first = _claimable(session, base).with_only_columns(Job.on_last_chance, maintain_column_froms=True)
     return session.scalars(first.limit(1)).one_or_none()
 
 
@@ -31,11 +32,23 @@ def claim_next(
     `alone`: whether the worker has no other job, and takes none meanwhile. Then it gets only a job that has to be
     alone, and otherwise only one that has not.
     """
-    # Of two claims at once, the second would otherwise skip the first's job and take the next of the same tenant.
-    take_turns(session, f"claim {base}")
-    wanted = turns.in_order([base]).where(_IS_DUE, Job.on_last_chance.is_(alone))
+    # Of two claims at once, the second would otherwise skip the first's job and take the next of the same tenant; or
+    # both take the last that the tenant may run, on two bases.
+    take_turns(session, "claim")
+    wanted = _claimable(session, base).where(Job.on_last_chance.is_(alone))
     first = session.execute(wanted.limit(1).with_for_update(skip_locked=True, of=Job)).first()
     return None if first is None else claim(session, first.id, worker_id, lease_seconds, alone=alone)
+
+
+def _claimable(session: Session, base: str) -> Select[Any]:
+    """The base's jobs that may start now, in their order."""
+    wanted = turns.in_order([base]).where(_IS_DUE)
+    full, spent = quotas.held_back(session, base)
+    if full:
+        wanted = wanted.where(Job.tenant_id.not_in(full))
+    if spent:
+        wanted = wanted.where(or_(Job.interrupted, Job.tenant_id.not_in(spent)))
+    return wanted
 
 
 def claim(

@@ -15,12 +15,15 @@ from sqlalchemy.orm import Session
 from registry import bases, outbox
 from registry.db import now, take_turns
 from registry.errors import Conflict
+from registry.jobs import metering
 from registry.jobs.requests import accepted
 from registry.jobs.state import append_event, close_attempt, end, lock_fenced
 from registry.jobs.types import Attempt, JobError, JobRequest, Plan
+from registry.limits import budgets, overrides
 from registry.models import TERMINAL, Job, JobAttempt, JobEvent, JobStatus, OutboxMessage
 from registry.settings import Settings
 from registry.tenants import Principal
+from registry.usage.tables import MeteredJob
 
 MOST_STEPS = 50
 SECONDS = 120.0
@@ -49,7 +52,8 @@ def start(
 ) -> str:
     """Queues a probe and returns its id; its wake-up is in the outbox when the transaction commits.
 
-    Raises Conflict while another of the tenant's goes on, and what `registry.jobs.submit` does.
+    Raises Conflict while another of the tenant's goes on, and what `registry.jobs.submit` does. Its budget counts, but
+    not how many jobs wait.
     """
     take_turns(session, f"probe {principal.tenant_id}")
     mine = exists().where(
@@ -61,6 +65,7 @@ def start(
             code="probe_running",
             next_action="try again when it is over, in two minutes at most, or leave out `probe`",
         )
+    budgets.check_training(session, overrides.of_tenant(session, principal.tenant_id))
     job = accepted(session, principal, request, settings, offers)
     job.probe_steps = steps
     job.probe_until = cast(float, now() + SECONDS + _SPARE_SECONDS)
@@ -90,9 +95,19 @@ def stop(session: Session, probe_id: str) -> None:
         end(session, job, "cancelled", "Probe cancelled")
 
 
-def record(session: Session, attempt: Attempt, told: dict[str, Any]) -> None:
-    """What has been measured so far. Raises `LeaseLostError`."""
-    append_event(session, lock_fenced(session, attempt), "Probe", type="metrics", data=told)
+def record(
+    session: Session,
+    attempt: Attempt,
+    told: dict[str, Any],
+    *,
+    step: int,
+    trained_tokens: int,
+    compute_seconds: float,
+) -> None:
+    """What has been measured, and what it has cost so far. Raises `LeaseLostError`."""
+    job = lock_fenced(session, attempt)
+    metering.meter(session, job, attempt, step=step, trained_tokens=trained_tokens, compute_seconds=compute_seconds)
+    append_event(session, job, "Probe", type="metrics", data=told)
 
 
 def complete(session: Session, attempt: Attempt) -> None:
@@ -111,7 +126,7 @@ def clear(session: Session, limit: int = 100) -> int:
     """Deletes probes that are overdue, with all that belongs to them, and returns how many."""
     overdue = select(Job.id).where(_IS_OVERDUE).limit(limit).with_for_update(skip_locked=True)
     ids = session.scalars(overdue).all()
-    for table in (OutboxMessage, JobEvent, JobAttempt):
+    for table in (OutboxMessage, JobEvent, JobAttempt, MeteredJob):
         session.execute(delete(table).where(table.job_id.in_(ids)))
     session.execute(delete(Job).where(Job.id.in_(ids)))
     return len(ids)

@@ -3,15 +3,16 @@
 from collections.abc import Iterable
 from typing import Any, cast
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.db import now_seconds
 from registry.holds import unheld
 from registry.ids import checkpoint_id, checkpoint_name
+from registry.jobs import metering
 from registry.jobs.state import append_event, lock_fenced
 from registry.jobs.types import Attempt, NewAdapter, Plan, Remark
-from registry.models import Checkpoint, EventLevel, EventType, JobAttempt
+from registry.models import Checkpoint, EventLevel, EventType
 
 _RESUMABLE = 2
 
@@ -34,20 +35,16 @@ def record_progress(
     compute_seconds: float,
     remaining_seconds: float | None,
 ) -> None:
-    """Moves the job's counters and adds a "metrics" event with the step and `metrics` as its data.
+    """Moves the job's counters, charges what is new, and adds a "metrics" event with the step and `metrics`.
 
     `compute_seconds` is what the attempt has cost so far. The time left is given as a length, because only the
     database's clock says when that will be.
     """
-    job = lock_fenced(session, attempt, step=step, total_steps=total_steps, trained_tokens=trained_tokens)
+    job = lock_fenced(session, attempt)
+    metering.meter(session, job, attempt, step=step, trained_tokens=trained_tokens, compute_seconds=compute_seconds)
+    job.step, job.total_steps, job.trained_tokens = step, total_steps, trained_tokens
     if remaining_seconds is not None:
         job.estimated_finish = cast(int, now_seconds() + round(remaining_seconds))
-    session.execute(
-        update(JobAttempt)
-        .where(JobAttempt.token == attempt.token)
-        .values(last_step=step, compute_seconds=compute_seconds)
-        .execution_options(synchronize_session=False)
-    )
     losses = (("train_loss", "training loss"), ("valid_loss", "validation loss"))
     message = f"Step {step}/{total_steps}" + "".join(
         f", {label} {metrics[name]:.4f}" for name, label in losses if metrics.get(name) is not None

@@ -12,11 +12,12 @@ from osora_common.hyperparameters import Spec
 from registry import audit, bases, files, overlaps
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
-from registry.jobs import begun_with
+from registry.jobs import begun_with, metering
 from registry.jobs.queries import job_not_found
 from registry.jobs.state import append_event, end, requeue
 from registry.jobs.state import pause as set_paused
 from registry.jobs.types import JobRequest
+from registry.limits import quotas
 from registry.models import File, Job, Method
 from registry.settings import Settings
 from registry.tenants import Principal
@@ -29,7 +30,11 @@ def submit(
     settings: Settings,
     offers: bases.Offers = MappingProxyType({}),
 ) -> Job:
-    """Queues a job; its wake-up is in the outbox when the transaction commits. Raises what `accepted` does."""
+    """Queues a job; its wake-up is in the outbox when the transaction commits.
+
+    Raises `RateLimited` where the tenant may not queue one more, and what `accepted` does.
+    """
+    quotas.check_new_job(session, principal)
     job = accepted(session, principal, request, settings, offers)
     requeue(session, job)
     append_event(session, job, f"Created fine-tuning job: {job.id}")
@@ -49,6 +54,7 @@ def accepted(
     Raises:
         InvalidRequest: the base is not on offer or cannot be used, a file is not training data or not for this base,
             what to begin with does not fit, or an alias stands for several models.
+        Forbidden: the priority is higher than the tenant may have.
         NotFound: no such file, or nothing such to begin with, of this tenant's.
     """
     request = begun_with.without_aliases(session, principal, request, settings.base_paths)
@@ -87,11 +93,12 @@ def accepted(
         if held is None
         else {**request.osora, "from_adapter": request.from_adapter, "rank": held.rank},
         from_adapter_id=None if held is None else held.id,
-        priority=request.osora.get("priority", "normal"),
+        priority=quotas.priority_for(session, principal, request.osora.get("priority")),
         status="queued",
         max_attempts=settings.max_attempts,
     )
     session.add(job)
+    metering.open_account(session, job, principal.key_id)
     session.flush()
     return job
 

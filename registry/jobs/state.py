@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from registry import outbox, webhooks
 from registry.db import now_seconds
 from registry.jobs.types import Attempt, JobError, LeaseLostError
+from registry.limits import quotas
 from registry.models import AttemptOutcome, EventLevel, EventType, Job, JobAttempt, JobEvent
 
 _Ended = Literal["succeeded", "failed", "cancelled"]
@@ -56,7 +57,7 @@ def requeue(session: Session, job: Job, *, interrupted: bool = False, delay_seco
     job.status = "queued"
     job.interrupted = interrupted
     job.signal = None
-    _drop_lease(job)
+    _drop_lease(session, job)
     outbox.enqueue(session, job, delay_seconds=delay_seconds)
 
 
@@ -64,7 +65,7 @@ def pause(session: Session, job: Job) -> None:
     """Takes the job out of the running until it is resumed."""
     job.status = "paused"
     job.signal = None
-    _drop_lease(job)
+    _drop_lease(session, job)
     append_event(session, job, "Job paused")
     webhooks.record(session, job.tenant_id, "fine_tuning.job.paused", {"id": job.id})
 
@@ -75,7 +76,7 @@ def end(session: Session, job: Job, status: _Ended, message: str, *, error: JobE
     job.signal = None
     job.finished_at = cast(int, now_seconds())
     job.error = cast("dict[str, Any] | None", error)
-    _drop_lease(job)
+    _drop_lease(session, job)
     append_event(session, job, message, level="error" if error else "info")
     if job.probe_steps is not None:
         return
@@ -113,8 +114,12 @@ def close_attempt(
     session.flush()
 
 
-def _drop_lease(job: Job) -> None:
+def _drop_lease(session: Session, job: Job) -> None:
+    was_running = job.lease_token is not None
     job.lease_token = None
     job.lease_expires_at = None
     job.worker_id = None
     job.estimated_finish = None
+    if was_running:
+        session.flush()
+        quotas.wake_held_back(session, job)

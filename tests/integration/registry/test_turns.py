@@ -12,6 +12,7 @@ from registry.context import Registry
 from registry.db import now
 from registry.jobs import Attempt
 from registry.models import Job
+from registry.settings import Settings
 from registry.tenants import Principal
 from tests.support.jobs import expire_lease, upload
 from tests.support.jobs import submit as submit_job
@@ -36,6 +37,12 @@ def submit(registry: Registry) -> Submit:
         return job
 
     return make
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Where everybody may have any priority."""
+    return settings.model_copy(update={"limit_priority": "high"})
 
 
 def claim_next(registry: Registry, alone: bool = False) -> Attempt | None:
