@@ -9,6 +9,7 @@ import httpx
 
 from api.gateway import InferenceGateway
 from api.in_flight import InFlight
+from api.usage.collector import Collector
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
@@ -51,7 +52,11 @@ class Services:
                 with Registry.open(settings) as registry:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
-                    async with Courier.working(registry) as courier, aclosing(measuring):
+                    async with (
+                        Courier.working(registry) as courier,
+                        Collector.working(registry, gateway),
+                        aclosing(measuring),
+                    ):
                         yield cls(registry, gateway, publisher, courier, measuring)
         finally:
             publisher.close()

@@ -21,8 +21,10 @@ from inference.exports import Exporter
 from inference.generation import Generation, Served
 from inference.loop import EngineLoop
 from inference.measuring import Measurer
-from inference.schemas import ExportRequest, GenerateRequest, InspectRequest, MeasureRequest
+from inference.metering import keep_synced
+from inference.schemas import ExportRequest, GenerateRequest, InspectRequest, MeasureRequest, TakeUsage
 from inference.settings import InferenceSettings
+from inference.spool import Spool
 from inference.store import ArtifactStore
 from inference.turns import Turns
 from osora_common.disconnect import CLIENT_GONE, unless_gone
@@ -32,6 +34,9 @@ from osora_core.data import Renderer
 from osora_core.inference import AdapterRow, InferenceEngine
 from osora_core.inference.calls import ToolUse
 from osora_core.inference.grammar import GrammarCompiler
+
+# Of a thousand, an answer has 300 kB.
+_RECORDS = 1000
 
 
 def create_app(
@@ -44,12 +49,16 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.served = {name: _serve(engine, settings, store, on_death) for name, engine in engines.items()}
+        spool = app.state.spool = Spool(settings.data_dir / "usage", settings.inference_usage_bytes)
+        app.state.served = {name: _serve(engine, settings, store, spool, on_death) for name, engine in engines.items()}
         app.state.measurer = Measurer(store.fetch, settings.base_paths)
+        syncing = asyncio.create_task(keep_synced(spool))
         yield
         await app.state.measurer.close()
         for served in app.state.served.values():
             served.loop.stop()
+        syncing.cancel()
+        spool.close()
 
     app = FastAPI(title="Osora inference", lifespan=lifespan, openapi_url=None)
     errors.install(app)
@@ -114,6 +123,14 @@ def create_app(
         measured = await app.state.measurer.measure(body, limit)
         return {"base_fingerprint": runtime.basis.base_fingerprint, "measure": measured}
 
+    @app.post("/usage/take", dependencies=own_processes)
+    async def take_usage(body: TakeUsage) -> dict[str, Any]:
+        """Records that are not acknowledged yet, and the segments that are gone for good with what is."""
+        spool: Spool = app.state.spool
+        gone = spool.acknowledge(body.acknowledged)
+        segment, records = spool.take(_RECORDS) or (None, [])
+        return {"gone": gone, "segment": segment, "records": [{**record, "number": n} for n, record in records]}
+
     @app.post("/generate", dependencies=own_processes)
     async def generate(body: GenerateRequest, request: Request) -> Response:
         generation = Generation(held(body.base), body)
@@ -131,7 +148,11 @@ def create_app(
 
 
 def _serve(
-    engine: InferenceEngine, settings: InferenceSettings, store: ArtifactStore, on_death: Callable[[], None]
+    engine: InferenceEngine,
+    settings: InferenceSettings,
+    store: ArtifactStore,
+    spool: Spool,
+    on_death: Callable[[], None],
 ) -> Served:
     runtime = engine.runtime
     loop = EngineLoop(engine, queue_limit=settings.inference_queue, on_death=on_death)
@@ -152,6 +173,7 @@ def _serve(
         grammars,
         ToolUse.of(renderer.call_format, grammars),
         Turns(),
+        spool,
         inputs.characters_of_tokens(runtime.tokenizer, engine.max_length),
     )
 
