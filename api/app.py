@@ -32,6 +32,7 @@ from api.openai.responses.endpoints import router as responses
 from api.schemas import ErrorBody
 from api.services import Services
 from api.uploads.endpoints import router as uploads
+from api.usage.endpoints import router as usage
 from api.webhooks.endpoints import router as webhooks
 from registry.settings import Settings
 
@@ -61,6 +62,7 @@ _NATIVE: _Doors = (
     ("", bases),
     ("", keys),
     ("", webhooks),
+    ("", usage),
     ("", health),
     ("", internal),
 )

@@ -283,6 +283,31 @@ class Key(TypedDict, total=False):
     key: str  # in the answer to `create` only: the service keeps a hash
 
 
+class UsageRow(TypedDict, total=False):
+    id: str
+    day: str | None
+    tenant: str | None
+    key_id: str | None
+    key_name: str | None
+    base: str | None
+    adapter_id: str | None
+    kind: str | None
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    trained_tokens: int
+    steps: int
+    compute_seconds: float
+
+
+class StoredBytes(TypedDict, total=False):
+    files: int
+    uploads: int
+    adapters: int
+    checkpoints: int
+    total: int
+
+
 class WebhookEndpoint(TypedDict, total=False):
     id: str
     name: str

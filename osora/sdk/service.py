@@ -18,6 +18,7 @@ from osora.sdk.names import Aliases, Permissions
 from osora.sdk.paging import Items, items
 from osora.sdk.streams import Stream
 from osora.sdk.transport import AsyncTransport, Transport
+from osora.sdk.usage import UsageReports
 from osora.sdk.webhooks import Webhooks
 
 
@@ -34,6 +35,7 @@ class Service(Resource[Mode]):
         self.permissions: Permissions[Mode] = Permissions(transport)
         self.keys: Keys[Mode] = Keys(transport)
         self.webhooks: Webhooks[Mode] = Webhooks(transport)
+        self.usage: UsageReports[Mode] = UsageReports(transport)
 
     @property
     def url(self) -> str:
