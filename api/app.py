@@ -42,6 +42,7 @@ from api.schemas import ErrorBody
 from api.services import Services
 from api.tenants.endpoints import router as tenants
 from api.uploads.endpoints import router as uploads
+from api.usage.endpoints import router as usage
 from api.webhooks.endpoints import router as webhooks
 from osora_common.bodies import BodiesMiddleware
 from registry.settings import Settings
@@ -75,6 +76,7 @@ _NATIVE: _Doors = (
     ("", limits),
     ("", tenants),
     ("", webhooks),
+    ("", usage),
     ("", health),
     ("", internal),
 )

@@ -34,6 +34,11 @@ class InferenceGateway:
         self._bases: list[dict[str, Any]] = []
         self._bases_until = 0.0
 
+    @property
+    def urls(self) -> Sequence[str]:
+        """Those of all servers."""
+        return self._urls
+
     def ranked(self, key: str) -> list[str]:
         """The servers in this key's order; losing one moves only the keys that it was first for."""
         return sorted(self._urls, key=lambda url: hashlib.sha256(f"{url} {key}".encode()).digest())
@@ -79,6 +84,19 @@ class InferenceGateway:
                 next_action="ask for less at once, such as fewer tokens",
             ) from None
         except httpx.TransportError:
+            return None
+
+    async def take_usage(self, url: str, acknowledged: Mapping[str, int]) -> Any:
+        """What a server has recorded and nobody has acknowledged; None if it does not say."""
+        try:
+            response = await self._http.post(
+                f"{url}/usage/take",
+                json={"acknowledged": acknowledged},
+                headers=self._headers,
+                timeout=_PROBE_TIMEOUT,
+            )
+            return response.raise_for_status().json()
+        except (httpx.HTTPError, ValueError):
             return None
 
     async def bases(self) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from api.key_uses import writing_key_uses
 from api.limits.service import Limits
 from api.refusals import Refusals
 from api.revocation import Revocations
+from api.usage.collector import Collector
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
@@ -88,6 +89,7 @@ class Services:
                         Forgetting.watching(registry, gateway) as forgetting,
                         EventReader.working(aside) as events,
                         Revocations.working(registry) as revocations,
+                        Collector.working(registry, gateway),
                         writing_key_uses(registry),
                         aclosing(measuring),
                     ):

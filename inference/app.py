@@ -21,8 +21,17 @@ from inference.exports import Exporter
 from inference.generation import Generation, Served
 from inference.loop import EngineLoop
 from inference.measuring import Measurer
-from inference.schemas import ExportRequest, ForgetRequest, GenerateRequest, InspectRequest, MeasureRequest
+from inference.metering import keep_synced
+from inference.schemas import (
+    ExportRequest,
+    ForgetRequest,
+    GenerateRequest,
+    InspectRequest,
+    MeasureRequest,
+    TakeUsage,
+)
 from inference.settings import InferenceSettings
+from inference.spool import Spool
 from inference.store import ArtifactStore
 from inference.turns import Turns
 from osora_common.bodies import Allowance, BodiesMiddleware
@@ -38,6 +47,8 @@ from osora_core.inference.grammar import GrammarCompiler
 _BODY_BYTES = 16 * 1024 * 1024
 """Several times what the API takes: JSON may be longer when it is written again."""
 _BODIES_BYTES = 512 * 1024 * 1024
+# Of a thousand, an answer has 300 kB.
+_RECORDS = 1000
 
 
 def create_app(
@@ -52,13 +63,17 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.served = {name: _serve(engine, settings, store, on_death) for name, engine in engines.items()}
+        spool = app.state.spool = Spool(settings.data_dir / "usage", settings.inference_usage_bytes)
+        app.state.served = {name: _serve(engine, settings, store, spool, on_death) for name, engine in engines.items()}
         app.state.measurer = Measurer(store.fetch, settings.base_paths, scratch)
         await run_in_threadpool(lambda: scratch.folder)  # and what a process before this one has left goes
+        syncing = asyncio.create_task(keep_synced(spool))
         yield
         await app.state.measurer.close()
         for served in app.state.served.values():
             served.loop.stop()
+        syncing.cancel()
+        spool.close()
         scratch.close()
 
     app = FastAPI(title="Osora inference", lifespan=lifespan, openapi_url=None)
@@ -133,6 +148,14 @@ def create_app(
         measured = await app.state.measurer.measure(body, limit)
         return {"base_fingerprint": runtime.basis.base_fingerprint, "measure": measured}
 
+    @app.post("/usage/take")
+    async def take_usage(body: TakeUsage) -> dict[str, Any]:
+        """Records that are not acknowledged yet, and the segments that are gone for good with what is."""
+        spool: Spool = app.state.spool
+        gone = spool.acknowledge(body.acknowledged)
+        segment, records = spool.take(_RECORDS) or (None, [])
+        return {"gone": gone, "segment": segment, "records": [{**record, "number": n} for n, record in records]}
+
     @app.post("/generate")
     async def generate(body: GenerateRequest, request: Request) -> Response:
         generation = Generation(held(body.base), body)
@@ -150,7 +173,11 @@ def create_app(
 
 
 def _serve(
-    engine: InferenceEngine, settings: InferenceSettings, store: ArtifactStore, on_death: Callable[[], None]
+    engine: InferenceEngine,
+    settings: InferenceSettings,
+    store: ArtifactStore,
+    spool: Spool,
+    on_death: Callable[[], None],
 ) -> Served:
     runtime = engine.runtime
     loop = EngineLoop(engine, queue_limit=settings.inference_queue, on_death=on_death)
@@ -171,6 +198,7 @@ def _serve(
         grammars,
         ToolUse.of(renderer.call_format, grammars),
         Turns(),
+        spool,
         inputs.characters_of_tokens(runtime.tokenizer, engine.max_length),
     )
 

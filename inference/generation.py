@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +12,9 @@ from uuid import uuid4
 from inference import inputs
 from inference.adapters import AdapterLoader
 from inference.loop import EngineLoop
+from inference.metering import Account
 from inference.schemas import GenerateRequest
+from inference.spool import Spool
 from inference.turns import Turns
 from osora_core.basis import Basis
 from osora_core.data import Renderer
@@ -35,6 +37,8 @@ class Served:
     grammars: GrammarCompiler
     tool_use: ToolUse
     turns: Turns
+    spool: Spool
+    """Where what was computed is recorded."""
     most_characters: int
     """Of a text that the engine may have room for."""
 
@@ -127,7 +131,7 @@ class Generation:
         loop = self._served.loop
         with loop.place(self._body.tenant, len(self._choices)):
             requests = await self._prepare()
-            outputs = loop.submit(requests)
+            outputs = loop.submit(requests, self._account(requests))
             index_of = {request.id: index for index, request in enumerate(requests)}
             try:
                 while not all(choice.finish_reason for choice in self._choices):
@@ -139,6 +143,10 @@ class Generation:
                         yield piece
             finally:
                 loop.finish(index_of)
+
+    def _account(self, requests: Sequence[Request]) -> Account:
+        parts = {request.id: (index // self._body.n, len(request.prompt)) for index, request in enumerate(requests)}
+        return Account(self._served.spool, self._body, parts)
 
     async def _may_speak(self) -> None:
         """Wait until the adapter is known to be fit to be served. Raises what is wrong with it."""

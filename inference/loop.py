@@ -12,8 +12,10 @@ from functools import partial
 from torch import Tensor
 
 from inference.errors import ServerError
+from inference.metering import Account
 from osora_core.errors import OsoraCoreError
 from osora_core.inference import AdapterRow, InferenceEngine, LoraRow, Output, Request
+from osora_core.inference.request import Computed
 from osora_core.runtime import set_threads
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class EngineLoop:
         self._taken: Counter[str] = Counter()
         self._on_death = on_death
         self._listeners: dict[str, Outputs] = {}
+        self._accounts: dict[str, Account] = {}
         self._commands: list[Callable[[], None]] = []
         self._examinations: set[Future[Tensor]] = set()
         self._wake = threading.Condition()
@@ -65,10 +68,14 @@ class EngineLoop:
             if not self._taken[tenant]:
                 del self._taken[tenant]
 
-    def submit(self, requests: Sequence[Request]) -> Outputs:
-        """Hand checked requests to the engine; the outputs of all come through one queue."""
+    def submit(self, requests: Sequence[Request], account: Account) -> Outputs:
+        """Hand checked requests to the engine; the outputs of all come through one queue.
+
+        `account` is told what each has computed, to its end, whoever still listens.
+        """
         outputs: Outputs = asyncio.Queue()
         self._listeners |= dict.fromkeys((request.id for request in requests), outputs)
+        self._accounts |= dict.fromkeys((request.id for request in requests), account)
         for request in requests:
             self._command(partial(self.engine.add, request))
         return outputs
@@ -77,7 +84,15 @@ class EngineLoop:
         """Forget requests; those that are still running are cancelled at the next step."""
         for request_id in request_ids:
             if self._listeners.pop(request_id, None) is not None:
-                self._command(partial(self.engine.cancel, request_id))
+                self._command(partial(self._cancel, request_id))
+
+    def _cancel(self, request_id: str) -> None:
+        self._call(self._settle, request_id, self.engine.cancel(request_id))
+
+    def _settle(self, request_id: str, computed: Computed | None) -> None:
+        account = self._accounts.pop(request_id, None)
+        if account is not None:
+            account.left(request_id, computed)
 
     def examine(self, adapter: AdapterRow | LoraRow, tokens: Sequence[int], ids: Tensor) -> "Future[Tensor]":
         """What `InferenceEngine.examine` answers, no later than what is submitted from now on. For any thread.
@@ -153,6 +168,11 @@ class EngineLoop:
 
     def _deliver(self, outputs: list[Output]) -> None:
         for output in outputs:
+            account = self._accounts.get(output.request_id)
+            if account is not None:
+                account.computed(output.request_id, output)
+            if output.finish_reason is not None:
+                self._accounts.pop(output.request_id, None)
             listener = self._listeners.get(output.request_id)
             if listener is None:
                 continue
@@ -167,6 +187,7 @@ class EngineLoop:
         for listener in self._listeners.values():
             listener.put_nowait(error)
         self._listeners.clear()
+        self._accounts.clear()  # what our own end cuts off is charged to nobody
         self._on_death()
 
 

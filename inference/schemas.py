@@ -56,11 +56,21 @@ class MeasureRequest(BaseModel):
     limit: int | None = None
 
 
+class TakeUsage(BaseModel):
+    """Up to which number the records of each segment are kept elsewhere by now."""
+
+    acknowledged: dict[str, int] = Field(default_factory=dict)
+
+
 class GenerateRequest(BaseModel):
     """One generation."""
 
     request_id: str
     tenant: str = ""
+    key: str = ""
+    """Of the tenant, by its id."""
+    kind: str = "generate"
+    """The door that it came through."""
     base: str
     adapter: AdapterRef | None = None
     alias: str | None = None

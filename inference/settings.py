@@ -55,6 +55,10 @@ class InferenceSettings(BaseSettings):
     inference_cache_bytes: int = Field(default=1024**3, ge=0)
     """Host memory for adapters behind the bank."""
 
+    inference_usage_bytes: int = Field(default=256 * 1024**2, ge=1)
+    """Disk for records of usage that no API has fetched yet, in the folder `usage` of the data directory: these are a
+    million. What is more is lost, and the log says so."""
+
     @property
     def base_paths(self) -> dict[str, str]:
         """Base name to the path (or hub name) that it is loaded from."""

@@ -319,6 +319,31 @@ class Limits(TypedDict, total=False):
     used: dict[str, int]
 
 
+class UsageRow(TypedDict, total=False):
+    id: str
+    day: str | None
+    tenant: str | None
+    key_id: str | None
+    key_name: str | None
+    base: str | None
+    adapter_id: str | None
+    kind: str | None
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    trained_tokens: int
+    steps: int
+    compute_seconds: float
+
+
+class StoredBytes(TypedDict, total=False):
+    files: int
+    uploads: int
+    adapters: int
+    checkpoints: int
+    total: int
+
+
 class WebhookEndpoint(TypedDict, total=False):
     id: str
     name: str

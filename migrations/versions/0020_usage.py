@@ -29,12 +29,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "day", "key_id", "base", "adapter_id", "kind", name=op.f("pk_usage_days")),
     )
     op.create_table(
-        "usage_spools",
+        "usage_segments",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("position", sa.BigInteger(), nullable=False),
-        sa.Column("seen_at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_usage_spools")),
+        sa.Column("gone_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_usage_segments")),
     )
+    op.create_index(op.f("ix_usage_segments_gone_at"), "usage_segments", ["gone_at"])
     op.create_table(
         "metered_jobs",
         sa.Column("job_id", sa.String(length=40), nullable=False),
@@ -49,5 +50,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("metered_jobs", "usage_spools", "usage_days"):
+    for table in ("metered_jobs", "usage_segments", "usage_days"):
         op.drop_table(table)

@@ -18,6 +18,7 @@ from osora.cli.generate import generate
 from osora.cli.output import EXIT_CODES, LOOKALIKES, ExitCode, is_utf8, print_error
 from osora.cli.serve import serve
 from osora.cli.train import train
+from osora.cli.usage import usage
 from osora.errors import OsoraError
 
 
@@ -62,6 +63,7 @@ app.command()(train)
 app.command()(chat)
 app.command()(generate)
 app.command("compare")(compare_answers)
+app.command()(usage)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(aliases.app, name="aliases")

@@ -21,6 +21,7 @@ from osora.sdk.paging import Items, items
 from osora.sdk.streams import Stream
 from osora.sdk.tenants import Tenants
 from osora.sdk.transport import AsyncTransport, Transport
+from osora.sdk.usage import UsageReports
 from osora.sdk.webhooks import Webhooks
 
 
@@ -40,6 +41,7 @@ class Service(Resource[Mode]):
         self.audit: Audit[Mode] = Audit(transport)
         self.limits: Limits[Mode] = Limits(transport)
         self.webhooks: Webhooks[Mode] = Webhooks(transport)
+        self.usage: UsageReports[Mode] = UsageReports(transport)
 
     @property
     def url(self) -> str:

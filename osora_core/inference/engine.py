@@ -17,7 +17,7 @@ from osora_core.inference import execution
 from osora_core.inference.cache import KVPool, PoolSize
 from osora_core.inference.live import Examination, Launched, LiveSequence
 from osora_core.inference.lora_bank import LoraBank
-from osora_core.inference.request import AdapterRow, LoraRow, Output, Request, TokenScore
+from osora_core.inference.request import AdapterRow, Computed, LoraRow, Output, Request, TokenScore
 from osora_core.inference.sampling import Sampler, sample, score, send
 from osora_core.inference.slots import LORA_RANKS, AdapterSlots, LoraSlots
 from osora_core.inference.text import TextStream
@@ -112,15 +112,16 @@ class InferenceEngine:
         request = Request("examination", tuple(tokens), adapter=adapter)
         self._examinations.append((request, Examination(ids, answer)))
 
-    def cancel(self, request_id: str) -> None:
-        """Forget a request, whatever it is doing; its row is free at once. Unknown ids are ignored."""
+    def cancel(self, request_id: str) -> Computed | None:
+        """Forget a request, whatever it is doing; its row is free at once. None if it is unknown, or has not begun."""
         if self._since.pop(request_id, None) is not None:
             self._waiting.remove(request_id)
-            return
+            return None
         for row, sequence in enumerate(self._live):
             if sequence.request.id == request_id:
                 self._remove(row)
-                return
+                return sequence.computed
+        return None
 
     @property
     def execution(self) -> str:

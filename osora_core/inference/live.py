@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from osora_core.inference.request import Request, TokenScore
+from osora_core.inference.request import Computed, Request, TokenScore
 from osora_core.inference.sampling import Sampler
 from osora_core.inference.text import TextStream
 
@@ -23,6 +23,11 @@ class LiveSequence:
     prompt_scores: list[TokenScore] = field(default_factory=list)
     examination: "Examination | None" = None
     gone: bool = False
+
+    @property
+    def computed(self) -> Computed:
+        """How far it has come."""
+        return Computed(min(self.cached, len(self.request.prompt)), len(self.generated))
 
 
 @dataclass(eq=False)

@@ -3,7 +3,7 @@
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -124,6 +124,13 @@ class Request:
     grammar: "Grammar | None" = None
     tenant: str = ""
     shown: Mapping[int, str] = field(default_factory=dict)
+
+
+class Computed(NamedTuple):
+    """How far a request has come: so many tokens of its prompt were read, and so many were added to it."""
+
+    prompt_tokens: int
+    completion_tokens: int
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from registry.columns import PlainText
-from registry.db import now
 from registry.models import Base, one_of
 
 Kind = Literal["generate", "chat", "completions", "responses", "messages", "training", "probe"]
@@ -35,17 +34,18 @@ class UsageDay(Base):
     compute_seconds: Mapped[float] = mapped_column(default=0.0)
 
 
-class UsageSpool(Base):
-    """An inference server's records, and the number of the last one that is in the sums.
+class UsageSegment(Base):
+    """A file of an inference server's records, and the number of the last one that is in the sums.
 
     It moves on in the transaction that adds to the sums, so a record that comes again is known by its number.
     """
 
-    __tablename__ = "usage_spools"
+    __tablename__ = "usage_segments"
 
     id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
     position: Mapped[int] = mapped_column(default=0)
-    seen_at: Mapped[float] = mapped_column(default=now())
+    gone_at: Mapped[float | None] = mapped_column(index=True)
+    """When its server had deleted it: nothing of it comes any more."""
 
 
 class MeteredJob(Base):

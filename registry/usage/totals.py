@@ -38,5 +38,5 @@ def spent(session: Session, tenant_id: str, *, since: int, key_id: str | None = 
     statement = statement.where(UsageDay.tenant_id == tenant_id, UsageDay.day >= day_of(since))
     if key_id is not None:
         statement = statement.where(UsageDay.key_id == key_id)
-    *counts, seconds = session.execute(statement).one()
-    return Spent(*(int(count) for count in counts), compute_seconds=float(seconds))
+    requests, read, written, trained, steps, seconds = session.execute(statement).one()
+    return Spent(int(requests), int(read), int(written), int(trained), int(steps), float(seconds))

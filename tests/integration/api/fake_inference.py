@@ -98,6 +98,12 @@ class FakeInference:
         self.abandoned = threading.Event()
         self.held: list[str] = []
         self.forgot = threading.Event()
+        self.records: list[dict[str, Any]] = []
+        """Of usage, which it hands out two at a time until they are acknowledged."""
+        self.acknowledged = 0
+        self.may_acknowledge = True
+        """Whether it hears an acknowledgement; `deaf` is set when it did not."""
+        self.deaf = threading.Event()
         self._token = token
 
     def server(self) -> uvicorn.Server:
@@ -107,6 +113,7 @@ class FakeInference:
         app.post("/export")(self._export)
         app.post("/inspect")(self._inspect)
         app.post("/measure")(self._measure)
+        app.post("/usage/take")(self._take_usage)
         app.get("/bases")(self._bases)
         app.get("/ready")(self._ready)
         app.get("/adapters")(self._adapters)
@@ -159,6 +166,16 @@ class FakeInference:
         if self.measure is None:
             return JSONResponse({"error": {"message": "it measures nothing"}}, 503)
         return JSONResponse({"base_fingerprint": self.fingerprint, "measure": self.measure})
+
+    async def _take_usage(self, request: Request) -> Response:
+        upto = (await request.json())["acknowledged"].get("segment-1", 0)
+        if upto and not self.may_acknowledge:
+            self.deaf.set()
+            return JSONResponse({"error": {"message": "what was that?"}}, 500)
+        self.acknowledged = max(self.acknowledged, upto)
+        waiting = [{**said, "number": number} for number, said in enumerate(self.records, 1)][self.acknowledged :]
+        segment = "segment-1" if waiting else None
+        return JSONResponse({"gone": [], "segment": segment, "records": waiting[:2]})
 
     async def _tokens(self) -> AsyncIterator[str]:
         first, *others = self.pieces

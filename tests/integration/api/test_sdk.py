@@ -128,9 +128,10 @@ def test_every_query_of_a_list_can_be_given() -> None:
             "/webhook_endpoints/{endpoint_id}/deliveries": osora.webhooks.deliveries,
             "/keys": osora.keys.list,
             "/tenants": osora.tenants.list,
+            "/usage": osora.usage.list,
         }.items():
             queries = {p["name"] for p in described[path]["get"].get("parameters", []) if p["in"] == "query"}
-            assert queries - {"stream"} <= inspect.signature(listing).parameters.keys(), path
+            assert queries - {"stream", "format"} <= inspect.signature(listing).parameters.keys(), path
 
 
 def test_both_clients_have_the_same_methods_with_their_own_words() -> None:

@@ -23,6 +23,7 @@ from inference.store import ArtifactStore
 from osora_core.adapter import Adapter
 from osora_core.basis import BasisCache
 from osora_core.inference import InferenceEngine, Output
+from osora_core.inference.request import Computed
 from osora_core.runtime import Runtime, set_threads
 from tests.integration.api.servers import running
 from tests.support.tiny_base import make_base
@@ -80,9 +81,10 @@ class Steps:
             assert self.go.wait(60)
         return outputs
 
-    def _on_cancel(self, request_id: str) -> None:
-        self._cancel(request_id)
+    def _on_cancel(self, request_id: str) -> Computed | None:
+        computed = self._cancel(request_id)
         self.cancelled.set()
+        return computed
 
 
 class InferenceServer:

@@ -1,0 +1,183 @@
+"""Records outlive the process, a damaged disk and a full one; what was handed out keeps its number for ever."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference import spool as module
+from inference.spool import Spool
+
+ROOM = 10**9
+
+
+def record(name: int | str) -> dict[str, object]:
+    return {"id": f"gen-{name}"}
+
+
+def ids(spool: Spool) -> list[object]:
+    """What it hands out until nothing is left, each acknowledged."""
+    found: list[object] = []
+    while (taken := spool.take(2)) is not None:
+        segment, records = taken
+        found += [one["id"] for _, one in records]
+        spool.acknowledge({segment: records[-1][0]})
+    return found
+
+
+class Sums:
+    """What `registry.usage.take_over` does, in memory."""
+
+    def __init__(self) -> None:
+        self.position: Counter[str] = Counter()
+        self.counted: Counter[object] = Counter()
+
+    def take_over(self, segment: str, records: list[tuple[int, dict[str, object]]]) -> int:
+        for number, one in records:
+            if number > self.position[segment]:
+                self.counted[one["id"]] += 1
+        upto = records[-1][0]
+        self.position[segment] = max(self.position[segment], upto)
+        return upto
+
+
+acts = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(1, 5)),
+        st.tuples(st.just("fetch"), st.integers(1, 4)),
+        st.tuples(st.sampled_from(["insert", "acknowledge", "crash", "torn"]), st.integers(0, 3)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(acts=acts)
+def test_whatever_crashes_between_each_record_counts_once(
+    tmp_path_factory: pytest.TempPathFactory, acts: list[tuple[str, int]]
+) -> None:
+    """Fetched, inserted and acknowledged in any order, by several processes, over crashes of either side."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_SEGMENT_BYTES", 100)
+        folder = tmp_path_factory.mktemp("spool")
+        spool, sums = Spool(folder, ROOM), Sums()
+        fetched: list[tuple[str, list[tuple[int, dict[str, object]]]]] = []
+        inserted: list[tuple[str, int]] = []
+        made = 0
+        for act, number in acts:
+            match act:
+                case "append":
+                    for _ in range(number):
+                        spool.append(record(made))
+                        made += 1
+                case "fetch" if (taken := spool.take(number)) is not None:
+                    fetched.append(taken)
+                case "insert" if number < len(fetched):
+                    segment, records = fetched[number]
+                    inserted.append((segment, sums.take_over(segment, records)))
+                case "acknowledge" if number < len(inserted):
+                    spool.acknowledge(dict([inserted[number]]))
+                case "crash" | "torn":
+                    spool.close()  # as the end of a process does: nothing is written
+                    if act == "torn":
+                        for path in folder.iterdir():
+                            with path.open("ab") as file:
+                                file.write(b"1234abcd {")
+                    spool = Spool(folder, ROOM)
+        while (taken := spool.take(3)) is not None:
+            spool.acknowledge({taken[0]: sums.take_over(*taken)})
+        spool.close()
+        assert sums.counted == Counter({f"gen-{index}": 1 for index in range(made)})
+
+
+def test_what_is_acknowledged_leaves_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SEGMENT_BYTES", 100)
+    spool = Spool(tmp_path, ROOM)
+    for index in range(50):
+        spool.append(record(index))
+    assert len(list(tmp_path.iterdir())) > 5
+    assert ids(spool) == [f"gen-{index}" for index in range(50)]
+    spool.acknowledge({})
+    assert len(list(tmp_path.iterdir())) <= 1
+    spool.close()
+
+
+def test_a_killed_process_leaves_its_records_to_the_next_and_a_living_one_does_not(tmp_path: Path) -> None:
+    program = (
+        "import sys, os, signal; from pathlib import Path; from inference.spool import Spool\n"
+        f"spool = Spool(Path({str(tmp_path)!r}), 10**9)\n"
+        "spool.append({'id': 'gen-dead'}); print('written', flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        beside = Spool(tmp_path, ROOM)
+        assert beside.take(10) is None
+        beside.close()
+        process.kill()
+    after = Spool(tmp_path, ROOM)
+    assert ids(after) == ["gen-dead"]
+    after.close()
+
+
+def test_a_damaged_record_is_lost_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spool = Spool(tmp_path, ROOM)
+    for name in "abc":
+        spool.append(record(name))
+    spool.close()
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes().replace(b"gen-b", b"gen-x"))
+    spool = Spool(tmp_path, ROOM)
+    assert ids(spool) == ["gen-a", "gen-c"]
+    assert f"record 2 of {path} is damaged" in caplog.text
+    spool.close()
+
+
+def test_a_disk_that_takes_nothing_is_said_and_costs_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path, ROOM)
+    spool.append(record("before"))
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
+        for index in range(3):
+            spool.append(record(index))
+    assert "cannot be written to" in caplog.text
+    assert caplog.text.count("kept in memory") == 1
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.0)
+    spool._try_again_at = 0.0
+    spool.append(record("after"))
+    assert ids(spool) == ["gen-before", "gen-0", "gen-1", "gen-2", "gen-after"]
+    spool.close()
+
+
+def test_what_nobody_fetches_has_a_bound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spool = Spool(tmp_path, 200)
+    for index in range(100):
+        spool.append(record(index))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 300
+    assert "are lost: nobody has fetched those" in caplog.text
+    spool.close()
+
+
+def test_a_folder_that_cannot_be_made_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    spool = Spool(tmp_path / "file" / "usage", ROOM)
+    spool.append(record("a"))
+    assert "cannot be kept" in caplog.text
+    assert ids(spool) == ["gen-a"]
+    spool.close()
+
+
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "usage", ROOM)
+    spool.append(record("a"))
+    (path,) = (tmp_path / "usage").iterdir()
+    assert ((tmp_path / "usage").stat().st_mode & 0o777, path.stat().st_mode & 0o777) == (0o700, 0o600)
+    spool.close()
