@@ -132,6 +132,13 @@ class Settings(BaseSettings):
     worker_jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Jobs that one worker trains at once: so many, or as many as each worker finds room for in its memory."""
 
+    reading_seconds: _Seconds = 1800
+    """How long a worker may take to read the rows of a job's file. A job that takes longer fails, and names the line
+    that it came to."""
+    job_tokens: int = Field(default=200_000_000, ge=1)
+    """The most tokens of a job's training file, and of its validation file: a worker holds them in memory, with 16
+    bytes each."""
+
     worker_devices: int = Field(default=1, ge=1)
     """GPUs of its host that one worker spreads each step over (processes, on a CPU); more than one takes one base."""
     worker_shard_base: bool = False

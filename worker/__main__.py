@@ -77,10 +77,10 @@ def _work(settings: Settings) -> None:
         if others is not None:
             others.watch(node.fail)
         worker = app.Worker(
-            pool=Pool,
+            pool=Pool.of(lambda: node.places.claimable),
             # Told after the bases are loaded: only then is it known what memory is left and what a pass keeps of it,
             # and a worker that listened before could not act on a message anyway.
-            concurrency=node.capacity.jobs,
+            concurrency=node.places.most,
             queues=[train_queue(base) for base in runtimes],
             hostname=f"osora@{node.worker_id}",
             loglevel=settings.log_level.upper(),

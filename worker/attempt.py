@@ -15,6 +15,7 @@ from registry.outages import OUTAGES, first_line
 from registry.scrubbing import SAMPLE
 from worker.describe import describe
 from worker.patience import DrainTimeoutError, Patience
+from worker.places import Place
 from worker.points import reached
 from worker.prepare import prepare
 from worker.publish import publish_checkpoint, publish_outcome
@@ -37,17 +38,29 @@ REASONS: dict[Signal, str] = {
 }
 
 
-def run_attempt(registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports) -> None:
+_TOO_LATE = "other jobs were ready to train first"
+
+
+class _TooLateError(Exception):
+    """There is no room for the job after all."""
+
+
+def run_attempt(registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports, place: Place) -> None:
     """Run an attempt to its end. Never raises for what is wrong with the job: that is written to the job."""
-    run_with(Runner, registry, engine, attempt, reports)
+    run_with(Runner, registry, engine, attempt, reports, place)
 
 
 def run_with(
-    kind: type["Runner"], registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports
+    kind: type["Runner"],
+    registry: Registry,
+    engine: EngineThread,
+    attempt: Attempt,
+    reports: Reports,
+    place: Place,
 ) -> None:
     """The same, with a runner of this kind."""
     patience = Patience(attempt.job_id, reports)
-    runner = kind(Records(registry, attempt, patience), engine, reports, patience)
+    runner = kind(Records(registry, attempt, patience), engine, reports, patience, place)
     try:
         runner.run()
     except (LeaseLostError, DrainTimeoutError, Interruption) as error:
@@ -63,7 +76,10 @@ class Runner:
     work: Work | None = None
     """What is trained, from when it is about to join the engine."""
 
-    def __init__(self, records: Records, engine: EngineThread, reports: Reports, patience: Patience) -> None:
+    def __init__(
+        self, records: Records, engine: EngineThread, reports: Reports, patience: Patience, place: Place
+    ) -> None:
+        self.place = place
         self.records = records
         self.engine = engine
         self.attempt = records.attempt
@@ -80,7 +96,8 @@ class Runner:
         joined: Work | None = None
         try:
             try:
-                self.work = prepare(self.records, self.engine, self.reports)
+                self.work = prepare(self.records, self.engine, self.reports, self.place.turns)
+                self._wait_for_place()
                 self._join(self.work)
                 joined = self.work
                 reached("joined", self.attempt.job_id)
@@ -88,10 +105,23 @@ class Runner:
                     pass
             except Interruption as interruption:
                 self._leave(interruption.signal, joined)
+            except _TooLateError:
+                self.records.write(lambda session: jobs.release(session, self.attempt, _TOO_LATE))
         except (LeaseLostError, DrainTimeoutError):
             raise
         except Exception as error:
             self._fail(error)
+
+    def _wait_for_place(self) -> None:
+        """There is room to train, unless other jobs were ready first."""
+        is_told = False
+        while not self.place.begins_to_train(0.0 if is_told else _LOOK_SECONDS):
+            if self.place.is_guest:
+                raise _TooLateError
+            if not is_told:
+                self.records.say("Waiting until another job has ended: others were ready to train first")
+            is_told = True
+            self.reports.pause(_LOOK_SECONDS)
 
     def _join(self, work: Work) -> None:
         """A job has a slot for certain; a sweep, or one that needs two, waits until there are enough. So does any that

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
+import osora_data
 from osora_common.hyperparameters import Overlong
 from osora_core.data import Renderer, Row, rows_of
 from osora_core.data.holding_out import hold_out
@@ -15,6 +16,7 @@ from osora_core.errors import CorruptArtifact, DataError
 from osora_core.runtime import Runtime
 from osora_core.training import methods
 from registry.jobs import Attempt, FileRef, Remark, RowCounts
+from worker.reading import Bounds, Turns
 from worker.records import Records
 from worker.reports import Reports
 
@@ -68,12 +70,12 @@ def renderer_of(attempt: Attempt, runtime: Runtime) -> Renderer:
     return Renderer(runtime.tokenizer, limit, base_length=longest, truncates=truncates)
 
 
-def read_dataset(records: Records, renderer: Renderer, reports: Reports) -> Dataset:
+def read_dataset(records: Records, renderer: Renderer, reports: Reports, turns: Turns) -> Dataset:
     """All rows of an attempt. Raises UserError for what cannot be trained on, CorruptArtifact for bytes that have
     changed, `Interruption` when a signal comes meanwhile."""
     attempt = records.attempt
     refs = [file for file in (attempt.training_file, attempt.validation_file) if file is not None]
-    files = [_rendered(records, file, renderer, reports) for file in refs]
+    files = [_rendered(records, file, renderer, reports, turns) for file in refs]
     train, valid = files[0].rows, files[1].rows if len(files) > 1 else []
     share = attempt.osora.get("validation_share")
     if share is not None:
@@ -82,18 +84,27 @@ def read_dataset(records: Records, renderer: Renderer, reports: Reports) -> Data
     return Dataset(train, valid, files, renderer.max_length, share is not None)
 
 
-def _rendered(records: Records, file: FileRef, renderer: Renderer, reports: Reports) -> Rendered[Row]:
+def _rendered(records: Records, file: FileRef, renderer: Renderer, reports: Reports, turns: Turns) -> Rendered[Row]:
     """A large file takes longer to fetch and to render, and even one long row, than a tenant who cancels or a worker
     that stops will wait: so the attempt does not wait for it."""
     data = records.stored(lambda: reports.aside(lambda _: records.store.get(file.object_key)))
     method = methods.named(records.attempt.method)
     overlong: Overlong = records.attempt.osora.get("overlong", "refuse")
+    settings = records.settings
 
     def read(left: threading.Event) -> Rendered[Row]:
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
-        rows = takewhile(lambda _: not left.is_set(), rows_of(data))
-        return render_rows(rows, lambda row: method.render(row, renderer), overlong)
+        with turns.taken(records.attempt.tenant_id, left):
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                raise CorruptArtifact(f"file {file.id} is not what was uploaded: its hash has changed")
+            bounds = Bounds(settings.job_tokens, settings.reading_seconds)
+
+            def render(row: osora_data.Row) -> Row:
+                bounds.check(row)
+                rendered = method.render(row, renderer)
+                bounds.count(rendered)
+                return rendered
+
+            return render_rows(takewhile(lambda _: not left.is_set(), rows_of(data)), render, overlong)
 
     try:
         return reports.aside(read)

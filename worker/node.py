@@ -5,20 +5,22 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 
 from osora_core.runtime import Runtime
 from osora_core.training import TrainingEngine
 from osora_core.training.passes import MakePasses, Passes
 from registry import erasure, jobs, outbox, retention, workers
 from registry.context import Registry
-from registry.jobs import probes
+from registry.jobs import Attempt, probes
 from registry.outages import first_line
 from registry.publisher import Publisher
 from worker.attempt import run_attempt
 from worker.capacity import Capacity
 from worker.gate import Gate
 from worker.held import HeldAttempts
+from worker.places import Places
 from worker.points import reached
 from worker.probe import run_probe
 from worker.reports import Reports
@@ -55,7 +57,10 @@ class Node:
         self._held = HeldAttempts()
         self._draining = threading.Event()
         self.capacity = Capacity.of(settings, runtimes, passes)
+        self.places = Places(self.capacity.jobs, self._heed)
         self._gate = Gate(self._draining)
+        self._unheeded: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self._renewed_at = 0.0
         self._announced = False
         self._engines = {
@@ -109,10 +114,15 @@ class Node:
             with self._gate.passing(alone=alone, wanted=lambda: self._wants_to_be_alone(base) == alone) as entered:
                 if self._draining.is_set() or (entered and self._train(base, alone)):
                     return
+            if not self.places.room:
+                return self._pass_on(base)
+        if self.places.passed_over():
+            with self._counting:
+                self._unheeded[base] += 1
 
     def _wants_to_be_alone(self, base: str) -> bool | None:
         with self.registry.reading() as session:
-            return jobs.wants_to_be_alone(session, base)
+            return jobs.wants_to_be_alone(session, base, self.places.passed_over())
 
     def _pass_on(self, base: str) -> None:
         """Let a worker act on the wake-up that can do so now; one too many is harmless."""
@@ -123,20 +133,35 @@ class Node:
 
     def _train(self, base: str, alone: bool) -> bool:
         """Whether there was a job to run."""
-        lease_seconds = self.registry.settings.lease_seconds
-        with self.registry.transaction() as session:
-            attempt = jobs.claim_next(session, base, self.worker_id, lease_seconds, alone=alone)
-        if attempt is None:
-            return False
-        job_id = attempt.job_id
-        logger.info("job %s: attempt %d begins", job_id, attempt.number)
-        reports = Reports()
-        with self._held.hold(attempt, reports):
-            reached("claimed", job_id)
-            run = run_attempt if attempt.probe_steps is None else run_probe
-            run(self.registry, self._engines[attempt.base], attempt, reports)
-        logger.info("job %s: attempt %d is over", job_id, attempt.number)
+
+        def claim(passed_over: Collection[str]) -> Attempt | None:
+            lease_seconds = self.registry.settings.lease_seconds
+            with self.registry.transaction() as session:
+                return jobs.claim_next(session, base, self.worker_id, lease_seconds, passed_over, alone=alone)
+
+        with self.places.claimed(claim) as claimed:
+            if claimed is None:
+                return False
+            attempt, place = claimed
+            job_id = attempt.job_id
+            logger.info("job %s: attempt %d begins", job_id, attempt.number)
+            reports = Reports()
+            with self._held.hold(attempt, reports):
+                reached("claimed", job_id)
+                run = run_attempt if attempt.probe_steps is None else run_probe
+                run(self.registry, self._engines[attempt.base], attempt, reports, place)
+            logger.info("job %s: attempt %d is over", job_id, attempt.number)
         return True
+
+    def _heed(self) -> None:
+        """Have wake-ups acted on that came while all jobs to claim were of tenants with no place for another."""
+        room = self.places.room
+        for base in self._engines:
+            with self._counting:
+                count = min(room, self._unheeded[base])
+                self._unheeded[base] -= count
+            for _ in range(count):
+                self._pass_on(base)
 
     def _watch(self) -> None:
         """Renew the leases when that is due, and pass on what is wanted of each attempt."""

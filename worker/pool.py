@@ -1,5 +1,6 @@
 """Celery's pool of threads, one that says when a thread of it is free."""
 
+from collections.abc import Callable
 from typing import Any
 
 from celery.concurrency.thread import ApplyResult, TaskPool
@@ -9,8 +10,21 @@ from kombu.asynchronous import get_event_loop
 class Pool(TaskPool):  # type: ignore[misc]
     """A worker that reads no message ahead looks for one only when its event loop turns.
 
-    While all threads are busy, that happens every second or less often, so each thread that ends turns it.
+    While all threads are busy, that happens every second or less often, so each thread that ends turns it. Messages are
+    read while fewer threads are busy than `claimable` says.
     """
+
+    claimable: Callable[[], int]
+
+    @classmethod
+    def of(cls, claimable: Callable[[], int]) -> type["Pool"]:
+        """The kind of pool whose limit this is; that of its threads is higher."""
+        return type("NodePool", (cls,), {"claimable": staticmethod(claimable)})
+
+    @property
+    def num_processes(self) -> int:
+        """What Celery goes by."""
+        return self.claimable()
 
     def on_apply(self, *args: Any, **kwargs: Any) -> ApplyResult:
         """Hand a task to a thread."""

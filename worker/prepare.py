@@ -15,6 +15,7 @@ from worker.begun_with import fetch_start
 from worker.dataset import read_dataset, renderer_of
 from worker.hyperparameters import plan_of
 from worker.prompts import sample_prompts
+from worker.reading import Turns
 from worker.records import Records
 from worker.remarks import announcement
 from worker.reports import Reports
@@ -28,14 +29,14 @@ C = TypeVar("C", bound=Checkpoint)
 _WEIGHTS = {"high": 2.0, "normal": 1.0, "low": 0.5}
 
 
-def prepare(records: Records, engine: EngineThread, reports: Reports) -> Work:
+def prepare(records: Records, engine: EngineThread, reports: Reports, turns: Turns) -> Work:
     """What the attempt trains, not yet in the engine. The job's first attempt decides its plan here, and records it.
 
     Raises UserError for what only the tenant can mend, CorruptArtifact for stored bytes that have changed.
     """
     attempt, runtime = records.attempt, engine.engine.runtime
     renderer = renderer_of(attempt, runtime)
-    dataset = read_dataset(records, renderer, reports)
+    dataset = read_dataset(records, renderer, reports, turns)
     train, valid = dataset.train, dataset.valid
     prompts = sample_prompts(attempt, renderer)
     start = fetch_start(attempt, runtime.basis, records.fetch)

@@ -8,6 +8,7 @@ from registry.context import Registry
 from registry.jobs import Attempt, LeaseLostError, probes
 from worker.attempt import METRICS_SECONDS, REASONS, Runner, run_with
 from worker.patience import Patience
+from worker.places import Place
 from worker.points import reached
 from worker.records import Records
 from worker.reports import Report, Reports, Signal
@@ -15,16 +16,18 @@ from worker.threads import EngineThread
 from worker.work import Work
 
 
-def run_probe(registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports) -> None:
+def run_probe(registry: Registry, engine: EngineThread, attempt: Attempt, reports: Reports, place: Place) -> None:
     """Run a probe to its end. Never raises for what is wrong with the job: that is written to the probe."""
-    run_with(_ProbeRunner, registry, engine, attempt, reports)
+    run_with(_ProbeRunner, registry, engine, attempt, reports, place)
 
 
 class _ProbeRunner(Runner):
     """Keeps the loss of every step; where it has to leave, there is nothing to save."""
 
-    def __init__(self, records: Records, engine: EngineThread, reports: Reports, patience: Patience) -> None:
-        super().__init__(records, engine, reports, patience)
+    def __init__(
+        self, records: Records, engine: EngineThread, reports: Reports, patience: Patience, place: Place
+    ) -> None:
+        super().__init__(records, engine, reports, patience, place)
         self.told: list[Progress] = []
 
     def _goes_on_after(self, report: Report | Signal, work: Work) -> bool:

@@ -54,6 +54,8 @@ class Encoding:
         """What the tokenizer puts before a text: its begin of text, or nothing."""
         self.end: int | None = tokenizer.eos_token_id
         """What follows a completion."""
+        self.numbers = tuple(range(max(tokenizer.get_vocab().values()) + 1))
+        """The ids of all tokens, each an object that what keeps many of them can share."""
         self._pattern = _any_of(self.controls)
         self._control_ids = frozenset(control.id for control in self.controls.values())
         state = _plain_state(tokenizer, self.controls)
@@ -188,7 +190,8 @@ def _any_of(strings: Iterable[str]) -> re.Pattern[str]:
 
 
 def _ids(backend: Tokenizer, text: str) -> list[int]:
-    return list(backend.encode(text, add_special_tokens=False).ids) if text else []
+    # `encode` would hold the interpreter for seconds over a long text, and with it every other thread.
+    return list(backend.encode_batch_fast([text], add_special_tokens=False)[0].ids) if text else []
 
 
 def _begin_of_text(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -55,7 +55,8 @@ class Renderer:
             )
         self._check_length(len(tokens), line)
         limit = self.max_length
-        example = Example(tuple(tokens[:limit]), tuple(mask[:limit]), line, is_cut=len(tokens) > limit)
+        kept = map(self._encoding.numbers.__getitem__, tokens[:limit])
+        example = Example(tuple(kept), tuple(mask[:limit]), line, is_cut=len(tokens) > limit)
         if example.loss_tokens == 0 and example.is_cut and any(mask[1:]):
             raise self._too_long(len(tokens), line)
         if example.loss_tokens == 0:

@@ -1,7 +1,7 @@
 """The worker's hold on a job: claim, heartbeat, and giving it back."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, cast
 
 from sqlalchemy import Row, Select, func, literal, or_, select, update
@@ -18,24 +18,33 @@ from registry.models import Checkpoint, File, Job, JobAttempt, JobSignal, Tenant
 _IS_DUE = Job.announced_at <= now()
 
 
-def wants_to_be_alone(session: Session, base: str) -> bool | None:
-    """Whether the base's next job has to run alone in its worker (see `Job.on_last_chance`); None if none is due."""
-    first = _claimable(session, base).with_only_columns(Job.on_last_chance, maintain_column_froms=True)
+def wants_to_be_alone(session: Session, base: str, passed_over: Collection[str] = ()) -> bool | None:
+    """Whether the base's next job, but for those of the tenants `passed_over`, has to run alone in its worker (see
+    `Job.on_last_chance`); None if none is due."""
+    due = _claimable(session, base).where(Job.tenant_id.not_in(passed_over))
+    first = due.with_only_columns(Job.on_last_chance, maintain_column_froms=True)
     return session.scalars(first.limit(1)).one_or_none()
 
 
 def claim_next(
-    session: Session, base: str, worker_id: str, lease_seconds: float, *, alone: bool = False
+    session: Session,
+    base: str,
+    worker_id: str,
+    lease_seconds: float,
+    passed_over: Collection[str] = (),
+    *,
+    alone: bool = False,
 ) -> Attempt | None:
     """Takes the job of a base whose turn it is (see `turns`); None when there is none.
 
+    `passed_over`: tenants whose jobs the worker has no room for.
     `alone`: whether the worker has no other job, and takes none meanwhile. Then it gets only a job that has to be
     alone, and otherwise only one that has not.
     """
     # Of two claims at once, the second would otherwise skip the first's job and take the next of the same tenant; or
     # both take the last that the tenant may run, on two bases.
     take_turns(session, "claim")
-    wanted = _claimable(session, base).where(Job.on_last_chance.is_(alone))
+    wanted = _claimable(session, base).where(Job.on_last_chance.is_(alone), Job.tenant_id.not_in(passed_over))
     first = session.execute(wanted.limit(1).with_for_update(skip_locked=True, of=Job)).first()
     return None if first is None else claim(session, first.id, worker_id, lease_seconds, alone=alone)
 

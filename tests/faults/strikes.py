@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
@@ -18,6 +18,8 @@ from worker import points
 
 Action = Literal["kill", "stop", "oversleep", "terminate", "disk_full"]
 _writing = threading.Lock()
+SLOW_ROWS = "slow"
+"""A word in the answers of rows that take longer to read; see `Orders.slow_row`."""
 MID_STEP = "mid_step"
 """A point inside the engine's step, between forward and backward; production has no name for it."""
 
@@ -38,12 +40,14 @@ class Orders:
     """A worker's orders: its strike, if any; seconds that each step takes longer; by how much its clock is wrong.
 
     `watch_slots`: whether each step says in the log how many of the engine's slots are taken, and by how many jobs.
+    `slow_row`: seconds that reading each of SLOW_ROWS takes longer.
     """
 
     strike: Strike | None = None
     slow_step: float = 0.0
     clock_offset: float = 0.0
     watch_slots: bool = False
+    slow_row: float = 0.0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -79,6 +83,7 @@ def obey(orders: Orders, struck: Path) -> None:
     points.observe(observe)
     _watch_writers()
     _slow_down(orders.slow_step, observe, orders.watch_slots)
+    _slow_down_reading(orders.slow_row)
     _delay_heartbeats(asleep)
 
 
@@ -164,6 +169,19 @@ def _slow_down(seconds: float, observe: points.Observer, watch_slots: bool) -> N
 
     TrainingEngine.step = stepping  # type: ignore[method-assign]
     Passes.forward = slow  # type: ignore[method-assign, assignment]
+
+
+def _slow_down_reading(seconds: float) -> None:
+    from osora_core.data import Renderer
+
+    render = Renderer.render
+
+    def slow(self: Renderer, row: Any, line: int) -> Any:
+        if SLOW_ROWS in str(row):
+            time.sleep(seconds)
+        return render(self, row, line)
+
+    Renderer.render = slow  # type: ignore[method-assign]
 
 
 def die_with(parent: int) -> None:

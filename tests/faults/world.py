@@ -162,6 +162,7 @@ class World:
         *,
         publish: bool = True,
         from_adapter: str | None = None,
+        word: str = "order",
         validate_on: str = "order",
         epochs: int = 4,
         method: Method = "supervised",
@@ -175,7 +176,7 @@ class World:
         knobs = {"rank": 8, "checkpoint_steps": 5, **osora}
         request = JobRequest(
             base=BASE,
-            training_file=self.upload(40, method=method),
+            training_file=self.upload(40, word, method),
             validation_file=self.upload(8, validate_on, method),
             method=method,
             seed=7,

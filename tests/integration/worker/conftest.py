@@ -22,6 +22,7 @@ from registry.settings import Settings
 from registry.tenants import Principal
 from tests.integration.api.servers import running
 from tests.support.jobs import claim, read, submit
+from tests.support.places import a_place
 from tests.support.tiny_base import make_base
 from worker.attempt import run_attempt
 from worker.reports import Reports
@@ -92,7 +93,7 @@ def train(registry: Registry, principal: Principal, engine: EngineThread) -> Cal
     def run(epochs: int = 2, osora: dict[str, Any] | None = None, **request: Any) -> Job:
         wanted = {"base": BASE, "seed": 1, "hyperparameters": {"n_epochs": epochs, "batch_size": 4}, **request}
         job = submit(registry, principal, osora={"rank": RANK, **(osora or {})}, **wanted)
-        run_attempt(registry, engine, claim(registry, job), Reports())
+        run_attempt(registry, engine, claim(registry, job), Reports(), a_place())
         return read(registry, principal, job)
 
     return run

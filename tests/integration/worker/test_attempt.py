@@ -20,6 +20,7 @@ from registry.tenants import Principal
 from tests.integration.worker.conftest import BASE, RANK
 from tests.support.inference import run
 from tests.support.jobs import claim, read, submit
+from tests.support.places import a_place
 from worker.attempt import run_attempt
 from worker.reports import Reports
 from worker.threads import EngineThread
@@ -106,7 +107,7 @@ def test_a_checkpoint_within_an_epoch_has_no_validation_figures_of_another_state
     wanted = {"hyperparameters": {"n_epochs": 2, "batch_size": 4}, "osora": {"rank": RANK, "checkpoint_steps": 2}}
     files = {"training_file": upload("order"), "validation_file": upload("order", 3)}
     job = submit(registry, principal, base=BASE, **files, **wanted)
-    run_attempt(registry, engine, claim(registry, job), EveryReport())
+    run_attempt(registry, engine, claim(registry, job), EveryReport(), a_place())
     with registry.reading() as session:
         rows = list(jobs.checkpoints(session, principal, job.id, order="asc").data)
     validated = {row.step: "valid_loss" in row.metrics for row in rows}
@@ -190,10 +191,10 @@ def test_an_adapter_that_is_gone_or_of_another_base_is_the_users_fault(
     registry.store.put(ref.object_key, made_elsewhere)
     with registry.transaction() as session:
         session.get_one(Adapter, adapter_id).sha256 = hashlib.sha256(made_elsewhere).hexdigest()
-    run_attempt(registry, engine, claim(registry, changed), Reports())
+    run_attempt(registry, engine, claim(registry, changed), Reports(), a_place())
     with registry.transaction() as session:
         adapters.remove(session, None, [adapter_id])
-    run_attempt(registry, engine, claim(registry, gone), Reports())
+    run_attempt(registry, engine, claim(registry, gone), Reports(), a_place())
     for job, words in ((gone, "has been deleted"), (changed, "f" * 64)):
         error = read(registry, principal, job).error
         assert error is not None

@@ -19,6 +19,7 @@ from registry.models import Job
 from registry.settings import Settings
 from registry.tenants import Principal
 from tests.integration.worker.conftest import BASE
+from tests.support.places import a_place
 from worker.attempt import run_attempt
 from worker.reports import Reports
 from worker.threads import EngineThread
@@ -70,7 +71,7 @@ def train_by_api(client: httpx.Client, registry: Registry, engine: EngineThread)
         with registry.transaction() as session:
             attempt = jobs.claim(session, job_id, "worker-1", lease_seconds=60, alone=True)
         assert attempt is not None
-        run_attempt(registry, engine, attempt, Reports())
+        run_attempt(registry, engine, attempt, Reports(), a_place())
         job: dict[str, Any] = client.get(f"/jobs/{job_id}").raise_for_status().json()
         assert job["status"] == "succeeded", job["error"]
         return job

@@ -15,6 +15,7 @@ from registry.settings import Settings
 from registry.tenants import Principal
 from tests.integration.worker.conftest import BASE, RANK
 from tests.support.jobs import claim, messages, read, submit
+from tests.support.places import a_place
 from worker.attempt import run_attempt
 from worker.reports import Reports, Signal
 from worker.threads import EngineThread
@@ -56,7 +57,9 @@ def interrupted(registry: Registry, principal: Principal, engine: EngineThread, 
     def run(signal: Signal, **request: Any) -> Job:
         wanted = {"base": BASE, "seed": 1, "osora": {"rank": RANK}, **request}
         job, reports = submit(registry, principal, **wanted), Reports()
-        attempt = threading.Thread(target=run_attempt, args=(registry, engine, claim(registry, job), reports))
+        attempt = threading.Thread(
+            target=run_attempt, args=(registry, engine, claim(registry, job), reports, a_place())
+        )
         attempt.start()
         assert hold.reached.wait(60)
         if signal in ("cancel", "pause"):

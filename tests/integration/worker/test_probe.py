@@ -17,6 +17,7 @@ from registry.tenants import Principal
 from tests.integration.worker.conftest import BASE, RANK
 from tests.support.jobs import claim, read, submit
 from tests.support.leaving import post_and_leave
+from tests.support.places import a_place
 from worker.attempt import run_attempt
 from worker.probe import run_probe
 from worker.reports import Reports
@@ -59,7 +60,7 @@ class Worker:
             if attempt is None:
                 continue
             self.claimed.set()
-            return run_probe(self._registry, self._engine, attempt, self.reports)
+            return run_probe(self._registry, self._engine, attempt, self.reports, a_place())
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_the_probes_losses_and_settings_are_the_jobs(
     monkeypatch.setattr("worker.attempt.METRICS_SECONDS", 0.0)  # each step is told
     made = client.post("/jobs", json=wanted).json()
     job = read(registry, principal, Job(id=made["id"]))
-    run_attempt(registry, engine, claim(registry, job), Reports())
+    run_attempt(registry, engine, claim(registry, job), Reports(), a_place())
     job = read(registry, principal, job)
     assert job.status == "succeeded", job.error
     shown = client.get(f"/jobs/{job.id}").json()
@@ -167,7 +168,7 @@ def test_it_shares_the_steps_of_what_trains_there(
             reports.signal("drain")
 
     reports.progress = note  # type: ignore[method-assign]
-    attempt = threading.Thread(target=run_attempt, args=(registry, engine, claim(registry, other), reports))
+    attempt = threading.Thread(target=run_attempt, args=(registry, engine, claim(registry, other), reports, a_place()))
     attempt.start()
     assert joined.wait(60)
     told = client.post("/jobs?dry_run=true&probe=50", json=body(upload("order"))).json()
@@ -236,7 +237,7 @@ def test_a_worker_that_stops_gives_it_back(
     assert attempt is not None
     reports = Reports()
     reports.signal("drain")
-    run_probe(registry, engine, attempt, reports)
+    run_probe(registry, engine, attempt, reports, a_place())
     assert status(registry) == "queued"
     with Worker(registry, engine):
         for _ in range(600):

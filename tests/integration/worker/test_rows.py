@@ -15,6 +15,7 @@ from registry.models import Job, JobEvent
 from registry.tenants import Principal
 from tests.integration.worker.conftest import BASE, RANK
 from tests.support.jobs import claim, messages, read, submit
+from tests.support.places import a_place
 from worker.attempt import run_attempt
 from worker.reports import Reports
 from worker.threads import EngineThread
@@ -180,10 +181,10 @@ def test_an_attempt_that_resumes_finds_its_checkpoint_to_be_its_own(
             reports.signal("drain")
 
     reports.progress = drain_after_a_while  # type: ignore[method-assign]
-    run_attempt(registry, engine, claim(registry, job), reports)
+    run_attempt(registry, engine, claim(registry, job), reports, a_place())
     left = read(registry, principal, job)
     assert left.status == "queued"
-    run_attempt(registry, engine, claim(registry, job), Reports())
+    run_attempt(registry, engine, claim(registry, job), Reports(), a_place())
     done = read(registry, principal, job)
     assert done.status == "succeeded", done.error
     said = messages(registry, principal, job)

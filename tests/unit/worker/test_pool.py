@@ -14,7 +14,7 @@ def test_a_thread_that_ends_turns_the_loop(monkeypatch: pytest.MonkeyPatch) -> N
     turned = threading.Event()
     monkeypatch.setattr(hub, "call_soon", lambda callback: turned.set())
     ended = threading.Event()
-    threads = pool.Pool(limit=1)
+    threads = pool.Pool.of(lambda: 1)(limit=1)
     result = threads.on_apply(lambda: ended.wait(60), (), {})
     assert not turned.is_set()
     ended.set()
