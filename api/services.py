@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 import httpx
 
 from api.authenticator import Authenticator
+from api.event_reader import EventReader
 from api.gateway import InferenceGateway
 from api.in_flight import InFlight
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
+from registry.http_values import networks_of
 from registry.publisher import Publisher
 from registry.settings import Settings
 
@@ -23,10 +26,11 @@ _MEASURED_OF_TENANT = 8
 
 @dataclass(frozen=True)
 class Services:
-    """The open registry, who knows the keys, the way to the inference servers, the way to the broker, and who delivers webhooks."""
+    """The open registry, who knows the keys, the ways to inference servers and broker, and who delivers webhooks."""
 
     registry: Registry
     authenticator: Authenticator
+    events: EventReader
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
@@ -40,6 +44,11 @@ class Services:
         """The installation's settings."""
         return self.registry.settings
 
+    def is_internal(self, address: str | None) -> bool:
+        """Whether our own processes may be calling from there."""
+        found = address and ip_address(address)
+        return bool(found) and any(found in network for network in networks_of(self.settings.internal_networks))
+
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator["Services"]:
@@ -50,10 +59,14 @@ class Services:
         try:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
-                with Registry.open(settings) as registry, Registry.open(settings) as for_keys:
+                with Registry.open(settings) as registry, Registry.open(settings) as aside:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
-                    async with Courier.working(registry) as courier, aclosing(measuring):
-                        yield cls(registry, Authenticator(for_keys), gateway, publisher, courier, measuring)
+                    async with (
+                        Courier.working(registry) as courier,
+                        EventReader.working(aside) as events,
+                        aclosing(measuring),
+                    ):
+                        yield cls(registry, Authenticator(aside), events, gateway, publisher, courier, measuring)
         finally:
             publisher.close()

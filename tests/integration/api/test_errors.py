@@ -82,12 +82,12 @@ def test_so_is_one_in_a_body(client: httpx.Client, field: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/jobs", "GET, HEAD, POST"),
-        ("POST", "/files/file-1", "DELETE, GET, HEAD"),
-        ("PATCH", "/keys/key-1", "DELETE"),
-        ("GET", "/generate", "POST"),
-        ("POST", "/health", "GET, HEAD"),
-        ("POST", "/docs", "GET, HEAD"),
+        ("PUT", "/jobs", "GET, HEAD, OPTIONS, POST"),
+        ("POST", "/files/file-1", "DELETE, GET, HEAD, OPTIONS"),
+        ("PATCH", "/keys/key-1", "DELETE, OPTIONS"),
+        ("GET", "/generate", "OPTIONS, POST"),
+        ("POST", "/health", "GET, HEAD, OPTIONS"),
+        ("POST", "/docs", "GET, HEAD, OPTIONS"),
     ],
 )
 def test_405_says_all_that_is_allowed(client: httpx.Client, method: str, path: str, allowed: str) -> None:
