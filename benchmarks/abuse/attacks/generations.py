@@ -87,12 +87,12 @@ async def wide_schema(attacker: Attacker) -> None:
 
 @attack("many tools")
 async def many_tools(attacker: Attacker) -> None:
-    """20 functions with arguments of long patterns, others each time."""
+    """Functions with arguments of long patterns, others each time."""
     number = attacker.number()
-    arguments = {f"a{index}": {"type": "string", "pattern": f"^[a-z]{{1,{50 + index}}}$"} for index in range(8)}
+    arguments = {f"a{index}": {"type": "string", "pattern": f"^[a-z]{{1,{50 + index}}}$"} for index in range(5)}
     tools = [
         {"type": "function", "function": {"name": f"f{number}_{index}", "parameters": {"properties": arguments}}}
-        for index in range(20)
+        for index in range(3)
     ]
     messages = [{"role": "user", "content": "Hi"}]
     await _generate(attacker, prompt=None, messages=messages, tools=tools, tool_choice="required")

@@ -36,8 +36,8 @@ async def _upload_turns(attacker: Attacker) -> None:
 
 @attack("many turns", at_once=9, prepare=_upload_turns)
 async def many_turns(attacker: Attacker) -> None:
-    """Jobs on a conversation of 3,000 short pairs."""
-    await _job(attacker, attacker.made["file"])
+    """Jobs on a conversation of 3,000 short pairs, to be cut where it is too long."""
+    await _job(attacker, attacker.made["file"], osora={"overlong": "truncate"})
     await asyncio.sleep(0.2)
 
 
