@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from benchmarks.abuse import __main__ as abuse
@@ -42,3 +43,8 @@ def test_a_tenant_goes_on_working_while_another_one_attacks(
         assert row["inference_mib"]
     assert set(written["rows"][0]["answers"]) <= {"400", "413", "429", "cut off"}
     assert len(written["targets"]) == 7
+
+
+def test_training_leaves_the_processor_to_answers(service: Service) -> None:
+    children = {child.cmdline()[-1]: child.nice() for child in psutil.Process(service.pid).children()}
+    assert children["worker"] == children["inference"] + 10 == children["api"] + 10

@@ -65,7 +65,7 @@ async def job_flood(attacker: Attacker) -> None:
 async def dry_runs(attacker: Attacker) -> None:
     """Jobs that are only to be looked at, with a probe."""
     body = {"model": attacker.base, "training_file": attacker.made["file"]}
-    await attacker.post("/jobs?dry_run=true&probe=true", body)
+    await attacker.post("/jobs?dry_run=true&probe=2", body)
 
 
 @attack("merged exports", at_once=80, prepare=_train)
