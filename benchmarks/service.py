@@ -45,12 +45,21 @@ class Waits:
     checkpoint: float
 
 
+@dataclass(frozen=True)
+class Service:
+    """A running one: its address, the key that has every scope, and the process that the others are children of."""
+
+    url: str
+    key: str
+    pid: int
+
+
 @contextmanager
-def serving(data_dir: Path) -> Iterator[tuple[str, str]]:
-    """A running service; its address and its key."""
+def serving(data_dir: Path, **environment: str) -> Iterator[Service]:
+    """A running service with its default settings, but for those in `environment`."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("OSORA_")}
     command = [sys.executable, "-P", "-m", "osora", "serve", "--json"]
-    env = {**own, "OSORA_DATA_DIR": str(data_dir)}
+    env = {**own, "OSORA_DATA_DIR": str(data_dir), **environment}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         try:
             assert server.stdout is not None
@@ -58,7 +67,7 @@ def serving(data_dir: Path) -> Iterator[tuple[str, str]]:
             url = next((str(notice["url"]) for notice in notices if notice["event"] == "ready"), None)
             if url is None:
                 sys.exit("the service did not start; `osora serve` says why")
-            yield url, (data_dir / "local.key").read_text().strip()
+            yield Service(url, (data_dir / "local.key").read_text().strip(), server.pid)
         finally:
             server.terminate()
             server.communicate()
@@ -147,7 +156,8 @@ def main() -> None:
     if arguments.jobs % arguments.submitters:
         options.error(f"--jobs {arguments.jobs} is not a multiple of --submitters {arguments.submitters}")
     report = Report("cpu", COLUMNS)
-    with tempfile.TemporaryDirectory(prefix="osora-service-") as folder, serving(Path(folder, "data")) as (url, key):
+    with tempfile.TemporaryDirectory(prefix="osora-service-") as folder, serving(Path(folder, "data")) as service:
+        url, key = service.url, service.key
         with Osora(url, key) as osora:
             file_id = osora.files.upload(dataset(Path(folder, "rows.jsonl")))["id"]
             wait_for(osora, file_id)

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 _SHARE = {"cuda": 0.8, "cpu": 0.5}
 # Of that, what is set aside for LoRAs at most: a base whose memory is short is for texts first.
 _LORA_SHARE = 0.125
+# Of the rows, for one tenant. Each row more makes a CPU's steps longer for all, a GPU's hardly.
+_TENANT_SHARE = {"cuda": 0.875, "cpu": 0.5}
 
 
 def make_engines(
@@ -39,6 +41,7 @@ def make_engines(
             engine, verdict = checked_engine(
                 runtime, cache, rows=settings.inference_rows, adapters=settings.inference_adapters,
                 max_length=settings.inference_max_length, kv_bytes=own - loras, lora_ranks=ranks,
+                tenant_share=settings.inference_tenant_share or _TENANT_SHARE[runtime.device.type],
             )  # fmt: skip
         except MemoryTooSmall as error:
             raise _named(error, name, settings) from error

@@ -49,6 +49,10 @@ class InferenceSettings(BaseSettings):
     """Ranks of the plain LoRAs that are computed at once: 256 are sixteen LoRAs of rank 16. A LoRA of a larger rank is
     refused, and one that finds no room waits. The memory (1.3 GB of a Llama-8B in bfloat16) is set aside, and taken
     when the first LoRA comes; where memory is short there are fewer, and the log says so."""
+    inference_tenant_share: float | None = Field(default=None, gt=0, le=1)
+    """The part of the rows, and of the room for keys and values, that one tenant's requests hold at once: what comes
+    from it beyond waits, so that others never wait for its answers to end. By default 7/8 on a GPU, and half on a CPU,
+    where each row more makes all answers slower. 1 suits a service with one tenant."""
     inference_queue: int = Field(default=512, ge=1)
     """Requests that may wait; beyond them the server answers 429. A tenant may take no more places than it leaves
     free for others."""

@@ -17,6 +17,9 @@ LOGS = {
     "api": "one line for each request",
 }
 
+# Whoever waits for an answer waits now; training has what is left, which is everything where nobody asks.
+_TRAINING_STEPS_BACK = 10
+
 
 @dataclass(frozen=True)
 class Place:
@@ -94,6 +97,7 @@ def plan(place: Place, broker_url: str, broker: Broker | None) -> list[Spec]:
             env,
             needs=("database", *queue),
             stop_seconds=20,  # it finishes a step, writes checkpoints and gives its jobs back
+            niceness=_TRAINING_STEPS_BACK,
         ),
         Spec(
             "api",

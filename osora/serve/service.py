@@ -29,6 +29,8 @@ class Spec:
     env: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     stop_seconds: float = 5.0
+    niceness: int = 0
+    """How much it steps back when others want the processor."""
 
 
 class Service:
@@ -53,7 +55,13 @@ class Service:
         self.started_at = time.monotonic()
         self.ready = False
         with self.spec.log.open("ab") as log:
-            self.process = spawn(self.spec.command, env=self.spec.env, stdout=log, stderr=subprocess.STDOUT)
+            self.process = spawn(
+                self.spec.command,
+                env=self.spec.env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                niceness=self.spec.niceness,
+            )
 
     def exit_code(self) -> int | None:
         """The exit code, once, if the process has ended since the last call."""

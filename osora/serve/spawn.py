@@ -19,12 +19,15 @@ def spawn(
     stdout: IO[bytes] | int | None = None,
     stderr: IO[bytes] | int | None = None,
     death_signal: signal.Signals = signal.SIGKILL,
+    niceness: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own, so that a terminal's Ctrl-C reaches only us.
 
+    `niceness` is how much it steps back when others want the processor, 0 to 19.
     The kernel sends it `death_signal` when the *thread* that calls this ends: call it from the main thread.
     """
-    wrapped = [sys.executable, "-I", "-S", str(WRAPPER), str(int(death_signal)), str(os.getpid()), *command]
+    facts = (int(death_signal), os.getpid(), niceness)
+    wrapped = [sys.executable, "-I", "-S", str(WRAPPER), *map(str, facts), *command]
     return subprocess.Popen(
         wrapped,
         stdin=subprocess.DEVNULL,

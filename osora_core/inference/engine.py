@@ -14,6 +14,7 @@ from osora_core.bank import Bank
 from osora_core.errors import OsoraCoreError, UserError
 from osora_core.fairness import FairQueue
 from osora_core.inference import execution
+from osora_core.inference.admission import Admission
 from osora_core.inference.cache import KVPool, PoolSize
 from osora_core.inference.live import Examination, Launched, LiveSequence
 from osora_core.inference.lora_bank import LoraBank
@@ -35,13 +36,14 @@ _SCORED_POSITIONS = 128
 class InferenceEngine:
     """A plain object: not thread-safe, does nothing between calls of `step()`.
 
-    `rows` requests run at once, the others wait; tenants share the rows fairly. Where `kv_bytes` hold the keys and
-    values of fewer tokens than `rows` texts of `max_length`, there are fewer rows, or requests wait until those that
-    run leave room for all that they may become, and at last texts are shorter: see `PoolSize`. The bank holds as many
-    adapters as `adapters` says, and at least one for each row, so that no request ever waits for a slot. Plain LoRAs
-    have a bank of their own, for `lora_ranks` in all; one that finds no room waits, and others pass it by. Rows
-    [0, decoding) are those that decode; behind them are the rows whose prompts are still being read. A `brief` engine
-    is for a few texts: it prepares nothing and leaves the model's weights where they are.
+    `rows` requests run at once, the others wait; tenants share the rows fairly, and none of them holds more than
+    `tenant_share` of these, and of the tokens there is room for, unless it is with one request. Where `kv_bytes` hold
+    the keys and values of fewer tokens than `rows` texts of `max_length`, there are fewer rows, or requests wait until
+    those that run leave room for all that they may become, and at last texts are shorter: see `PoolSize`. The bank
+    holds as many adapters as `adapters` says, and at least one for each row, so that no request ever waits for a slot.
+    Plain LoRAs have a bank of their own, for `lora_ranks` in all; one that finds no room waits, and others pass it by.
+    Rows [0, decoding) are those that decode; behind them are the rows whose prompts are still being read. A `brief`
+    engine is for a few texts: it prepares nothing and leaves the model's weights where they are.
 
     Raises MemoryTooSmall where not even one short text fits.
     """
@@ -49,6 +51,7 @@ class InferenceEngine:
     def __init__(
         self, runtime: Runtime, *, rows: int = 32, adapters: int = 256, max_length: int | None = None,
         prefill_tokens: int = 2048, brief: bool = False, kv_bytes: float = math.inf, lora_ranks: int = LORA_RANKS,
+        tenant_share: float = 1.0,
     ) -> None:  # fmt: skip
         self.runtime = runtime
         length = min(max_length or runtime.max_length, runtime.max_length)
@@ -59,6 +62,7 @@ class InferenceEngine:
         self.slots = AdapterSlots(bank)
         self.pool = KVPool(runtime.config, size, dtype=dtype, device=device)
         self.loras = LoraSlots(LoraBank(runtime.basis, lora_ranks, device=device, dtype=dtype))
+        self._admission = Admission(size, self.loras, tenant_share)
         self._execution = execution.choose(runtime, self.pool, bank, self.loras.bank, brief=brief)
         self._ahead = self._execution.ahead
         self._launched: Launched | None = None
@@ -155,16 +159,20 @@ class InferenceEngine:
     def _admit(self) -> list[Output]:
         """Give rows to requests that wait. One that cannot start fails alone."""
         failures, without_ranks = [], []
-        while self._examinations and self._has_room([self._examinations[0][0]]):
+        live = [sequence.request for sequence in self._live]
+        while self._examinations and self._admission.has_room([*live, self._examinations[0][0]]):
             request, examination = self._examinations.popleft()
-            if not self._has_ranks([request]):
+            if not self._admission.has_ranks([*live, request]):
                 without_ranks.append((request, examination))
                 continue
             try:
                 self._start(request, 0.0, examination)
+                live.append(request)
             except Exception as error:
                 examination.answer.set_exception(error)
-        admitted = [] if self._examinations else self._admissible(one_waits=bool(without_ranks))
+        admitted: list[Request] = []
+        if not self._examinations:
+            admitted = self._admission.admit(self._waiting, live, one_waits=bool(without_ranks))
         self._examinations.extendleft(reversed(without_ranks))
         # Neighbours of about the same length are read with little padding.
         for request in sorted(admitted, key=lambda request: len(request.prompt)):
@@ -174,33 +182,6 @@ class InferenceEngine:
             except Exception as error:
                 failures.append(Output(request.id, "", 0, "error", queued_seconds=queued, error=error))
         return failures
-
-    def _admissible(self, *, one_waits: bool) -> list[Request]:
-        """Those that wait and have room, out of the queue, in its order.
-
-        Nobody overtakes one for which there are no keys and values yet: it would wait for ever. One whose LoRA has no
-        room (`one_waits`: an examined one) lets others pass but those of its tenant and those with LoRAs, likewise.
-        """
-        admitted: list[Request] = []
-        passed_over: set[str] = set()
-        while (request := self._waiting.first(passed_over)) is not None and self._has_room([*admitted, request]):
-            adapter = request.adapter
-            if isinstance(adapter, LoraRow) and (one_waits or passed_over or not self._has_ranks([*admitted, request])):
-                passed_over.add(request.tenant)
-            else:
-                admitted.append(self._waiting.pop(passed_over))
-        return admitted
-
-    def _has_ranks(self, coming: Sequence[Request]) -> bool:
-        """Whether the LoRAs of these have room beside those of the live ones."""
-        requests = [*(sequence.request for sequence in self._live), *coming]
-        return self.loras.fits(own.adapter for own in requests if isinstance(own.adapter, LoraRow))
-
-    def _has_room(self, coming: Sequence[Request]) -> bool:
-        """Whether these may join the live ones, to whatever length all of them may grow."""
-        requests = [*(sequence.request for sequence in self._live), *coming]
-        lengths = (min(len(own.prompt) + own.params.max_tokens, self.max_length) for own in requests)
-        return len(requests) <= self.rows and sum(lengths) <= self.pool.size.tokens
 
     def _start(self, request: Request, queued: float, examination: Examination | None = None) -> None:
         sampler = Sampler(request, self.vocabulary, self.runtime.device)

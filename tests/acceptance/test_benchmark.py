@@ -14,8 +14,8 @@ from tests.acceptance.conftest import Service
 @pytest.mark.timeout(180)
 def test_every_wait_is_measured(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def running(_: Path) -> Iterator[tuple[str, str]]:
-        yield service.url, service.key
+    def running(_: Path) -> Iterator[benchmark.Service]:
+        yield benchmark.Service(service.url, service.key, service.pid)
 
     monkeypatch.setattr(benchmark, "serving", running)
     monkeypatch.setattr(benchmark, "_ROWS", 8)

@@ -1,0 +1,1 @@
+"""Attacks on a live service, beside a tenant that goes on working."""
