@@ -9,6 +9,8 @@ import httpx
 
 from api.gateway import InferenceGateway
 from api.in_flight import InFlight
+from api.key_uses import writing_key_uses
+from api.revocation import Revocations
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
@@ -30,6 +32,8 @@ class Services:
     courier: Courier
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
+    revocations: Revocations
+    """Tells streams of the end of their keys."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams without an end of their own must end now."""
 
@@ -51,7 +55,12 @@ class Services:
                 with Registry.open(settings) as registry:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
-                    async with Courier.working(registry) as courier, aclosing(measuring):
-                        yield cls(registry, gateway, publisher, courier, measuring)
+                    async with (
+                        Courier.working(registry) as courier,
+                        Revocations.working(registry) as revocations,
+                        writing_key_uses(registry),
+                        aclosing(measuring),
+                    ):
+                        yield cls(registry, gateway, publisher, courier, measuring, revocations)
         finally:
             publisher.close()
