@@ -334,6 +334,17 @@ class TestDiskFull:
         monkeypatch.setattr(server.config.app.state.services.registry.store, "put", fail)
         self.expect(self.upload(client))
 
+    def test_room_is_left_for_deleting(self, client: httpx.Client, server: Server) -> None:
+        file_id = self.upload(client).json()["id"]
+        services = server.config.app.state.services
+        wanted = {"min_free_bytes": 2**60}
+        object.__setattr__(services.registry, "settings", services.settings.model_copy(update=wanted))
+        self.expect(self.upload(client))
+        disk = client.get("/ready").json()["checks"]["disk"]
+        assert not disk["ok"]
+        assert disk["detail"].startswith("data directory: ")
+        assert client.delete(f"/files/{file_id}").status_code == 200
+
 
 def test_request_ids(anonymous: httpx.Client) -> None:
     assert anonymous.get("/health", headers={"x-request-id": "abc.1"}).headers["x-request-id"] == "abc.1"
