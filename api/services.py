@@ -21,11 +21,14 @@ from registry.settings import Settings
 # A generation may be long; a server that is there accepts a connection at once.
 _TIMEOUT = httpx.Timeout(600, connect=2)
 _MEASURED_OF_TENANT = 8
+# A request is told that the database is busy while its client still waits.
+_BUSY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Services:
-    """The open registry, who knows the keys, the way to the inference servers, the way to the broker, and who delivers webhooks."""
+    """The open registry, who knows the keys, the way to the inference servers and to the broker, and those who work in
+    the background."""
 
     registry: Registry
     authenticator: Authenticator
@@ -54,7 +57,10 @@ class Services:
         try:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
-                with Registry.open(settings) as registry, Registry.open(settings) as for_keys:
+                with (
+                    Registry.open(settings, busy_seconds=_BUSY_SECONDS) as registry,
+                    Registry.open(settings, busy_seconds=_BUSY_SECONDS) as for_keys,
+                ):
                     await asyncio.to_thread(lambda: registry.scratch.folder)  # and what a killed process left goes
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
