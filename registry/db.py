@@ -164,6 +164,7 @@ def _configure_sqlite(connection: Any, record: object) -> None:
     connection.isolation_level = None
     _turn_to_wal(connection)
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")  # who deletes data wants it gone from the file as well
 
 
 def _turn_to_wal(connection: Any) -> None:

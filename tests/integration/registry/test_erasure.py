@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,6 +132,13 @@ def test_a_deleted_file_leaves_nothing(registry: Registry, principal: Principal)
     files.delete(registry, principal, file.id)
     assert tables_with(registry, CANARY) == set()
     assert objects_with(registry, CANARY) == []
+    if registry.engine.dialect.name == "sqlite":
+        path = registry.engine.url.database
+        assert path is not None
+        with registry.engine.connect() as connection:
+            connection.connection.driver_connection.execute("COMMIT")  # type: ignore[union-attr]
+            connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+        assert CANARY.encode() not in Path(path).read_bytes(), "nor is it in what the file has free"
     with registry.reading() as session:
         found = jobs.get(session, principal, job.id)
         assert (found.status, found.training_file_id) == ("failed", file.id)
