@@ -2,6 +2,8 @@
 
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +137,8 @@ def test_a_deleted_file_leaves_nothing(registry: Registry, principal: Principal)
     if registry.engine.dialect.name == "sqlite":
         path = registry.engine.url.database
         assert path is not None
-        with registry.engine.connect() as connection:
-            connection.connection.driver_connection.execute("COMMIT")  # type: ignore[union-attr]
-            connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         assert CANARY.encode() not in Path(path).read_bytes(), "nor is it in what the file has free"
     with registry.reading() as session:
         found = jobs.get(session, principal, job.id)
