@@ -31,6 +31,8 @@ from registry.settings import Settings
 _TIMEOUT = httpx.Timeout(600, connect=2)
 _MEASURED_OF_TENANT = 8
 _LOOKS = 8
+# A request is told that the database is busy while its client still waits.
+_BUSY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,10 @@ class Services:
         try:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=connections, trust_env=False) as http:
-                with Registry.open(settings) as registry, Registry.open(settings) as aside:
+                with (
+                    Registry.open(settings, busy_seconds=_BUSY_SECONDS) as registry,
+                    Registry.open(settings, busy_seconds=_BUSY_SECONDS) as aside,
+                ):
                     await asyncio.to_thread(lambda: registry.scratch.folder)  # and what a killed process left goes
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)

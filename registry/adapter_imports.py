@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from registry import audit, webhooks
 from registry.adapter_archive import repacked
 from registry.context import Registry
+from registry.disks import refuse_if_short
 from registry.errors import InvalidRequest, NotFound, OsoraError
 from registry.ids import model_name, new_id
 from registry.limits import quotas
@@ -60,8 +61,9 @@ def base_of(settings: Settings, name: str | None) -> str:
 def store(registry: Registry, principal: Principal, base: str, stream: BinaryIO) -> Draft:
     """Checks an archive as far as that goes without its tensors, and stores it.
 
-    Raises what `adapter_archive.repacked` raises; nothing is stored then.
+    Raises what `adapter_archive.repacked` raises, and `StorageFull`; nothing is stored then.
     """
+    refuse_if_short(registry.settings)
     adapter_id = new_id("adp-")
     key = f"adapters/{principal.tenant_id}/{adapter_id}.zip"
     with repacked(stream, registry.settings.max_upload_bytes, registry.scratch.folder) as packed:

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from osora_common.scratch import Scratch
-from registry.db import make_engine, read_only
+from registry.db import BUSY_SECONDS, make_engine, read_only
 from registry.key_uses import KeyUses
 from registry.limits.values import Limits
 from registry.settings import Settings
@@ -31,9 +31,12 @@ class Registry:
     """The keys that were used through these sessions: whoever keeps this open long writes them down."""
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
-        """Connects lazily; the schema must be there (`registry.migrate.upgrade`)."""
-        engine = make_engine(settings.database_url)
+    def open(cls, settings: Settings, *, busy_seconds: float = BUSY_SECONDS) -> Self:
+        """Connects lazily; the schema must be there (`registry.migrate.upgrade`).
+
+        `busy_seconds`: how long a transaction waits for SQLite's write lock.
+        """
+        engine = make_engine(settings.database_url, busy_seconds)
         # What keys are hashed with rides on the session, so that services need no global settings; so do the limits.
         key_uses = KeyUses()
         info = {"server_secrets": settings.server_secrets, "key_uses": key_uses, "limits": Limits.of(settings)}

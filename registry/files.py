@@ -17,6 +17,7 @@ from registry import audit, bases, overlaps
 from registry.columns import check_storable
 from registry.context import Registry
 from registry.db import now, now_seconds
+from registry.disks import refuse_if_short
 from registry.errors import InvalidFile, InvalidRequest, NotFound, OsoraError, TooLarge
 from registry.holds import in_use
 from registry.ids import new_id
@@ -62,9 +63,11 @@ def ingest(
         InvalidFile: rows are not training data, or none of the bases on offer could learn from them; nothing is stored.
         TooLarge: over `max_upload_bytes`; nothing is stored.
         QuotaExceeded: the tenant would store more than it may; nothing is stored.
+        StorageFull: there is too little free disk space.
     """
     check_purpose(purpose)
     check_storable(filename, param="file")
+    refuse_if_short(registry.settings)
     limit = registry.settings.max_upload_bytes
     with tempfile.NamedTemporaryFile(prefix="upload-", dir=registry.scratch.folder) as spool:
         sha256, size = hashlib.sha256(), 0

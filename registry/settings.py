@@ -149,6 +149,9 @@ class Settings(BaseSettings):
     and adapters of the old one no longer load."""
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
     """The largest file that can be uploaded."""
+    min_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Free disk space (data directory, temporary files, database, object store) below which uploads are refused and
+    the service is not ready: what is left is for deleting, which writes as well."""
     maintenance_seconds: _Seconds = 1
     """How often each worker looks for lost leases and unsent wake-ups, and the API for webhooks that are due."""
 

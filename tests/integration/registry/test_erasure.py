@@ -2,6 +2,9 @@
 
 import io
 import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,6 +134,12 @@ def test_a_deleted_file_leaves_nothing(registry: Registry, principal: Principal)
     files.delete(registry, principal, file.id)
     assert tables_with(registry, CANARY) == set()
     assert objects_with(registry, CANARY) == []
+    if registry.engine.dialect.name == "sqlite":
+        path = registry.engine.url.database
+        assert path is not None
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert CANARY.encode() not in Path(path).read_bytes(), "nor is it in what the file has free"
     with registry.reading() as session:
         found = jobs.get(session, principal, job.id)
         assert (found.status, found.training_file_id) == ("failed", file.id)
