@@ -12,7 +12,9 @@ from osora.sdk import Osora
 
 _Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="A number, `unlimited`, or a priority; repeatable."),
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Such as requests_per_minute=600 or stored_bytes=unlimited; repeatable."
+    ),
 ]
 _Reset = Annotated[bool, typer.Option("--reset", help="Take back all that was set.")]
 _SHOWN = ("limit", "value", "used", "set here")
@@ -30,7 +32,7 @@ def of_tenant(
             change,
             reset,
             lambda: osora.limits.of_tenant(name),
-            lambda values: osora.limits.set_for_tenant(name, **values),
+            lambda values: osora.limits.set_for_tenant(name, values),
             lambda: osora.limits.reset_for_tenant(name),
         )
     _show(limits, as_json)
@@ -48,7 +50,7 @@ def of_key(
             change,
             reset,
             lambda: osora.limits.of_key(key_id),
-            lambda values: osora.limits.set_for_key(key_id, **values),
+            lambda values: osora.limits.set_for_key(key_id, values),
             lambda: osora.limits.reset_for_key(key_id),
         )
     _show(limits, as_json)
@@ -85,7 +87,6 @@ def _show(limits: Limits, as_json: bool) -> None:
         return
     used, overrides = limits.get("used", {}), limits.get("overrides", {})
     rows = [
-        (name, value, used.get(name, ""), "yes" if name in overrides else "")
-        for name, value in limits["limits"].items()
+        (name, value, used.get(name), "yes" if name in overrides else None) for name, value in limits["limits"].items()
     ]
-    print_table(_SHOWN, rows)
+    print_table(_SHOWN, rows, "No limits.")

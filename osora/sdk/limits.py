@@ -1,5 +1,7 @@
 """What tenants and keys may take."""
 
+from collections.abc import Mapping
+
 from osora.schemas import Limits as LimitsObject
 from osora.sdk.call import Call, path
 from osora.sdk.endpoint import Mode, Resource, method
@@ -17,9 +19,9 @@ class Limits(Resource[Mode]):
         return Call("GET", path("/tenants/{}/limits", tenant))
 
     @method
-    def set_for_tenant(self, tenant: str, **values: int | str) -> Call[LimitsObject]:
+    def set_for_tenant(self, tenant: str, values: Mapping[str, int | str]) -> Call[LimitsObject]:
         """These, in place of all that were set before; what is left out is as the installation has it."""
-        return Call("PUT", path("/tenants/{}/limits", tenant), json=values)
+        return Call("PUT", path("/tenants/{}/limits", tenant), json=dict(values))
 
     @method
     def of_key(self, key_id: str) -> Call[LimitsObject]:
@@ -27,9 +29,9 @@ class Limits(Resource[Mode]):
         return Call("GET", path("/keys/{}/limits", key_id))
 
     @method
-    def set_for_key(self, key_id: str, **values: int | str) -> Call[LimitsObject]:
+    def set_for_key(self, key_id: str, values: Mapping[str, int | str]) -> Call[LimitsObject]:
         """These, in place of all that the key had; what is left out is limited by its tenant's limits alone."""
-        return Call("PUT", path("/keys/{}/limits", key_id), json=values)
+        return Call("PUT", path("/keys/{}/limits", key_id), json=dict(values))
 
     @method
     def reset_for_tenant(self, tenant: str) -> Call[LimitsObject]:

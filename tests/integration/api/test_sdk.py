@@ -285,8 +285,15 @@ def test_names_keys_and_webhooks(connected: Client) -> None:
     assert connected.got(osora.tenants.suspend("acme"))["suspended_at"]
     assert connected.got(osora.tenants.resume("acme")) == connected.got(osora.tenants.get("acme"))
     assert [tenant["name"] for tenant in connected.all(osora.tenants.list())] == ["acme", "default"]
+    limits = connected.got(osora.limits.set_for_tenant("acme", {"queued_jobs": 7, "stored_bytes": "unlimited"}))
+    assert limits["overrides"] == {"queued_jobs": 7, "stored_bytes": "unlimited"}
+    assert connected.got(osora.limits.of_tenant("acme"))["limits"]["queued_jobs"] == 7
+    assert connected.got(osora.limits.reset_for_tenant("acme"))["overrides"] == {}
     key = connected.got(osora.keys.create("ci", scopes=["read"], expires_in=60))
     assert key["key"].startswith("osk-")
+    assert connected.got(osora.limits.set_for_key(key["id"], {"priority": "low"}))["limits"]["priority"] == "low"
+    assert connected.got(osora.limits.of_key(key["id"]))["overrides"] == {"priority": "low"}
+    assert connected.got(osora.limits.reset_for_key(key["id"]))["overrides"] == {}
     assert connected.got(osora.keys.revoke(key["id"])) is None
     assert {entry["name"] for entry in connected.all(osora.keys.list())} == {"ci", "test"}
     types = connected.got(osora.webhooks.event_types())
