@@ -49,7 +49,7 @@ def list_adapters(
     "",
     summary="Import an adapter",
     openapi_extra=body_of(ImportForm),
-    responses=errors(400, 401, 403, 404, 409, 413, 503, 507),
+    responses=errors(400, 401, 403, 404, 409, 413, 429, 503, 507),
 )
 async def import_adapter(
     request: Request, services: ServicesDep, principal: WriterDep, once: OnceFormDep
@@ -65,7 +65,7 @@ async def import_adapter(
         base = imports.base_of(registry.settings, sent.form.base)
         draft = await run_in_threadpool(imports.store, registry, principal, base, sent.form.file.file)
     try:
-        facts = await inspected(services, request, draft)
+        facts = await inspected(services, request, principal, draft)
     except BaseException:
         with CancelScope(shield=True):
             await run_in_threadpool(imports.discard, registry, draft)
@@ -86,7 +86,7 @@ async def import_adapter(
     responses={
         200: {"content": {"application/zip": {}}},
         304: {"description": "The client has this version."},
-        **errors(400, 401, 403, 404, 503),
+        **errors(400, 401, 403, 404, 429, 503, 507),
     },
 )
 async def download_adapter(
@@ -113,7 +113,7 @@ async def download_adapter(
             next_action="download it with format=lora, as it came, or with format=merged or gguf",
         )
     if query.format not in (None, ref.type):
-        payload = {**Target(ref.base, ref).payload(), "format": query.format}
+        payload = {**Target(ref.base, ref).payload(), "tenant": principal.tenant_id, "format": query.format}
         ask = partial(services.gateway.ask, "/export", payload, ref.id, request.state.request_id)
         return await pass_on(request, ask)
     headers = {"etag": f'"{ref.sha256}"'}
