@@ -4,14 +4,16 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
-from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
+from anyio import CancelScope
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.sse import format_sse_event
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from inference import errors, imports, inputs
 from inference.adapters import AdapterLoader, judged
@@ -19,6 +21,7 @@ from inference.authentication import AuthenticationMiddleware
 from inference.errors import ServerError
 from inference.exports import Exporter
 from inference.generation import Generation, Served
+from inference.lines import Line
 from inference.loop import EngineLoop
 from inference.measuring import Measurer
 from inference.metering import keep_synced
@@ -40,6 +43,7 @@ from osora_common.scratch import Scratch
 from osora_core import canary
 from osora_core.adapter import Adapter
 from osora_core.data import Renderer
+from osora_core.free_memory import give_back
 from osora_core.inference import AdapterRow, InferenceEngine
 from osora_core.inference.calls import ToolUse
 from osora_core.inference.grammar import GrammarCompiler
@@ -49,6 +53,8 @@ _BODY_BYTES = 16 * 1024 * 1024
 _BODIES_BYTES = 512 * 1024 * 1024
 # Of a thousand, an answer has 300 kB.
 _RECORDS = 1000
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 def create_app(
@@ -105,13 +111,19 @@ def create_app(
             )  # fmt: skip
         return served
 
-    # One after another: each may take as much memory as an upload may have bytes, a few times over.
-    inspecting = asyncio.Lock()
+    # Each may take as much memory as an upload may have bytes, a few times over, and wait for the engine for long.
+    inspecting = Line("adapters to import", at_once=4, most_of_tenant=4)
 
     @app.post("/inspect")
-    async def inspect(body: InspectRequest) -> dict[str, Any]:
-        async with inspecting:
-            return await run_in_threadpool(imports.inspect, held(body.base).loop, store.get, body)
+    async def inspect(body: InspectRequest, request: Request) -> Response:
+        async def facts() -> dict[str, Any]:
+            with inspecting.place(body.tenant):
+                async with inspecting.turn(body.tenant):
+                    loop = held(body.base).loop
+                    return await run_in_threadpool(_giving_back, imports.inspect, loop, store.get, body)
+
+        found = await unless_gone(request, facts)
+        return Response(status_code=CLIENT_GONE) if found is None else JSONResponse(found)
 
     @app.get("/adapters")
     async def adapters() -> dict[str, list[str]]:
@@ -129,17 +141,27 @@ def create_app(
         return {"forgotten": True}
 
     exporter = Exporter(store.get, settings.base_paths, scratch)
-    # Whoever waits for it here holds no thread, which all other requests need; and may leave.
-    exporting = asyncio.Lock()
+    # A merged one takes the base's memory once more, and its disk space until it is downloaded.
+    exporting = Line("exports", at_once=1, most_of_tenant=4)
 
     @app.post("/export")
     async def export(body: ExportRequest, request: Request) -> Response:
-        async with exporting:
-            if await request.is_disconnected():
+        runtime = held(body.base).runtime
+        with ExitStack() as kept:
+            kept.enter_context(exporting.place(body.tenant))
+
+            async def made() -> Path:
+                async with exporting.turn(body.tenant):
+                    with CancelScope(shield=True):  # or nobody would know of the file
+                        path = await run_in_threadpool(_giving_back, exporter.make, runtime, body)
+                        kept.callback(path.unlink)
+                        return path
+
+            path = await unless_gone(request, made)
+            if path is None:
                 return Response(status_code=CLIENT_GONE)
-            path = await run_in_threadpool(exporter.make, held(body.base).runtime, body)
-        name = f"{body.adapter.id}-{body.format}.zip"
-        return FileResponse(path, media_type="application/zip", filename=name, background=BackgroundTask(path.unlink))
+            name = f"{body.adapter.id}-{body.format}.zip"
+            return _Export(path, kept.pop_all(), media_type="application/zip", filename=name)
 
     @app.post("/measure")
     async def measure(body: MeasureRequest) -> dict[str, Any]:
@@ -201,6 +223,27 @@ def _serve(
         spool,
         inputs.characters_of_tokens(runtime.tokenizer, engine.max_length),
     )
+
+
+class _Export(FileResponse):
+    """A file whose place in the line is given up when it has been sent, or nobody takes it any more."""
+
+    def __init__(self, path: Path, kept: ExitStack, **options: Any) -> None:
+        super().__init__(path, **options)
+        self._kept = kept
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI call."""
+        with self._kept:
+            await super().__call__(scope, receive, send)
+
+
+def _giving_back(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """What the work returns or raises; the memory that it took is the system's again."""
+    try:
+        return work(*args, **kwargs)
+    finally:
+        give_back()
 
 
 async def _whole(generation: Generation) -> dict[str, Any]:

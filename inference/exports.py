@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tempfile
 import threading
 import zipfile
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from inference.errors import ServerError
 from inference.gguf_readme import describe
 from inference.schemas import ExportRequest
 from osora_common.scratch import Scratch
@@ -37,13 +39,15 @@ class Exporter:
         """A ZIP among the temporary files, for the caller to delete.
 
         Raises CorruptArtifact or IdentityMismatch if the adapter is not what was named, UserError if it cannot be had
-        in this form.
+        in this form, ServerError 507 where the disk has no room for it.
         """
         descriptor, name = tempfile.mkstemp(prefix="export-", suffix=".zip", dir=self._scratch.folder)
         os.close(descriptor)
         path = Path(name)
         try:
             with self._turn:
+                if request.format != "lora":
+                    _require_room(path.parent, runtime)
                 adapter = self._read(request)
                 if request.format == "lora" and isinstance(adapter, Adapter):
                     path.write_bytes(pack(export.to_lora(adapter, runtime.basis, base=runtime.public_name)))
@@ -77,6 +81,16 @@ class Exporter:
         length = exact_length(runtime.config, family_of(runtime.config))
         readme = describe(stem, runtime.public_name, bytes=file.stat().st_size, length=length)
         (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def _require_room(folder: Path, runtime: Runtime) -> None:
+    needed, free = 2 * runtime.bytes, shutil.disk_usage(folder).free
+    if free < needed:
+        raise ServerError(
+            507, "server_error", "storage_full",
+            f"an export of {runtime.name} takes {needed:,} bytes in {folder} while it is made, and {free:,} are free",
+            next_action="have whoever runs the service make room there, or set TMPDIR to another disk",
+        )  # fmt: skip
 
 
 def _zip(folder: Path, path: Path) -> None:

@@ -11,11 +11,11 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 from starlette.concurrency import run_in_threadpool
 
 from inference.errors import ServerError
+from inference.lines import Line
 from inference.schemas import MeasureRequest
 from osora_common.scratch import Scratch
 from osora_core.errors import CorruptArtifact, UserError
@@ -24,7 +24,7 @@ _LONGEST_ANSWER = 64 * 1024 * 1024
 _IDLE_SECONDS = 300.0
 # It stops counting after a minute by itself, and takes some seconds to start.
 _SECONDS = 180.0
-_MOST_WAITING = 64
+_MOST_OF_TENANT = 16
 # Of its own. It has no business on a GPU.
 _ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -43,9 +43,7 @@ class Measurer:
         self._scratch = scratch
         self._process: Process | None = None
         self._end: asyncio.TimerHandle | None = None
-        self._turn = asyncio.Lock()
-        self._of_tenants: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._waiting = 0
+        self._line = Line("files to measure", at_once=1, most_of_tenant=_MOST_OF_TENANT)
 
     async def measure(self, request: MeasureRequest, limit: int) -> dict[str, Any]:
         """The measure, as `dataclasses.asdict` gives it, of rows of at most `limit` tokens.
@@ -53,20 +51,12 @@ class Measurer:
         Raises CorruptArtifact for bytes that are not what was stored, UserError for what the process refuses, and
         ServerError: 429 where too many wait, 503 where the file is not in the store or the process gives no answer.
         """
-        if self._waiting >= _MOST_WAITING:
-            raise ServerError(
-                429, "rate_limit_error", "overloaded", f"{self._waiting} files wait to be measured",
-                next_action="try again in a minute", retry_after=60,
-            )  # fmt: skip
-        self._waiting += 1
-        try:
-            async with self._of_tenants.setdefault(request.tenant, asyncio.Lock()), self._turn:
+        with self._line.place(request.tenant):
+            async with self._line.turn(request.tenant):
                 with tempfile.TemporaryDirectory(prefix="measure-", dir=self._scratch.folder) as folder:
                     path = Path(folder) / "rows"
                     await run_in_threadpool(self._bring, request, path)
                     return await self._ask(request, path, limit)
-        finally:
-            self._waiting -= 1
 
     async def close(self) -> None:
         """End the process."""

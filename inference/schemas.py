@@ -24,6 +24,7 @@ class AdapterRef(BaseModel):
 class InspectRequest(BaseModel):
     """An artifact that somebody has brought: what is it, and can it be served?"""
 
+    tenant: str = ""
     base: str
     object_key: str
     sha256: str
@@ -32,6 +33,7 @@ class InspectRequest(BaseModel):
 class ExportRequest(BaseModel):
     """An adapter in another form."""
 
+    tenant: str = ""
     base: str
     adapter: AdapterRef
     format: Literal["lora", "merged", "gguf"]

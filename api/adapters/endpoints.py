@@ -68,7 +68,7 @@ async def import_adapter(
         base = imports.base_of(registry.settings, sent.form.base)
         draft = await run_in_threadpool(imports.store, registry, principal, base, sent.form.file.file)
     try:
-        facts = await inspected(services, request, draft)
+        facts = await inspected(services, request, principal, draft)
     except BaseException:
         with CancelScope(shield=True):
             await run_in_threadpool(imports.discard, registry, draft)
@@ -89,7 +89,7 @@ async def import_adapter(
     responses={
         200: {"content": {"application/zip": {}}},
         304: {"description": "The client has this version."},
-        **errors(400, 401, 403, 404, 503),
+        **errors(400, 401, 403, 404, 429, 503, 507),
     },
 )
 async def download_adapter(
@@ -121,7 +121,7 @@ async def download_adapter(
         return Response(status_code=304, headers=headers)
     await run_in_threadpool(_record_download, services.registry, principal, ref, query.format or ref.type)
     if is_made_anew:
-        payload = {**Target(ref.base, ref).payload(), "format": query.format}
+        payload = {**Target(ref.base, ref).payload(), "tenant": principal.tenant_id, "format": query.format}
         ask = partial(services.gateway.ask, "/export", payload, ref.id, request.state.request_id)
         return await pass_on(request, ask, services.revocations.watch(principal))
     pieces = await run_in_threadpool(services.registry.store.stream, ref.object_key)

@@ -10,15 +10,28 @@ from api.services import Services
 from osora_common.disconnect import unless_gone
 from registry.adapter_imports import Draft, Facts
 from registry.errors import Conflict, InvalidRequest, OsoraError, Unavailable
+from registry.tenants import Principal
 
 
-async def inspected(services: Services, request: Request, draft: Draft) -> Facts:
+class _TooMany(Unavailable):
+    """The tenant has too many of them looked at already."""
+
+    status = 429
+    type = "rate_limit_error"
+
+
+async def inspected(services: Services, request: Request, principal: Principal, draft: Draft) -> Facts:
     """What the adapter is, from a server that has laid it out and asked it.
 
     Raises `InvalidRequest` or `Conflict`, with the server's words, for one that is not to be served, and `Unavailable`
     where none can say.
     """
-    payload = {"base": draft.base, "object_key": draft.object_key, "sha256": draft.sha256}
+    payload = {
+        "tenant": principal.tenant_id,
+        "base": draft.base,
+        "object_key": draft.object_key,
+        "sha256": draft.sha256,
+    }
 
     async def ask() -> tuple[int, dict[str, Any]]:
         response = await services.gateway.ask("/inspect", payload, draft.id, request.state.request_id)
@@ -46,6 +59,8 @@ def _refusal(status: int, error: object) -> OsoraError:
         return InvalidRequest(message, param="file", code="invalid_adapter", next_action=next_action)
     if status == 409:
         return Conflict(message, param="file", code=found.get("code"), next_action=next_action)
+    if status == 429:
+        return _TooMany(message, code=found.get("code"), next_action=next_action)
     return _unavailable(message or "the inference server cannot look at adapters now")
 
 

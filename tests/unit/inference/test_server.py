@@ -5,7 +5,7 @@ import json
 import re
 import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -301,9 +301,9 @@ def test_an_export_is_a_lora_that_adds_what_the_adapter_does(server: InferenceSe
 
 
 def test_exports_that_wait_hold_up_nobody_else_and_are_not_made_for_who_has_left(
-    server: InferenceServer, monkeypatch: pytest.MonkeyPatch
+    server: InferenceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More of them than there are threads."""
+    """More of them than there are threads. A tenant that has too many is told so."""
     read: list[str] = []
     get = server.gate._get
 
@@ -314,23 +314,29 @@ def test_exports_that_wait_hold_up_nobody_else_and_are_not_made_for_who_has_left
     monkeypatch.setattr(server.gate, "_get", noted)
     slow, left, other = (server.publish(name) for name in ("slow", "left", "other"))
 
-    def export(ref: dict[str, Any]) -> int:
-        return server.http.post("/export", json={"base": "tiny", "adapter": ref, "format": "lora"}).status_code
+    def export(ref: dict[str, Any], tenant: str) -> int:
+        asked = {"tenant": tenant, "base": "tiny", "adapter": ref, "format": "lora"}
+        return server.http.post("/export", json=asked).status_code
 
     with ThreadPoolExecutor(50) as pool:
-        made = [pool.submit(export, slow)]
+        made = [pool.submit(export, slow, "one")]
         try:
             assert server.gate.reached.wait(60)
-            asked = {"base": "tiny", "adapter": left, "format": "lora"}
+            asked = {"tenant": "one", "base": "tiny", "adapter": left, "format": "lora"}
             with pytest.raises(httpx.ReadTimeout):
                 server.http.post("/export", json=asked, timeout=httpx.Timeout(60, read=1))
-            made += [pool.submit(export, other) for _ in range(45)]
+            made += [pool.submit(export, other, f"tenant {n}") for n in range(45)]
+            many = [pool.submit(export, other, "one") for _ in range(4)]
+            refused, still = wait(many, 60, FIRST_COMPLETED)
+            assert ({done.result() for done in refused}, len(still)) == ({429}, 3)
+            made += still
             time.sleep(1)  # until they are there
             looked_at = {"base": "tiny", "object_key": other["object_key"], "sha256": other["sha256"]}
             assert server.http.post("/inspect", json=looked_at, timeout=30).status_code == 200
         finally:
             server.gate.open.set()
         assert {done.result() for done in made} == {200}
+    assert list(tmp_path.glob("tmp/*/*")) == []
     assert left["object_key"] not in read
 
 

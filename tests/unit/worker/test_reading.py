@@ -9,7 +9,7 @@ from osora_core.data import Example
 from osora_core.errors import DataError
 from worker.reading import Bounds, Turns
 
-ROW = osora_data.Row(7, "text", {"text": "x"})
+ROW = osora_data.Row(1, 7, "text", {"text": "x"})
 
 
 def example(tokens: int, line: int) -> Example:
