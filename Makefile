@@ -10,7 +10,7 @@ INSTALLED_WITH_LOCKS := $(VENV)/.installed-with-locks
 PACKAGES := osora_common osora_data osora_core registry api inference worker osora
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-openai serve test faults lint check format docs lock vulnerabilities clean
+.PHONY: help install demo demo-openai serve test faults fuzz lint check format docs lock vulnerabilities clean
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -54,6 +54,9 @@ test: lint ## Linters, types and tests: everything that must pass but the fault 
 
 faults: $(INSTALLED_FOR_TESTS) ## Kill, stop and starve workers, brokers, databases and disks, and see that no job is lost
 	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+
+fuzz: $(INSTALLED_FOR_TESTS) ## Ask the API whatever its document allows, and what it does not
+	@$(BIN)/python -m tests.fuzz
 
 lint: $(INSTALLED_FOR_TESTS)
 	@$(BIN)/ruff check .

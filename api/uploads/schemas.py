@@ -13,7 +13,7 @@ from registry.upload_tables import UploadPart
 from registry.uploads import MOST_PARTS, UploadState
 
 UPLOAD_EXAMPLE: JsonDict = {
-    "bytes": 1_073_741_824,
+    "bytes": 104_857_600,
     "filename": "support-tickets.jsonl",
     "mime_type": "text/jsonl",
     "purpose": "fine-tune",
