@@ -12,6 +12,8 @@ import httpx
 
 ROW = {"messages": [{"role": "user", "content": "Which city?"}, {"role": "assistant", "content": "Oslo"}]}
 
+_LOOK_SECONDS = 0.5
+
 
 def rows_of(row: Mapping[str, Any], count: int) -> bytes:
     """A training file that says the same again and again."""
@@ -72,6 +74,14 @@ class Attacker:
             "POST", "/files", data={"purpose": "fine-tune"}, files={"file": (filename, content, "text/jsonl")}
         )
         return str(response.raise_for_status().json()["id"])
+
+    async def sweep(self) -> None:
+        """Cancels what an attack before this one has left: its jobs would wait behind those."""
+        for status in ("running", "queued", "paused"):
+            while jobs := (await self.ask("GET", f"/jobs?status={status}&limit=100")).raise_for_status().json()["data"]:
+                for job in jobs:
+                    await self.ask("POST", f"/jobs/{job['id']}/cancel")
+                await asyncio.sleep(_LOOK_SECONDS)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:

@@ -36,14 +36,16 @@ def own_place(folder: Path, **environment: str) -> Iterator[Place]:
     temporary = folder / "tmp"
     temporary.mkdir()
     with serving(folder / "data", TMPDIR=str(temporary), **environment) as service:
-        keys = [_new_key(service.url, service.key, tenant) for tenant in ("healthy", "attacker")]
+        keys = [stranger(service.url, service.key, tenant) for tenant in ("healthy", "attacker")]
         yield Place(service.url, *keys, service.pid, temporary)
 
 
-def _new_key(url: str, key: str, tenant: str) -> str:
-    body = {"name": "abuse", "tenant": tenant}
-    response = httpx.post(f"{url}/keys", json=body, headers={"authorization": f"Bearer {key}"}, timeout=60)
-    return str(response.raise_for_status().json()["key"])
+def stranger(url: str, operator_key: str, tenant: str) -> str:
+    """The key of a new tenant, with the scopes that any new key has."""
+    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {operator_key}"}, timeout=60) as client:
+        client.post("/tenants", json={"name": tenant}).raise_for_status()
+        answer = client.post("/keys", json={"name": "abuse", "tenant": tenant})
+        return str(answer.raise_for_status().json()["key"])
 
 
 class Memory:

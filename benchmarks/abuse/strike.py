@@ -42,6 +42,7 @@ async def _main(name: str, url: str, base: str, at_once: str | None = None) -> N
     attacker = Attacker(url, os.environ["ATTACKER_KEY"], base)
     count = attack.at_once if at_once is None else int(at_once)
     commands = await _commands()
+    await attacker.sweep()
     if attack.prepare is not None:
         await attack.prepare(attacker)
     _say(event="ready")
