@@ -1,18 +1,23 @@
-"""What routes ask for, as annotated types."""
+"""What routes ask for, as annotated types.
+
+What takes no time is async: FastAPI sends all else through the threads that long work may fill.
+"""
 
 import hmac
-from collections.abc import Callable, Iterator
-from typing import Annotated
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
+from api.middleware.request_id import address_of
 from api.services import Services
-from registry import tenants
 from registry.context import Registry
 from registry.errors import Unauthorized
 from registry.tenants import Principal, Scope
+
+_OF_PROXIES = ("x-forwarded-for", "forwarded", "via")
 
 _api_key = HTTPBearer(auto_error=False, scheme_name="API key", description="A key that begins with `osk-`.")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_api_key)]
@@ -20,7 +25,7 @@ _key_header = APIKeyHeader(name="x-api-key", auto_error=False, scheme_name="API 
 _KeyHeader = Annotated[str | None, Depends(_key_header)]
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     """What the app's lifespan opened."""
     services: Services = request.app.state.services
     return services
@@ -29,7 +34,7 @@ def get_services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
-def get_registry(services: ServicesDep) -> Registry:
+async def get_registry(services: ServicesDep) -> Registry:
     """The open registry."""
     return services.registry
 
@@ -54,24 +59,18 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 ReadSessionDep = Annotated[Session, Depends(get_read_session, scope="function")]
 
 
-def authenticate(registry: RegistryDep, credentials: _Credentials, key_header: _KeyHeader) -> Principal:
-    """The principal of the request's key. Raises `Unauthorized`."""
-    key = credentials.credentials if credentials else key_header
-    if key is None:
-        raise Unauthorized(
-            "no API key was sent",
-            code="missing_api_key",
-            next_action="send the header `Authorization: Bearer osk-…`",
-        )
-    with registry.reading() as session:
-        return tenants.authenticate(session, key)
+async def authenticate(request: Request, credentials: _Credentials, key_header: _KeyHeader) -> Principal:
+    """The principal of the request's key, which `AuthenticationMiddleware` has found; the headers are named here for
+    the OpenAPI document."""
+    principal: Principal = request.state.principal
+    return principal
 
 
 PrincipalDep = Annotated[Principal, Depends(authenticate)]
 
 
-def _with_scope(scope: Scope) -> Callable[[Principal], Principal]:
-    def require(principal: PrincipalDep) -> Principal:
+def _with_scope(scope: Scope) -> Callable[[Principal], Coroutine[Any, Any, Principal]]:
+    async def require(principal: PrincipalDep) -> Principal:
         principal.require(scope)
         return principal
 
@@ -85,8 +84,15 @@ AdminDep = Annotated[Principal, Depends(_with_scope("admin"))]
 OperatorDep = Annotated[Principal, Depends(_with_scope("operator"))]
 
 
-def require_internal(services: ServicesDep, credentials: _Credentials) -> None:
-    """Lets only our own processes in. Raises `Unauthorized`."""
+async def require_internal(request: Request, services: ServicesDep, credentials: _Credentials) -> None:
+    """Lets only our own processes in, from where they are known to be.
+
+    Raises:
+        HTTPException: 404, as for what is no route, to anybody from elsewhere, or through a proxy.
+        Unauthorized: the token is wrong.
+    """
+    if not services.is_internal(address_of(request.scope)) or any(name in request.headers for name in _OF_PROXIES):
+        raise HTTPException(404)
     given = credentials.credentials if credentials else ""
     expected = services.settings.internal_secret
     if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode()):

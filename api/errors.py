@@ -6,14 +6,16 @@ from dataclasses import asdict
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from api.anthropic import errors as anthropic
 from api.idempotency import Replay, on_replay
 from api.schemas import ErrorBody, ErrorDetail, FileProblem
 from api.validation import cut, explain, printable
+from osora_common.disconnect import CLIENT_GONE
 from registry.columns import UnstorableText, is_storable
 from registry.errors import InvalidFile, InvalidRequest, OsoraError, StorageFull, Unavailable
 from registry.outages import DATABASE_OUTAGES, STORE_OUTAGES, is_disk_full
@@ -24,15 +26,27 @@ _HEADERS = {
     401: {"www-authenticate": "Bearer"},
     # The openai client repeats a 409 otherwise, and a state does not change by asking again.
     409: {"x-should-retry": "false"},
+    429: {"retry-after": "1"},
     503: {"retry-after": "1"},
 }
 _LONGEST_TEXT = 2000
-_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+_HTTP_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "too_large",
+    429: "too_many_bodies",
+    503: "too_many_bodies",
+}
+_HTTP_TYPES = {429: "rate_limit_error", 503: Unavailable.type}
 _NEXT_ACTIONS = {
     404: "GET /docs lists the routes",
     405: "GET /docs lists the routes",
+    408: "send it again, faster, or in smaller parts",
     413: "send less: rows go into a file, in parts if need be, and whoever runs the service can raise "
     "OSORA_MAX_UPLOAD_BYTES",
+    429: "wait for the answers to what was sent, and send it again",
+    503: "send it again in a moment",
 }
 
 
@@ -47,7 +61,19 @@ def install(app: FastAPI) -> None:
     for of_store in STORE_OUTAGES:
         app.exception_handler(of_store)(_on_store_down)
     app.exception_handler(OSError)(_on_os_error)
+    app.exception_handler(ClientDisconnect)(_on_disconnect)
     app.exception_handler(Exception)(_on_unexpected)
+
+
+async def answer(request: Request, error: Exception) -> Response:
+    """The answer to any exception, by the handler of its class."""
+    handlers = request.app.exception_handlers
+    handle = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    try:
+        response: Response = await handle(request, error)
+    except Exception as unforeseen:  # an OSError that is no full disk, say
+        return await _on_unexpected(request, unforeseen)
+    return response
 
 
 def body_of(error: OsoraError) -> ErrorBody:
@@ -87,7 +113,7 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
     return respond(request, InvalidRequest.status, body_of(explain(error)))
 
 
-async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     if isinstance(error.__cause__, OsoraError):  # FastAPI wraps what reading a body raises
         return await _on_osora_error(request, error.__cause__)
     headers = error.headers
@@ -96,11 +122,13 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
         message = f"{request.method} {request.url.path} is not a route of this API{_at_the_other_door(request)}"
     if error.status_code == 405:
         allowed = _allowed_methods(request)
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"allow": allowed})
         message = f"{request.method} is not possible on {request.url.path}, only {allowed}"
         headers = {"allow": allowed}
     detail = ErrorDetail(
         message=_readable(message),
-        type=InvalidRequest.type,
+        type=_HTTP_TYPES.get(error.status_code, InvalidRequest.type),
         code=_HTTP_CODES.get(error.status_code, InvalidRequest.code),
         next_action=_NEXT_ACTIONS.get(error.status_code),
     )
@@ -120,7 +148,7 @@ def _at_the_other_door(request: Request) -> str:
 def _allowed_methods(request: Request) -> str:
     """All of the path: a route that has the path and not the method knows only its own."""
     found = {method for route in _routes_at(request, request.url.path) for method in route.methods or ()}
-    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
+    return ", ".join(sorted(found | {"OPTIONS"} | ({"HEAD"} if "GET" in found else set())))
 
 
 def _routes_at(request: Request, path: str) -> Iterator[Route]:
@@ -144,6 +172,10 @@ async def _on_os_error(request: Request, error: OSError) -> JSONResponse:
     return _on_outage(request, error, "temporary_files", "")
 
 
+async def _on_disconnect(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=CLIENT_GONE)  # nobody reads it
+
+
 def _on_outage(request: Request, error: Exception, what: str, message: str) -> JSONResponse:
     logger.error("request %s: %s failed", request.state.request_id, what, exc_info=error)
     answer: OsoraError
@@ -158,18 +190,15 @@ def _on_outage(request: Request, error: Exception, what: str, message: str) -> J
 
 
 async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
-    # The server logs the traceback; this line says which request it was.
     request_id: str = request.state.request_id
-    logger.error("request %s failed: %s", request_id, type(error).__name__)
+    logger.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error)
     detail = ErrorDetail(
         message="something went wrong on our side",
         type=OsoraError.type,
         code="internal_error",
         next_action=f"report it with the request id {request_id}",
     )
-    # This handler runs outside of our middleware, which would have added the id. The server closes the connection after
-    # it, and a client that is not told would send its next request there.
-    return respond(request, 500, ErrorBody(error=detail), {"x-request-id": request_id, "connection": "close"})
+    return respond(request, 500, ErrorBody(error=detail))
 
 
 def _readable(text: str) -> str:

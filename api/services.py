@@ -4,29 +4,40 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 import httpx
+from anyio import CapacityLimiter
 
+from api.authenticator import Authenticator
+from api.event_reader import EventReader
 from api.gateway import InferenceGateway
+from api.health.schemas import Readiness
 from api.in_flight import InFlight
 from api.key_uses import writing_key_uses
 from api.revocation import Revocations
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
+from registry.http_values import networks_of
 from registry.publisher import Publisher
 from registry.settings import Settings
 
 # A generation may be long; a server that is there accepts a connection at once.
 _TIMEOUT = httpx.Timeout(600, connect=2)
 _MEASURED_OF_TENANT = 8
+_LOOKS = 8
 
 
 @dataclass(frozen=True)
 class Services:
-    """The open registry, the way to the inference servers, the way to the broker, and who delivers webhooks."""
+    """The open registry, who knows the keys, the ways to inference servers and broker, and who delivers webhooks."""
 
     registry: Registry
+    authenticator: Authenticator
+    events: EventReader
+    aside: Registry
+    """The registry again, with connections that no route uses up."""
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
@@ -34,6 +45,9 @@ class Services:
     """Files that inference servers are measuring: see `api.files.measuring`."""
     revocations: Revocations
     """Tells streams of the end of their keys."""
+    looks: InFlight[Readiness] = field(default_factory=lambda: InFlight(1))
+    """What `GET /ready` is looking at."""
+    threads_for_looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_LOOKS))
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams without an end of their own must end now."""
 
@@ -41,6 +55,11 @@ class Services:
     def settings(self) -> Settings:
         """The installation's settings."""
         return self.registry.settings
+
+    def is_internal(self, address: str | None) -> bool:
+        """Whether our own processes may be calling from there."""
+        found = address and ip_address(address)
+        return bool(found) and any(found in network for network in networks_of(self.settings.internal_networks))
 
     @classmethod
     @asynccontextmanager
@@ -52,15 +71,26 @@ class Services:
         try:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
-                with Registry.open(settings) as registry:
+                with Registry.open(settings) as registry, Registry.open(settings) as aside:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
                     async with (
                         Courier.working(registry) as courier,
-                        Revocations.working(registry) as revocations,
-                        writing_key_uses(registry),
+                        EventReader.working(aside) as events,
+                        Revocations.working(aside) as revocations,
+                        writing_key_uses(aside),
                         aclosing(measuring),
                     ):
-                        yield cls(registry, gateway, publisher, courier, measuring, revocations)
+                        yield cls(
+                            registry,
+                            Authenticator(aside),
+                            events,
+                            aside,
+                            gateway,
+                            publisher,
+                            courier,
+                            measuring,
+                            revocations,
+                        )
         finally:
             publisher.close()

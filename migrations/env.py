@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import registry.audit_tables
 import registry.measures
 import registry.names.tables
 import registry.overlaps

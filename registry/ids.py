@@ -6,7 +6,9 @@ import threading
 import time
 from typing import Literal
 
-Prefix = Literal["file-", "upload_", "part_", "ftjob-", "adp-", "tenant-", "key-", "cp_", "webhook-", "wh_", "evt_"]
+Prefix = Literal[
+    "file-", "upload_", "part_", "ftjob-", "adp-", "tenant-", "key-", "cp_", "webhook-", "wh_", "evt_", "audit-"
+]
 
 # Crockford's base 32 in lower case: its order as text is its order as a number.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
