@@ -44,6 +44,7 @@ class Server(ReadyServer):
         """Ends the event streams first: uvicorn waits for every answer to end, and these would not."""
         services: Services = self._app.state.services
         services.stopping.set()
+        services.events.end()
         await super().shutdown(sockets)
 
 

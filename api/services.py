@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 import httpx
+from anyio import CapacityLimiter
 
 from api.authenticator import Authenticator
+from api.event_reader import EventReader
 from api.gateway import InferenceGateway
+from api.health.schemas import Readiness
 from api.in_flight import InFlight
 from api.key_uses import writing_key_uses
 from api.limits.service import Limits
@@ -24,6 +27,7 @@ from registry.settings import Settings
 # A generation may be long; a server that is there accepts a connection at once.
 _TIMEOUT = httpx.Timeout(600, connect=2)
 _MEASURED_OF_TENANT = 8
+_LOOKS = 8
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Services:
 
     registry: Registry
     authenticator: Authenticator
+    events: EventReader
+    aside: Registry
+    """The registry again, with connections that no route uses up."""
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
@@ -40,6 +47,9 @@ class Services:
     """Files that inference servers are measuring: see `api.files.measuring`."""
     revocations: Revocations
     """Tells streams of the end of their keys."""
+    looks: InFlight[Readiness] = field(default_factory=lambda: InFlight(1))
+    """What `GET /ready` is looking at."""
+    threads_for_looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_LOOKS))
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams without an end of their own must end now."""
 
@@ -63,17 +73,28 @@ class Services:
         try:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=connections, trust_env=False) as http:
-                with Registry.open(settings) as registry, Registry.open(settings) as for_keys:
+                with Registry.open(settings) as registry, Registry.open(settings) as aside:
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
                     async with (
-                        Limits.open(for_keys) as limits,
                         Courier.working(registry) as courier,
-                        Revocations.working(registry) as revocations,
-                        writing_key_uses(registry),
+                        EventReader.working(aside) as events,
+                        Limits.open(aside) as limits,
+                        Revocations.working(aside) as revocations,
+                        writing_key_uses(aside),
                         aclosing(measuring),
                     ):
-                        authenticator = Authenticator(for_keys, limits.wrong_keys)
-                        yield cls(registry, authenticator, gateway, publisher, courier, limits, measuring, revocations)
+                        yield cls(
+                            registry,
+                            Authenticator(aside, limits.wrong_keys),
+                            events,
+                            aside,
+                            gateway,
+                            publisher,
+                            courier,
+                            limits,
+                            measuring,
+                            revocations,
+                        )
         finally:
             publisher.close()

@@ -53,7 +53,7 @@ class Connections:
         return partial(BoundedProtocol, bounds=self)
 
     def admit(self, newcomer: "BoundedProtocol") -> bool:
-        """Whether there is room for one more; if there is none, it is made by ending the one that has waited longest."""
+        """Whether there is room for one more; it is made, if need be, by ending the one that has waited longest."""
         address = newcomer.address
         is_counted = self.most_of_address is not None and address is not None and self.is_counted(address)
         if is_counted and self.of_address[address or ""] >= (self.most_of_address or 0):

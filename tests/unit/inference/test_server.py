@@ -350,3 +350,9 @@ def test_only_our_own_processes_are_answered(server: InferenceServer) -> None:
         response = httpx.get(f"{server.http.base_url}{path}", headers={"authorization": "Bearer x"})
         assert (response.status_code, response.json()["error"]["code"]) == (401, "unauthorized")
     assert httpx.get(f"{server.http.base_url}/health").status_code == 200
+
+
+def test_bodies_are_bounded(server: InferenceServer) -> None:
+    answer = server.http.post("/generate", content=b" " * 17_000_000)
+    assert answer.status_code == 413
+    assert "over 16777216 bytes" in answer.json()["error"]["message"]
