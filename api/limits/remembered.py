@@ -1,5 +1,6 @@
 """What was read a moment ago, for a moment, so that not every request reads it."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -16,20 +17,31 @@ class Remembered(Generic[T]):
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._values: OrderedDict[str, tuple[float, T]] = OrderedDict()
+        self._reading: dict[str, asyncio.Future[T]] = {}
 
     async def get(self, key: str, read: Callable[[], Awaitable[T]]) -> T:
-        """The value, read if need be."""
+        """The value, read if need be: by one of those who ask at the same time, for all of them."""
         known = self._values.get(key)
         if known is not None and time.monotonic() < known[0]:
             return known[1]
-        values = self._values  # what is forgotten meanwhile stays so
-        value = await read()
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = asyncio.ensure_future(self._read(key, read))
+        return await asyncio.shield(reading)  # whoever asked first may be gone before the others have their answer
+
+    def forget(self) -> None:
+        """All of them are read again. Any thread may say so."""
+        self._values = OrderedDict()
+        self._reading = {}
+
+    async def _read(self, key: str, read: Callable[[], Awaitable[T]]) -> T:
+        values, readings = self._values, self._reading  # what is forgotten meanwhile stays so
+        try:
+            value = await read()
+        finally:
+            del readings[key]
         values[key] = (time.monotonic() + self._seconds, value)
         values.move_to_end(key)
         if len(values) > _MOST:
             values.popitem(last=False)
         return value
-
-    def forget(self) -> None:
-        """All of them are read again. Any thread may say so."""
-        self._values = OrderedDict()

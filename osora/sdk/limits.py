@@ -21,7 +21,7 @@ class Limits(Resource[Mode]):
     @method
     def set_for_tenant(self, tenant: str, values: Mapping[str, int | str]) -> Call[LimitsObject]:
         """These, in place of all that were set before; what is left out is as the installation has it."""
-        return Call("PUT", path("/tenants/{}/limits", tenant), json=dict(values))
+        return Call("PUT", path("/tenants/{}/limits", tenant), json=values)
 
     @method
     def of_key(self, key_id: str) -> Call[LimitsObject]:
@@ -31,7 +31,7 @@ class Limits(Resource[Mode]):
     @method
     def set_for_key(self, key_id: str, values: Mapping[str, int | str]) -> Call[LimitsObject]:
         """These, in place of all that the key had; what is left out is limited by its tenant's limits alone."""
-        return Call("PUT", path("/keys/{}/limits", key_id), json=dict(values))
+        return Call("PUT", path("/keys/{}/limits", key_id), json=values)
 
     @method
     def reset_for_tenant(self, tenant: str) -> Call[LimitsObject]:

@@ -76,7 +76,7 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             route = service.routes.get((self.command, path), lambda _: Answer(404, missing))
             self.answer(route(request))
 
-        do_GET = do_POST = do_DELETE = handle_any
+        do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
         def answer(self, answer: Answer) -> None:
             self.send_response(answer.status)
