@@ -93,9 +93,9 @@ class Services:
                         Refusals.recording(registry) as refusals,
                         Forgetting.watching(registry, gateway) as forgetting,
                         EventReader.working(aside) as events,
-                        Revocations.working(registry) as revocations,
+                        Revocations.working(aside) as revocations,
                         Collector.working(registry, gateway),
-                        writing_key_uses(registry),
+                        writing_key_uses(aside),
                         aclosing(measuring),
                     ):
                         yield cls(
