@@ -113,7 +113,8 @@ def create_app(
     @app.post("/export", dependencies=own_processes)
     async def export(body: ExportRequest, request: Request) -> Response:
         runtime = held(body.base).runtime
-        with ExitStack() as kept:
+        kept: ExitStack[None] = ExitStack()
+        with kept:
             kept.enter_context(exporting.place(body.tenant))
 
             async def made() -> Path:
@@ -181,7 +182,7 @@ def _serve(
 class _Export(FileResponse):
     """A file whose place in the line is given up when it has been sent, or nobody takes it any more."""
 
-    def __init__(self, path: Path, kept: ExitStack, **options: Any) -> None:
+    def __init__(self, path: Path, kept: "ExitStack[None]", **options: Any) -> None:
         super().__init__(path, **options)
         self._kept = kept
 

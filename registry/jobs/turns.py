@@ -108,7 +108,7 @@ def _lines(session: Session, bases: Iterable[str]) -> defaultdict[str, defaultdi
     """What waits, by base and tenant, in order."""
     lines: defaultdict[str, defaultdict[str, deque[_Waiting]]] = defaultdict(lambda: defaultdict(deque))
     for row in session.execute(in_order(bases)):
-        waiting = _Waiting(*row)
+        waiting = _Waiting._make(row)
         lines[waiting.base][waiting.tenant_id].append(waiting)
     return lines
 
