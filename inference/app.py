@@ -113,22 +113,26 @@ def create_app(
     @app.post("/export", dependencies=own_processes)
     async def export(body: ExportRequest, request: Request) -> Response:
         runtime = held(body.base).runtime
-        kept: ExitStack[None] = ExitStack()
-        with kept:
-            kept.enter_context(exporting.place(body.tenant))
+        kept = ExitStack()
+        kept.enter_context(exporting.place(body.tenant))
 
-            async def made() -> Path:
-                async with exporting.turn(body.tenant):
-                    with CancelScope(shield=True):  # or nobody would know of the file
-                        path = await run_in_threadpool(_giving_back, exporter.make, runtime, body)
-                        kept.callback(path.unlink)
-                        return path
+        async def made() -> Path:
+            async with exporting.turn(body.tenant):
+                with CancelScope(shield=True):  # or nobody would know of the file
+                    path = await run_in_threadpool(_giving_back, exporter.make, runtime, body)
+                    kept.callback(path.unlink)
+                return path
 
+        try:
             path = await unless_gone(request, made)
-            if path is None:
-                return Response(status_code=CLIENT_GONE)
-            name = f"{body.adapter.id}-{body.format}.zip"
-            return _Export(path, kept.pop_all(), media_type="application/zip", filename=name)
+        except BaseException:
+            kept.close()
+            raise
+        if path is None:
+            kept.close()
+            return Response(status_code=CLIENT_GONE)
+        name = f"{body.adapter.id}-{body.format}.zip"
+        return _Export(path, kept, media_type="application/zip", filename=name)
 
     @app.post("/measure", dependencies=own_processes)
     async def measure(body: MeasureRequest) -> dict[str, Any]:
@@ -182,7 +186,7 @@ def _serve(
 class _Export(FileResponse):
     """A file whose place in the line is given up when it has been sent, or nobody takes it any more."""
 
-    def __init__(self, path: Path, kept: "ExitStack[None]", **options: Any) -> None:
+    def __init__(self, path: Path, kept: ExitStack, **options: Any) -> None:
         super().__init__(path, **options)
         self._kept = kept
 
