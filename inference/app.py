@@ -147,21 +147,26 @@ def create_app(
     @app.post("/export")
     async def export(body: ExportRequest, request: Request) -> Response:
         runtime = held(body.base).runtime
-        with ExitStack() as kept:
-            kept.enter_context(exporting.place(body.tenant))
+        kept = ExitStack()
+        kept.enter_context(exporting.place(body.tenant))
 
-            async def made() -> Path:
-                async with exporting.turn(body.tenant):
-                    with CancelScope(shield=True):  # or nobody would know of the file
-                        path = await run_in_threadpool(_giving_back, exporter.make, runtime, body)
-                        kept.callback(path.unlink)
-                        return path
+        async def made() -> Path:
+            async with exporting.turn(body.tenant):
+                with CancelScope(shield=True):  # or nobody would know of the file
+                    path = await run_in_threadpool(_giving_back, exporter.make, runtime, body)
+                    kept.callback(path.unlink)
+                return path
 
+        try:
             path = await unless_gone(request, made)
-            if path is None:
-                return Response(status_code=CLIENT_GONE)
-            name = f"{body.adapter.id}-{body.format}.zip"
-            return _Export(path, kept.pop_all(), media_type="application/zip", filename=name)
+        except BaseException:
+            kept.close()
+            raise
+        if path is None:
+            kept.close()
+            return Response(status_code=CLIENT_GONE)
+        name = f"{body.adapter.id}-{body.format}.zip"
+        return _Export(path, kept, media_type="application/zip", filename=name)
 
     @app.post("/measure")
     async def measure(body: MeasureRequest) -> dict[str, Any]:

@@ -33,6 +33,8 @@ _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 # The mode of unpacked files: who unpacks them and who serves them may be two.
 READABLE = 0o644
+# A header of two tensors for each linear of 80 layers takes an eighth of it. Strangers' may be of megabytes.
+_KEPT_HEADER_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -277,7 +279,8 @@ def _tensors(weights: memoryview) -> tuple[_Layout, Sequence[Tensor]]:
     KeyError, TypeError, AttributeError, RuntimeError or struct.error for anything else, and for dtypes that differ.
     """
     (length,) = struct.unpack("<Q", weights[:8])
-    layout = _layout(bytes(weights[8 : 8 + length]))
+    header = bytes(weights[8 : 8 + length])
+    layout = _layout(header) if length <= _KEPT_HEADER_BYTES else _layout.__wrapped__(header)
     content, expected = np.frombuffer(weights[8 + length :], np.uint8), sum(layout.sizes) * layout.dtype.itemsize
     if len(content) != expected:
         raise ValueError(f"{len(content)} bytes of tensors, where the header says {expected}")

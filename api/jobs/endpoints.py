@@ -52,9 +52,11 @@ async def create_job(
     await require_fitting_rows(services, principal, wanted)
 
     def submit() -> JobOut:
+        with services.registry.reading() as session:
+            forecast = jobs.expected(session, principal, wanted, services.settings)
         with services.registry.transaction() as session:
             job = jobs.submit(session, principal, wanted, services.settings, offers)
-            return once.keep(session, JobOut.of(principal, jobs.view(session, job, services.settings)))
+            return once.keep(session, JobOut.of(principal, jobs.JobView(job, [], forecast)))
 
     background.add_task(services.publisher.relay, services.registry)  # runs after the answer
     return await run_in_threadpool(submit)
@@ -95,15 +97,17 @@ def pause_job(job_id: JobId, session: SessionDep, principal: TrainerDep, service
 @router.post("/{job_id}/resume", summary="Resume a paused job", responses=errors(401, 403, 404, 409))
 def resume_job(
     job_id: JobId,
-    session: SessionDep,
     principal: TrainerDep,
     services: ServicesDep,
     background: BackgroundTasks,
 ) -> JobOut:
     """Queues the job again; it goes on from its newest checkpoint. Doing it twice is fine."""
-    job = jobs.resume(session, principal, job_id)
+    with services.registry.transaction() as session:
+        jobs.resume(session, principal, job_id)
     background.add_task(services.publisher.relay, services.registry)
-    return JobOut.of(principal, jobs.view(session, job, services.settings))
+    with services.registry.reading() as session:
+        job = jobs.get(session, principal, job_id)
+        return JobOut.of(principal, jobs.view(session, job, services.settings))
 
 
 @router.get("/{job_id}/checkpoints", summary="List a job's checkpoints", responses=errors(400, 401, 403, 404))

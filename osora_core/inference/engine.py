@@ -31,6 +31,7 @@ TOKEN_WEIGHT = 2
 _Reason = Literal["stop", "length"] | None
 # Rows of logits that prompt log-probabilities are computed from at a time.
 _SCORED_POSITIONS = 128
+_CPU_PREFILL_TOKENS = 256  # which a CPU reads in a moment, and as fast as more at a time
 
 
 class InferenceEngine:
@@ -67,6 +68,7 @@ class InferenceEngine:
         self._ahead = self._execution.ahead
         self._launched: Launched | None = None
         self.prefill_tokens = prefill_tokens
+        self._beside_decoding = min(prefill_tokens, _CPU_PREFILL_TOKENS) if device.type == "cpu" else prefill_tokens
         self.vocabulary = int(runtime.config.vocab_size)
         self._waiting = FairQueue[Request](lambda request: PROMPT_WEIGHT * len(request.prompt))
         self._since: dict[str, float] = {}
@@ -88,14 +90,12 @@ class InferenceEngine:
                 param="prompt",
                 next_action="shorten the prompt",
             )
-        params = request.params
+        params, last = request.params, self.vocabulary - 1
         named = (("prompt", request.prompt), ("logit_bias", params.logit_bias), ("stop_tokens", params.stop_tokens))
         for param, tokens in named:
-            for token in tokens:
-                if not 0 <= token < self.vocabulary:
-                    raise UserError(
-                        f"{param} names token {token}; this base has tokens 0 to {self.vocabulary - 1}", param=param
-                    )
+            wrong = next((token for token in tokens if not 0 <= token <= last), None)
+            if wrong is not None:
+                raise UserError(f"{param} names token {wrong}; this base has tokens 0 to {last}", param=param)
 
     def add(self, request: Request) -> None:
         """Queue a request; it joins the batch at a coming step."""
@@ -222,12 +222,13 @@ class InferenceEngine:
     def _unread(self) -> tuple[list[LiveSequence], list[tuple[int, ...]]]:
         """Up to `prefill_tokens` prompt tokens (padding included) of the rows behind the decoding ones."""
         rows = self._live[self._decoding :]
+        most = self._beside_decoding if self._decoding else self.prefill_tokens
         chunks: list[tuple[int, ...]] = []
         longest = 0
         for sequence in rows:
-            rest = sequence.request.prompt[sequence.cached :][: self.prefill_tokens]
+            rest = sequence.request.prompt[sequence.cached :][:most]
             longest = max(longest, len(rest))
-            if chunks and longest * (len(chunks) + 1) > self.prefill_tokens:
+            if chunks and longest * (len(chunks) + 1) > most:
                 break
             chunks.append(rest)
         return rows[: len(chunks)], chunks

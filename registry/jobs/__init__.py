@@ -34,7 +34,7 @@ from registry.jobs.types import (
     RowCounts,
     StartRef,
 )
-from registry.jobs.views import JobView, view, views
+from registry.jobs.views import JobView, expected, view, views
 
 __all__ = [
     "Attempt",
@@ -64,6 +64,7 @@ __all__ = [
     "claim_next",
     "complete",
     "events",
+    "expected",
     "fail",
     "foresee",
     "get",

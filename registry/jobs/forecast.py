@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 
 from registry import workers
 from registry.db import now
+from registry.jobs import turns
 from registry.jobs.queries import queue_position
 from registry.limits import quotas
-from registry.models import Job, JobAttempt, OutboxMessage
+from registry.models import Job, JobAttempt, JobPriority, OutboxMessage
 from registry.settings import Settings
 
 HISTORY_JOBS = 20
@@ -42,10 +43,20 @@ def foresee(session: Session, job: Job, settings: Settings) -> Forecast:
     are not looked at, and what other bases do on the same device is only known by how long the last jobs took.
     """
     if job.status == "queued":
-        return _of_queued(session, job, settings)
+        position = queue_position(session, job)
+        # None: claimed since the row was read.
+        return Forecast() if position is None else _of_queued(session, job, position, settings)
     if job.status == "running":
         return _of_running(session, job)
     return Forecast(waiting_for="somebody to resume it" if job.status == "paused" else None)
+
+
+def foresee_new(session: Session, tenant_id: str, base: str, priority: JobPriority, settings: Settings) -> Forecast:
+    """The forecast of a job that the tenant would queue now. Whoever writes it does not have to work that out while
+    all other writers wait."""
+    job = Job(id="", base=base, step=0, announced_at=0.0, attempts_spent=0, max_attempts=settings.max_attempts)
+    position = turns.position_of_new(session, tenant_id, base, priority)
+    return _of_queued(session, job, position, settings)
 
 
 def _of_running(session: Session, job: Job) -> Forecast:
@@ -55,10 +66,7 @@ def _of_running(session: Session, job: Job) -> Forecast:
     return Forecast(estimated_finish=_whole(_end_of_running(job, time, seconds)))
 
 
-def _of_queued(session: Session, job: Job, settings: Settings) -> Forecast:
-    position = queue_position(session, job)
-    if position is None:  # claimed since the row was read
-        return Forecast()
+def _of_queued(session: Session, job: Job, position: int, settings: Settings) -> Forecast:
     time, seconds = _clock_and_history(session, job.base)
     live = {worker.id: worker.slots for worker in workers.live(session, job.base, settings.lease_seconds)}
     running = session.scalars(select(Job).where(Job.status == "running", Job.base == job.base, Job.worker_id.in_(live)))

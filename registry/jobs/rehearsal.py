@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from registry import bases, overlaps
 from registry.context import Registry
-from registry.jobs.forecast import HISTORY_JOBS, Forecast, foresee
+from registry.jobs.forecast import HISTORY_JOBS, Forecast, foresee_new
 from registry.jobs.requests import submit
 from registry.jobs.types import JobRequest
 from registry.models import Adapter, File, Job, JobAttempt, Method
@@ -48,9 +48,11 @@ class Rehearsal:
 
 
 def rehearse(registry: Registry, principal: Principal, request: JobRequest, offers: bases.Offers) -> Rehearsal:
-    """Submits the job, sees where it stands, and takes all of it back. Raises what `submit` does."""
+    """Submits the job, takes all of it back, and sees where it would stand. Raises what `submit` does."""
     with registry.sessions() as session:  # which is rolled back, as nothing is committed
         job = submit(session, principal, request, registry.settings, offers)
+        session.expunge_all()
+    with registry.reading() as session:  # what follows is more work, and writers wait for each other
         training, validation = job.training_file_id, job.validation_file_id
         return Rehearsal(
             base=job.base,
@@ -62,7 +64,7 @@ def rehearse(registry: Registry, principal: Principal, request: JobRequest, offe
             validation_file=None if validation is None else session.get_one(File, validation),
             begun_with=None if job.from_adapter_id is None else session.get(Adapter, job.from_adapter_id),
             overlap=None if validation is None else overlaps.warning(session, training, validation),
-            forecast=foresee(session, job, registry.settings),
+            forecast=foresee_new(session, principal.tenant_id, job.base, job.priority, registry.settings),
             pace=_pace(session, job.base, job.method),
         )
 

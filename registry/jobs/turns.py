@@ -16,7 +16,7 @@ import heapq
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, case, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
@@ -76,25 +76,59 @@ def in_order(bases: Iterable[str]) -> Select[tuple[str, str, str, bool, float, f
 
 def positions(session: Session, bases: Iterable[str]) -> dict[str, int]:
     """How many jobs will be claimed before each that is queued for these bases, by job id, if none ends meanwhile."""
-    lines: defaultdict[str, defaultdict[str, deque[Any]]] = defaultdict(lambda: defaultdict(deque))
+    lines = _lines(session, bases).values()
+    return {job_id: position for line in lines for position, job_id in enumerate(_claimed_in_turn(line))}
+
+
+def position_of_new(session: Session, tenant_id: str, base: str, priority: JobPriority) -> int:
+    """How many jobs would be claimed before one that the tenant queued now."""
+    of_tenant = (Job.tenant_id == tenant_id, Job.base == base)
+    running = select(func.coalesce(func.sum(_by_priority(Job.priority, _LOAD)), 0.0))
+    load = running.where(*of_tenant, Job.status == "running").scalar_subquery()
+    served = select(func.coalesce(func.max(Job.claimed_at), 0.0)).where(*of_tenant).scalar_subquery()
+    loaded, served_at, time = session.execute(select(load, served, now())).one()
+    new = _Waiting("", base, tenant_id, False, loaded, served_at, _LOAD[priority], time - _AGE_SECONDS[priority])
+    line = _lines(session, [base])[base]
+    own = line[tenant_id]
+    own.insert(sum((not job.interrupted, job.since) <= (True, new.since) for job in own), new)
+    return next(position for position, job_id in enumerate(_claimed_in_turn(line)) if job_id == new.id)
+
+
+class _Waiting(NamedTuple):
+    """A row of `in_order`."""
+
+    id: str
+    base: str
+    tenant_id: str
+    interrupted: bool
+    load: float
+    served: float
+    own_load: float
+    since: float
+
+
+def _lines(session: Session, bases: Iterable[str]) -> defaultdict[str, defaultdict[str, deque[_Waiting]]]:
+    """What waits, by base and tenant, in order."""
+    lines: defaultdict[str, defaultdict[str, deque[_Waiting]]] = defaultdict(lambda: defaultdict(deque))
     for row in session.execute(in_order(bases)):
-        lines[row.base][row.tenant_id].append(row)
-    return {job_id: position for line in lines.values() for position, job_id in enumerate(_claimed_in_turn(line))}
+        waiting = _Waiting._make(row)
+        lines[waiting.base][waiting.tenant_id].append(waiting)
+    return lines
 
 
-def _claimed_in_turn(line: dict[str, deque[Any]]) -> Iterable[str]:
+def _claimed_in_turn(line: dict[str, deque[_Waiting]]) -> Iterable[str]:
     """Ids of one base's jobs in the order of their claims: each makes its tenant busier, and the latest served."""
     serial = count()
 
     def key(tenant: str, load: float, served: float) -> tuple[Any, ...]:
-        job_id, _, _, interrupted, *_, since = line[tenant][0]
-        return (not interrupted, load, served, since, job_id, tenant)
+        first = line[tenant][0]
+        return (not first.interrupted, load, served, first.since, first.id, tenant)
 
-    heads = [key(tenant, jobs[0][4], jobs[0][5]) for tenant, jobs in line.items()]
+    heads = [key(tenant, jobs[0].load, jobs[0].served) for tenant, jobs in line.items()]
     heapq.heapify(heads)
     while heads:
         _, load, _, _, job_id, tenant = heapq.heappop(heads)
-        own_load = line[tenant].popleft()[6]
+        own_load = line[tenant].popleft().own_load
         yield job_id
         if line[tenant]:
             heapq.heappush(heads, key(tenant, load + own_load, _FORESEEN + next(serial)))

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from registry.jobs.forecast import Forecast, foresee
+from registry.errors import OsoraError
+from registry.jobs import begun_with
+from registry.jobs.forecast import Forecast, foresee, foresee_new
 from registry.jobs.queries import attempts_of, queue_positions
+from registry.jobs.types import JobRequest
 from registry.models import Job, JobAttempt
+from registry.references import refer
 from registry.settings import Settings
+from registry.tenants import Principal
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,16 @@ class JobView:
 def view(session: Session, job: Job, settings: Settings) -> JobView:
     """The job with its whole forecast."""
     return JobView(job, attempts_of(session, [job])[job.id], foresee(session, job, settings))
+
+
+def expected(session: Session, principal: Principal, request: JobRequest, settings: Settings) -> Forecast:
+    """The forecast of a job that is about to be submitted; an empty one, if it will be refused."""
+    try:
+        request = begun_with.without_aliases(session, principal, request, settings.base_paths)
+        base = request.base or refer(session, principal, request.from_adapter or "").base
+    except OsoraError:
+        return Forecast()
+    return foresee_new(session, principal.tenant_id, base, request.osora.get("priority", "normal"), settings)
 
 
 def views(session: Session, jobs: Sequence[Job]) -> list[JobView]:

@@ -220,3 +220,34 @@ def test_the_places_in_the_queue_are_the_order_of_the_claims(
     foretold = sorted(places, key=places.__getitem__)
     assert sorted(places.values()) == list(range(len(waiting)))
     assert claim_all(registry) == foretold
+
+
+def test_a_new_job_gets_the_place_that_it_was_told_of(
+    registry: Registry, principal: Principal, stranger: Principal, submit: Submit
+) -> None:
+    """Whatever waits and runs; and tenants whose jobs are passed over are left out of the claims."""
+    chance = random.Random(5)
+    files = {who.tenant_id: upload(registry, who).id for who in (principal, stranger)}
+    for _ in range(12):
+        who = chance.choice([principal, stranger])
+        priority = chance.choice([None, "high", "low"])
+        if chance.random() < 0.4:
+            claim_next(registry)
+        submit(chance.choice([principal, stranger]), chance.choice(["high", "low"]), age=chance.randrange(7200))
+        wanted = jobs.JobRequest(
+            base="osora-tiny",
+            training_file=files[who.tenant_id],
+            osora={"priority": priority} if priority else {},
+        )
+        with registry.reading() as session:
+            told = jobs.expected(session, who, wanted, registry.settings)
+        job = submit(who, priority)
+        with registry.reading() as session:
+            assert told == jobs.foresee(session, job, registry.settings)
+    with registry.transaction() as session:
+        kept = jobs.claim_next(session, "osora-tiny", "worker-1", 60, [principal.tenant_id])
+        assert kept is not None
+        assert kept.tenant_id == stranger.tenant_id
+        both = [principal.tenant_id, stranger.tenant_id]
+        assert jobs.claim_next(session, "osora-tiny", "worker-1", 60, both) is None
+        assert jobs.wants_to_be_alone(session, "osora-tiny", both) is None

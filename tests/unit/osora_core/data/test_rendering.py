@@ -1,7 +1,9 @@
 """What is trained is, token for token, what is asked; and text never becomes a control token."""
 
 import copy
+import threading
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -234,6 +236,26 @@ def test_a_chat_that_is_too_long_is_refused_after_one_rendering(monkeypatch: pyt
     with pytest.raises(DataError, match="tokens long, the limit is 100"):
         renderer.render({"messages": chat(50)}, 1)
     assert len(calls) == 1
+
+
+def test_a_long_text_does_not_hold_the_interpreter() -> None:
+    """Another thread runs meanwhile, as often as it would anyhow."""
+    renderer = Renderer(tokenizer_of("osora-tiny"), LONG)
+    text = "help the customer with order 12, please. " * 20_000
+    over, ticks = threading.Event(), [time.perf_counter()]
+
+    def tick() -> None:
+        while not over.wait(0.001):
+            ticks.append(time.perf_counter())
+
+    other = threading.Thread(target=tick)
+    other.start()
+    began = time.perf_counter()
+    renderer.encode(text)
+    took = time.perf_counter() - began
+    over.set()
+    other.join()
+    assert max(later - earlier for earlier, later in pairwise(ticks)) < took / 2
 
 
 @pytest.mark.parametrize("kind", ["gpt-2", "llama-3"])

@@ -108,6 +108,27 @@ def test_log_probabilities_are_those_of_the_whole_text(runtime: Runtime, base_pa
         assert [logprob for _, logprob in score.top] == pytest.approx(best.values.tolist(), abs=1e-4)
 
 
+def test_those_that_decode_wait_for_a_few_tokens_of_a_long_prompt_at_a_time(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("osora_core.inference.engine._CPU_PREFILL_TOKENS", 4)
+    engine = InferenceEngine(runtime, rows=2)
+    read: list[int] = []
+    decode_and_read = engine._execution.decode_and_read
+
+    def noted(tokens: Any, positions: Any, chunks: Any, cached: Any) -> Any:
+        read.extend(map(len, chunks))
+        return decode_and_read(tokens, positions, chunks, cached)
+
+    monkeypatch.setattr(engine._execution, "decode_and_read", noted)
+    engine.add(Request("first", (5,) * 9, SamplingParams(max_tokens=20)))
+    engine.step()
+    engine.add(Request("second", (5,) * 10, SamplingParams(max_tokens=1)))
+    while engine.busy:
+        engine.step()
+    assert read == [9, 4, 4, 2]
+
+
 def test_queueing_is_timed(runtime: Runtime) -> None:
     engine = InferenceEngine(runtime, rows=1)
     for request in [Request(name, prompt(runtime, 0), SamplingParams(max_tokens=3)) for name in "ab"]:
