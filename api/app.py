@@ -12,6 +12,7 @@ from api import docs, errors
 from api.adapters.endpoints import router as adapters
 from api.aliases.endpoints import router as aliases
 from api.anthropic.endpoints import router as messages
+from api.audit.endpoints import router as audit
 from api.bases.endpoints import router as bases
 from api.files.endpoints import router as files
 from api.generate.endpoints import router as generate
@@ -27,6 +28,7 @@ from api.middleware.failures import FailureMiddleware
 from api.middleware.head import HeadMiddleware
 from api.middleware.hosts import HostMiddleware
 from api.middleware.processing_time import ProcessingTimeMiddleware
+from api.middleware.refusals import RefusalsMiddleware
 from api.middleware.request_id import RequestIdMiddleware
 from api.middleware.security_headers import SecurityHeadersMiddleware
 from api.openai.chat.endpoints import router as chat
@@ -68,6 +70,7 @@ _NATIVE: _Doors = (
     ("", generate),
     ("", bases),
     ("", keys),
+    ("", audit),
     ("", tenants),
     ("", webhooks),
     ("", health),
@@ -148,6 +151,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(HostMiddleware, hosts=settings.allowed_host_list)
     app.add_middleware(ProcessingTimeMiddleware, prefix="/v1/")
     app.add_middleware(FailureMiddleware)
+    app.add_middleware(RefusalsMiddleware)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

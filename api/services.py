@@ -11,10 +11,12 @@ from anyio import CapacityLimiter
 
 from api.authenticator import Authenticator
 from api.event_reader import EventReader
+from api.forgetting import Forgetting
 from api.gateway import InferenceGateway
 from api.health.schemas import Readiness
 from api.in_flight import InFlight
 from api.key_uses import writing_key_uses
+from api.refusals import Refusals
 from api.revocation import Revocations
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
@@ -27,11 +29,14 @@ from registry.settings import Settings
 _TIMEOUT = httpx.Timeout(600, connect=2)
 _MEASURED_OF_TENANT = 8
 _LOOKS = 8
+# A request is told that the database is busy while its client still waits.
+_BUSY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Services:
-    """The open registry, who knows the keys, the ways to inference servers and broker, and who delivers webhooks."""
+    """The open registry, who knows the keys, the ways to inference servers and broker, and those who work in the
+    background."""
 
     registry: Registry
     authenticator: Authenticator
@@ -41,6 +46,8 @@ class Services:
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
+    refusals: Refusals
+    forgetting: Forgetting
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
     revocations: Revocations
@@ -71,7 +78,11 @@ class Services:
         try:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
-                with Registry.open(settings) as registry, Registry.open(settings) as aside:
+                with (
+                    Registry.open(settings, busy_seconds=_BUSY_SECONDS) as registry,
+                    Registry.open(settings, busy_seconds=_BUSY_SECONDS) as aside,
+                ):
+                    await asyncio.to_thread(lambda: registry.scratch.folder)  # and what a killed process left goes
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
                     async with (
@@ -79,6 +90,8 @@ class Services:
                         EventReader.working(aside) as events,
                         Revocations.working(aside) as revocations,
                         writing_key_uses(aside),
+                        Refusals.recording(registry) as refusals,
+                        Forgetting.watching(registry, gateway) as forgetting,
                         aclosing(measuring),
                     ):
                         yield cls(
@@ -89,6 +102,8 @@ class Services:
                             gateway,
                             publisher,
                             courier,
+                            refusals,
+                            forgetting,
                             measuring,
                             revocations,
                         )

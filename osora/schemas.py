@@ -294,6 +294,23 @@ class Tenant(TypedDict, total=False):
     suspended_at: int | None
 
 
+class AuditRecord(TypedDict):
+    """Something that was done."""
+
+    id: str
+    created_at: int
+    action: str
+    tenant_id: str | None
+    """Whose the target is; None: the installation's."""
+    actor: dict[str, str | None]
+    """`tenant_id` and `key_id`; both None where the service acted by a setting."""
+    target: dict[str, str]
+    """`kind` and `id`."""
+    address: str | None
+    request_id: str | None
+    facts: dict[str, Any]
+
+
 class WebhookEndpoint(TypedDict, total=False):
     id: str
     name: str

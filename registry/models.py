@@ -80,6 +80,9 @@ class Tenant(Base):
     created_at: Mapped[int] = mapped_column(default=now_seconds())
     suspended_at: Mapped[int | None]
     """Since when its keys are refused and its jobs wait: see `registry.suspension`."""
+    erasing_since: Mapped[int | None]
+    """Since when it is being deleted, and when another may go on with that: see `registry.erasure`."""
+    erasure_lease: Mapped[float | None]
 
 
 class ApiKey(Base):
@@ -149,7 +152,7 @@ class IdempotentRequest(Base):
     """Of whoever carries it out; None once that is done."""
     lease_expires_at: Mapped[float]
     answer: Mapped[str | None]
-    """As JSON; None while it is carried out, and of an answer with a secret in it."""
+    """As JSON; None while it is carried out, of an answer with a secret in it, and once what it made is deleted."""
     created_at: Mapped[float] = mapped_column(default=now())
     seen_at: Mapped[float] = mapped_column(default=now(), index=True)
     """When it, or the latest retry of it, came or was answered."""

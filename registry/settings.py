@@ -134,6 +134,9 @@ class Settings(BaseSettings):
     and adapters of the old one no longer load."""
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
     """The largest file that can be uploaded."""
+    min_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Free disk space (data directory, temporary files, database, object store) below which uploads are refused and
+    the service is not ready: what is left is for deleting, which writes as well."""
     maintenance_seconds: _Seconds = 1
     """How often each worker looks for lost leases and unsent wake-ups, and the API for webhooks that are due."""
 
@@ -153,6 +156,9 @@ class Settings(BaseSettings):
 
     webhook_retention_days: _Days = 7
     """Days until a webhook that was delivered or given up leaves its endpoint's log; `forever`: never."""
+
+    audit_retention_days: _Days = None
+    """Whole days until a record leaves the audit log, which then has one that says so; `forever`: never."""
 
     webhooks_allow_private: bool = False
     """Whether webhooks may also go to `http://`, to this machine and to private networks: never where tenants are

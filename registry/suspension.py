@@ -38,8 +38,13 @@ def suspend(session: Session, principal: Principal, id_or_name: str) -> Tenant:
 
 
 def resume(session: Session, principal: Principal, id_or_name: str) -> Tenant:
-    """Lets a tenant in again and wakes workers for its jobs; twice is fine. Raises `NotFound` and `Forbidden`."""
+    """Lets a tenant in again and wakes workers for its jobs; twice is fine.
+
+    Raises `NotFound`, `Forbidden`, and `Conflict` for one that is being deleted.
+    """
     tenant = _lock(session, principal, id_or_name)
+    if tenant.erasing_since is not None:
+        raise Conflict(f"{tenant.name!r} is being deleted", param="tenant", code="tenant_erasing")
     if tenant.suspended_at is not None:
         tenant.suspended_at = None
         waiting = select(Job).where(Job.tenant_id == tenant.id, Job.status == "queued").with_for_update()

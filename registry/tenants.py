@@ -13,7 +13,7 @@ from sqlalchemy import Select, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from registry import server_secrets
+from registry import audit, server_secrets
 from registry.db import now_seconds
 from registry.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized
 from registry.ids import new_id
@@ -90,7 +90,9 @@ def create_tenant(session: Session, principal: Principal, name: str) -> Tenant:
             code="tenant_exists",
             next_action="use it, or choose another name",
         )
-    return session.scalars(select(Tenant).where(Tenant.name == name)).one()
+    tenant = session.scalars(select(Tenant).where(Tenant.name == name)).one()
+    audit.record(session, principal, "tenant.created", "tenant", tenant.id, owner_id=tenant.id)
+    return tenant
 
 
 def get_tenant(session: Session, principal: Principal, id_or_name: str, *, param: str = "tenant") -> Tenant:
@@ -198,7 +200,9 @@ def grant_key(
             code="outlives_its_maker",
             next_action="ask for less time, or make it with a key that lasts longer",
         )
-    return create_key(session, tenant, name, scopes, expires_at=expires_at, created_by=principal.key_id)
+    key, plaintext = create_key(session, tenant, name, scopes, expires_at=expires_at, created_by=principal.key_id)
+    audit.record(session, principal, "key.created", "key", key.id, owner_id=key.tenant_id, scopes=key.scopes)
+    return key, plaintext
 
 
 def authenticate(session: Session, plaintext: str) -> Principal:
@@ -298,7 +302,7 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
         principal.require("operator")
     if key.revoked_at is None:
         key.revoked_at = now_seconds()
-        session.flush()
+        audit.record(session, principal, "key.revoked", "key", key.id, owner_id=key.tenant_id)
     return key
 
 

@@ -12,6 +12,7 @@ from registry import jobs
 from registry.context import Registry
 from registry.jobs import Attempt, LeaseLostError
 from registry.outages import OUTAGES, first_line
+from registry.scrubbing import SAMPLE
 from worker.describe import describe
 from worker.patience import DrainTimeoutError, Patience
 from worker.points import reached
@@ -213,7 +214,7 @@ class Runner:
         """Prompts and texts are the tenant's: they go into the job's events, and into no log."""
         for prompt, text in zip(self.attempt.osora["sample_prompts"], samples.texts, strict=True):
             said = {"step": samples.step, "prompt": prompt, "text": text}
-            self.records.say(f"Sample after step {samples.step}", data=said)
+            self.records.say(f"{SAMPLE}{samples.step}", data=said)
 
     def _checkpoint(self, checkpoint: Checkpoint, work: Work) -> None:
         """While the object store is down, training goes on; a later checkpoint takes this one's place."""

@@ -16,7 +16,7 @@ from api.files.upload import base_name
 from api.idempotency import OnceFormDep
 from api.multipart import body_of, read_form
 from api.schemas import Deleted, ListPage, errors
-from registry import files
+from registry import audit, files
 from registry.models import File
 
 router = APIRouter(prefix="/files", tags=["files"])
@@ -85,8 +85,9 @@ def get_file(file_id: FileId, session: ReadSessionDep, principal: ReaderDep) -> 
 )
 def get_file_content(file_id: FileId, services: ServicesDep, principal: ReaderDep) -> StreamingResponse:
     """An uploaded file as it came, or a job's result file: its metrics by step, as CSV."""
-    with services.registry.reading() as session:
+    with services.registry.transaction() as session:
         file = files.get(session, principal, file_id)
+        audit.record(session, principal, "file.downloaded", "file", file.id)
     pieces = services.registry.store.stream(file.object_key)
     media_type = "text/csv" if file.purpose == files.RESULTS_PURPOSE else "application/octet-stream"
     whole = attachment(pieces, filename=file.filename, bytes=file.bytes, media_type=media_type)

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from osora.options import GenerateOptions
 from osora.schemas import Base, Generation, Message, Readiness
 from osora.sdk.adapters import Adapters
+from osora.sdk.audit import Audit
 from osora.sdk.basis import library_folder, pull
 from osora.sdk.call import Call, Steps, given
 from osora.sdk.endpoint import Mode, Resource, iterated, method
@@ -35,6 +36,7 @@ class Service(Resource[Mode]):
         self.permissions: Permissions[Mode] = Permissions(transport)
         self.keys: Keys[Mode] = Keys(transport)
         self.tenants: Tenants[Mode] = Tenants(transport)
+        self.audit: Audit[Mode] = Audit(transport)
         self.webhooks: Webhooks[Mode] = Webhooks(transport)
 
     @property

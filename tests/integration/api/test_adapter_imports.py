@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from registry.context import Registry
+from registry.models import Adapter
 from registry.tenants import Principal
 from tests.integration.api.conftest import MAX_UPLOAD_BYTES, error_of
 from tests.integration.api.fake_inference import FakeInference
@@ -163,3 +164,12 @@ def test_only_writers_import_and_strangers_see_nothing(
         error_of(stranger.get(path), 404)
     error_of(stranger.delete(f"/adapters/{made['id']}"), 404)
     error_of(stranger.post("/generate", json={"adapter_id": made["id"], "prompt": "x"}), 404)
+
+
+def test_inference_servers_let_go_of_a_deleted_adapter(
+    client: httpx.Client, adapter: Adapter, fake: FakeInference
+) -> None:
+    fake.held = [adapter.id, "adp-gone"]
+    client.delete(f"/adapters/{adapter.id}").raise_for_status()
+    assert fake.forgot.wait(30)
+    assert fake.held == []
