@@ -175,7 +175,7 @@ def test_a_suspended_tenants_job_is_set_aside_and_taken_up_again(service: Servic
     tenant = service.sdk.tenants.create("suspended")["name"]
     key = service.sdk.keys.create("test", tenant=tenant)["key"]
     with Osora(service.url, key) as sdk:
-        job_id = submit(sdk, dataset(tmp_path / "data.jsonl", "Oslo"), epochs=500)
+        job_id = submit(sdk, dataset(tmp_path / "data.jsonl", "Oslo", rows=512), epochs=50)
         said = sdk.jobs.events(job_id)
         next(event for event in said if event["type"] == "metrics")
         service.sdk.tenants.suspend(tenant)
