@@ -14,7 +14,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from osora_common.store_url import DATABASE_STORE
-from registry import migrate
+from registry import migrate, rotation
+from registry.context import Registry
 from registry.db import make_engine, read_only
 from registry.outages import first_line
 from registry.publisher import Publisher
@@ -35,6 +36,8 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str, str | None]]:
     yield "object store", *_store(settings)
     if "broker_url" in settings.model_fields_set:
         yield "broker", *_broker(settings)
+    if (settings.secret_key is not None or settings.secret_key_path.exists()) and settings.server_secrets.fallbacks:
+        yield "server secret", *_server_secret(settings)
 
 
 def _database(settings: Settings) -> tuple[str, str | None]:
@@ -85,6 +88,17 @@ def _broker(settings: Settings) -> tuple[str, str | None]:
     finally:
         publisher.close()
     return "OSORA_BROKER_URL answers", None
+
+
+def _server_secret(settings: Settings) -> tuple[str, str | None]:
+    try:
+        with Registry.open(settings) as registry, registry.reading() as session:
+            left = rotation.hanging(session)
+    except SQLAlchemyError:  # which is said of the database
+        return "whether keys hang on a fallback is not known", None
+    if left == 0:
+        return "no key hangs on a fallback any more: it can be taken away", None
+    return f"{left} {'key hangs' if left == 1 else 'keys hang'} on a fallback: each goes over when it is used", None
 
 
 def _to_be_made(path: Path, shown: str, setting: str) -> tuple[str, str | None]:

@@ -71,9 +71,7 @@ def list_keys(
     show_list(keys, as_json, columns, _row, "No keys. Next: osora key create NAME", spare=spare)
     hanging = sum(not key.get("revoked_at") and key.get("server_secret") in ("fallback", "unknown") for key in keys)
     if hanging and not as_json:
-        print_note(
-            f"{hanging} of them are not hashed with the current server secret yet: each is when it is used.", False
-        )
+        print_note(f"Not hashed with the current server secret yet: {hanging} of these. Each is when it is used.")
 
 
 @app.command()

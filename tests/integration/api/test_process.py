@@ -140,6 +140,10 @@ def test_the_server_secret_is_rotated_between_two_starts(registry: Registry, set
     assert (too_early.returncode, too_early.stdout) == (1, "")
     assert too_early.stderr.startswith("1 key hangs on an old secret")
     assert hashes_in_use() == {"fallback"}  # as it was when it was asked for
+    checked = subprocess.run(
+        [sys.executable, "-m", "registry", "check"], env=environment, capture_output=True, check=True
+    )
+    assert b"no key hangs on a fallback any more" in checked.stdout
     finished = rotate("--finish")
     assert (finished.returncode, finished.stderr) == (0, "")
     assert hashes_in_use() == {"current"}

@@ -243,6 +243,7 @@ LISTS: list[tuple[list[str], str, dict[str, Any], str]] = [
         "failing since",
     ),
     (["key", "list"], "/keys", {"id": "key-1", "name": "ci [x]", "scopes": ["read"]}, "ci [x]"),
+    (["tenant"], "/tenants", {"id": "tenant-1", "name": "acme", "created_at": 1, "suspended_at": None}, "acme"),
 ]
 
 
@@ -425,6 +426,36 @@ def test_webhooks(service: FakeService, in_utc: None) -> None:
         assert word in shown
     service.on("DELETE", path, Answer(body={}))
     assert osora("webhooks", "delete", "webhook-1").exit_code == 0
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("90d", 90 * 86_400), ("12h", 43_200), ("5m", 300), ("60", 60)])
+def test_how_long_a_key_lasts(service: FakeService, said: str, seconds: int) -> None:
+    service.on("POST", "/keys", Answer(body={"id": "key-1", "key": "osk-secret"}))
+    assert osora("key", "create", "ci", "--expires", said).exit_code == 0
+    assert service.requests[-1].json == {"name": "ci", "expires_in": seconds}
+
+
+@pytest.mark.parametrize("said", ["", "0d", "soon", "-1", "1y", "1.5h"])
+def test_what_is_no_time(service: FakeService, said: str) -> None:
+    refused = osora("key", "create", "ci", "--expires", said)
+    assert refused.exit_code == 2
+    assert "--expires" in refused.output
+    assert service.requests == []
+
+
+def test_tenants(service: FakeService) -> None:
+    tenant = {"id": "tenant-1", "name": "acme", "created_at": 1, "suspended_at": None}
+    for path in ("/tenants", "/tenants/acme/suspend", "/tenants/acme/resume"):
+        service.on("POST", path, Answer(body=tenant))
+    assert "osora key create NAME --tenant acme" in osora("tenant", "create", "acme").output
+    assert "osora tenant resume acme" in osora("tenant", "suspend", "acme", "--yes").output
+    assert json.loads(osora("tenant", "resume", "acme", "--json").stdout) == tenant
+
+
+def test_keys_that_hang_on_an_old_secret_are_told_of(service: FakeService) -> None:
+    keys = [{"id": f"key-{n}", "name": "ci", "server_secret": state} for n, state in enumerate(["current", "fallback"])]
+    service.on("GET", "/keys", Answer(body={"data": keys, "has_more": False}))
+    assert "Not hashed with the current server secret yet: 1 of these" in osora("key", "list").output
 
 
 def test_key_create_and_adapter_download_and_delete(service: FakeService, tmp_path: Path) -> None:
