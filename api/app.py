@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from api import docs, errors
 from api.adapters.endpoints import router as adapters
@@ -20,13 +21,16 @@ from api.internal.endpoints import router as internal
 from api.jobs.endpoints import router as jobs
 from api.jobs.events import router as job_events
 from api.keys.endpoints import router as keys
+from api.middleware.access_log import AccessLogMiddleware
 from api.middleware.authentication import AuthenticationMiddleware
-from api.middleware.body_limit import BodyLimitMiddleware
+from api.middleware.bodies import Allowances, tenant_of
 from api.middleware.failures import FailureMiddleware
 from api.middleware.head import HeadMiddleware
 from api.middleware.processing_time import ProcessingTimeMiddleware
 from api.middleware.refusals import RefusalsMiddleware
 from api.middleware.request_id import RequestIdMiddleware
+from api.middleware.security_headers import SecurityHeadersMiddleware
+from api.middleware.targets import TargetMiddleware
 from api.openai.chat.endpoints import router as chat
 from api.openai.completions.endpoints import router as completions
 from api.openai.models.endpoints import router as openai_models
@@ -38,6 +42,7 @@ from api.services import Services
 from api.tenants.endpoints import router as tenants
 from api.uploads.endpoints import router as uploads
 from api.webhooks.endpoints import router as webhooks
+from osora_common.bodies import BodiesMiddleware
 from registry.settings import Settings
 
 _DESCRIPTION = """Upload examples, get a small adapter, call it a second later.
@@ -86,8 +91,15 @@ _OPENAI: _Doors = (
 
 _ANTHROPIC: _Doors = (("", messages),)
 
-PUBLIC_PATHS = ("/", "/health", "/ready", "/openapi.json", *docs.PATHS)
-"""What needs no key."""
+PUBLIC_PATHS = ("/", "/health", "/ready")
+"""What needs no key, beside the documents of the API."""
+
+_EXPOSED = (
+    "content-disposition", "etag", "idempotent-replayed", "openai-processing-ms", "retry-after", "request-id",
+    "x-ratelimit-limit-requests", "x-ratelimit-limit-tokens", "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens", "x-request-id",
+)  # fmt: skip
+"""Headers that a page of another origin may read."""
 
 # Also keeps FastAPI from listing a 422 that this API never sends.
 _ANY_ERROR: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody, "description": "Any other error."}}
@@ -109,18 +121,11 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("osora"),
         lifespan=lifespan,
         responses=_ANY_ERROR,
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,
     )
-    docs.install(app)
+    docs.install(app, is_shown=settings.docs)
     errors.install(app)
-    app.add_middleware(BodyLimitMiddleware, upload_bytes=settings.max_upload_bytes)
-    app.add_middleware(HeadMiddleware)
-    app.add_middleware(ProcessingTimeMiddleware, prefix="/v1/")
-    app.add_middleware(AuthenticationMiddleware, public=PUBLIC_PATHS)
-    app.add_middleware(FailureMiddleware)
-    app.add_middleware(RefusalsMiddleware)
-    app.add_middleware(RequestIdMiddleware)  # added last, so it is the outer one
+    _add_middleware(app, settings)
     app.state.routers = (*_NATIVE, *_OPENAI, *_ANTHROPIC)
     for prefix, router in _NATIVE:
         app.include_router(router, prefix=prefix)
@@ -130,3 +135,31 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, prefix=prefix, tags=["anthropic"])
     app.include_router(refusals)  # last: what is there goes before
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """What is added last is the outermost."""
+    app.add_middleware(HeadMiddleware)
+    app.add_middleware(
+        BodiesMiddleware,
+        memory=settings.body_memory_bytes,
+        allowance=Allowances(settings.max_upload_bytes),
+        owner=tenant_of,
+    )
+    app.add_middleware(AuthenticationMiddleware, public=(*PUBLIC_PATHS, *(docs.PATHS if settings.docs else ())))
+    app.add_middleware(TargetMiddleware, hosts=settings.allowed_host_list)
+    app.add_middleware(ProcessingTimeMiddleware, prefix="/v1/")
+    app.add_middleware(FailureMiddleware)
+    app.add_middleware(RefusalsMiddleware)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin_list,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=_EXPOSED,
+            allow_credentials=False,
+        )
+    app.add_middleware(SecurityHeadersMiddleware, shares=bool(settings.cors_origins))
+    app.add_middleware(AccessLogMiddleware)
+    app.add_middleware(RequestIdMiddleware)

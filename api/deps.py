@@ -7,14 +7,17 @@ import hmac
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
+from api.middleware.request_id import address_of
 from api.services import Services
 from registry.context import Registry
 from registry.errors import Unauthorized
 from registry.tenants import Principal, Scope
+
+_OF_PROXIES = ("x-forwarded-for", "forwarded", "via")
 
 _api_key = HTTPBearer(auto_error=False, scheme_name="API key", description="A key that begins with `osk-`.")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_api_key)]
@@ -81,8 +84,15 @@ AdminDep = Annotated[Principal, Depends(_with_scope("admin"))]
 OperatorDep = Annotated[Principal, Depends(_with_scope("operator"))]
 
 
-async def require_internal(services: ServicesDep, credentials: _Credentials) -> None:
-    """Lets only our own processes in. Raises `Unauthorized`."""
+async def require_internal(request: Request, services: ServicesDep, credentials: _Credentials) -> None:
+    """Lets only our own processes in, from where they are known to be.
+
+    Raises:
+        HTTPException: 404, as for what is no route, to anybody from elsewhere, or through a proxy.
+        Unauthorized: the token is wrong.
+    """
+    if not services.is_internal(address_of(request.scope)) or any(name in request.headers for name in _OF_PROXIES):
+        raise HTTPException(404)
     given = credentials.credentials if credentials else ""
     expected = services.settings.internal_secret
     if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode()):

@@ -1,31 +1,52 @@
 """`/docs`: Swagger UI for the OpenAPI document, all of it from here, so that it works without a network."""
 
-from collections.abc import Callable
-from functools import partial
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response, StreamingResponse
 
+_DOCUMENT = "/openapi.json"
 _URL = "/docs"
 _MEDIA_TYPES = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui.css": "text/css",
     "favicon-32x32.png": "image/png",
 }
+_PIECE_BYTES = 64 * 1024
 
-PATHS = (_URL, *(f"{_URL}/{name}" for name in _MEDIA_TYPES))
-"""The page, and what it loads."""
+PATHS = (_DOCUMENT, _URL, *(f"{_URL}/{name}" for name in _MEDIA_TYPES))
+"""The document, the page, and what that loads."""
 
 
-def install(app: FastAPI) -> None:
-    """Adds the page, and the files of Swagger UI that a package has brought along."""
-    app.get(_URL, include_in_schema=False)(_page)
-    for name in _MEDIA_TYPES:
-        app.get(f"{_URL}/{name}", include_in_schema=False)(partial(_asset, name))
+def install(app: FastAPI, *, is_shown: bool) -> None:
+    """Has the app describe itself, and, if it is to be shown, adds the document, the page and the files of Swagger UI
+    that a package has brought along."""
     app.openapi = partial(_in_one_section_each, app.openapi)  # type: ignore[method-assign]
+    if not is_shown:
+        return
+
+    @cache
+    def document() -> bytes:
+        return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    @app.get(_DOCUMENT, include_in_schema=False)
+    async def get_document() -> Response:
+        return _whole(document(), "application/json")
+
+    @app.get(_URL, include_in_schema=False)
+    async def get_page() -> Response:
+        return Response(_page(), media_type="text/html")
+
+    for name in _MEDIA_TYPES:
+        app.get(f"{_URL}/{name}", include_in_schema=False)(partial(_get_asset, name))
 
 
 def _in_one_section_each(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -37,10 +58,11 @@ def _in_one_section_each(document: Callable[[], dict[str, Any]]) -> dict[str, An
     return made
 
 
-def _page() -> HTMLResponse:
+@cache
+def _page() -> bytes:
     script, style, icon = (f"{_URL}/{name}" for name in _MEDIA_TYPES)
-    return get_swagger_ui_html(
-        openapi_url="/openapi.json",
+    page = get_swagger_ui_html(
+        openapi_url=_DOCUMENT,
         title="Osora: the API",
         swagger_js_url=script,
         swagger_css_url=style,
@@ -48,8 +70,36 @@ def _page() -> HTMLResponse:
         # Left to itself, it has a validator on the internet fetch the document.
         swagger_ui_parameters={"validatorUrl": None, "displayRequestDuration": True},
     )
+    return bytes(page.body)
 
 
-def _asset(name: str) -> Response:
-    content = (files("fastapi_swagger") / "resources" / name).read_bytes()
-    return Response(content, media_type=_MEDIA_TYPES[name], headers={"cache-control": "public, max-age=86400"})
+@cache
+def policy() -> str:
+    """What the page may load, as a Content-Security-Policy: what comes from here, and the one script that is in it."""
+    (script,) = re.findall(rb"<script>(.*?)</script>", _page(), re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+async def _get_asset(name: str) -> Response:
+    return _whole(_asset(name), _MEDIA_TYPES[name], {"cache-control": "public, max-age=86400"})
+
+
+@cache
+def _asset(name: str) -> bytes:
+    return (files("fastapi_swagger") / "resources" / name).read_bytes()
+
+
+def _whole(content: bytes, media_type: str, headers: dict[str, str] | None = None) -> Response:
+    """An answer that goes out piece by piece: anybody may ask for it, and not read it."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), _PIECE_BYTES):
+            yield content[start : start + _PIECE_BYTES]
+
+    return StreamingResponse(
+        pieces(), media_type=media_type, headers={"content-length": str(len(content)), **(headers or {})}
+    )

@@ -26,15 +26,27 @@ _HEADERS = {
     401: {"www-authenticate": "Bearer"},
     # The openai client repeats a 409 otherwise, and a state does not change by asking again.
     409: {"x-should-retry": "false"},
+    429: {"retry-after": "1"},
     503: {"retry-after": "1"},
 }
 _LONGEST_TEXT = 2000
-_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+_HTTP_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "too_large",
+    429: "too_many_bodies",
+    503: "too_many_bodies",
+}
+_HTTP_TYPES = {429: "rate_limit_error", 503: Unavailable.type}
 _NEXT_ACTIONS = {
     404: "GET /docs lists the routes",
     405: "GET /docs lists the routes",
+    408: "send it again, faster, or in smaller parts",
     413: "send less: rows go into a file, in parts if need be, and whoever runs the service can raise "
     "OSORA_MAX_UPLOAD_BYTES",
+    429: "wait for the answers to what was sent, and send it again",
+    503: "send it again in a moment",
 }
 
 
@@ -101,7 +113,7 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
     return respond(request, InvalidRequest.status, body_of(explain(error)))
 
 
-async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     if isinstance(error.__cause__, OsoraError):  # FastAPI wraps what reading a body raises
         return await _on_osora_error(request, error.__cause__)
     headers = error.headers
@@ -110,11 +122,13 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
         message = f"{request.method} {request.url.path} is not a route of this API{_at_the_other_door(request)}"
     if error.status_code == 405:
         allowed = _allowed_methods(request)
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"allow": allowed})
         message = f"{request.method} is not possible on {request.url.path}, only {allowed}"
         headers = {"allow": allowed}
     detail = ErrorDetail(
         message=_readable(message),
-        type=InvalidRequest.type,
+        type=_HTTP_TYPES.get(error.status_code, InvalidRequest.type),
         code=_HTTP_CODES.get(error.status_code, InvalidRequest.code),
         next_action=_NEXT_ACTIONS.get(error.status_code),
     )
@@ -134,7 +148,7 @@ def _at_the_other_door(request: Request) -> str:
 def _allowed_methods(request: Request) -> str:
     """All of the path: a route that has the path and not the method knows only its own."""
     found = {method for route in _routes_at(request, request.url.path) for method in route.methods or ()}
-    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
+    return ", ".join(sorted(found | {"OPTIONS"} | ({"HEAD"} if "GET" in found else set())))
 
 
 def _routes_at(request: Request, path: str) -> Iterator[Route]:

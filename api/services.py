@@ -4,17 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 import httpx
+from anyio import CapacityLimiter
 
 from api.authenticator import Authenticator
+from api.event_reader import EventReader
 from api.forgetting import Forgetting
 from api.gateway import InferenceGateway
+from api.health.schemas import Readiness
 from api.in_flight import InFlight
 from api.refusals import Refusals
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
+from registry.http_values import networks_of
 from registry.publisher import Publisher
 from registry.settings import Settings
 
@@ -23,6 +28,7 @@ _TIMEOUT = httpx.Timeout(600, connect=2)
 _MEASURED_OF_TENANT = 8
 # A request is told that the database is busy while its client still waits.
 _BUSY_SECONDS = 5.0
+_LOOKS = 8
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,9 @@ class Services:
 
     registry: Registry
     authenticator: Authenticator
+    events: EventReader
+    aside: Registry
+    """The registry again, with connections that no route uses up."""
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
@@ -39,6 +48,9 @@ class Services:
     forgetting: Forgetting
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
+    looks: InFlight[Readiness] = field(default_factory=lambda: InFlight(1))
+    """What `GET /ready` is looking at."""
+    threads_for_looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_LOOKS))
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams without an end of their own must end now."""
 
@@ -46,6 +58,11 @@ class Services:
     def settings(self) -> Settings:
         """The installation's settings."""
         return self.registry.settings
+
+    def is_internal(self, address: str | None) -> bool:
+        """Whether our own processes may be calling from there."""
+        found = address and ip_address(address)
+        return bool(found) and any(found in network for network in networks_of(self.settings.internal_networks))
 
     @classmethod
     @asynccontextmanager
@@ -59,18 +76,29 @@ class Services:
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
                 with (
                     Registry.open(settings, busy_seconds=_BUSY_SECONDS) as registry,
-                    Registry.open(settings, busy_seconds=_BUSY_SECONDS) as for_keys,
+                    Registry.open(settings, busy_seconds=_BUSY_SECONDS) as aside,
                 ):
                     await asyncio.to_thread(lambda: registry.scratch.folder)  # and what a killed process left goes
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
                     async with (
                         Courier.working(registry) as courier,
+                        EventReader.working(aside) as events,
                         Refusals.recording(registry) as refusals,
                         Forgetting.watching(registry, gateway) as forgetting,
                         aclosing(measuring),
                     ):
-                        authenticator = Authenticator(for_keys)
-                        yield cls(registry, authenticator, gateway, publisher, courier, refusals, forgetting, measuring)
+                        yield cls(
+                            registry=registry,
+                            authenticator=Authenticator(aside),
+                            events=events,
+                            aside=aside,
+                            gateway=gateway,
+                            publisher=publisher,
+                            courier=courier,
+                            refusals=refusals,
+                            forgetting=forgetting,
+                            measuring=measuring,
+                        )
         finally:
             publisher.close()

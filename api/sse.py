@@ -4,59 +4,81 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from fastapi.concurrency import run_in_threadpool
-from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from fastapi.responses import StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT
+from starlette.types import Receive, Scope, Send
 
-from api.jobs.schemas import EventOut, JobOut
-from api.services import Services
-from registry import jobs
+from api.event_reader import EventReader, Watcher
 from registry.tenants import Principal
 
-POLL_SECONDS = 0.3
 HEARTBEAT_SECONDS = 15.0
-_BATCH = 500
 
 
-async def follow(services: Services, principal: Principal, job_id: str, after_id: int | None) -> AsyncIterator[bytes]:
+class EventStream(StreamingResponse):
     """The events after `after_id`, until the job has ended; then `done` with the job.
 
-    Ends without `done` when the server stops: the client comes back with `Last-Event-ID`. No database
-    connection is held between two looks, so that a thousand watchers do not use up the pool.
+    Ends without `done` when the server stops: the client comes back with `Last-Event-ID`. Raises `TooManyStreams` or
+    `Unavailable` before it begins.
     """
-    # Something at once, so that proxies and clients know that the stream has begun.
-    yield KEEPALIVE_COMMENT
-    said_something_at = time.monotonic()
-    while not services.stopping.is_set():
-        events, job, has_more = await run_in_threadpool(_look, services, principal, job_id, after_id)
-        for number, event in events:
-            yield format_sse_event(data_str=event.model_dump_json(), event=event.type, id=str(number))
-            after_id, said_something_at = number, time.monotonic()
-        if has_more:
-            continue
-        if job is not None:
-            yield format_sse_event(data_str=job.model_dump_json(), event="done")
-            return
-        if time.monotonic() - said_something_at >= HEARTBEAT_SECONDS:
-            yield KEEPALIVE_COMMENT
-            said_something_at = time.monotonic()
-        await _pause(services.stopping)
+
+    media_type = "text/event-stream"
+
+    def __init__(self, reader: EventReader, principal: Principal, job_id: str, after_id: int | None) -> None:
+        # Proxies that buffer (nginx) would hold events back.
+        super().__init__((), headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        self._reader = reader
+        self._principal = principal
+        self._job_id = job_id
+        self._after = after_id or 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI call."""
+        with self._reader.watching(self._principal, self._job_id) as watcher:
+            self.body_iterator = self._follow(watcher)
+            await super().__call__(scope, receive, send)
+
+    async def _follow(self, watcher: Watcher) -> AsyncIterator[bytes]:
+        # Something at once, so that proxies and clients know that the stream has begun.
+        yield KEEPALIVE_COMMENT
+        said_something_at = time.monotonic()
+        while not watcher.is_over:
+            watcher.changed.clear()
+            if watcher.is_behind:
+                async for sent in self._missed(watcher):
+                    yield sent
+                    said_something_at = time.monotonic()
+            while watcher.items and not watcher.is_over:
+                number, sent = watcher.items.popleft()
+                if number > self._after:
+                    self._after = number
+                    yield sent
+                    said_something_at = time.monotonic()
+            if watcher.done is not None and not watcher.is_behind:
+                if watcher.done:
+                    yield watcher.done
+                return
+            if not await _is_set_within(watcher.changed, said_something_at + HEARTBEAT_SECONDS - time.monotonic()):
+                yield KEEPALIVE_COMMENT
+                said_something_at = time.monotonic()
+
+    async def _missed(self, watcher: Watcher) -> AsyncIterator[bytes]:
+        """What the watcher is to read for itself."""
+        watcher.begin_reading()
+        async for page in self._reader.pages(self._principal, self._job_id, self._after):
+            for number, sent in page:
+                self._after = number
+                yield sent
+            if watcher.is_over:
+                return
+        watcher.has_read(self._after)
+        if watcher.is_behind:
+            watcher.changed.set()
 
 
-def _look(
-    services: Services, principal: Principal, job_id: str, after_id: int | None
-) -> tuple[list[tuple[int, EventOut]], JobOut | None, bool]:
-    """New events, the job if it has ended, and whether there are more events to fetch at once."""
-    with services.registry.reading() as session:
-        # The job first: an ended one gets no more events, so those read after it are all there will be.
-        job = jobs.get(session, principal, job_id)
-        page = jobs.events(session, principal, job_id, after_id, limit=_BATCH, order="asc")
-        events = [(event.id, EventOut.of(event)) for event in page.data]
-        ended = JobOut.of(principal, jobs.view(session, job, services.settings)) if job.is_terminal else None
-        return events, ended, page.has_more
-
-
-async def _pause(stopping: asyncio.Event) -> None:
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
     try:
-        await asyncio.wait_for(stopping.wait(), POLL_SECONDS)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     except TimeoutError:
-        return
+        return False
+    return True

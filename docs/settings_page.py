@@ -92,7 +92,7 @@ def _default(field: FieldInfo) -> str:
     if value is PydanticUndefined:
         factory: Any = field.default_factory
         value = factory({"data_dir": "{data_dir}"}) if field.default_factory_takes_validated_data else factory()
-    if value is None or value == {}:
+    if value in (None, {}, ""):
         return "none"
     return f"`{value}`"
 

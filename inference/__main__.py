@@ -2,15 +2,18 @@
 
 import logging
 import sys
+from typing import Any, cast
 
 import uvicorn
 from transformers.utils import logging as transformers_logging
 
 from inference.app import create_app
+from inference.authentication import require_token
 from inference.engines import make_engines
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
-from osora_common.http_server import ReadyServer, exit_on_signals
+from osora_common.http_protocol import IDLE_SECONDS, Connections
+from osora_common.http_server import ReadyServer, exit_on_signals, room_for_connections
 from osora_common.refusal import refusing
 from osora_core.basis import BasisCache
 from osora_core.errors import UserError
@@ -43,6 +46,7 @@ def _serve(settings: InferenceSettings) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     set_threads(1)
+    require_token(settings)
     store = ArtifactStore(settings)
     cache = BasisCache(settings.data_dir / "cache", store)
     with refusing_to_run_out("the bases in OSORA_BASES and their engines"):
@@ -55,10 +59,15 @@ def _serve(settings: InferenceSettings) -> None:
     app = create_app(settings, engines, store, on_death=lambda: server.fail())
     config = uvicorn.Config(
         app,
+        http=cast(Any, Connections(room_for_connections()).protocol()),
+        ws="none",
         host=settings.inference_host,
         port=settings.inference_port,
         log_level=settings.log_level.lower(),
         access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = Server(config)

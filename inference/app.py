@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, FastAPI, Header, Request
+from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.sse import format_sse_event
@@ -16,6 +15,7 @@ from starlette.background import BackgroundTask
 
 from inference import errors, imports, inputs
 from inference.adapters import AdapterLoader, judged
+from inference.authentication import AuthenticationMiddleware
 from inference.errors import ServerError
 from inference.exports import Exporter
 from inference.generation import Generation, Served
@@ -25,6 +25,7 @@ from inference.schemas import ExportRequest, ForgetRequest, GenerateRequest, Ins
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from inference.turns import Turns
+from osora_common.bodies import Allowance, BodiesMiddleware
 from osora_common.disconnect import CLIENT_GONE, unless_gone
 from osora_common.scratch import Scratch
 from osora_core import canary
@@ -33,6 +34,10 @@ from osora_core.data import Renderer
 from osora_core.inference import AdapterRow, InferenceEngine
 from osora_core.inference.calls import ToolUse
 from osora_core.inference.grammar import GrammarCompiler
+
+_BODY_BYTES = 16 * 1024 * 1024
+"""Several times what the API takes: JSON may be longer when it is written again."""
+_BODIES_BYTES = 512 * 1024 * 1024
 
 
 def create_app(
@@ -58,27 +63,21 @@ def create_app(
 
     app = FastAPI(title="Osora inference", lifespan=lifespan, openapi_url=None)
     errors.install(app)
-
-    def authenticate(authorization: Annotated[str, Header()] = "") -> None:
-        token = settings.token()
-        offered = authorization.removeprefix("Bearer ")
-        if not (token and secrets.compare_digest(offered.encode(), token.encode())):
-            raise ServerError(
-                401, "authentication_error", "unauthorized", "this server answers only Osora's own processes"
-            )
-
-    own_processes = [Depends(authenticate)]
+    allowance = Allowance(_BODY_BYTES, _BODY_BYTES)
+    # The API says whose a request is, and has seen to it that no tenant's fill the memory for all.
+    app.add_middleware(BodiesMiddleware, memory=_BODIES_BYTES, allowance=lambda _: allowance, owner=lambda _: "")
+    app.add_middleware(AuthenticationMiddleware, token=settings.token)
 
     @app.get("/health")
     async def health() -> JSONResponse:
         alive = all(served.loop.alive for served in app.state.served.values())
         return JSONResponse({"status": "ok" if alive else "engine stopped"}, 200 if alive else 503)
 
-    @app.get("/ready", dependencies=own_processes)
+    @app.get("/ready")
     async def ready() -> JSONResponse:
         return await health()
 
-    @app.get("/bases", dependencies=own_processes)
+    @app.get("/bases")
     async def bases() -> dict[str, Any]:
         return {"data": [served.describe() for served in app.state.served.values()]}
 
@@ -94,7 +93,7 @@ def create_app(
     # One after another: each may take as much memory as an upload may have bytes, a few times over.
     inspecting = asyncio.Lock()
 
-    @app.post("/inspect", dependencies=own_processes)
+    @app.post("/inspect")
     async def inspect(body: InspectRequest) -> dict[str, Any]:
         async with inspecting:
             return await run_in_threadpool(imports.inspect, held(body.base).loop, store.get, body)
@@ -118,7 +117,7 @@ def create_app(
     # Whoever waits for it here holds no thread, which all other requests need; and may leave.
     exporting = asyncio.Lock()
 
-    @app.post("/export", dependencies=own_processes)
+    @app.post("/export")
     async def export(body: ExportRequest, request: Request) -> Response:
         async with exporting:
             if await request.is_disconnected():
@@ -127,14 +126,14 @@ def create_app(
         name = f"{body.adapter.id}-{body.format}.zip"
         return FileResponse(path, media_type="application/zip", filename=name, background=BackgroundTask(path.unlink))
 
-    @app.post("/measure", dependencies=own_processes)
+    @app.post("/measure")
     async def measure(body: MeasureRequest) -> dict[str, Any]:
         runtime = held(body.base).runtime
         limit = min(body.limit or runtime.max_length, runtime.max_length)
         measured = await app.state.measurer.measure(body, limit)
         return {"base_fingerprint": runtime.basis.base_fingerprint, "measure": measured}
 
-    @app.post("/generate", dependencies=own_processes)
+    @app.post("/generate")
     async def generate(body: GenerateRequest, request: Request) -> Response:
         generation = Generation(held(body.base), body)
         if body.stream:

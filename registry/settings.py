@@ -15,6 +15,7 @@ from osora_common.files import absolute
 from osora_common.log_level import LogLevel
 from osora_common.object_store import check_options
 from osora_common.store_url import RegistryStoreUrl
+from registry.http_values import Hosts, Networks, Origins, Proxies
 from registry.server_secrets import ServerSecrets
 from registry.urls import BrokerUrl, DatabaseUrl, HttpUrls
 
@@ -72,6 +73,29 @@ class Settings(BaseSettings):
     """Where the API listens: `0.0.0.0` for other machines to reach it, behind TLS."""
     port: int = Field(default=8000, ge=0, le=65535)
     """The API's port."""
+    trusted_proxies: Proxies = ""
+    """Addresses or networks of the proxies in front of the API, separated by commas. Only theirs is believed of
+    `X-Forwarded-For` and `X-Forwarded-Proto`: where a request comes from, and whether it came by TLS."""
+    allowed_hosts: Hosts = ""
+    """The host names that requests may be addressed to, separated by commas, such as `api.example.com`; by default
+    any. Set it where browsers can reach the service, against DNS rebinding."""
+    cors_origins: Origins = ""
+    """Web pages of these origins may call the API from a browser, such as `https://app.example.com`, separated by
+    commas; `*` for all. A key goes in a header all the same: cookies are never asked for."""
+    docs: bool = True
+    """Whether `/docs` and `/openapi.json` are there for everybody."""
+    internal_networks: Networks = "127.0.0.0/8,::1"
+    """Where `/internal` answers (with `OSORA_INTERNAL_TOKEN`): the addresses of inference servers that read their
+    adapters through the API, which is so with `OSORA_OBJECT_STORE=db:`. Never through a proxy."""
+    body_memory_bytes: int = Field(default=128 * 1024 * 1024, ge=16 * 1024 * 1024)
+    """Memory for the bodies of requests that are there at once. A tenant takes no more of it than is left to others;
+    who finds no room waits, and is answered 429 or 503 after 5 seconds."""
+    connections_per_address: int = Field(default=1000, ge=1)
+    """Connections of one address at once, but for this machine's own and those of `OSORA_TRUSTED_PROXIES`."""
+    event_streams: int = Field(default=5000, ge=1)
+    """Streams of events that each process of the API keeps open at once; more are answered 429."""
+    event_streams_per_tenant: int = Field(default=1000, ge=1)
+    """The same of one tenant."""
 
     secret_key: SecretStr | None = None
     """The secret that API keys are hashed with; without one, `{data_dir}/secret.key` is created once."""
@@ -191,7 +215,17 @@ class Settings(BaseSettings):
     @property
     def inference_url_list(self) -> list[str]:
         """The inference servers' base URLs, without trailing slashes."""
-        return [url.strip().rstrip("/") for url in self.inference_urls.split(",") if url.strip()]
+        return [url.rstrip("/") for url in _listed(self.inference_urls)]
+
+    @property
+    def cors_origin_list(self) -> list[str]:
+        """The origins whose pages may call the API."""
+        return _listed(self.cors_origins)
+
+    @property
+    def allowed_host_list(self) -> list[str]:
+        """The host names that requests may be addressed to; none where all may be."""
+        return _listed(self.allowed_hosts)
 
     @property
     def server_secrets(self) -> ServerSecrets:
@@ -217,6 +251,10 @@ class Settings(BaseSettings):
     def local_key_path(self) -> Path:
         """The file with the local API key, which the command line finds by itself."""
         return self.data_dir / "local.key"
+
+
+def _listed(value: str) -> list[str]:
+    return [item.strip() for item in value.split(",") if item.strip()]
 
 
 def _secret_or_file(configured: SecretStr | None, path: Path) -> str:

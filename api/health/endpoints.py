@@ -1,5 +1,6 @@
 """Is it alive, and is it of use?"""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -30,6 +31,15 @@ async def health() -> Health:
 )
 async def ready(services: ServicesDep, response: Response) -> Readiness:
     """Looks at database, object store, free disk space, inference servers and broker; 503 if a needed one is down."""
+    # However many ask at once, and without a key, it is looked once for all of them.
+    look = services.looks.begin("", "ready", lambda: _look(services))
+    assert look is not None  # the only one of its name
+    readiness = await asyncio.shield(look)
+    response.status_code = 200 if readiness.ready else 503
+    return readiness
+
+
+async def _look(services: Services) -> Readiness:
     checks: dict[str, Check] = {}
 
     async def check(name: str, needed: bool, look: Callable[[Services], Awaitable[str]]) -> None:
@@ -49,7 +59,6 @@ async def ready(services: ServicesDep, response: Response) -> Readiness:
         group.start_soon(check, "inference", True, _inference)
         group.start_soon(check, "broker", False, _broker)
     is_ready = all(check.ok for check in checks.values() if check.needed)
-    response.status_code = 200 if is_ready else 503
     return Readiness(ready=is_ready, checks=dict(sorted(checks.items())))
 
 
@@ -63,16 +72,16 @@ class NoReadyServerError(Exception):
 
 async def _database(services: Services) -> str:
     def look() -> None:
-        with services.registry.reading() as session:
+        with services.aside.reading() as session:
             session.execute(select(Tenant.id).limit(1))  # fails too where the schema is missing
 
-    await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
+    await _in_thread(services, look)
     return services.registry.engine.dialect.name
 
 
 async def _store(services: Services) -> str:
     store = services.registry.store
-    await anyio.to_thread.run_sync(store.size, "ready", abandon_on_cancel=True)
+    await _in_thread(services, lambda: store.size("ready"))
     return store.url.partition(":")[0]
 
 
@@ -91,5 +100,10 @@ async def _inference(services: Services) -> str:
 
 
 async def _broker(services: Services) -> str:
-    await anyio.to_thread.run_sync(services.publisher.ping, abandon_on_cancel=True)
+    await _in_thread(services, services.publisher.ping)
     return "connected"
+
+
+async def _in_thread(services: Services, look: Callable[[], object]) -> None:
+    """On none of the threads that requests may fill: those say nothing of what the service stands on."""
+    await anyio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=services.threads_for_looks)

@@ -4,13 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response
-from fastapi.sse import EventSourceResponse
 
 from api.deps import ReaderDep, RegistryDep, ServicesDep
 from api.jobs.queries import EventsQuery, JobId, event_number
 from api.jobs.schemas import EventOut
 from api.schemas import ListPage, errors
-from api.sse import follow
+from api.sse import EventStream
 from registry import jobs
 
 router = APIRouter(tags=["jobs"])
@@ -57,10 +56,6 @@ def list_events(
         if query.stream or "text/event-stream" in accept:
             jobs.get(session, principal, job_id)  # a stream that has begun cannot say 404 any more
             after_id = event_number(last_event_id) or query.after_id
-            return EventSourceResponse(
-                follow(services, principal, job_id, after_id),
-                # Proxies that buffer (nginx) would hold events back.
-                headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
-            )
+            return EventStream(services.events, principal, job_id, after_id)
         page = jobs.events(session, principal, job_id, query.after_id, query.limit, query.order)
         return ListPage[EventOut].of([EventOut.of(event) for event in page.data], page.has_more)

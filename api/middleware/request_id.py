@@ -3,17 +3,21 @@
 Anthropic's client looks for it under `request-id`.
 """
 
+import ipaddress
 import re
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.audit import ORIGIN, Origin
+
 _USABLE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestIdMiddleware:
-    """Puts the id on the answer and, for handlers and logs, on `request.state.request_id`."""
+    """Puts the id on the answer and, for handlers and logs, on `request.state.request_id`; with the client's address it
+    is the `ORIGIN` of what is done."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -26,6 +30,7 @@ class RequestIdMiddleware:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _USABLE.fullmatch(given) else f"req-{uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
+        ORIGIN.set(Origin(address_of(scope), request_id))
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -34,3 +39,12 @@ class RequestIdMiddleware:
             await send(message)
 
         await self.app(scope, receive, send_with_id)
+
+
+def address_of(scope: Scope) -> str | None:
+    """Where the request comes from; None where that is no address, as what a proxy writes may be anything."""
+    client = scope.get("client")
+    try:
+        return str(ipaddress.ip_address(client[0])) if client else None
+    except ValueError:
+        return None

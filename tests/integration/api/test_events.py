@@ -12,7 +12,7 @@ import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
 
-from api import sse
+from api import event_reader, sse
 from api.app import create_app
 from api.server import Server
 from registry import jobs
@@ -174,7 +174,7 @@ def test_a_restart_of_the_api_leaves_neither_gap_nor_repeat(
 def test_heartbeats(client: httpx.Client, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """Comments at once, so that everybody sees that the stream has begun, and while there is nothing to say."""
     monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr(sse, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(event_reader, "POLL_SECONDS", 0.02)
     with client.stream("GET", f"/jobs/{job.id}/events", headers={"accept": "text/event-stream"}) as response:
         lines = (line for line in response.iter_lines() if line)
         assert next(lines) == ": ping"
@@ -193,7 +193,7 @@ class TestManners:
         attempt: Attempt,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(sse, "_BATCH", 3)
+        monkeypatch.setattr(event_reader, "BATCH", 3)
         say(registry, attempt, *"abcdefgh")
         with registry.transaction() as session:
             jobs.fail(session, attempt, _user_error())

@@ -350,6 +350,12 @@ def test_only_our_own_processes_are_answered(server: InferenceServer) -> None:
     assert httpx.get(f"{server.http.base_url}/health").status_code == 200
 
 
+def test_bodies_are_bounded(server: InferenceServer) -> None:
+    answer = server.http.post("/generate", content=b" " * 17_000_000)
+    assert answer.status_code == 413
+    assert "over 16777216 bytes" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("kind", ["osora", "lora"])
 def test_a_deleted_adapter_is_erased_from_memory(server: InferenceServer, kind: str) -> None:
     """Once nobody uses it, also one that a request is being answered with when it is deleted."""

@@ -7,7 +7,9 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 import registry.settings
+from inference.authentication import require_token
 from inference.settings import InferenceSettings
+from osora_core.errors import UserError
 
 
 def test_everything_defaults_to_the_data_directory(tmp_path: Path) -> None:
@@ -33,6 +35,16 @@ def test_the_token_is_the_setting_or_the_apis_file(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OSORA_INTERNAL_TOKEN", "from-setting")
     assert InferenceSettings(data_dir=tmp_path).token() == "from-setting"
     assert "from-setting" not in repr(InferenceSettings(data_dir=tmp_path))
+
+
+def test_no_other_machine_reaches_a_server_without_a_token(tmp_path: Path) -> None:
+    for host in ("127.0.0.1", "::1", "localhost"):
+        require_token(InferenceSettings(data_dir=tmp_path, inference_host=host))
+    for host in ("0.0.0.0", "::", "10.0.0.7", "gpu.example"):
+        with pytest.raises(UserError, match="there is no token"):
+            require_token(InferenceSettings(data_dir=tmp_path, inference_host=host))
+    (tmp_path / "internal.token").write_text("from-file\n")
+    require_token(InferenceSettings(data_dir=tmp_path, inference_host="0.0.0.0"))
 
 
 @pytest.mark.parametrize("settings", [InferenceSettings, registry.settings.Settings])
