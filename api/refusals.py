@@ -62,10 +62,7 @@ class Refusals:
         """A request was refused: as that of no valid key, or because its key lacks a scope."""
         origin = audit.ORIGIN.get()
         address = None if origin is None else origin.address
-        if principal is None:
-            refused = _Refused(address)
-        else:
-            refused = _Refused(address, principal.tenant_id, principal.key_id)
+        refused = _Refused(address) if principal is None else _Refused(address, principal.tenant_id, principal.key_id)
         self._counts[refused if refused in self._counts or len(self._counts) < _MOST_KEPT else _OTHERS] += 1
 
     async def write(self) -> None:
