@@ -15,7 +15,9 @@ from api.forgetting import Forgetting
 from api.gateway import InferenceGateway
 from api.health.schemas import Readiness
 from api.in_flight import InFlight
+from api.key_uses import writing_key_uses
 from api.refusals import Refusals
+from api.revocation import Revocations
 from api.webhooks.courier import Courier
 from osora_data.measures import Measure
 from registry.context import Registry
@@ -48,6 +50,8 @@ class Services:
     forgetting: Forgetting
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
+    revocations: Revocations
+    """Tells streams of the end of their keys."""
     looks: InFlight[Readiness] = field(default_factory=lambda: InFlight(1))
     """What `GET /ready` is looking at."""
     threads_for_looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_LOOKS))
@@ -86,6 +90,8 @@ class Services:
                         EventReader.working(aside) as events,
                         Refusals.recording(registry) as refusals,
                         Forgetting.watching(registry, gateway) as forgetting,
+                        Revocations.working(aside) as revocations,
+                        writing_key_uses(aside),
                         aclosing(measuring),
                     ):
                         yield cls(
@@ -99,6 +105,7 @@ class Services:
                             refusals=refusals,
                             forgetting=forgetting,
                             measuring=measuring,
+                            revocations=revocations,
                         )
         finally:
             publisher.close()

@@ -9,7 +9,7 @@ from typing import cast
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry import outbox, tenants
+from registry import audit, outbox, tenants
 from registry.db import now_seconds
 from registry.errors import Conflict
 from registry.models import Job, Tenant
@@ -32,6 +32,7 @@ def suspend(session: Session, principal: Principal, id_or_name: str) -> Tenant:
         )
     if tenant.suspended_at is None:
         tenant.suspended_at = cast(int, now_seconds())
+        audit.record(session, principal, "tenant.suspended", "tenant", tenant.id, owner_id=tenant.id)
         session.flush()
     return tenant
 
@@ -49,6 +50,7 @@ def resume(session: Session, principal: Principal, id_or_name: str) -> Tenant:
         waiting = select(Job).where(Job.tenant_id == tenant.id, Job.status == "queued").with_for_update()
         for job in session.scalars(waiting):
             outbox.enqueue(session, job)
+        audit.record(session, principal, "tenant.resumed", "tenant", tenant.id, owner_id=tenant.id)
         session.flush()
     return tenant
 

@@ -64,7 +64,7 @@ class Principal:
 
 def ensure_tenant(session: Session, name: str = DEFAULT_TENANT) -> Tenant:
     """The tenant of that name, created if need be. Raises `InvalidRequest` for a name that cannot be one."""
-    _check_name(name)
+    _check_name(name, "tenant")
     _insert(session, name)
     return session.scalars(select(Tenant).where(Tenant.name == name)).one()
 
@@ -76,7 +76,7 @@ def create_tenant(session: Session, principal: Principal, name: str) -> Tenant:
         InvalidRequest: it is no name for a tenant. Conflict: there is one of that name. Forbidden.
     """
     principal.require("operator")
-    _check_name(name)
+    _check_name(name, "name")
     if name.startswith("tenant-"):
         raise InvalidRequest(
             f"{name!r} could be a tenant's id, which begins with 'tenant-'",
@@ -322,11 +322,11 @@ def _unknown() -> Unauthorized:
     )
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, param: str) -> None:
     if not _TENANT_NAME.fullmatch(name):
         raise InvalidRequest(
             f"{name!r} is not a tenant name",
-            param="tenant",
+            param=param,
             next_action="use 1 to 63 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit",
         )
 

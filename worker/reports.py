@@ -103,7 +103,7 @@ class Reports:
             left.set()
 
     def signal(self, name: Signal | Literal["continue"]) -> None:
-        """A word from outside: a wish, a lost lease, a worker that stops; "continue" withdraws a pause or a suspension."""
+        """From outside: a wish, a lost lease, a worker that stops; "continue" withdraws a pause or suspension."""
         with self._changed:
             if name == "continue":
                 self._signal = None if self._signal in ("pause", "suspend") else self._signal

@@ -120,9 +120,11 @@ async def download_adapter(
     if is_made_anew:
         payload = {**Target(ref.base, ref).payload(), "format": query.format}
         ask = partial(services.gateway.ask, "/export", payload, ref.id, request.state.request_id)
-        return await pass_on(request, ask)
+        return await pass_on(request, ask, services.revocations.watch(principal))
     pieces = await run_in_threadpool(services.registry.store.stream, ref.object_key)
-    return attachment(pieces, filename=f"{ref.id}.zip", bytes=ref.bytes, media_type="application/zip", headers=headers)
+    name = f"{ref.id}.zip"
+    whole = attachment(pieces, filename=name, bytes=ref.bytes, media_type="application/zip", headers=headers)
+    return services.revocations.watch(principal).guard(whole)
 
 
 @router.get("/{adapter:path}", summary="Get an adapter", responses=errors(401, 403, 404))

@@ -83,14 +83,15 @@ def get_file(file_id: FileId, session: ReadSessionDep, principal: ReaderDep) -> 
     response_class=StreamingResponse,
     responses={200: {"content": {"application/octet-stream": {}, "text/csv": {}}}, **errors(401, 403, 404)},
 )
-def get_file_content(file_id: FileId, registry: RegistryDep, principal: ReaderDep) -> StreamingResponse:
+def get_file_content(file_id: FileId, services: ServicesDep, principal: ReaderDep) -> StreamingResponse:
     """An uploaded file as it came, or a job's result file: its metrics by step, as CSV."""
-    with registry.transaction() as session:
+    with services.registry.transaction() as session:
         file = files.get(session, principal, file_id)
         audit.record(session, principal, "file.downloaded", "file", file.id)
-    pieces = registry.store.stream(file.object_key)
+    pieces = services.registry.store.stream(file.object_key)
     media_type = "text/csv" if file.purpose == files.RESULTS_PURPOSE else "application/octet-stream"
-    return attachment(pieces, filename=file.filename, bytes=file.bytes, media_type=media_type)
+    whole = attachment(pieces, filename=file.filename, bytes=file.bytes, media_type=media_type)
+    return services.revocations.watch(principal).guard(whole)
 
 
 @router.get(

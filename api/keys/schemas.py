@@ -31,8 +31,8 @@ class CreateKey(RequestModel):
             min_length=1,
             strict=False,
             description="`read`: list and download; `train`: upload, train, delete, set aliases and webhooks; "
-            "`generate`: text from models; `admin`: all that, and the tenant's keys; `operator`: all that, and the installation's "
-            "tenants and their keys.",
+            "`generate`: text from models; `admin`: all that, and the tenant's keys; `operator`: all that, "
+            "and the installation's tenants and their keys.",
         ),
     ] = DEFAULT_SCOPES
     expires_in: Annotated[

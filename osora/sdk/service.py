@@ -18,6 +18,7 @@ from osora.sdk.keys import Keys
 from osora.sdk.names import Aliases, Permissions
 from osora.sdk.paging import Items, items
 from osora.sdk.streams import Stream
+from osora.sdk.tenants import Tenants
 from osora.sdk.transport import AsyncTransport, Transport
 from osora.sdk.webhooks import Webhooks
 
@@ -34,6 +35,7 @@ class Service(Resource[Mode]):
         self.aliases: Aliases[Mode] = Aliases(transport)
         self.permissions: Permissions[Mode] = Permissions(transport)
         self.keys: Keys[Mode] = Keys(transport)
+        self.tenants: Tenants[Mode] = Tenants(transport)
         self.audit: Audit[Mode] = Audit(transport)
         self.webhooks: Webhooks[Mode] = Webhooks(transport)
 

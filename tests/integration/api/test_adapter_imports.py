@@ -158,7 +158,7 @@ def test_only_writers_import_and_strangers_see_nothing(
     error_of(bring(client_with("read")), 403)
     assert fake.asked == []
     made = bring(client).json()
-    stranger = client_with("read", "train", tenant="stranger")
+    stranger = client_with("read", "train", "generate", tenant="stranger")
     assert stranger.get("/adapters").json()["data"] == []
     for path in (f"/adapters/{made['id']}", f"/adapters/{made['name']}", f"/adapters/{made['id']}/download"):
         error_of(stranger.get(path), 404)

@@ -105,6 +105,46 @@ def test_an_upload_that_a_kill_cuts_off_leaves_nothing_behind(
     assert [*(settings.data_dir / "tmp").iterdir()] == []
 
 
+def test_the_server_secret_is_rotated_between_two_starts(registry: Registry, settings: Settings, api_key: str) -> None:
+    environment = {
+        **os.environ,
+        "OSORA_DATA_DIR": str(settings.data_dir),
+        "OSORA_DATABASE_URL": settings.database_url,
+        "OSORA_PORT": str(_free_port()),
+    }
+
+    def rotate(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "registry", "rotate-secret", *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    def hashes_in_use() -> set[str]:
+        """Of a process's keys, after it has stopped as a supervisor stops it: by then uses are written down."""
+        process = subprocess.Popen([sys.executable, "-m", "api"], stderr=subprocess.PIPE, text=True, env=environment)
+        assert process.stderr is not None
+        with process:
+            try:
+                assert "ready\n" in process.stderr
+                headers = {"authorization": f"Bearer {api_key}"}
+                answer = httpx.get(f"http://127.0.0.1:{environment['OSORA_PORT']}/keys", headers=headers, timeout=60)
+                process.terminate()
+                assert process.wait(60) == 0
+            finally:
+                process.kill()
+        return {key["server_secret"] for key in answer.json()["data"]}
+
+    assert hashes_in_use() == {"current"}
+    begun = rotate()
+    assert (begun.returncode, begun.stderr) == (0, "")
+    assert "Next: restart the service" in begun.stdout
+    too_early = rotate("--finish")
+    assert (too_early.returncode, too_early.stdout) == (1, "")
+    assert too_early.stderr.startswith("1 key hangs on an old secret")
+    assert hashes_in_use() == {"fallback"}  # as it was when it was asked for
+    finished = rotate("--finish")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert hashes_in_use() == {"current"}
+
+
 def _free_port() -> int:
     import socket
 
