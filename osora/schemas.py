@@ -292,6 +292,13 @@ class Tenant(TypedDict, total=False):
     name: str
     created_at: int
     suspended_at: int | None
+    erasing_since: int | None
+
+
+class TenantDeletion(TypedDict):
+    id: str
+    deleted: bool
+    cancelled_jobs: list[str]
 
 
 class AuditRecord(TypedDict):

@@ -90,7 +90,9 @@ def create_tenant(session: Session, principal: Principal, name: str) -> Tenant:
             code="tenant_exists",
             next_action="use it, or choose another name",
         )
-    return session.scalars(select(Tenant).where(Tenant.name == name)).one()
+    tenant = session.scalars(select(Tenant).where(Tenant.name == name)).one()
+    audit.record(session, principal, "tenant.created", "tenant", tenant.id, owner_id=tenant.id, name=name)
+    return tenant
 
 
 def get_tenant(session: Session, principal: Principal, id_or_name: str, *, param: str = "tenant") -> Tenant:
