@@ -5,6 +5,9 @@
 
 from typing import Any, Literal, Required, TypedDict
 
+from osora.operator_schemas import AuditRecord as AuditRecord
+from osora.operator_schemas import TenantDeletion as TenantDeletion
+
 JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -293,29 +296,6 @@ class Tenant(TypedDict, total=False):
     created_at: int
     suspended_at: int | None
     erasing_since: int | None
-
-
-class TenantDeletion(TypedDict):
-    id: str
-    deleted: bool
-    cancelled_jobs: list[str]
-
-
-class AuditRecord(TypedDict):
-    """Something that was done."""
-
-    id: str
-    created_at: int
-    action: str
-    tenant_id: str | None
-    """Whose the target is; None: the installation's."""
-    actor: dict[str, str | None]
-    """`tenant_id` and `key_id`; both None where the service acted by a setting."""
-    target: dict[str, str]
-    """`kind` and `id`."""
-    address: str | None
-    request_id: str | None
-    facts: dict[str, Any]
 
 
 class WebhookEndpoint(TypedDict, total=False):
