@@ -171,6 +171,34 @@ def test_a_tenant_cannot_call_anothers_adapter(adapters: dict[str, tuple[Osora, 
 
 
 @pytest.mark.timeout(180)
+def test_a_suspended_tenants_job_is_set_aside_and_taken_up_again(service: Service, tmp_path: Path) -> None:
+    tenant = service.sdk.tenants.create("suspended")["name"]
+    key = service.sdk.keys.create("test", tenant=tenant)["key"]
+    with Osora(service.url, key) as sdk:
+        job_id = submit(sdk, dataset(tmp_path / "data.jsonl", "Oslo"), epochs=500)
+        said = sdk.jobs.events(job_id)
+        next(event for event in said if event["type"] == "metrics")
+        service.sdk.tenants.suspend(tenant)
+        # Who follows the job comes back, as after any stream that has ended, and is refused.
+        with pytest.raises(OsoraAPIError) as refused:
+            for _ in said:
+                pass
+        assert (refused.value.status, refused.value.code) == (403, "tenant_suspended")
+        given_back = "Job returned to the queue: its tenant is suspended"
+        log = service.data_dir / "logs" / "worker.log"
+        deadline = time.monotonic() + 60
+        while f"job {job_id}: attempt 1 is over" not in log.read_text():
+            assert time.monotonic() < deadline, "the job goes on"
+            time.sleep(0.1)
+        service.sdk.tenants.resume(tenant)
+        for event in sdk.jobs.events(job_id):
+            if "(attempt 2)" in event["message"]:
+                break
+        sdk.jobs.cancel(job_id)
+        assert given_back in [event["message"] for event in sdk.jobs.list_events(job_id)]
+
+
+@pytest.mark.timeout(180)
 def test_a_job_survives_its_worker_being_killed(service: Service, tmp_path: Path) -> None:
     """kill -9 after a checkpoint: another worker process resumes from it, and the job succeeds."""
     sdk = service.sdk

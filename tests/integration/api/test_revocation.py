@@ -18,6 +18,7 @@ from registry.tenants import Principal
 from tests.integration.api.conftest import Server, error_of
 from tests.integration.api.fake_inference import FakeInference
 from tests.integration.api.servers import running
+from tests.support.jobs import submit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -132,6 +133,25 @@ def test_other_ends_of_a_key(
     ours.ended()
     # And nothing is generated any more for those who do not get it.
     assert any(fake.abandoned.wait(20) for fake in inference.values())
+
+
+@pytest.mark.parametrize("end", [revoke, expire, suspend])
+def test_who_follows_a_job_is_told_no_more(
+    url: str,
+    registry: Registry,
+    principal: Principal,
+    key: tuple[str, str],
+    end: Callable[[Registry, Principal, str], None],
+) -> None:
+    with registry.reading() as session:
+        who = tenants.authenticate(session, key[1])
+    job = submit(registry, who)
+    headers = {"authorization": f"Bearer {key[1]}", "accept": "text/event-stream"}
+    with httpx.stream("GET", f"{url}/jobs/{job.id}/events", headers=headers, timeout=20) as response:
+        lines = response.iter_lines()
+        next(line for line in lines if line.startswith("event: message"))
+        end(registry, principal, key[0])
+        assert not any(line.startswith("event: done") for line in lines)  # and it ends
 
 
 def test_whoever_waits_for_a_whole_answer_is_refused(

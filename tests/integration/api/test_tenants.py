@@ -35,6 +35,8 @@ def test_the_life_of_a_tenant(client: httpx.Client) -> None:
         assert "'acme' is suspended" in error["message"]
     assert client.post("/tenants/acme/resume").json() == made
     assert client.get("/jobs", headers=headers).status_code == 200
+    recorded = client.get(f"/audit?target={made['id']}").json()["data"]
+    assert [record["action"] for record in recorded] == ["tenant.resumed", "tenant.suspended", "tenant.created"]
 
 
 @pytest.mark.parametrize("name", ["", "A B", "a:b", "tenant-1", "a" * 64, "a\u0000"])

@@ -19,7 +19,12 @@ from worker.attempt import run_attempt
 from worker.reports import Reports, Signal
 from worker.threads import EngineThread
 
-SIGNALS: list[tuple[Signal, str]] = [("cancel", "cancelled"), ("pause", "paused"), ("drain", "queued")]
+SIGNALS: list[tuple[Signal, str]] = [
+    ("cancel", "cancelled"),
+    ("pause", "paused"),
+    ("suspend", "queued"),
+    ("drain", "queued"),
+]
 Interrupted = Callable[..., Job]
 
 

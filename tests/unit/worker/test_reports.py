@@ -76,6 +76,8 @@ def test_a_pause_can_be_withdrawn_and_a_cancellation_cannot() -> None:
     reports = Reports()
     reports.signal("pause")
     reports.signal("continue")
+    reports.signal("suspend")
+    reports.signal("continue")
     reports.pause(0)  # no signal is left to interrupt it
     reports.signal("cancel")
     reports.signal("continue")
