@@ -247,7 +247,7 @@ class TestDeletion:
             assert "triage" in str(caught.value.next_action)
         put(registry, principal, "triage", new.id)
         assert references.delete(registry, principal, old.name) == old.id
-        with pytest.raises(Conflict, match=old.name) as caught:
+        with pytest.raises(Conflict, match=old.id) as caught:
             roll_back(registry, principal, "triage")
         assert caught.value.code == "alias_target_gone"
         put(registry, principal, old.name, new.id)
