@@ -251,7 +251,7 @@ class TestDeletion:
             roll_back(registry, principal, "triage")
         assert caught.value.code == "alias_target_gone"
         put(registry, principal, old.name, new.id)
-        with pytest.raises(Conflict, match=f"cannot come back: '{old.name}' is an alias") as caught:
+        with pytest.raises(Conflict, match=f"cannot come back: no adapter '{old.id}'") as caught:
             roll_back(registry, principal, "triage")
         assert caught.value.code == "alias_target_gone"
         found = ask(registry, principal, "triage").adapter
