@@ -27,11 +27,11 @@ from api.middleware.authentication import AuthenticationMiddleware
 from api.middleware.bodies import Allowances, tenant_of
 from api.middleware.failures import FailureMiddleware
 from api.middleware.head import HeadMiddleware
-from api.middleware.hosts import HostMiddleware
 from api.middleware.processing_time import ProcessingTimeMiddleware
 from api.middleware.refusals import RefusalsMiddleware
 from api.middleware.request_id import RequestIdMiddleware
 from api.middleware.security_headers import SecurityHeadersMiddleware
+from api.middleware.targets import TargetMiddleware
 from api.openai.chat.endpoints import router as chat
 from api.openai.completions.endpoints import router as completions
 from api.openai.models.endpoints import router as openai_models
@@ -154,8 +154,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         owner=tenant_of,
     )
     app.add_middleware(AuthenticationMiddleware, public=(*PUBLIC_PATHS, *(docs.PATHS if settings.docs else ())))
-    if settings.allowed_hosts:
-        app.add_middleware(HostMiddleware, hosts=settings.allowed_host_list)
+    app.add_middleware(TargetMiddleware, hosts=settings.allowed_host_list)
     app.add_middleware(ProcessingTimeMiddleware, prefix="/v1/")
     app.add_middleware(FailureMiddleware)
     app.add_middleware(RefusalsMiddleware)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from registry import audit
 from registry.context import Registry
@@ -61,7 +61,8 @@ class Refusals:
     def count(self, principal: Principal | None) -> None:
         """A request was refused: as that of no valid key, or because its key lacks a scope."""
         origin = audit.ORIGIN.get()
-        refused = _Refused(origin and origin.address, principal and principal.tenant_id, principal and principal.key_id)
+        address = None if origin is None else origin.address
+        refused = _Refused(address) if principal is None else _Refused(address, principal.tenant_id, principal.key_id)
         self._counts[refused if refused in self._counts or len(self._counts) < _MOST_KEPT else _OTHERS] += 1
 
     async def write(self) -> None:
@@ -94,7 +95,7 @@ class Refusals:
                 audit.record(session, None, "key.refused", "key", key_id, owner_id=tenant_id, **_told(of_key))
 
 
-def _told(counts: Counter[_Refused]) -> dict[str, object]:
+def _told(counts: Counter[_Refused]) -> dict[str, Any]:
     most = counts.most_common(_MOST_TOLD)
     return {
         "count": counts.total(),

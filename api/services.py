@@ -30,9 +30,9 @@ from registry.settings import Settings
 # A generation may be long; a server that is there accepts a connection at once.
 _TIMEOUT = httpx.Timeout(600, connect=2)
 _MEASURED_OF_TENANT = 8
-_LOOKS = 8
 # A request is told that the database is busy while its client still waits.
 _BUSY_SECONDS = 5.0
+_LOOKS = 8
 
 
 @dataclass(frozen=True)

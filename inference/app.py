@@ -127,11 +127,8 @@ def create_app(
 
     @app.get("/adapters")
     async def adapters() -> dict[str, list[str]]:
-        return {
-            "data": sorted(
-                {key.partition("@")[0] for served in app.state.served.values() for key in served.in_memory()}
-            )
-        }
+        keys = {key for served in app.state.served.values() for key in served.in_memory()}
+        return {"data": sorted({key.partition("@")[0] for key in keys})}
 
     @app.post("/forget")
     async def forget(body: ForgetRequest) -> dict[str, bool]:

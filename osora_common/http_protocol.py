@@ -19,6 +19,9 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 logger = logging.getLogger(__name__)
 
+HEAD_BYTES = 32 * 1024
+"""Of a request's head, at most so many and what came before its last piece: h11 takes 16 KiB without an end, and any
+number with one."""
 HEAD_SECONDS = 15.0
 """For a request's head, from its first byte, or from the connection's beginning."""
 IDLE_SECONDS = 15
@@ -28,7 +31,7 @@ STALL_SECONDS = 60.0
 DRAIN_SECONDS = 15.0
 """A body that nobody reads any more is thrown away for so long: a client that sends all of it before it reads would
 find a closed connection reset, and the answer lost with it."""
-DRAIN_RATE = 32 * 1024 * 1024
+DRAIN_RATE = 8 * 1024 * 1024
 """Bytes of such bodies that are thrown away a second, of all connections together: it costs time too."""
 _CHEAPEST_PIECE = 4096
 
@@ -108,6 +111,9 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_head_too_long(data):
+            self._refuse(431, "head_too_large", f"the head of the request is over {HEAD_BYTES} bytes")
+            return
         super().data_received(data)
         self._look(len(data))
 
@@ -135,6 +141,10 @@ class BoundedProtocol(H11Protocol):
         self._refuse(400, "invalid_http", "this is not HTTP that can be understood here")
 
     # --- where the connection stands ---
+
+    def _is_head_too_long(self, data: bytes) -> bool:
+        is_at_head = self.conn.their_state is h11.IDLE
+        return is_at_head and len(data) > HEAD_BYTES and data.find(b"\r\n\r\n", 0, HEAD_BYTES) < 0
 
     def _look(self, received: int = 0) -> None:
         """Has the deadline be that of what the connection waits for now."""

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from osora_common.private_files import keep_private
 from osora_common.refusal import refusing
-from registry import check, migrate, rotation, tenants
+from registry import audit, check, migrate, rotation, tenants
 from registry.context import Registry
 from registry.errors import Forbidden, OsoraError, Unauthorized
 from registry.outages import DATABASE_OUTAGES
@@ -36,7 +36,10 @@ def init(settings: Settings) -> None:
                 pass  # a good key, whose tenant an operator has suspended
             except (FileNotFoundError, Unauthorized):
                 # No key yet, or one of another database or pepper.
-                _, plaintext = tenants.create_key(session, tenants.DEFAULT_TENANT, "local", tenants.ALL_SCOPES)
+                key, plaintext = tenants.create_key(session, tenants.DEFAULT_TENANT, "local", tenants.ALL_SCOPES)
+                audit.record(
+                    session, None, "key.created", "key", key.id, owner_id=key.tenant_id, scopes=key.scopes, local=True
+                )
                 _write_private(path, plaintext)
 
 

@@ -75,8 +75,10 @@ def remove(session: Session, principal: Principal | None, adapter_ids: Sequence[
     jobs = [adapter.job_id for adapter in removed if adapter.job_id is not None]
     session.execute(update(Job).where(Job.id.in_(jobs)).values(adapter_id=None))
     for adapter in removed:
-        facts = {"owner_id": adapter.tenant_id, "sha256": adapter.sha256}
-        audit.record(session, principal, "adapter.deleted", "adapter", adapter.id, **facts)
+        owner = adapter.tenant_id
+        audit.record(
+            session, principal, "adapter.deleted", "adapter", adapter.id, owner_id=owner, sha256=adapter.sha256
+        )
     return [adapter.object_key for adapter in removed]
 
 

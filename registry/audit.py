@@ -33,7 +33,6 @@ Action = Literal[
     "key.created",
     "key.refused",
     "key.revoked",
-    "key.rotated",
     "limits.changed",
     "tenant.created",
     "tenant.deleted",

@@ -81,8 +81,8 @@ def begin(session: Session, principal: Principal, id_or_name: str, *, confirm: s
         session.execute(
             update(ApiKey).where(ApiKey.tenant_id == tenant.id, ApiKey.revoked_at.is_(None)).values(revoked_at=at)
         )
-        facts = {"owner_id": tenant.id, "name": tenant.name, "live_jobs": list(live[:100])}
-        audit.record(session, principal, "tenant.erasing", "tenant", tenant.id, **facts)
+        facts: dict[str, Any] = {"name": tenant.name, "live_jobs": list(live[:100])}
+        audit.record(session, principal, "tenant.erasing", "tenant", tenant.id, owner_id=tenant.id, **facts)
     return Begun(tenant, live)
 
 

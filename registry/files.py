@@ -177,8 +177,8 @@ def remove(session: Session, principal: Principal | None, files: Sequence[File])
     scrub_files(session, files)
     session.execute(delete_rows(File).where(File.id.in_([file.id for file in files])))
     for file in files:
-        facts = {"owner_id": file.tenant_id, "bytes": file.bytes, "sha256": file.sha256}
-        audit.record(session, principal, "file.deleted", "file", file.id, **facts)
+        facts: dict[str, Any] = {"bytes": file.bytes, "sha256": file.sha256}
+        audit.record(session, principal, "file.deleted", "file", file.id, owner_id=file.tenant_id, **facts)
 
 
 def live_users(session: Session, file_ids: Sequence[str]) -> dict[str, Job]:

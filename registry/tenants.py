@@ -91,7 +91,7 @@ def create_tenant(session: Session, principal: Principal, name: str) -> Tenant:
             next_action="use it, or choose another name",
         )
     tenant = session.scalars(select(Tenant).where(Tenant.name == name)).one()
-    audit.record(session, principal, "tenant.created", "tenant", tenant.id, owner_id=tenant.id)
+    audit.record(session, principal, "tenant.created", "tenant", tenant.id, owner_id=tenant.id, name=name)
     return tenant
 
 

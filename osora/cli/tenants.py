@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from osora.cli.asking import Yes, confirm
+from osora.cli.asking import Yes, confirm, is_asked
 from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, most, show_list
 from osora.cli.names import completing
 from osora.cli.output import Json, ago, print_json, say
@@ -58,6 +58,29 @@ def resume(name: TenantName, as_json: Json = False) -> None:
     with Osora() as osora:
         tenant = osora.tenants.resume(name)
     _show(tenant, f"Resumed {tenant['name']}.", as_json)
+
+
+@app.command()
+def delete(
+    name: TenantName,
+    cancel_jobs: Annotated[bool, typer.Option(help="End jobs that have not ended, too.")] = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Delete a tenant with its keys, files, jobs and adapters, for good."""
+    if not yes and not as_json and is_asked():
+        confirmed = typer.prompt(f"All of {name} is deleted for good. Type its name to go on")
+    else:
+        confirm(f"Delete {name}?", yes, as_json, always=True)
+        confirmed = name
+    with Osora() as osora:
+        deletion = osora.tenants.delete(name, confirm=confirmed, cancel_jobs=cancel_jobs)
+    if as_json:
+        print_json(deletion)
+    elif deletion["deleted"]:
+        say(f"Deleted {name}.")
+    else:
+        say(f"{name} is shut out; workers delete the rest once its jobs have stopped. Next: osora tenant list")
 
 
 def _show(tenant: Tenant, said: str, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from osora.schemas.accounts import Key as Key
 from osora.schemas.accounts import Limits as Limits
 from osora.schemas.accounts import StoredBytes as StoredBytes
 from osora.schemas.accounts import Tenant as Tenant
+from osora.schemas.accounts import TenantDeletion as TenantDeletion
 from osora.schemas.accounts import UsageRow as UsageRow
 
 JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]

@@ -24,6 +24,7 @@ class Tenant(TypedDict, total=False):
     name: str
     created_at: int
     suspended_at: int | None
+    erasing_since: int | None
 
 
 class AuditRecord(TypedDict):
@@ -74,3 +75,9 @@ class StoredBytes(TypedDict, total=False):
     adapters: int
     checkpoints: int
     total: int
+
+
+class TenantDeletion(TypedDict):
+    id: str
+    deleted: bool
+    cancelled_jobs: list[str]

@@ -1,7 +1,7 @@
 """Tenants of an installation."""
 
 from osora.options import Order
-from osora.schemas import Tenant
+from osora.schemas import Tenant, TenantDeletion
 from osora.sdk.call import Call, given, once, path
 from osora.sdk.endpoint import Mode, Resource, iterated, method
 from osora.sdk.paging import Listing
@@ -36,3 +36,13 @@ class Tenants(Resource[Mode]):
     def resume(self, tenant: str) -> Call[Tenant]:
         """Let a suspended tenant in again; its jobs go on where they were."""
         return Call("POST", path("/tenants/{}/resume", tenant))
+
+    @method
+    def delete(self, tenant: str, *, confirm: str, cancel_jobs: bool = False) -> Call[TenantDeletion]:
+        """Delete a tenant with all that is its own, for good; `confirm` is its name.
+
+        Jobs that have not ended are a Conflict, unless `cancel_jobs`. Where one still has to stop, the answer's
+        `deleted` is False, and workers do the rest: no key of the tenant works any more.
+        """
+        params = {"confirm": confirm, "cancel_jobs": "true" if cancel_jobs else "false"}
+        return Call("DELETE", path("/tenants/{}", tenant), params=params)

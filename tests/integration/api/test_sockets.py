@@ -133,6 +133,13 @@ def test_no_byte_of_a_body_is_read_before_the_key(url: str) -> None:
             assert early.recv(65536).startswith(b"HTTP/1.1 401 ")
 
 
+def test_heads_are_bounded(url: str, api_key: str) -> None:
+    with connected(url, head("GET", "/jobs", f"x-api-key: {api_key}", *(f"x-{n}: y" for n in range(6000)))) as long:
+        assert read_all(long).startswith(b"HTTP/1.1 431 ")
+    with connected(url, head("GET", "/jobs?" + "a&" * 2000, f"x-api-key: {api_key}", "connection: close")) as long:
+        assert b"the query has more than 1000 parameters" in read_all(long)
+
+
 def test_what_is_no_http_is_refused_in_our_shape(url: str) -> None:
     with connected(url, b"\x16\x03\x01 nonsense\r\n\r\n") as strange:
         answer = read_all(strange)

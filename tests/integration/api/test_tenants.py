@@ -5,9 +5,16 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from registry.context import Registry
 from tests.integration.api.conftest import error_of
+from tests.integration.api.fake_inference import FakeInference
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def inference_urls(inference: dict[str, FakeInference]) -> str:
+    return next(iter(inference))
 
 
 def test_the_life_of_a_tenant(client: httpx.Client) -> None:
@@ -52,3 +59,39 @@ def test_an_unknown_tenant(client: httpx.Client) -> None:
     for method, path in (("GET", ""), ("POST", "/suspend"), ("POST", "/resume")):
         error = error_of(client.request(method, f"/tenants/nobody{path}"), 404)
         assert (error["code"], error["param"]) == ("tenant_not_found", "tenant")
+
+
+def test_deletion(
+    client: httpx.Client, registry: Registry, fake: FakeInference, client_with: Callable[..., httpx.Client]
+) -> None:
+    acme = client_with("admin", "train", tenant="acme")
+    tenant = client.get("/tenants/acme").json()
+    row = b'{"prompt": "a", "completion": "b"}\n'
+    file = acme.post("/files", data={"purpose": "fine-tune"}, files={"file": ("f.jsonl", row)}).json()
+    job = acme.post("/jobs", json={"model": "osora-tiny", "training_file": file["id"]}).json()
+    fake.held = ["adp-of-acme"]
+    for query, status, code in (
+        ("", 400, "missing_field"),
+        ("?confirm=acne", 400, "not_confirmed"),
+        ("?confirm=acme", 409, "live_jobs"),
+    ):
+        error = error_of(client.delete(f"/tenants/acme{query}"), status)
+        assert error["code"] == code, error
+    assert job["id"] in error["message"]
+    error_of(acme.delete("/tenants/acme?confirm=acme&cancel_jobs=true"), 403)
+    answer = client.delete("/tenants/acme?confirm=acme&cancel_jobs=true")
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {
+        "id": tenant["id"],
+        "object": "tenant",
+        "deleted": True,
+        "cancelled_jobs": [job["id"]],
+    }
+    error_of(client.get("/tenants/acme"), 404)
+    error_of(acme.get("/files"), 401)
+    assert [*registry.store.list("")] == []
+    assert fake.forgot.wait(30)
+    found = client.get("/audit", params={"tenant": tenant["id"], "action": "tenant"}).json()["data"]
+    assert [record["action"] for record in found] == ["tenant.deleted", "tenant.erasing"]
+    assert found[0]["address"] == "127.0.0.1"
+    assert found[1]["facts"] == {"name": "acme", "live_jobs": [job["id"]]}
