@@ -35,8 +35,8 @@ from osora_core.inference import AdapterRow, InferenceEngine
 from osora_core.inference.calls import ToolUse
 from osora_core.inference.grammar import GrammarCompiler
 
-# Of a thousand, an answer has 300 kB.
-_RECORDS = 1000
+# Read between two steps of the event loop: they take a few milliseconds.
+_RECORDS = 200
 
 
 def create_app(
