@@ -51,8 +51,8 @@ from osora_core.inference.grammar import GrammarCompiler
 _BODY_BYTES = 16 * 1024 * 1024
 """Several times what the API takes: JSON may be longer when it is written again."""
 _BODIES_BYTES = 512 * 1024 * 1024
-# Of a thousand, an answer has 300 kB.
-_RECORDS = 1000
+# Read between two steps of the event loop: they take a few milliseconds.
+_RECORDS = 200
 P = ParamSpec("P")
 Result = TypeVar("Result")
 

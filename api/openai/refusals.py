@@ -14,7 +14,7 @@ _NO_MODERATION = "train a model that sorts texts, and call it with `text.format`
 _NO_SANDBOX = "nothing runs here: give `tools` to /v1/responses and run them yourself"
 _NO_SEARCH = "there is no search: put what you found into the conversation"
 _SPOKEN = f"{_TEXT}; /v1/responses with `stream` answers as it goes"
-_KEYS = "keys are at /keys, and settings belong to whoever runs the service"
+_KEYS = "keys are at /keys, usage is at /usage, and settings belong to whoever runs the service"
 
 REFUSALS = {
     "responses/": "responses are not stored: keep what POST /v1/responses answers; its `usage` counts the tokens",

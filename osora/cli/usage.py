@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from osora.cli.lists import Listed, show_list
-from osora.cli.output import Json
+from osora.cli.output import Json, plain
 from osora.errors import OsoraUsageError
 from osora.schemas import UsageRow
 from osora.sdk import Osora
@@ -41,7 +41,9 @@ def usage(
     groups = by or ["day"]
     with Osora() as osora:
         if as_csv:
-            sys.stdout.write(osora.usage.csv(since=since, until=until, group_by=groups, tenant=tenant))
+            table = osora.usage.csv(since=since, until=until, group_by=groups, tenant=tenant)
+            # Somebody else may have named what a terminal is about to show.
+            sys.stdout.write(plain(table.replace("\r\n", "\n")))
             return
         rows = Listed(osora.usage.list(since=since, until=until, group_by=groups, tenant=tenant))
     named = [group for group in _GROUPS if group in groups]

@@ -17,7 +17,7 @@ from registry.models import ApiKey, Tenant
 from registry.paging import Page
 from registry.tenants import Principal
 from registry.usage.tables import Kind, UsageDay
-from registry.usage.totals import COUNTERS, Spent
+from registry.usage.totals import COUNTERS, Spent, spent_of
 
 Group = Literal["day", "tenant", "key", "model", "kind"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -135,7 +135,7 @@ def _seconds(day: date) -> int:
 
 def _row(group_by: Sequence[Group], values: tuple[Any, ...]) -> Row:
     count = sum(len(_COLUMNS[group]) for group in group_by)
-    keys, key_name, (*counts, seconds) = values[:count], values[count], values[count + 1 :]
+    keys, key_name, sums = values[:count], values[count], values[count + 1 :]
     named = dict(zip((column.key for group in group_by for column in _COLUMNS[group]), keys, strict=True))
     day = named.get("day")
     return Row(
@@ -147,7 +147,7 @@ def _row(group_by: Sequence[Group], values: tuple[Any, ...]) -> Row:
         base=named.get("base"),
         adapter_id=named.get("adapter_id") or None,
         kind=cast("Kind | None", named.get("kind")),
-        spent=Spent(*map(int, counts), compute_seconds=float(seconds)),
+        spent=spent_of(sums),
     )
 
 

@@ -1,6 +1,8 @@
 """What a tenant has used, in one sum: what its budgets are compared with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -38,5 +40,10 @@ def spent(session: Session, tenant_id: str, *, since: int, key_id: str | None = 
     statement = statement.where(UsageDay.tenant_id == tenant_id, UsageDay.day >= day_of(since))
     if key_id is not None:
         statement = statement.where(UsageDay.key_id == key_id)
-    requests, read, written, trained, steps, seconds = session.execute(statement).one()
+    return spent_of(session.execute(statement).one())
+
+
+def spent_of(sums: Sequence[Any]) -> Spent:
+    """The sums of `COUNTERS`, which PostgreSQL gives as decimals."""
+    requests, read, written, trained, steps, seconds = sums
     return Spent(int(requests), int(read), int(written), int(trained), int(steps), float(seconds))

@@ -51,7 +51,9 @@ def test_what_is_asked_for(client: httpx.Client, ranked: list[FakeInference], ad
     assert (response.status_code, response.json()) == (200, RESULT)
     (asked,) = ranked[0].asked
     assert asked.pop("request_id").startswith("gen-")
+    assert asked.pop("key").startswith("key-")
     assert asked == {
+        "kind": "generate",
         "base": "osora-tiny",
         "tenant": adapter.tenant_id,
         "adapter": {

@@ -82,6 +82,24 @@ class TestCollecting:
                 stack.callback(api.kill)
             yield made
 
+    @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+    def test_every_door_says_who_asks_and_which_it_is(
+        self, inference: dict[str, FakeInference], client: httpx.Client, principal: Principal
+    ) -> None:
+        chat = {"model": "osora-tiny", "messages": [{"role": "user", "content": "Hi"}]}
+        asked = {
+            "/generate": {"prompt": "Hi"},
+            "/v1/chat/completions": chat,
+            "/v1/completions": {"model": "osora-tiny", "prompt": "Hi"},
+            "/v1/responses": {"model": "osora-tiny", "input": "Hi"},
+            "/v1/messages": {**chat, "max_tokens": 5},
+        }
+        for path, body in asked.items():
+            client.post(path, json=body)
+        bodies = [body for one in inference.values() for body in one.asked]
+        assert {(body["tenant"], body["key"]) for body in bodies} == {(principal.tenant_id, principal.key_id)}
+        assert {body["kind"] for body in bodies} == {"generate", "chat", "completions", "responses", "messages"}
+
     def test_what_every_server_has_recorded_is_counted_and_what_nobody_can_read_is_passed_over(
         self, inference: dict[str, FakeInference], client: httpx.Client, principal: Principal
     ) -> None:

@@ -32,6 +32,7 @@ from registry.models import (
     Method,
 )
 from registry.upload_tables import UploadStatus
+from registry.usage.tables import Kind, UsageDay
 from registry.webhooks.tables import DeliveryStatus, DisabledBecause, WebhookDelivery, WebhookEndpoint
 from tests.support.threads import in_parallel
 
@@ -235,6 +236,7 @@ WORDS: dict[tuple[str, str], Any] = {
     ("webhook_endpoints", "disabled_because"): DisabledBecause,
     ("webhook_deliveries", "status"): DeliveryStatus,
     ("uploads", "status"): UploadStatus,
+    ("usage_days", "kind"): Kind,
     ("files", "format"): FileFormat,
     ("adapters", "type"): AdapterType,
 }
@@ -247,6 +249,13 @@ def insert_webhook(connection: Connection) -> None:
         session.add(endpoint)
         session.flush()
         session.add(WebhookDelivery(id="wh_1", endpoint_id=endpoint.id, event_id="evt_1", event_type="x", data={}))
+        session.commit()
+
+
+def insert_usage(connection: Connection) -> None:
+    with Session(connection, join_transaction_mode="create_savepoint") as session:
+        tenant_id = session.scalars(select(Job.tenant_id).limit(1)).one()
+        session.add(UsageDay(tenant_id=tenant_id, day=0, key_id="", base="x", adapter_id="", kind="chat"))
         session.commit()
 
 
@@ -301,6 +310,7 @@ def test_the_database_takes_every_word_that_python_knows_and_no_other(database_u
         )
         assert connection.scalar(text("SELECT count(*) FROM uploads")) == 1
         insert_adapter(connection)
+        insert_usage(connection)
     for (table, column), words in WORDS.items():
         update = text(f"UPDATE {table} SET {column} = :word")
         for word in get_args(words):

@@ -3,12 +3,9 @@
 import os
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from inference import spool as module
 from inference.spool import Spool
@@ -28,71 +25,6 @@ def ids(spool: Spool) -> list[object]:
         found += [one["id"] for _, one in records]
         spool.acknowledge({segment: records[-1][0]})
     return found
-
-
-class Sums:
-    """What `registry.usage.take_over` does, in memory."""
-
-    def __init__(self) -> None:
-        self.position: Counter[str] = Counter()
-        self.counted: Counter[object] = Counter()
-
-    def take_over(self, segment: str, records: list[tuple[int, dict[str, object]]]) -> int:
-        for number, one in records:
-            if number > self.position[segment]:
-                self.counted[one["id"]] += 1
-        upto = records[-1][0]
-        self.position[segment] = max(self.position[segment], upto)
-        return upto
-
-
-acts = st.lists(
-    st.one_of(
-        st.tuples(st.just("append"), st.integers(1, 5)),
-        st.tuples(st.just("fetch"), st.integers(1, 4)),
-        st.tuples(st.sampled_from(["insert", "acknowledge", "crash", "torn"]), st.integers(0, 3)),
-    ),
-    max_size=40,
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(acts=acts)
-def test_whatever_crashes_between_each_record_counts_once(
-    tmp_path_factory: pytest.TempPathFactory, acts: list[tuple[str, int]]
-) -> None:
-    """Fetched, inserted and acknowledged in any order, by several processes, over crashes of either side."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_SEGMENT_BYTES", 100)
-        folder = tmp_path_factory.mktemp("spool")
-        spool, sums = Spool(folder, ROOM), Sums()
-        fetched: list[tuple[str, list[tuple[int, dict[str, object]]]]] = []
-        inserted: list[tuple[str, int]] = []
-        made = 0
-        for act, number in acts:
-            match act:
-                case "append":
-                    for _ in range(number):
-                        spool.append(record(made))
-                        made += 1
-                case "fetch" if (taken := spool.take(number)) is not None:
-                    fetched.append(taken)
-                case "insert" if number < len(fetched):
-                    segment, records = fetched[number]
-                    inserted.append((segment, sums.take_over(segment, records)))
-                case "acknowledge" if number < len(inserted):
-                    spool.acknowledge(dict([inserted[number]]))
-                case "crash" | "torn":
-                    spool.close()  # as the end of a process does: nothing is written
-                    if act == "torn":
-                        for path in folder.iterdir():
-                            with path.open("ab") as file:
-                                file.write(b"1234abcd {")
-                    spool = Spool(folder, ROOM)
-        while (taken := spool.take(3)) is not None:
-            spool.acknowledge({taken[0]: sums.take_over(*taken)})
-        spool.close()
-        assert sums.counted == Counter({f"gen-{index}": 1 for index in range(made)})
 
 
 def test_what_is_acknowledged_leaves_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
