@@ -13,7 +13,7 @@ from inference import inputs
 from inference.adapters import AdapterLoader
 from inference.loop import EngineLoop
 from inference.schemas import GenerateRequest
-from inference.turns import Turns
+from osora_common.turns import Turns
 from osora_core.basis import Basis
 from osora_core.data import Renderer
 from osora_core.errors import CorruptArtifact, UserError
