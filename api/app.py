@@ -12,6 +12,7 @@ from api import docs, errors
 from api.adapters.endpoints import router as adapters
 from api.aliases.endpoints import router as aliases
 from api.anthropic.endpoints import router as messages
+from api.audit.endpoints import router as audit
 from api.bases.endpoints import router as bases
 from api.files.endpoints import router as files
 from api.generate.endpoints import router as generate
@@ -26,6 +27,7 @@ from api.middleware.bodies import Allowances, tenant_of
 from api.middleware.failures import FailureMiddleware
 from api.middleware.head import HeadMiddleware
 from api.middleware.processing_time import ProcessingTimeMiddleware
+from api.middleware.refusals import RefusalsMiddleware
 from api.middleware.request_id import RequestIdMiddleware
 from api.middleware.security_headers import SecurityHeadersMiddleware
 from api.middleware.targets import TargetMiddleware
@@ -37,6 +39,7 @@ from api.openai.refusals import router as refusals
 from api.openai.responses.endpoints import router as responses
 from api.schemas import ErrorBody
 from api.services import Services
+from api.tenants.endpoints import router as tenants
 from api.uploads.endpoints import router as uploads
 from api.webhooks.endpoints import router as webhooks
 from osora_common.bodies import BodiesMiddleware
@@ -67,6 +70,8 @@ _NATIVE: _Doors = (
     ("", generate),
     ("", bases),
     ("", keys),
+    ("", audit),
+    ("", tenants),
     ("", webhooks),
     ("", health),
     ("", internal),
@@ -145,6 +150,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(TargetMiddleware, hosts=settings.allowed_host_list)
     app.add_middleware(ProcessingTimeMiddleware, prefix="/v1/")
     app.add_middleware(FailureMiddleware)
+    app.add_middleware(RefusalsMiddleware)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -78,8 +78,10 @@ def _with_scope(scope: Scope) -> Callable[[Principal], Coroutine[Any, Any, Princ
 
 
 ReaderDep = Annotated[Principal, Depends(_with_scope("read"))]
-WriterDep = Annotated[Principal, Depends(_with_scope("write"))]
+TrainerDep = Annotated[Principal, Depends(_with_scope("train"))]
+GeneratorDep = Annotated[Principal, Depends(_with_scope("generate"))]
 AdminDep = Annotated[Principal, Depends(_with_scope("admin"))]
+OperatorDep = Annotated[Principal, Depends(_with_scope("operator"))]
 
 
 async def require_internal(request: Request, services: ServicesDep, credentials: _Credentials) -> None:

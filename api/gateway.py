@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -90,6 +90,17 @@ class InferenceGateway:
         self._bases = list({base["name"]: base for base in found}.values())
         self._bases_until = time.monotonic() + _BASES_SECONDS
         return self._bases
+
+    async def held_adapters(self) -> dict[str, list[str]]:
+        """The ids of the adapters that each server has in memory; silent servers left out."""
+        answers = await asyncio.gather(*(self._get(f"{url}/adapters") for url in self._urls))
+        return {url: answer["data"] for url, answer in zip(self._urls, answers, strict=True) if answer is not None}
+
+    async def forget(self, url: str, adapters: Sequence[str]) -> None:
+        """Has a server let go of adapters. Raises `httpx.HTTPError` if it does not answer."""
+        body = {"adapters": adapters}
+        answer = await self._http.post(f"{url}/forget", json=body, headers=self._headers, timeout=_PROBE_TIMEOUT)
+        answer.raise_for_status()
 
     async def ready(self) -> int:
         """How many servers are ready."""

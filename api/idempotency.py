@@ -139,9 +139,9 @@ def _answered(claim: Claim) -> Exception:
     if claim.answer is not None:
         return Replay(claim.answer)
     return Conflict(
-        "this request was carried out before, and its answer held a secret, which is not kept",
+        "this request was carried out before, and its answer is not kept: it held a secret, or told of what is gone",
         code="answer_not_kept",
-        next_action="delete what it made, and send it with another Idempotency-Key",
+        next_action="delete what it made, if that is there, and send it with another Idempotency-Key",
     )
 
 

@@ -11,9 +11,13 @@ from anyio import CapacityLimiter
 
 from api.authenticator import Authenticator
 from api.event_reader import EventReader
+from api.forgetting import Forgetting
 from api.gateway import InferenceGateway
 from api.health.schemas import Readiness
 from api.in_flight import InFlight
+from api.key_uses import writing_key_uses
+from api.refusals import Refusals
+from api.revocation import Revocations
 from api.webhooks.courier import Courier
 from osora_common.turns import Turns
 from osora_data.measures import Measure
@@ -27,11 +31,14 @@ _TIMEOUT = httpx.Timeout(600, connect=2)
 _MEASURED_OF_TENANT = 8
 _LOOKS = 8
 _WAITING = 4
+# A request is told that the database is busy while its client still waits.
+_BUSY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Services:
-    """The open registry, who knows the keys, the ways to inference servers and broker, and who delivers webhooks."""
+    """The open registry, who knows the keys, the ways to inference servers and broker, and those who work in the
+    background."""
 
     registry: Registry
     authenticator: Authenticator
@@ -41,8 +48,12 @@ class Services:
     gateway: InferenceGateway
     publisher: Publisher
     courier: Courier
+    refusals: Refusals
+    forgetting: Forgetting
     measuring: InFlight[Measure | str]
     """Files that inference servers are measuring: see `api.files.measuring`."""
+    revocations: Revocations
+    """Tells streams of the end of their keys."""
     looks: InFlight[Readiness] = field(default_factory=lambda: InFlight(1))
     """What `GET /ready` is looking at."""
     threads_for_looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_LOOKS))
@@ -73,14 +84,34 @@ class Services:
         try:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as http:
-                with Registry.open(settings) as registry, Registry.open(settings) as aside:
+                with (
+                    Registry.open(settings, busy_seconds=_BUSY_SECONDS) as registry,
+                    Registry.open(settings, busy_seconds=_BUSY_SECONDS) as aside,
+                ):
+                    await asyncio.to_thread(lambda: registry.scratch.folder)  # and what a killed process left goes
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
                     async with (
                         Courier.working(registry) as courier,
                         EventReader.working(aside) as events,
+                        Revocations.working(aside) as revocations,
+                        writing_key_uses(aside),
+                        Refusals.recording(registry) as refusals,
+                        Forgetting.watching(registry, gateway) as forgetting,
                         aclosing(measuring),
                     ):
-                        yield cls(registry, Authenticator(aside), events, aside, gateway, publisher, courier, measuring)
+                        yield cls(
+                            registry,
+                            Authenticator(aside),
+                            events,
+                            aside,
+                            gateway,
+                            publisher,
+                            courier,
+                            refusals,
+                            forgetting,
+                            measuring,
+                            revocations,
+                        )
         finally:
             publisher.close()

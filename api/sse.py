@@ -9,6 +9,7 @@ from fastapi.sse import KEEPALIVE_COMMENT
 from starlette.types import Receive, Scope, Send
 
 from api.event_reader import EventReader, Watcher
+from api.revocation import Revocations
 from registry.tenants import Principal
 
 HEARTBEAT_SECONDS = 15.0
@@ -17,25 +18,38 @@ HEARTBEAT_SECONDS = 15.0
 class EventStream(StreamingResponse):
     """The events after `after_id`, until the job has ended; then `done` with the job.
 
-    Ends without `done` when the server stops: the client comes back with `Last-Event-ID`. Raises `TooManyStreams` or
-    `Unavailable` before it begins.
+    Ends without `done` when the server stops or the key ends: the client comes back with `Last-Event-ID`. Raises
+    `TooManyStreams` or `Unavailable` before it begins.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, reader: EventReader, principal: Principal, job_id: str, after_id: int | None) -> None:
+    def __init__(
+        self,
+        reader: EventReader,
+        revocations: Revocations,
+        principal: Principal,
+        job_id: str,
+        after_id: int | None,
+    ) -> None:
         # Proxies that buffer (nginx) would hold events back.
         super().__init__((), headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         self._reader = reader
+        self._revocations = revocations
         self._principal = principal
         self._job_id = job_id
         self._after = after_id or 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""
-        with self._reader.watching(self._principal, self._job_id) as watcher:
-            self.body_iterator = self._follow(watcher)
-            await super().__call__(scope, receive, send)
+        async with self._revocations.watching(self._principal) as ended:
+            with self._reader.watching(self._principal, self._job_id) as watcher:
+                ending = asyncio.create_task(_end(watcher, ended))
+                try:
+                    self.body_iterator = self._follow(watcher)
+                    await super().__call__(scope, receive, send)
+                finally:
+                    ending.cancel()
 
     async def _follow(self, watcher: Watcher) -> AsyncIterator[bytes]:
         # Something at once, so that proxies and clients know that the stream has begun.
@@ -73,6 +87,11 @@ class EventStream(StreamingResponse):
         watcher.has_read(self._after)
         if watcher.is_behind:
             watcher.changed.set()
+
+
+async def _end(watcher: Watcher, ended: asyncio.Event) -> None:
+    await ended.wait()
+    watcher.end(None)
 
 
 async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -116,7 +116,7 @@ def _api(folder: Path, size: int, object_store: str | None) -> Iterator[tuple[su
     settings = Settings(data_dir=folder / "data")
     migrate.upgrade(settings.database_url)
     with Registry.open(settings) as registry, registry.transaction() as session:
-        _, key = tenants.create_key(session, tenants.DEFAULT_TENANT, "large upload", ["read", "write"])
+        _, key = tenants.create_key(session, tenants.DEFAULT_TENANT, "large upload", ["read", "train"])
     process = subprocess.Popen([sys.executable, "-P", "-m", "api"], stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
     with process:

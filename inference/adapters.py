@@ -93,6 +93,16 @@ class AdapterLoader:
         scaled = asyncio.get_running_loop().run_in_executor(self._threads, _scale, loaded.row, strength)
         return replace(loaded, row=await scaled)
 
+    @property
+    def keys(self) -> list[str]:
+        """Of the rows in host memory: each begins with its adapter's id and `@`."""
+        return [*self._loaded]
+
+    def drop(self, is_unwanted: Callable[[str], bool]) -> None:
+        """Let go of the rows with such keys. One that is being loaded just now is kept until it is asked again."""
+        for key in filter(is_unwanted, self.keys):
+            del self._loaded[key]
+
     def _check_identity(self, ref: AdapterRef) -> None:
         """Before anything is fetched. What is fetched is checked by what it says of itself."""
         for what, theirs, ours in (

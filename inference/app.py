@@ -21,11 +21,12 @@ from inference.exports import Exporter
 from inference.generation import Generation, Served
 from inference.loop import EngineLoop
 from inference.measuring import Measurer
-from inference.schemas import ExportRequest, GenerateRequest, InspectRequest, MeasureRequest
+from inference.schemas import ExportRequest, ForgetRequest, GenerateRequest, InspectRequest, MeasureRequest
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_common.bodies import Allowance, BodiesMiddleware
 from osora_common.disconnect import CLIENT_GONE, unless_gone
+from osora_common.scratch import Scratch
 from osora_common.turns import Turns
 from osora_core import canary
 from osora_core.adapter import Adapter
@@ -47,14 +48,18 @@ def create_app(
 ) -> FastAPI:
     """The server's app over a warm engine for each base. `on_death` is called if an engine fails for good."""
 
+    scratch = Scratch(settings.data_dir)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.served = {name: _serve(engine, settings, store, on_death) for name, engine in engines.items()}
-        app.state.measurer = Measurer(store.fetch, settings.base_paths)
+        app.state.measurer = Measurer(store.fetch, settings.base_paths, scratch)
+        await run_in_threadpool(lambda: scratch.folder)  # and what a process before this one has left goes
         yield
         await app.state.measurer.close()
         for served in app.state.served.values():
             served.loop.stop()
+        scratch.close()
 
     app = FastAPI(title="Osora inference", lifespan=lifespan, openapi_url=None)
     errors.install(app)
@@ -93,7 +98,22 @@ def create_app(
         async with inspecting:
             return await run_in_threadpool(imports.inspect, held(body.base).loop, store.get, body)
 
-    exporter = Exporter(store.get, settings.base_paths)
+    @app.get("/adapters")
+    async def adapters() -> dict[str, list[str]]:
+        return {
+            "data": sorted(
+                {key.partition("@")[0] for served in app.state.served.values() for key in served.in_memory()}
+            )
+        }
+
+    @app.post("/forget")
+    async def forget(body: ForgetRequest) -> dict[str, bool]:
+        unwanted = frozenset(body.adapters)
+        for served in app.state.served.values():
+            served.drop(lambda key: key.partition("@")[0] in unwanted)
+        return {"forgotten": True}
+
+    exporter = Exporter(store.get, settings.base_paths, scratch)
     # Whoever waits for it here holds no thread, which all other requests need; and may leave.
     exporting = asyncio.Lock()
 

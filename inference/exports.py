@@ -11,6 +11,7 @@ from pathlib import Path
 
 from inference.gguf_readme import describe
 from inference.schemas import ExportRequest
+from osora_common.scratch import Scratch
 from osora_core import export
 from osora_core.adapter import READABLE, Adapter, pack
 from osora_core.export.gguf_family import exact_length, family_of
@@ -24,18 +25,21 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 class Exporter:
     """Makes one export at a time: a merged one takes the base's memory once more, and its disk space twice."""
 
-    def __init__(self, fetch: Callable[[str], bytes | memoryview], base_paths: Mapping[str, str]) -> None:
+    def __init__(
+        self, fetch: Callable[[str], bytes | memoryview], base_paths: Mapping[str, str], scratch: Scratch
+    ) -> None:
         self._fetch = fetch
         self._base_paths = base_paths
+        self._scratch = scratch
         self._turn = threading.Lock()
 
     def make(self, runtime: Runtime, request: ExportRequest) -> Path:
-        """A ZIP in the temporary directory, for the caller to delete.
+        """A ZIP among the temporary files, for the caller to delete.
 
         Raises CorruptArtifact or IdentityMismatch if the adapter is not what was named, UserError if it cannot be had
         in this form.
         """
-        descriptor, name = tempfile.mkstemp(prefix="osora-export-", suffix=".zip")
+        descriptor, name = tempfile.mkstemp(prefix="export-", suffix=".zip", dir=self._scratch.folder)
         os.close(descriptor)
         path = Path(name)
         try:
@@ -47,7 +51,7 @@ class Exporter:
                     write = (
                         self._merge if request.format == "merged" else partial(self._gguf, name=request.adapter.name)
                     )
-                    with tempfile.TemporaryDirectory(prefix="osora-export-") as folder:
+                    with tempfile.TemporaryDirectory(prefix="export-", dir=self._scratch.folder) as folder:
                         write(adapter, runtime, Path(folder))
                         _zip(Path(folder), path)
         except BaseException:

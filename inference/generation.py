@@ -38,6 +38,16 @@ class Served:
     most_characters: int
     """Of a text that the engine may have room for."""
 
+    def in_memory(self) -> set[str]:
+        """The keys of the adapters in memory, of the host or in the banks."""
+        engine = self.loop.engine
+        return {*self.adapters.keys, *engine.slots.keys, *engine.loras.keys}
+
+    def drop(self, is_unwanted: Callable[[str], bool]) -> None:
+        """Let go of the adapters with such keys, as soon as no request uses them."""
+        self.adapters.drop(is_unwanted)
+        self.loop.drop(is_unwanted)
+
     def describe(self) -> dict[str, Any]:
         """What GET /bases says of it."""
         runtime = self.runtime

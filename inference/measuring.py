@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from inference.errors import ServerError
 from inference.schemas import MeasureRequest
+from osora_common.scratch import Scratch
 from osora_core.errors import CorruptArtifact, UserError
 
 _LONGEST_ANSWER = 64 * 1024 * 1024
@@ -34,10 +35,12 @@ class Measurer:
     Files are measured one at a time, and tenants in turns: whoever sends many waits behind itself.
     """
 
-    def __init__(self, fetch: Callable[[str, Path], bool], sources: Mapping[str, str]) -> None:
-        """`fetch`: see `ArtifactStore.fetch`; `sources`: where each base is loaded from."""
+    def __init__(self, fetch: Callable[[str, Path], bool], sources: Mapping[str, str], scratch: Scratch) -> None:
+        """`fetch`: see `ArtifactStore.fetch`; `sources`: where each base is loaded from;
+        `scratch`: for temporary files."""
         self._fetch = fetch
         self._sources = sources
+        self._scratch = scratch
         self._process: Process | None = None
         self._end: asyncio.TimerHandle | None = None
         self._turn = asyncio.Lock()
@@ -58,7 +61,7 @@ class Measurer:
         self._waiting += 1
         try:
             async with self._of_tenants.setdefault(request.tenant, asyncio.Lock()), self._turn:
-                with tempfile.TemporaryDirectory(prefix="osora-measure-") as folder:
+                with tempfile.TemporaryDirectory(prefix="measure-", dir=self._scratch.folder) as folder:
                     path = Path(folder) / "rows"
                     await run_in_threadpool(self._bring, request, path)
                     return await self._ask(request, path, limit)

@@ -37,6 +37,12 @@ class ExportRequest(BaseModel):
     format: Literal["lora", "merged", "gguf"]
 
 
+class ForgetRequest(BaseModel):
+    """Adapters that are no more, by their ids."""
+
+    adapters: list[str]
+
+
 class MeasureRequest(BaseModel):
     """A training file to be measured in a base's tokens. Of its rows, those over `limit` tokens are too long; over
     what the base reads, all are."""

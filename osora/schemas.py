@@ -279,8 +279,36 @@ class Key(TypedDict, total=False):
     scopes: list[str]
     hint: str
     created_at: int
+    created_by: str | None  # the key that it was made with
+    expires_at: int | None
     revoked_at: int | None
+    last_used_at: int | None  # to the minute
+    server_secret: Literal["current", "fallback", "lost", "unknown"]  # what it is hashed with
     key: str  # in the answer to `create` only: the service keeps a hash
+
+
+class Tenant(TypedDict, total=False):
+    id: str
+    name: str
+    created_at: int
+    suspended_at: int | None
+
+
+class AuditRecord(TypedDict):
+    """Something that was done."""
+
+    id: str
+    created_at: int
+    action: str
+    tenant_id: str | None
+    """Whose the target is; None: the installation's."""
+    actor: dict[str, str | None]
+    """`tenant_id` and `key_id`; both None where the service acted by a setting."""
+    target: dict[str, str]
+    """`kind` and `id`."""
+    address: str | None
+    request_id: str | None
+    facts: dict[str, Any]
 
 
 class WebhookEndpoint(TypedDict, total=False):

@@ -1,6 +1,7 @@
 """`python -m registry init`: prepares an installation; safe to repeat, and from several processes at once.
 
-`python -m registry check` only looks: see `registry.check`.
+`python -m registry check` only looks: see `registry.check`. `rotate-secret` makes a new server secret: see
+`registry.rotation`.
 """
 
 import argparse
@@ -12,9 +13,9 @@ from filelock import FileLock
 from sqlalchemy.engine import make_url
 
 from osora_common.refusal import refusing
-from registry import check, migrate, tenants
+from registry import check, migrate, rotation, tenants
 from registry.context import Registry
-from registry.errors import Unauthorized
+from registry.errors import Forbidden, OsoraError, Unauthorized
 from registry.outages import DATABASE_OUTAGES
 from registry.settings import Settings, get_settings
 
@@ -26,13 +27,30 @@ def init(settings: Settings) -> None:
         migrate.upgrade(settings.database_url)
         with Registry.open(settings) as registry, registry.transaction() as session:
             tenants.ensure_tenant(session)
+            rotation.settle(session)
             path = settings.local_key_path
             try:
                 tenants.authenticate(session, path.read_text().strip())
+            except Forbidden:
+                pass  # a good key, whose tenant an operator has suspended
             except (FileNotFoundError, Unauthorized):
                 # No key yet, or one of another database or pepper.
                 _, plaintext = tenants.create_key(session, tenants.DEFAULT_TENANT, "local", tenants.ALL_SCOPES)
                 _write_private(path, plaintext)
+
+
+def rotate_secret(settings: Settings, *, finish: bool) -> str:
+    """Begins a rotation of the server secret that is kept in the data directory, or ends it; says what comes next.
+
+    Raises:
+        Conflict: keys hang on the old secret, or it is not kept there.
+    """
+    with (
+        FileLock(settings.data_dir / "init.lock"),
+        Registry.open(settings) as registry,
+        registry.transaction() as session,
+    ):
+        return (rotation.finish if finish else rotation.begin)(settings, session)
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -50,14 +68,21 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("init", help="migrate the database, create the default tenant and the local key")
     commands.add_parser("check", help="say whether database, object store and broker can be used")
-    command = parser.parse_args().command
+    rotating = commands.add_parser("rotate-secret", help="make a new server secret, and heed the old one as well")
+    rotating.add_argument("--finish", action="store_true", help="drop the old one, if no key hangs on it")
+    given = parser.parse_args()
     with refusing():
         settings = get_settings()
-    if command == "check":
+    if given.command == "check":
         check.report(settings)
         return
     try:
-        init(settings)
+        if given.command == "init":
+            init(settings)
+        else:
+            print(rotate_secret(settings, finish=given.finish))
+    except OsoraError as error:
+        sys.exit(f"{error.message}. Next: {error.next_action}.")
     except DATABASE_OUTAGES as error:
         url = make_url(settings.database_url).render_as_string(hide_password=True)
         sys.exit(f"The database {url} does not answer: {' '.join(str(getattr(error, 'orig', error)).split())}")

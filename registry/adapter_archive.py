@@ -50,12 +50,14 @@ class Packed:
 
 
 @contextmanager
-def repacked(stream: BinaryIO, limit: int) -> Iterator[Packed]:
-    """The archive with nothing but the two files; gone at exit. `limit`: bytes of the weights, decompressed.
+def repacked(stream: BinaryIO, limit: int, scratch: Path) -> Iterator[Packed]:
+    """The archive with nothing but the two files, somewhere in `scratch`; gone at exit.
+
+    `limit`: bytes of the weights, decompressed.
 
     Raises `InvalidRequest`, naming what is wrong and where, and `TooLarge`.
     """
-    with tempfile.TemporaryDirectory(prefix="osora-adapter-") as folder:
+    with tempfile.TemporaryDirectory(prefix="adapter-", dir=scratch) as folder:
         weights = Path(folder, WEIGHTS)
         config = _take_apart(stream, weights, limit)
         check_config(config)

@@ -6,9 +6,10 @@ from typing import BinaryIO, TypeVar
 
 from sqlalchemy.orm import Session
 
-from registry import webhooks
+from registry import audit, webhooks
 from registry.adapter_archive import repacked
 from registry.context import Registry
+from registry.disks import refuse_if_short
 from registry.errors import InvalidRequest, NotFound, OsoraError
 from registry.ids import model_name, new_id
 from registry.models import Adapter, AdapterType
@@ -59,11 +60,12 @@ def base_of(settings: Settings, name: str | None) -> str:
 def store(registry: Registry, principal: Principal, base: str, stream: BinaryIO) -> Draft:
     """Checks an archive as far as that goes without its tensors, and stores it.
 
-    Raises what `adapter_archive.repacked` raises; nothing is stored then.
+    Raises what `adapter_archive.repacked` raises, and `StorageFull`; nothing is stored then.
     """
+    refuse_if_short(registry.settings)
     adapter_id = new_id("adp-")
     key = f"adapters/{principal.tenant_id}/{adapter_id}.zip"
-    with repacked(stream, registry.settings.max_upload_bytes) as packed:
+    with repacked(stream, registry.settings.max_upload_bytes, registry.scratch.folder) as packed:
         registry.store.put(key, packed.path)
         return Draft(adapter_id, base, key, packed.sha256, packed.bytes)
 
@@ -110,6 +112,9 @@ def publish(
             session.refresh(adapter)
             data = {"id": adapter.id, "name": adapter.name, "job_id": None}
             webhooks.record(session, principal.tenant_id, "adapter.published", data)
+            audit.record(
+                session, principal, "adapter.imported", "adapter", adapter.id, type=adapter.type, sha256=adapter.sha256
+            )
             return record(session, adapter)
     except OsoraError:  # one of ours comes before the commit
         discard(registry, draft)

@@ -6,11 +6,13 @@ from sqlalchemy import Select, or_, select, update
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
+from registry import audit
 from registry.context import Registry
 from registry.errors import NotFound
 from registry.holds import refuse_if_held
 from registry.models import Adapter, Job
 from registry.paging import Order, Page, fetch_page
+from registry.scrubbing import scrub_adapters
 from registry.tenants import Principal
 
 
@@ -56,19 +58,26 @@ def delete(registry: Registry, principal: Principal, id_or_name: str) -> Adapter
         if adapter is None:
             raise not_found(id_or_name, "adapter_id")
         refuse_if_held(session, adapter.id, id_or_name, code="adapter_in_use")
-        remove(session, [adapter.id])
+        remove(session, principal, [adapter.id])
     registry.store.delete(adapter.object_key)
     return adapter
 
 
-def remove(session: Session, adapter_ids: Sequence[str]) -> Sequence[str]:
-    """Deletes adapters' rows and returns the keys of their objects, to be deleted once that has committed."""
-    removed = session.execute(
-        delete_rows(Adapter).where(Adapter.id.in_(adapter_ids)).returning(Adapter.job_id, Adapter.object_key)
-    ).all()
-    jobs = [row.job_id for row in removed if row.job_id is not None]
+def remove(session: Session, principal: Principal | None, adapter_ids: Sequence[str]) -> Sequence[str]:
+    """Deletes the rows of locked adapters that nothing holds, and what other rows hold of them. Returns the keys of
+    their objects, to be deleted once that has committed.
+
+    `principal`: who does so; None for the service itself.
+    """
+    removed = session.scalars(select(Adapter).where(Adapter.id.in_(adapter_ids))).all()
+    scrub_adapters(session, removed)
+    session.execute(delete_rows(Adapter).where(Adapter.id.in_(adapter_ids)))
+    jobs = [adapter.job_id for adapter in removed if adapter.job_id is not None]
     session.execute(update(Job).where(Job.id.in_(jobs)).values(adapter_id=None))
-    return [row.object_key for row in removed]
+    for adapter in removed:
+        facts = {"owner_id": adapter.tenant_id, "sha256": adapter.sha256}
+        audit.record(session, principal, "adapter.deleted", "adapter", adapter.id, **facts)
+    return [adapter.object_key for adapter in removed]
 
 
 def not_found(id_or_name: str, param: str) -> NotFound:

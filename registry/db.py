@@ -17,6 +17,7 @@ meets an outage. SQLite's one lock is the operating system's, which gives it bac
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,11 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from registry.columns import PlainText
 
-_SQLITE_BUSY_SECONDS = 30
+BUSY_SECONDS = 30.0
+"""How long a transaction waits for SQLite's write lock, unless told otherwise."""
+_GLANCE_SECONDS = 1.0
+_MOST_WAITING = 16
+"""Of a process's threads, those that may wait for longer than a glance: the others are for those who only read."""
 # No transaction of ours does anything but SQL: one that says nothing for so long has lost its process.
 _IDLE_SECONDS = 30
 _IDLE_IN_TRANSACTION = "25P03"
@@ -106,12 +111,12 @@ def check_database_url(url: str) -> str:
     return url
 
 
-def make_engine(url: str | URL) -> Engine:
+def make_engine(url: str | URL, busy_seconds: float = BUSY_SECONDS) -> Engine:
     """An engine for SQLite or PostgreSQL, set up for several processes with several threads each; its URL is one that
-    `check_database_url` lets pass."""
+    `check_database_url` lets pass. `busy_seconds`: how long to wait for SQLite's write lock."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return _make_sqlite_engine(parsed)
+        return _make_sqlite_engine(parsed, busy_seconds)
     engine = create_engine(
         parsed.set(drivername="postgresql+psycopg"), pool_size=10, max_overflow=30, pool_pre_ping=True
     )
@@ -140,7 +145,7 @@ def _as_outage(context: ExceptionContext) -> Exception | None:
     )
 
 
-def _make_sqlite_engine(url: URL) -> Engine:
+def _make_sqlite_engine(url: URL, busy_seconds: float) -> Engine:
     path = Path(url.database or "")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(OSError):  # SQLite will say so where it matters
@@ -148,23 +153,24 @@ def _make_sqlite_engine(url: URL) -> Engine:
         # SQLite gives its permissions. One made before this line was open to all who could see the folder.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         path.chmod(0o600)
-    engine = create_engine(url, connect_args={"timeout": _SQLITE_BUSY_SECONDS}, pool_size=10, max_overflow=30)
+    engine = create_engine(url, connect_args={"timeout": busy_seconds}, pool_size=10, max_overflow=30)
     event.listen(engine, "connect", _configure_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "begin", _SqliteTransactions(busy_seconds).begin)
     return engine
 
 
 def _configure_sqlite(connection: Any, record: object) -> None:
-    # None: the driver opens no transactions of its own; _begin_sqlite does, and says of which kind.
+    # None: the driver opens no transactions of its own; `_SqliteTransactions` does, and says of which kind.
     connection.isolation_level = None
     _turn_to_wal(connection)
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")  # who deletes data wants it gone from the file as well
 
 
 def _turn_to_wal(connection: Any) -> None:
     """Write-ahead logging, which the file then keeps. Several processes may turn a new file to it at once, and for that
     SQLite does not wait as it does for a writer: it says at once that the file is locked."""
-    deadline = time.monotonic() + _SQLITE_BUSY_SECONDS
+    deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -175,7 +181,41 @@ def _turn_to_wal(connection: Any) -> None:
             time.sleep(0.01)
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    reads = bool(connection.get_execution_options().get(_READ_ONLY, False))
-    connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if reads else 'OFF'}")
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+class _SqliteTransactions:
+    """Begins them. Whoever waits for the write lock has a thread; while somebody keeps it for long, most go without."""
+
+    def __init__(self, busy_seconds: float) -> None:
+        self._busy_seconds = busy_seconds
+        self._places = threading.BoundedSemaphore(_MOST_WAITING)
+
+    def begin(self, connection: Connection) -> None:
+        """The event's handler. Raises `OperationalError`, which is an outage, if the lock is not to be had in time."""
+        reads = bool(connection.get_execution_options().get(_READ_ONLY, False))
+        connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if reads else 'OFF'}")
+        if reads:
+            connection.exec_driver_sql("BEGIN")
+        elif not self._has_begun(connection.connection.dbapi_connection):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # its last chance, and SQLAlchemy's error
+
+    def _has_begun(self, connection: Any) -> bool:
+        deadline = time.monotonic() + self._busy_seconds
+        connection.execute(f"PRAGMA busy_timeout = {1000 * min(_GLANCE_SECONDS, self._busy_seconds):.0f}")
+        if _takes_lock(connection):
+            return True
+        if not self._places.acquire(blocking=False):
+            return False
+        try:
+            while time.monotonic() < deadline - _GLANCE_SECONDS:
+                if _takes_lock(connection):
+                    return True
+            return False
+        finally:
+            self._places.release()
+
+
+def _takes_lock(connection: Any) -> bool:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return False
+    return True

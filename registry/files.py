@@ -8,19 +8,22 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from sqlalchemy import Select, or_, select
+from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
 from osora_data import Checked, check
 from osora_data.report import Observer
-from registry import bases, idempotency, overlaps
+from registry import audit, bases, overlaps
 from registry.columns import check_storable
 from registry.context import Registry
 from registry.db import now, now_seconds
+from registry.disks import refuse_if_short
 from registry.errors import InvalidFile, InvalidRequest, NotFound, OsoraError, TooLarge
 from registry.holds import in_use
 from registry.ids import new_id
 from registry.models import TERMINAL, File, Job
 from registry.paging import Order, Page, fetch_page
+from registry.scrubbing import scrub_files
 from registry.tenants import Principal
 
 TRAINING_PURPOSE = "fine-tune"
@@ -58,11 +61,13 @@ def ingest(
         InvalidRequest: the purpose is not one that is uploaded, or the name cannot be stored.
         InvalidFile: rows are not training data, or none of the bases on offer could learn from them; nothing is stored.
         TooLarge: over `max_upload_bytes`; nothing is stored.
+        StorageFull: there is too little free disk space.
     """
     check_purpose(purpose)
     check_storable(filename, param="file")
+    refuse_if_short(registry.settings)
     limit = registry.settings.max_upload_bytes
-    with tempfile.NamedTemporaryFile(prefix="osora-upload-") as spool:
+    with tempfile.NamedTemporaryFile(prefix="upload-", dir=registry.scratch.folder) as spool:
         sha256, size = hashlib.sha256(), 0
         while chunk := stream.read(CHUNK_BYTES):
             size += len(chunk)
@@ -157,9 +162,20 @@ def delete(registry: Registry, principal: Principal, file_id: str) -> None:
         user = live_users(session, [file_id]).get(file_id)
         if user is not None:
             raise in_use(user, f"uses the file {file_id!r}", code="file_in_use")
-        session.delete(file)
-        idempotency.forget(session, principal.tenant_id, file.id)
+        remove(session, principal, [file])
     registry.store.delete(file.object_key)
+
+
+def remove(session: Session, principal: Principal | None, files: Sequence[File]) -> None:
+    """Deletes the rows of locked files that no live job uses, and what other rows hold of them, but not their objects.
+
+    `principal`: who does so; None for the service itself.
+    """
+    scrub_files(session, files)
+    session.execute(delete_rows(File).where(File.id.in_([file.id for file in files])))
+    for file in files:
+        facts = {"owner_id": file.tenant_id, "bytes": file.bytes, "sha256": file.sha256}
+        audit.record(session, principal, "file.deleted", "file", file.id, **facts)
 
 
 def live_users(session: Session, file_ids: Sequence[str]) -> dict[str, Job]:

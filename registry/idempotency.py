@@ -118,19 +118,20 @@ def release(session: Session, mine: Claim) -> None:
     )
 
 
-def forget(session: Session, tenant_id: str, made: str) -> None:
+def forget(session: Session, tenant_id: str, made: str, *, name: str | None = None) -> None:
     """Forgets what made a thing that is deleted now: whoever makes an equal one next, in a retry, wants a new one.
 
-    `made` is its id, which its answer begins with. Who gave an `Idempotency-Key` has said that it is the same request.
+    `made` is its id, which its answer begins with. Who gave an `Idempotency-Key` has said that it is the same request:
+    that it was carried out is kept, its answer is not, nor is any other that has the thing's `name` in it.
     """
-    of_tenant = select(ApiKey.id).where(ApiKey.tenant_id == tenant_id)
+    of_tenant = IdempotentRequest.api_key_id.in_(select(ApiKey.id).where(ApiKey.tenant_id == tenant_id))
+    tells_of_it = IdempotentRequest.answer.startswith(f'{{"id":"{made}"', autoescape=True)
     session.execute(
-        delete(IdempotentRequest).where(
-            IdempotentRequest.api_key_id.in_(of_tenant),
-            IdempotentRequest.idempotency_key.is_(None),
-            IdempotentRequest.answer.startswith(f'{{"id":"{made}"', autoescape=True),
-        )
+        delete(IdempotentRequest).where(of_tenant, IdempotentRequest.idempotency_key.is_(None), tells_of_it)
     )
+    if name is not None:
+        tells_of_it = or_(tells_of_it, IdempotentRequest.answer.contains(f'"{name}"', autoescape=True))
+    session.execute(update(IdempotentRequest).where(of_tenant, tells_of_it).values(answer=None))
 
 
 def forgettable(before: ColumnElement[float]) -> Select[Any]:

@@ -78,6 +78,11 @@ class Tenant(Base):
     id: Mapped[str] = mapped_column(PlainText(40), primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[int] = mapped_column(default=now_seconds())
+    suspended_at: Mapped[int | None]
+    """Since when its keys are refused and its jobs wait: see `registry.suspension`."""
+    erasing_since: Mapped[int | None]
+    """Since when it is being deleted, and when another may go on with that: see `registry.erasure`."""
+    erasure_lease: Mapped[float | None]
 
 
 class ApiKey(Base):
@@ -93,7 +98,14 @@ class ApiKey(Base):
     """The last characters of the key, to recognise it by."""
     scopes: Mapped[list[str]]
     created_at: Mapped[int] = mapped_column(default=now_seconds())
+    created_by: Mapped[str | None] = mapped_column(String(40))
+    """The key that it was made with; None of one that the installation made itself."""
+    expires_at: Mapped[int | None]
     revoked_at: Mapped[int | None]
+    last_used_at: Mapped[int | None]
+    """To the minute; see `registry.key_uses`."""
+    secret_id: Mapped[str | None] = mapped_column(String(16))
+    """Of the server secret that `digest` is made with; None of a key from before there was such an id."""
 
 
 class File(Base):
@@ -140,7 +152,7 @@ class IdempotentRequest(Base):
     """Of whoever carries it out; None once that is done."""
     lease_expires_at: Mapped[float]
     answer: Mapped[str | None]
-    """As JSON; None while it is carried out, and of an answer with a secret in it."""
+    """As JSON; None while it is carried out, of an answer with a secret in it, and once what it made is deleted."""
     created_at: Mapped[float] = mapped_column(default=now())
     seen_at: Mapped[float] = mapped_column(default=now(), index=True)
     """When it, or the latest retry of it, came or was answered."""

@@ -1,13 +1,13 @@
 """What a model's name means: an adapter or a checkpoint of a job, by id or name, or an alias of such or of a base."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from registry import adapters
+from registry import adapters, audit
 from registry.context import Registry
 from registry.errors import Conflict, InvalidRequest, NotFound
 from registry.holds import refuse_if_held
@@ -211,6 +211,12 @@ def hold(session: Session, principal: Principal, name: str, *, param: str) -> Ad
     return refer(session, principal, ref.id, param=param)
 
 
+def gone(session: Session, ids: Collection[str]) -> set[str]:
+    """Those of the ids that are of no adapter or checkpoint, whoever's."""
+    there = union_all(*(select(table.id).where(table.id.in_(ids)) for table in (Adapter, Checkpoint)))
+    return set(ids) - set(session.scalars(there))
+
+
 def delete(registry: Registry, principal: Principal, name: str) -> str:
     """Deletes an adapter or a checkpoint, row and bytes, and returns its id. What an alias stands for is not meant.
 
@@ -252,6 +258,7 @@ def _delete(registry: Registry, principal: Principal, name: str) -> str:
         refuse_if_held(session, ref.id, name, code="checkpoint_in_use")
         if checkpoint is not None:
             session.delete(checkpoint)
+            audit.record(session, principal, "checkpoint.deleted", "checkpoint", ref.id, sha256=ref.sha256)
     for key in (ref.object_key, checkpoint.object_key if checkpoint else None):
         if key is not None:
             registry.store.delete(key)

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, delete, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from registry import adapters, files, idempotency, uploads, workers
+from registry import adapters, audit_log, files, idempotency, uploads, workers
 from registry.context import Registry
 from registry.db import now
 from registry.holds import held, unheld
@@ -50,6 +50,7 @@ def maintain(registry: Registry) -> None:
         workers.forget_silent(session)
         aliases.forget_deleted(session)
         permissions.forget_gone(session)
+    audit_log.trim(registry)
 
 
 def expire(registry: Registry) -> int:
@@ -134,7 +135,9 @@ def _remove_files(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str
     locked = _locked(session, File.id, ids)
     used = files.live_users(session, locked)
     unused = [file_id for file_id in locked if file_id not in used]
-    return session.execute(delete(File).where(File.id.in_(unused)).returning(File.object_key)).all()
+    old = session.scalars(select(File).where(File.id.in_(unused))).all()
+    files.remove(session, None, old)
+    return [[file.object_key] for file in old]
 
 
 def _expired_uploads(before: ColumnElement[float]) -> Select[Any]:
@@ -159,7 +162,8 @@ def _old_adapters(before: ColumnElement[float]) -> Select[Any]:
 
 
 def _remove_adapters(session: Session, ids: Sequence[Any]) -> Sequence[Sequence[str | None]]:
-    return [[key] for key in adapters.remove(session, unheld(session, _locked(session, Adapter.id, ids)))]
+    free = unheld(session, _locked(session, Adapter.id, ids))
+    return [[key] for key in adapters.remove(session, None, free)]
 
 
 def _old_checkpoints(before: ColumnElement[float]) -> Select[Any]:

@@ -16,6 +16,7 @@ from osora_common.log_level import LogLevel
 from osora_common.object_store import check_options
 from osora_common.store_url import RegistryStoreUrl
 from registry.http_values import Hosts, Networks, Origins, Proxies
+from registry.server_secrets import ServerSecrets
 from registry.urls import BrokerUrl, DatabaseUrl, HttpUrls
 
 
@@ -99,6 +100,10 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = None
     """The secret that API keys are hashed with; without one, `{data_dir}/secret.key` is created once."""
 
+    secret_key_fallbacks: tuple[SecretStr, ...] = ()
+    """Other secrets that API keys may still be hashed with, as a JSON list: the one before, while `secret_key` is
+    rotated."""
+
     internal_token: SecretStr | None = None
     """Bearer token between our own processes; without one, `{data_dir}/internal.token` is created once."""
 
@@ -129,6 +134,9 @@ class Settings(BaseSettings):
     and adapters of the old one no longer load."""
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
     """The largest file that can be uploaded."""
+    min_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Free disk space (data directory, temporary files, database, object store) below which uploads are refused and
+    the service is not ready: what is left is for deleting, which writes as well."""
     maintenance_seconds: _Seconds = 1
     """How often each worker looks for lost leases and unsent wake-ups, and the API for webhooks that are due."""
 
@@ -148,6 +156,9 @@ class Settings(BaseSettings):
 
     webhook_retention_days: _Days = 7
     """Days until a webhook that was delivered or given up leaves its endpoint's log; `forever`: never."""
+
+    audit_retention_days: _Days = None
+    """Whole days until a record leaves the audit log, which then has one that says so; `forever`: never."""
 
     webhooks_allow_private: bool = False
     """Whether webhooks may also go to `http://`, to this machine and to private networks: never where tenants are
@@ -217,9 +228,19 @@ class Settings(BaseSettings):
         return _listed(self.allowed_hosts)
 
     @property
-    def key_pepper(self) -> bytes:
-        """The secret that API keys are hashed with; created on first use if none is configured."""
-        return _secret_or_file(self.secret_key, self.data_dir / "secret.key").encode()
+    def server_secrets(self) -> ServerSecrets:
+        """What API keys are hashed with; created on first use if none is configured. The file may hold several, a line
+        each, the current one first."""
+        fallbacks = tuple(each.get_secret_value() for each in self.secret_key_fallbacks)
+        if self.secret_key is not None:
+            return ServerSecrets(self.secret_key.get_secret_value(), fallbacks)
+        current, *before = _secret_or_file(None, self.secret_key_path).split("\n")
+        return ServerSecrets(current, (*before, *fallbacks))
+
+    @property
+    def secret_key_path(self) -> Path:
+        """Where the secrets are kept that are not configured."""
+        return self.data_dir / "secret.key"
 
     @property
     def internal_secret(self) -> str:

@@ -1,31 +1,34 @@
 """Tenants and their API keys.
 
-A key has scopes: `read` and `write` for its tenant's data, `admin` for its tenant's keys as well, and `operator` for
-the whole installation: other tenants and their keys.
+A key has scopes: `read`, `train` and `generate` for its tenant's data and models, `admin` for all that and its tenant's
+keys, and `operator` for the whole installation: other tenants and their keys.
 """
 
-import hashlib
-import hmac
 import re
-import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from registry import audit, server_secrets
 from registry.db import now_seconds
-from registry.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
+from registry.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized
 from registry.ids import new_id
+from registry.key_text import may_be_key, new_key
+from registry.key_uses import KeyUses, Rehash
 from registry.models import ApiKey, Tenant
+from registry.paging import Order, Page, fetch_page
 
-Scope = Literal["read", "write", "admin", "operator"]
+Scope = Literal["read", "train", "generate", "admin", "operator"]
 ALL_SCOPES: tuple[Scope, ...] = get_args(Scope)
+DEFAULT_SCOPES: tuple[Scope, ...] = ("read", "train", "generate")
 _INCLUDED_IN: dict[Scope, frozenset[Scope]] = {
     "read": frozenset({"read", "admin", "operator"}),
-    "write": frozenset({"write", "admin", "operator"}),
+    "train": frozenset({"train", "admin", "operator"}),
+    "generate": frozenset({"generate", "admin", "operator"}),
     "admin": frozenset({"admin", "operator"}),
     "operator": frozenset({"operator"}),
 }
@@ -43,13 +46,15 @@ class Principal:
     tenant_name: str
     key_id: str
     scopes: frozenset[str]
+    expires_at: int | None = None
+    """When the key ends, if it does."""
 
     def has(self, scope: Scope) -> bool:
         """Whether the key has the scope, or one that includes it."""
         return not _INCLUDED_IN[scope].isdisjoint(self.scopes)
 
     def require(self, scope: Scope) -> None:
-        """Raises `Forbidden` unless the key has the scope: `operator` includes `admin`, and that `read` and `write`."""
+        """Raises `Forbidden` unless the key has the scope: `operator` includes `admin`, and that all others."""
         if not self.has(scope):
             raise Forbidden(
                 f"this takes the scope {scope!r}, and the key has {', '.join(sorted(self.scopes))}",
@@ -59,16 +64,63 @@ class Principal:
 
 def ensure_tenant(session: Session, name: str = DEFAULT_TENANT) -> Tenant:
     """The tenant of that name, created if need be. Raises `InvalidRequest` for a name that cannot be one."""
-    if not _TENANT_NAME.fullmatch(name):
-        raise InvalidRequest(
-            f"{name!r} is not a tenant name",
-            param="tenant",
-            next_action="use 1 to 63 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit",
-        )
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    row = {"id": new_id("tenant-"), "name": name}
-    session.execute(dialect.insert(Tenant).values(row).on_conflict_do_nothing(index_elements=["name"]))
+    _check_name(name, "tenant")
+    _insert(session, name)
     return session.scalars(select(Tenant).where(Tenant.name == name)).one()
+
+
+def create_tenant(session: Session, principal: Principal, name: str) -> Tenant:
+    """A new tenant, which an operator makes.
+
+    Raises:
+        InvalidRequest: it is no name for a tenant. Conflict: there is one of that name. Forbidden.
+    """
+    principal.require("operator")
+    _check_name(name, "name")
+    if name.startswith("tenant-"):
+        raise InvalidRequest(
+            f"{name!r} could be a tenant's id, which begins with 'tenant-'",
+            param="name",
+            next_action="choose another name",
+        )
+    if not _insert(session, name):
+        raise Conflict(
+            f"there is a tenant {name!r} already",
+            param="name",
+            code="tenant_exists",
+            next_action="use it, or choose another name",
+        )
+    tenant = session.scalars(select(Tenant).where(Tenant.name == name)).one()
+    audit.record(session, principal, "tenant.created", "tenant", tenant.id, owner_id=tenant.id)
+    return tenant
+
+
+def get_tenant(session: Session, principal: Principal, id_or_name: str, *, param: str = "tenant") -> Tenant:
+    """Any tenant, for an operator. Raises `NotFound`, naming the request field `param`, and `Forbidden`."""
+    principal.require("operator")
+    found = session.scalars(
+        select(Tenant)
+        .where(or_(Tenant.id == id_or_name, Tenant.name == id_or_name))
+        .order_by((Tenant.id == id_or_name).desc())
+    ).first()
+    if found is None:
+        raise NotFound(
+            f"no tenant {id_or_name!r}",
+            param=param,
+            code="tenant_not_found",
+            next_action="list the tenants for their names, or create it first",
+        )
+    return found
+
+
+def list_tenants(
+    session: Session, principal: Principal, *, after: str | None = None, limit: int = 20, order: Order = "desc"
+) -> Page[Tenant]:
+    """A page of all tenants. Raises `Forbidden`, and `NotFound` for a bad `after`."""
+    principal.require("operator")
+    start = None if after is None else get_tenant(session, principal, after, param="after")
+    position = None if start is None else (start.created_at, start.id)
+    return fetch_page(session, select(Tenant), (Tenant.created_at, Tenant.id), after=position, limit=limit, order=order)
 
 
 def name_of(session: Session, tenant_id: str) -> str:
@@ -76,7 +128,15 @@ def name_of(session: Session, tenant_id: str) -> str:
     return session.get_one(Tenant, tenant_id).name
 
 
-def create_key(session: Session, tenant_name: str, name: str, scopes: Iterable[str]) -> tuple[ApiKey, str]:
+def create_key(
+    session: Session,
+    tenant_name: str,
+    name: str,
+    scopes: Iterable[str],
+    *,
+    expires_at: int | None = None,
+    created_by: str | None = None,
+) -> tuple[ApiKey, str]:
     """A new key of a tenant (created if need be): its row, and the plaintext, which only exists here.
 
     Asks nobody's leave: what a client wants goes through `grant_key`.
@@ -89,14 +149,18 @@ def create_key(session: Session, tenant_name: str, name: str, scopes: Iterable[s
             next_action=f"choose some of {list(ALL_SCOPES)}",
         )
     tenant = ensure_tenant(session, tenant_name)
-    plaintext = "osk-" + secrets.token_urlsafe(32)
+    plaintext = new_key()
+    secret_id, digest = server_secrets.of_session(session).digests(plaintext)[0]
     key = ApiKey(
         id=new_id("key-"),
         tenant_id=tenant.id,
         name=name,
-        digest=_digest(session, plaintext),
+        digest=digest,
+        secret_id=secret_id,
         hint=plaintext[-4:],
         scopes=wanted,
+        expires_at=expires_at,
+        created_by=created_by,
     )
     session.add(key)
     session.flush()
@@ -104,49 +168,124 @@ def create_key(session: Session, tenant_name: str, name: str, scopes: Iterable[s
 
 
 def grant_key(
-    session: Session, principal: Principal, name: str, scopes: Collection[str], tenant_name: str | None = None
+    session: Session,
+    principal: Principal,
+    name: str,
+    scopes: Collection[str],
+    tenant_name: str | None = None,
+    lifetime_seconds: int | None = None,
 ) -> tuple[ApiKey, str]:
-    """`create_key` on behalf of a principal, for its own tenant unless another is named.
+    """`create_key` on behalf of a principal, for its own tenant unless another is named, which must be there.
+
+    No key lasts longer than the one that it is made with: without a lifetime it ends with that.
 
     Raises:
-        Forbidden: only an operator makes keys for other tenants, and keys that are an operator's.
+        Forbidden: only an operator makes keys for other tenants, and keys that are an operator's; or it would last
+            longer than the principal's own.
+        NotFound: no such tenant.
     """
     principal.require("admin")
     if tenant_name not in (None, principal.tenant_name) or "operator" in scopes:
         principal.require("operator")
-    return create_key(session, principal.tenant_name if tenant_name is None else tenant_name, name, scopes)
+    tenant = principal.tenant_name
+    if tenant_name is not None and tenant_name != tenant:
+        tenant = get_tenant(session, principal, tenant_name).name
+    expires_at = principal.expires_at
+    if lifetime_seconds is not None:
+        expires_at = session.scalars(select(now_seconds())).one() + lifetime_seconds
+    if principal.expires_at is not None and expires_at is not None and expires_at > principal.expires_at:
+        raise Forbidden(
+            "a key cannot last longer than the one that it is made with",
+            param="expires_in",
+            code="outlives_its_maker",
+            next_action="ask for less time, or make it with a key that lasts longer",
+        )
+    key, plaintext = create_key(session, tenant, name, scopes, expires_at=expires_at, created_by=principal.key_id)
+    audit.record(session, principal, "key.created", "key", key.id, owner_id=key.tenant_id, scopes=key.scopes)
+    return key, plaintext
 
 
 def authenticate(session: Session, plaintext: str) -> Principal:
-    """The principal whose key this is. Raises `Unauthorized`, without the key in the message."""
+    """The principal whose key this is. What cannot be a key is refused without a look into the database.
+
+    Raises:
+        Unauthorized: it is no key, or one that was revoked or has expired; without the key in the message.
+        Forbidden: its tenant is suspended.
+    """
+    if not may_be_key(plaintext):
+        raise _unknown()
+    digests = server_secrets.of_session(session).digests(plaintext)
     found = session.execute(
-        select(ApiKey, Tenant.name)
+        select(ApiKey, Tenant, now_seconds())
         .join(Tenant, Tenant.id == ApiKey.tenant_id)
-        .where(ApiKey.digest == _digest(session, plaintext), ApiKey.revoked_at.is_(None))
+        .where(ApiKey.digest.in_(digest for _, digest in digests), ApiKey.revoked_at.is_(None))
     ).one_or_none()
     if found is None:
+        raise _unknown()
+    key, tenant, at = found
+    if key.expires_at is not None and key.expires_at <= at:
         raise Unauthorized(
-            "this API key is unknown or revoked",
-            next_action="send `Authorization: Bearer osk-…` with a valid key",
+            "this API key has expired",
+            code="expired_api_key",
+            next_action="ask whoever gave it to you for another",
         )
-    key, tenant_name = found
-    return Principal(key.tenant_id, tenant_name, key.id, frozenset(key.scopes))
+    if tenant.suspended_at is not None:
+        raise Forbidden(
+            f"the tenant {tenant.name!r} is suspended: none of its keys works, and its jobs wait",
+            code="tenant_suspended",
+            next_action="ask whoever runs the service to resume it",
+        )
+    uses: KeyUses | None = session.info.get("key_uses")
+    if uses is not None:
+        current_id, digest = digests[0]
+        uses.note(key, at, None if key.secret_id == current_id else Rehash(key.digest, digest, current_id))
+    return Principal(key.tenant_id, tenant.name, key.id, frozenset(key.scopes), key.expires_at)
 
 
-def list_keys(session: Session, principal: Principal, tenant_name: str | None = None) -> Sequence[tuple[ApiKey, str]]:
-    """Keys and the names of their tenants, revoked ones too, newest first.
+def ended(session: Session, key_ids: Collection[str]) -> set[str]:
+    """Those of the keys that are no good any more: revoked, expired, gone, or their tenant is suspended."""
+    good = (
+        select(ApiKey.id)
+        .join(Tenant, Tenant.id == ApiKey.tenant_id)
+        .where(
+            ApiKey.id.in_(key_ids),
+            ApiKey.revoked_at.is_(None),
+            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now_seconds()),
+            Tenant.suspended_at.is_(None),
+        )
+    )
+    return set(key_ids) - set(session.scalars(good))
+
+
+def list_keys(
+    session: Session,
+    principal: Principal,
+    tenant_name: str | None = None,
+    *,
+    after: str | None = None,
+    limit: int = 20,
+    order: Order = "desc",
+) -> tuple[Page[ApiKey], Mapping[str, str]]:
+    """A page of keys, revoked ones too, and the names of their tenants by id.
 
     An operator sees those of every tenant, or of the one that is named; anybody else those of its own.
 
     Raises:
         Forbidden: another tenant was named by somebody who is no operator.
+        NotFound: no such tenant, or no such key as `after`.
     """
-    if tenant_name not in (None, principal.tenant_name):
-        principal.require("operator")
-    statement = _manageable(principal).order_by(ApiKey.created_at.desc(), ApiKey.id.desc())
-    if tenant_name is not None:
-        statement = statement.where(Tenant.name == tenant_name)
-    return [(row[0], row[1]) for row in session.execute(statement)]
+    keys = _manageable(principal)
+    if tenant_name is not None and tenant_name != principal.tenant_name:
+        keys = keys.where(ApiKey.tenant_id == get_tenant(session, principal, tenant_name).id)
+    elif tenant_name is not None:
+        keys = keys.where(ApiKey.tenant_id == principal.tenant_id)
+    start = None if after is None else session.scalars(keys.where(ApiKey.id == after)).one_or_none()
+    if after is not None and start is None:
+        raise _key_not_found(after, "after")
+    position = None if start is None else (start.created_at, start.id)
+    page = fetch_page(session, keys, (ApiKey.created_at, ApiKey.id), after=position, limit=limit, order=order)
+    names = select(Tenant.id, Tenant.name).where(Tenant.id.in_({key.tenant_id for key in page.data}))
+    return page, {row.id: row.name for row in session.execute(names)}
 
 
 def revoke_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
@@ -156,23 +295,47 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
         NotFound: there is no such key, or it is another tenant's.
         Forbidden: it is an operator's key, and the principal is none.
     """
-    found = session.execute(_manageable(principal).where(ApiKey.id == key_id).with_for_update(of=ApiKey)).one_or_none()
-    if found is None:
-        raise NotFound(f"no API key {key_id!r}", param="key_id", next_action="list the keys for their ids")
-    key, _ = found
+    key = session.scalars(_manageable(principal).where(ApiKey.id == key_id).with_for_update(of=ApiKey)).one_or_none()
+    if key is None:
+        raise _key_not_found(key_id, "key_id")
     if "operator" in key.scopes:
         principal.require("operator")
     if key.revoked_at is None:
         key.revoked_at = now_seconds()
-        session.flush()
+        audit.record(session, principal, "key.revoked", "key", key.id, owner_id=key.tenant_id)
     return key
 
 
-def _manageable(principal: Principal) -> Select[ApiKey, str]:
-    keys = select(ApiKey, Tenant.name).join(Tenant, Tenant.id == ApiKey.tenant_id)
+def _manageable(principal: Principal) -> Select[ApiKey]:
+    keys = select(ApiKey)
     return keys if principal.has("operator") else keys.where(ApiKey.tenant_id == principal.tenant_id)
 
 
-def _digest(session: Session, plaintext: str) -> str:
-    pepper: bytes = session.info["key_pepper"]
-    return hmac.new(pepper, plaintext.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+def _key_not_found(key_id: str, param: str) -> NotFound:
+    return NotFound(
+        f"no API key {key_id!r}", param=param, code="key_not_found", next_action="list the keys for their ids"
+    )
+
+
+def _unknown() -> Unauthorized:
+    return Unauthorized(
+        "this API key is unknown or revoked",
+        next_action="send `Authorization: Bearer osk-…` with a valid key",
+    )
+
+
+def _check_name(name: str, param: str) -> None:
+    if not _TENANT_NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{name!r} is not a tenant name",
+            param=param,
+            next_action="use 1 to 63 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit",
+        )
+
+
+def _insert(session: Session, name: str) -> bool:
+    """Whether there was no tenant of that name."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    row = {"id": new_id("tenant-"), "name": name}
+    insert = dialect.insert(Tenant).values(row).on_conflict_do_nothing(index_elements=["name"])
+    return session.execute(insert.returning(Tenant.id)).first() is not None

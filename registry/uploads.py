@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from registry import bases, files
 from registry.context import Registry
 from registry.db import now, now_seconds
+from registry.disks import refuse_if_short
 from registry.errors import Conflict, InvalidRequest, NotFound, OsoraError, TooLarge
 from registry.ids import new_id
 from registry.models import File
@@ -111,10 +112,12 @@ def add_part(
         NotFound: no such upload of this tenant's.
         Conflict: it takes no more parts.
         TooLarge: over `PART_BYTES`.
+        StorageFull: there is too little free disk space.
         InvalidRequest: the part is empty, or there are more parts than the upload can need.
     """
     _check_pending(registry, principal, upload_id)
-    with tempfile.NamedTemporaryFile(prefix="osora-part-") as spool:
+    refuse_if_short(registry.settings)
+    with tempfile.NamedTemporaryFile(prefix="part-", dir=registry.scratch.folder) as spool:
         size = 0
         while chunk := stream.read(files.CHUNK_BYTES):
             size += len(chunk)

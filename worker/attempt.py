@@ -12,6 +12,7 @@ from registry import jobs
 from registry.context import Registry
 from registry.jobs import Attempt, LeaseLostError
 from registry.outages import OUTAGES, first_line
+from registry.scrubbing import SAMPLE
 from worker.describe import describe
 from worker.patience import DrainTimeoutError, Patience
 from worker.points import reached
@@ -31,6 +32,7 @@ _LOOK_SECONDS = 0.5
 REASONS: dict[Signal, str] = {
     "cancel": "its tenant cancelled it",
     "pause": "its tenant paused it",
+    "suspend": "its tenant is suspended",
     "drain": "its worker is stopping",
 }
 
@@ -134,7 +136,7 @@ class Runner:
                 return False
             case Exception():
                 raise report
-            case "lost" | "cancel" | "pause" | "drain":
+            case "lost" | "cancel" | "pause" | "suspend" | "drain":
                 self._leave(report, work)
                 return False
             case _:
@@ -212,7 +214,7 @@ class Runner:
         """Prompts and texts are the tenant's: they go into the job's events, and into no log."""
         for prompt, text in zip(self.attempt.osora["sample_prompts"], samples.texts, strict=True):
             said = {"step": samples.step, "prompt": prompt, "text": text}
-            self.records.say(f"Sample after step {samples.step}", data=said)
+            self.records.say(f"{SAMPLE}{samples.step}", data=said)
 
     def _checkpoint(self, checkpoint: Checkpoint, work: Work) -> None:
         """While the object store is down, training goes on; a later checkpoint takes this one's place."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from osora_core.runtime import Runtime
 from osora_core.training import TrainingEngine
 from osora_core.training.passes import MakePasses, Passes
-from registry import jobs, outbox, retention, workers
+from registry import erasure, jobs, outbox, retention, workers
 from registry.context import Registry
 from registry.jobs import probes
 from registry.outages import first_line
@@ -27,6 +27,7 @@ from worker.threads import EngineThread, Periodic
 logger = logging.getLogger(__name__)
 
 _RETENTION_SECONDS = 3600
+_ERASURE_SECONDS = 2
 _ENGINE_STOP_SECONDS = 3.0
 
 
@@ -68,6 +69,7 @@ class Node:
             Periodic("heartbeat", min(settings.signal_seconds, settings.heartbeat_seconds), self._watch),
             Periodic("maintenance", settings.maintenance_seconds, self._maintain),
             Periodic("reconciling", settings.reconcile_seconds, self._reconcile),
+            Periodic("erasure", _ERASURE_SECONDS, self._erase),
             Periodic("retention", _RETENTION_SECONDS, lambda: retention.maintain(registry)),
         ]
 
@@ -167,6 +169,12 @@ class Node:
             with self.registry.transaction() as session:
                 probes.clear(session)
         outbox.relay(self.registry, self._publisher)
+
+    def _erase(self) -> None:
+        with self.registry.reading() as session:
+            is_begun = erasure.any_begun(session)
+        if is_begun:
+            erasure.go_on(self.registry)
 
     def _reconcile(self) -> None:
         """Wake-ups get lost with a broker's memory. At its start a worker takes all of them for lost."""

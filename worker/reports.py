@@ -12,7 +12,7 @@ from osora_core.training import Checkpoint, Curve, Evaluation, Outcome, Progress
 
 T = TypeVar("T")
 
-Signal = Literal["lost", "cancel", "pause", "drain"]
+Signal = Literal["lost", "cancel", "pause", "suspend", "drain"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SteppedDown:
 
 Report = SteppedDown | Progress | Evaluation | Samples | Checkpoint | Rung | Outcome | Exception
 
-_STRONGEST_FIRST: tuple[Signal, ...] = ("lost", "cancel", "pause", "drain")
+_STRONGEST_FIRST: tuple[Signal, ...] = ("lost", "cancel", "pause", "suspend", "drain")
 
 
 class Interruption(Exception):
@@ -103,10 +103,10 @@ class Reports:
             left.set()
 
     def signal(self, name: Signal | Literal["continue"]) -> None:
-        """A word from outside: the tenant's wish, a lost lease, a worker that stops; "continue" withdraws a pause."""
+        """From outside: a wish, a lost lease, a worker that stops; "continue" withdraws a pause or suspension."""
         with self._changed:
             if name == "continue":
-                self._signal = None if self._signal == "pause" else self._signal
+                self._signal = None if self._signal in ("pause", "suspend") else self._signal
                 return
             if name == "drain" and self.draining_since is None:
                 self.draining_since = time.monotonic()

@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 
 from api.adapters.inspection import inspected
 from api.adapters.schemas import AdapterOut, AdaptersQuery, DownloadQuery, ImportedOut, ImportForm
-from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, TrainerDep
 from api.downloads import attachment
 from api.generate.proxy import pass_on
 from api.idempotency import OnceFormDep
 from api.multipart import body_of, read_form
 from api.schemas import Deleted, ListPage, errors
 from registry import adapter_imports as imports
-from registry import adapters
+from registry import adapters, audit
 from registry.context import Registry
 from registry.errors import InvalidRequest
 from registry.expiry import expiries
@@ -52,7 +52,7 @@ def list_adapters(
     responses=errors(400, 401, 403, 404, 409, 413, 503, 507),
 )
 async def import_adapter(
-    request: Request, services: ServicesDep, principal: WriterDep, once: OnceFormDep
+    request: Request, services: ServicesDep, principal: TrainerDep, once: OnceFormDep
 ) -> ImportedOut:
     """Takes an OSoRA adapter of a base here, or a plain LoRA of it, as PEFT saves them: the folder as a ZIP.
 
@@ -112,15 +112,19 @@ async def download_adapter(
             code="format_not_available",
             next_action="download it with format=lora, as it came, or with format=merged or gguf",
         )
-    if query.format not in (None, ref.type):
+    headers = {"etag": f'"{ref.sha256}"'}
+    is_made_anew = query.format not in (None, ref.type)
+    if ref.sha256 in if_none_match and not is_made_anew:
+        return Response(status_code=304, headers=headers)
+    await run_in_threadpool(_record_download, services.registry, principal, ref, query.format or ref.type)
+    if is_made_anew:
         payload = {**Target(ref.base, ref).payload(), "format": query.format}
         ask = partial(services.gateway.ask, "/export", payload, ref.id, request.state.request_id)
-        return await pass_on(request, ask)
-    headers = {"etag": f'"{ref.sha256}"'}
-    if ref.sha256 in if_none_match:
-        return Response(status_code=304, headers=headers)
+        return await pass_on(request, ask, services.revocations.watch(principal))
     pieces = await run_in_threadpool(services.registry.store.stream, ref.object_key)
-    return attachment(pieces, filename=f"{ref.id}.zip", bytes=ref.bytes, media_type="application/zip", headers=headers)
+    name = f"{ref.id}.zip"
+    whole = attachment(pieces, filename=name, bytes=ref.bytes, media_type="application/zip", headers=headers)
+    return services.revocations.watch(principal).guard(whole)
 
 
 @router.get("/{adapter:path}", summary="Get an adapter", responses=errors(401, 403, 404))
@@ -131,15 +135,23 @@ def get_adapter(adapter: IdOrName, session: ReadSessionDep, principal: ReaderDep
 
 
 @router.delete("/{adapter:path}", summary="Delete an adapter", responses=errors(401, 403, 404, 409))
-def delete_adapter(adapter: IdOrName, registry: RegistryDep, principal: WriterDep) -> Deleted:
+def delete_adapter(adapter: IdOrName, services: ServicesDep, principal: TrainerDep) -> Deleted:
     """Deletes an adapter, or a checkpoint of a job that has ended, for good; calls of it fail from now on.
 
     Not while a live job begins with it or an alias names it, and not by an alias. The checkpoints of an adapter's job
     are not deleted with it.
     """
-    return Deleted(id=delete(registry, principal, adapter), object="adapter")
+    deleted = delete(services.registry, principal, adapter)
+    services.forgetting.soon()
+    return Deleted(id=deleted, object="adapter")
 
 
 def _refer(registry: Registry, principal: Principal, id_or_name: str) -> AdapterRef:
     with registry.reading() as session:
         return refer(session, principal, id_or_name)
+
+
+def _record_download(registry: Registry, principal: Principal, ref: AdapterRef, format: str) -> None:
+    kind: audit.TargetKind = "checkpoint" if ref.is_checkpoint else "adapter"
+    with registry.transaction() as session:
+        audit.record(session, principal, "adapter.downloaded", kind, ref.id, format=format)

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from api.aliases.schemas import AliasHistory, AliasOut, Rollback, SetAlias, VersionOut
-from api.deps import ReaderDep, ReadSessionDep, RegistryDep, SessionDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, SessionDep, TrainerDep
 from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.schemas import Deleted, ListPage, PageQuery, errors
@@ -19,7 +19,7 @@ _BEFORE = Rollback()
 
 @router.post("", summary="Make or move an alias", responses=errors(400, 401, 403, 404, 409))
 def set_alias(
-    body: SetAlias, session: SessionDep, principal: WriterDep, registry: RegistryDep, once: OnceDep
+    body: SetAlias, session: SessionDep, principal: TrainerDep, registry: RegistryDep, once: OnceDep
 ) -> AliasOut:
     """Lets a name stand for a model, or for several that share its requests by their weights.
 
@@ -60,7 +60,7 @@ def get_history(name: AliasName, session: ReadSessionDep, principal: ReaderDep) 
 def roll_back(
     name: AliasName,
     session: SessionDep,
-    principal: WriterDep,
+    principal: TrainerDep,
     registry: RegistryDep,
     once: OnceDep,
     body: Rollback = _BEFORE,
@@ -88,7 +88,7 @@ def get_alias(name: AliasName, session: ReadSessionDep, principal: ReaderDep) ->
 
 
 @router.delete("/{name:path}", summary="Delete an alias", responses=errors(401, 403, 404))
-def delete_alias(name: AliasName, session: SessionDep, principal: WriterDep) -> Deleted:
+def delete_alias(name: AliasName, session: SessionDep, principal: TrainerDep) -> Deleted:
     """Calls by that name fail from now on; what it stood for stays. A roll-back brings it back."""
     aliases.remove(session, principal, name)
     return Deleted(id=name, object="alias")

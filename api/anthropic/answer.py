@@ -16,7 +16,12 @@ _PARAMS = {
     **{name: f"osora.{name}" for name in ("strength", "stop_tokens", "logit_bias")},
 }
 # Of the errors that may come when the answer has begun.
-_STATUSES = {"invalid_request_error": 400, "rate_limit_error": 429, "service_unavailable_error": 503}
+_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "rate_limit_error": 429,
+    "service_unavailable_error": 503,
+}
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 

@@ -6,7 +6,7 @@ from fastapi.responses import Response
 from api.anthropic.answer import MessageAnswer
 from api.anthropic.errors import PATH
 from api.anthropic.schemas import EVENTS_EXAMPLE, MessageRequest
-from api.deps import ReaderDep, ServicesDep
+from api.deps import GeneratorDep, ServicesDep
 from api.generate.doors import respond
 from api.json_body import JsonRoute
 from api.schemas import errors
@@ -23,7 +23,7 @@ router = APIRouter(prefix=PATH, route_class=JsonRoute)
     },
 )
 async def create_message(
-    body: MessageRequest, request: Request, services: ServicesDep, principal: ReaderDep
+    body: MessageRequest, request: Request, services: ServicesDep, principal: GeneratorDep
 ) -> Response:
     """What `POST /generate` does with `messages`, in Anthropic's shape, that of errors too."""
     return await respond(MessageAnswer(body.model), body, request, services, principal)

@@ -12,8 +12,11 @@ from api.deps import ReaderDep, ServicesDep
 from api.downloads import resumable
 from api.schemas import errors
 from api.services import Services
+from registry import audit
 from registry.bases import Offer
+from registry.context import Registry
 from registry.errors import NotFound, Unavailable
+from registry.tenants import Principal
 
 router = APIRouter(prefix="/bases", tags=["bases"])
 
@@ -63,7 +66,7 @@ async def download_basis(
             code="basis_not_stored",
             next_action="start a worker: it stores the basis when it has loaded the base",
         )
-    return await run_in_threadpool(
+    answer = await run_in_threadpool(
         resumable,
         lambda start: store.stream(key, start),
         filename=f"{basis['fingerprint']}.safetensors",
@@ -73,6 +76,9 @@ async def download_basis(
         if_range=if_range,
         if_none_match=if_none_match,
     )
+    if answer.status_code != 304:
+        await run_in_threadpool(_record_download, services.registry, principal, basis["fingerprint"])
+    return answer
 
 
 async def _basis(services: Services, name_or_hash: str) -> dict[str, Any]:
@@ -92,3 +98,8 @@ async def _basis(services: Services, name_or_hash: str) -> dict[str, Any]:
         code="base_not_found",
         next_action="list the bases for their names",
     )
+
+
+def _record_download(registry: Registry, principal: Principal, fingerprint: str) -> None:
+    with registry.transaction() as session:
+        audit.record(session, principal, "basis.downloaded", "base", fingerprint)

@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.bases.known import OffersDep
-from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, TrainerDep
 from api.downloads import attachment
 from api.files.measuring import begin_measuring
 from api.files.report import FileReport, report_of
@@ -16,7 +16,7 @@ from api.files.upload import base_name
 from api.idempotency import OnceFormDep
 from api.multipart import body_of, read_form
 from api.schemas import Deleted, ListPage, errors
-from registry import files
+from registry import audit, files
 from registry.models import File
 
 router = APIRouter(prefix="/files", tags=["files"])
@@ -33,7 +33,7 @@ FileId = Annotated[str, Path(examples=["file-01k9v3t0w5qabcdefghjkmnpqrs"])]
 async def upload_file(
     request: Request,
     services: ServicesDep,
-    principal: WriterDep,
+    principal: TrainerDep,
     offers: OffersDep,
     background: BackgroundTasks,
     once: OnceFormDep,
@@ -83,13 +83,15 @@ def get_file(file_id: FileId, session: ReadSessionDep, principal: ReaderDep) -> 
     response_class=StreamingResponse,
     responses={200: {"content": {"application/octet-stream": {}, "text/csv": {}}}, **errors(401, 403, 404)},
 )
-def get_file_content(file_id: FileId, registry: RegistryDep, principal: ReaderDep) -> StreamingResponse:
+def get_file_content(file_id: FileId, services: ServicesDep, principal: ReaderDep) -> StreamingResponse:
     """An uploaded file as it came, or a job's result file: its metrics by step, as CSV."""
-    with registry.reading() as session:
+    with services.registry.transaction() as session:
         file = files.get(session, principal, file_id)
-    pieces = registry.store.stream(file.object_key)
+        audit.record(session, principal, "file.downloaded", "file", file.id)
+    pieces = services.registry.store.stream(file.object_key)
     media_type = "text/csv" if file.purpose == files.RESULTS_PURPOSE else "application/octet-stream"
-    return attachment(pieces, filename=file.filename, bytes=file.bytes, media_type=media_type)
+    whole = attachment(pieces, filename=file.filename, bytes=file.bytes, media_type=media_type)
+    return services.revocations.watch(principal).guard(whole)
 
 
 @router.get(
@@ -114,7 +116,7 @@ async def get_file_report(
 
 
 @router.delete("/{file_id}", summary="Delete a file", responses=errors(401, 403, 404, 409, 507))
-def delete_file(file_id: FileId, registry: RegistryDep, principal: WriterDep) -> Deleted:
+def delete_file(file_id: FileId, registry: RegistryDep, principal: TrainerDep) -> Deleted:
     """Deletes a file for good. Refused while a job that has not ended uses it."""
     files.delete(registry, principal, file_id)
     return Deleted(id=file_id, object="file")

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from api.deps import ReaderDep, ServicesDep
+from api.deps import GeneratorDep, ServicesDep
 from api.generate.generation import new_id, run
 from api.generate.schemas import STREAM_EXAMPLE, GenerateRequest, Generation
 from api.generate.stickiness import sticky_key
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/generate", tags=["generate"], route_class=JsonRoute)
         **errors(400, 401, 403, 404, 429, 503),
     },
 )
-async def generate(body: GenerateRequest, request: Request, services: ServicesDep, principal: ReaderDep) -> Response:
+async def generate(body: GenerateRequest, request: Request, services: ServicesDep, principal: GeneratorDep) -> Response:
     """Continues a prompt or a conversation. With `stream`, tokens come one by one. Disconnecting cancels."""
     key = await sticky_key(request, body.user)
     target = await run_in_threadpool(resolve, services.registry, principal, body, key)

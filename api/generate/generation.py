@@ -31,4 +31,5 @@ async def run(
     payload = {"request_id": generation_id, "tenant": principal.tenant_id, **target.payload(), **body.options()}
     # An adapter stays where it is warm; the bare base is warm everywhere, so its requests spread.
     key = target.adapter.id if target.adapter else generation_id
-    return await pass_on(request, partial(services.gateway.ask, "/generate", payload, key, request.state.request_id))
+    ask = partial(services.gateway.ask, "/generate", payload, key, request.state.request_id)
+    return await pass_on(request, ask, services.revocations.watch(principal))

@@ -11,16 +11,18 @@ from starlette.types import Receive, Scope, Send
 
 from api.errors import body_of
 from api.gateway import close
+from api.revocation import KeyWatch
 from osora_common.disconnect import CLIENT_GONE, unless_gone
-from registry.errors import OsoraError, Unavailable
+from registry.errors import OsoraError, Unauthorized, Unavailable
 
 _REFUSED = (401, 403)
 _PASSED = ("retry-after", "content-disposition")
 
 
-async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]) -> Response:
-    """The inference server's answer, status and bytes unchanged; a client that leaves ends its request."""
-    upstream = await unless_gone(request, ask)
+async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]], key: KeyWatch) -> Response:
+    """The inference server's answer, status and bytes unchanged; a client that leaves, or whose key ends, ends its
+    request."""
+    upstream = await key.work(lambda: unless_gone(request, ask))
     if upstream is None:
         return Response(status_code=CLIENT_GONE)
     if upstream.status_code in _REFUSED:
@@ -34,13 +36,13 @@ async def pass_on(request: Request, ask: Callable[[], Awaitable[httpx.Response]]
     media_type = upstream.headers.get("content-type", "application/json")
     if media_type.startswith("text/event-stream"):
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **headers}
-        return _PassedOn(upstream, _stream(upstream), media_type, headers)
+        return _PassedOn(upstream, _stream(key.pieces(upstream.aiter_raw())), media_type, headers)
     if media_type == "application/zip":
         # With the length, so that a client notices what is cut off.
         headers = {"content-length": upstream.headers["content-length"], **headers}
-        return _PassedOn(upstream, upstream.aiter_raw(), media_type, headers)
+        return _PassedOn(upstream, key.pieces(upstream.aiter_raw()), media_type, headers)
     try:
-        content = await unless_gone(request, upstream.aread)
+        content = await key.work(lambda: unless_gone(request, upstream.aread))
     except httpx.TransportError as error:
         raise _broken_off() from error
     finally:
@@ -70,13 +72,14 @@ class _PassedOn(StreamingResponse):
             await close(self._upstream)
 
 
-async def _stream(upstream: httpx.Response) -> AsyncIterator[bytes]:
+async def _stream(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     try:
-        async for piece in upstream.aiter_raw():
+        async for piece in pieces:
             yield piece
-    except httpx.TransportError:
+    except (httpx.TransportError, Unauthorized) as error:
+        said = error if isinstance(error, Unauthorized) else _broken_off()
         # Blank lines end whatever event was cut off.
-        yield b"\n\n" + format_sse_event(event="error", data_str=_error_json(_broken_off()))
+        yield b"\n\n" + format_sse_event(event="error", data_str=_error_json(said))
 
 
 def _broken_off() -> OsoraError:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from api.deps import ServicesDep
 from api.health.schemas import Check, Health, Readiness
 from api.services import Services
+from registry import disks
 from registry.models import Tenant
 
 router = APIRouter(tags=["health"])
@@ -29,7 +30,7 @@ async def health() -> Health:
     responses={503: {"model": Readiness, "description": "Something that is needed is down."}},
 )
 async def ready(services: ServicesDep, response: Response) -> Readiness:
-    """Looks at database, object store, inference servers and broker; 503 if a needed one is down."""
+    """Looks at database, object store, free disk space, inference servers and broker; 503 if a needed one is down."""
     # However many ask at once, and without a key, it is looked once for all of them.
     look = services.looks.begin("", "ready", lambda: _look(services))
     assert look is not None  # the only one of its name
@@ -45,6 +46,8 @@ async def _look(services: Services) -> Readiness:
         try:
             with anyio.fail_after(_PATIENCE_SECONDS):
                 checks[name] = Check(ok=True, needed=needed, detail=await look(services))
+        except DiskShortageError as error:
+            checks[name] = Check(ok=False, needed=needed, detail=str(error))
         except Exception as error:
             # The kind of error only: its text may hold addresses and passwords, and this needs no key.
             checks[name] = Check(ok=False, needed=needed, detail=type(error).__name__)
@@ -52,10 +55,15 @@ async def _look(services: Services) -> Readiness:
     async with anyio.create_task_group() as group:
         group.start_soon(check, "database", True, _database)
         group.start_soon(check, "store", True, _store)
+        group.start_soon(check, "disk", True, _disk)
         group.start_soon(check, "inference", True, _inference)
         group.start_soon(check, "broker", False, _broker)
     is_ready = all(check.ok for check in checks.values() if check.needed)
     return Readiness(ready=is_ready, checks=dict(sorted(checks.items())))
+
+
+class DiskShortageError(Exception):
+    """There is less free space than is to be kept; the message says where, and is for everybody."""
 
 
 class NoReadyServerError(Exception):
@@ -75,6 +83,13 @@ async def _store(services: Services) -> str:
     store = services.registry.store
     await _in_thread(services, lambda: store.size("ready"))
     return store.url.partition(":")[0]
+
+
+async def _disk(services: Services) -> str:
+    found = await anyio.to_thread.run_sync(disks.shortage, services.settings, abandon_on_cancel=True)
+    if found is not None:
+        raise DiskShortageError(found)
+    return "enough free space"
 
 
 async def _inference(services: Services) -> str:

@@ -24,4 +24,4 @@ class Readiness(BaseModel):
     """Everything that the service stands on."""
 
     ready: bool
-    checks: Annotated[dict[str, Check], Field(description="database, store, inference, broker")]
+    checks: Annotated[dict[str, Check], Field(description="database, store, disk, inference, broker")]

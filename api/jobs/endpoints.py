@@ -6,7 +6,7 @@ from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.bases.known import OffersDep
-from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, TrainerDep
 from api.idempotency import OnceFormDep, begun
 from api.jobs.dry_run import dry_run
 from api.jobs.fitting import require_fitting_rows
@@ -31,7 +31,7 @@ async def create_job(
     request: Request,
     body: CreateJob,
     asked: Annotated[CreateQuery, Query()],
-    principal: WriterDep,
+    principal: TrainerDep,
     services: ServicesDep,
     offers: OffersDep,
     background: BackgroundTasks,
@@ -79,14 +79,14 @@ def get_job(job_id: JobId, session: ReadSessionDep, principal: ReaderDep, servic
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=errors(401, 403, 404, 409))
-def cancel_job(job_id: JobId, session: SessionDep, principal: WriterDep, services: ServicesDep) -> JobOut:
+def cancel_job(job_id: JobId, session: SessionDep, principal: TrainerDep, services: ServicesDep) -> JobOut:
     """Ends the job: at once while it waits, within seconds while it runs. Doing it twice is fine."""
     job = jobs.cancel(session, principal, job_id)
     return JobOut.of(principal, jobs.view(session, job, services.settings))
 
 
 @router.post("/{job_id}/pause", summary="Pause a job", responses=errors(401, 403, 404, 409))
-def pause_job(job_id: JobId, session: SessionDep, principal: WriterDep, services: ServicesDep) -> JobOut:
+def pause_job(job_id: JobId, session: SessionDep, principal: TrainerDep, services: ServicesDep) -> JobOut:
     """Sets the job aside, after a checkpoint if it runs. Doing it twice is fine."""
     job = jobs.pause(session, principal, job_id)
     return JobOut.of(principal, jobs.view(session, job, services.settings))
@@ -96,7 +96,7 @@ def pause_job(job_id: JobId, session: SessionDep, principal: WriterDep, services
 def resume_job(
     job_id: JobId,
     session: SessionDep,
-    principal: WriterDep,
+    principal: TrainerDep,
     services: ServicesDep,
     background: BackgroundTasks,
 ) -> JobOut:

@@ -56,6 +56,6 @@ def list_events(
         if query.stream or "text/event-stream" in accept:
             jobs.get(session, principal, job_id)  # a stream that has begun cannot say 404 any more
             after_id = event_number(last_event_id) or query.after_id
-            return EventStream(services.events, principal, job_id, after_id)
+            return EventStream(services.events, services.revocations, principal, job_id, after_id)
         page = jobs.events(session, principal, job_id, query.after_id, query.limit, query.order)
         return ListPage[EventOut].of([EventOut.of(event) for event in page.data], page.has_more)

@@ -9,31 +9,37 @@ from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.keys.schemas import CreateKey, KeyOut, KeysQuery, NewKeyOut
 from api.schemas import Deleted, ListPage, errors
-from registry import tenants
+from registry import server_secrets, tenants
 
 router = APIRouter(prefix="/keys", tags=["keys"], route_class=JsonRoute)
 
 KeyId = Annotated[str, Path(examples=["key-01k9v2m4x7abcdefghjkmnpqrs"])]
 
 
-@router.post("", summary="Create an API key", responses=errors(400, 401, 403, 409))
+@router.post("", summary="Create an API key", responses=errors(400, 401, 403, 404, 409))
 def create_key(body: CreateKey, session: SessionDep, principal: AdminDep, once: OnceDep) -> NewKeyOut:
     """Makes a key. Its secret is in this answer and nowhere else: only a hash is stored.
 
-    It takes the scope `operator` to make one for another tenant, or one with the scope `operator`.
+    It takes the scope `operator` to make one for another tenant, which must be there, or one with the scope `operator`.
+    No key lasts longer than the one that it is made with.
     """
-    key, plaintext = tenants.grant_key(session, principal, body.name, body.scopes, body.tenant)
-    return once.keep(session, NewKeyOut.of_new(key, body.tenant or principal.tenant_name, plaintext), has_secret=True)
+    key, plaintext = tenants.grant_key(session, principal, body.name, body.scopes, body.tenant, body.expires_in)
+    secrets = server_secrets.of_session(session)
+    new = NewKeyOut.of_new(key, tenants.name_of(session, key.tenant_id), secrets, plaintext)
+    return once.keep(session, new, has_secret=True)
 
 
-@router.get("", summary="List API keys", responses=errors(400, 401, 403))
+@router.get("", summary="List API keys", responses=errors(400, 401, 403, 404))
 def list_keys(session: ReadSessionDep, principal: AdminDep, query: Annotated[KeysQuery, Query()]) -> ListPage[KeyOut]:
     """Your tenant's keys, revoked ones too, newest first; an operator sees every tenant's."""
-    found = tenants.list_keys(session, principal, query.tenant)
-    return ListPage[KeyOut].of([KeyOut.of(key, tenant) for key, tenant in found], has_more=False)
+    whose = query.model_dump()
+    page, names = tenants.list_keys(session, principal, whose.pop("tenant"), **whose)
+    secrets = server_secrets.of_session(session)
+    return ListPage[KeyOut].of([KeyOut.of(key, names[key.tenant_id], secrets) for key in page.data], page.has_more)
 
 
 @router.delete("/{key_id}", summary="Revoke an API key", responses=errors(401, 403, 404))
 def revoke_key(key_id: KeyId, session: SessionDep, principal: AdminDep) -> Deleted:
-    """Ends a key of your tenant at once, or any if you are an operator. It stays in the list, as revoked."""
+    """Ends a key of your tenant at once, or any if you are an operator, and within a second the streams that it has
+    open. It stays in the list, as revoked."""
     return Deleted(id=tenants.revoke_key(session, principal, key_id).id, object="api_key")

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.concurrency import run_in_threadpool
 
 from api.bases.known import OffersDep
-from api.deps import ReaderDep, ReadSessionDep, RegistryDep, SessionDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, SessionDep, TrainerDep
 from api.idempotency import OnceDep, OnceFormDep
 from api.json_body import JsonRoute
 from api.multipart import body_of, read_form
@@ -21,7 +21,7 @@ UploadId = Annotated[str, Path(examples=["upload_01k9v3t0w5qabcdefghjkmnpqrs"])]
 
 @router.post("", summary="Begin an upload in parts", responses=errors(400, 401, 403, 413))
 def create_upload(
-    body: CreateUpload, session: SessionDep, registry: RegistryDep, principal: WriterDep, once: OnceDep
+    body: CreateUpload, session: SessionDep, registry: RegistryDep, principal: TrainerDep, once: OnceDep
 ) -> UploadOut:
     """Begins an upload. It can be completed within an hour."""
     state = uploads.create(
@@ -49,7 +49,7 @@ def get_upload(upload_id: UploadId, session: ReadSessionDep, principal: ReaderDe
     responses=errors(400, 401, 403, 404, 409, 413, 507),
 )
 async def add_part(
-    upload_id: UploadId, request: Request, registry: RegistryDep, principal: WriterDep, once: OnceFormDep
+    upload_id: UploadId, request: Request, registry: RegistryDep, principal: TrainerDep, once: OnceFormDep
 ) -> PartOut:
     """Stores at most 64 MiB of the file. Parts may come in any order, and several at once."""
     async with read_form(request, PartForm, file="data", example="-F data=@part") as sent:
@@ -70,7 +70,7 @@ def complete_upload(
     upload_id: UploadId,
     body: CompleteUpload,
     registry: RegistryDep,
-    principal: WriterDep,
+    principal: TrainerDep,
     offers: OffersDep,
     once: OnceDep,
 ) -> UploadOut:
@@ -91,6 +91,6 @@ def complete_upload(
 
 
 @router.post("/{upload_id}/cancel", summary="Cancel an upload", responses=errors(401, 403, 404, 409))
-def cancel_upload(upload_id: UploadId, registry: RegistryDep, principal: WriterDep) -> UploadOut:
+def cancel_upload(upload_id: UploadId, registry: RegistryDep, principal: TrainerDep) -> UploadOut:
     """Ends an upload and deletes its parts. Doing it twice is fine."""
     return UploadOut.of(uploads.cancel(registry, principal, upload_id))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, ServicesDep, SessionDep, TrainerDep
 from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.schemas import ListPage, PageQuery, errors
@@ -31,7 +31,7 @@ EndpointId = Annotated[str, Path(examples=["webhook-01k9v3t0w5qabcdefghjkmnpqrs"
 
 @router.post("/webhook_endpoints", summary="Create a webhook endpoint", responses=errors(400, 401, 403, 409))
 def create_endpoint(
-    body: CreateEndpoint, session: SessionDep, principal: WriterDep, services: ServicesDep, once: OnceDep
+    body: CreateEndpoint, session: SessionDep, principal: TrainerDep, services: ServicesDep, once: OnceDep
 ) -> NewEndpointOut:
     """From now on events of these types are sent there, signed with the secret in this answer, which is shown once."""
     endpoint = webhooks.create(
@@ -59,7 +59,7 @@ def get_endpoint(endpoint_id: EndpointId, session: ReadSessionDep, principal: Re
     "/webhook_endpoints/{endpoint_id}", summary="Change a webhook endpoint", responses=errors(400, 401, 403, 404)
 )
 def update_endpoint(
-    endpoint_id: EndpointId, body: UpdateEndpoint, session: SessionDep, principal: WriterDep, services: ServicesDep
+    endpoint_id: EndpointId, body: UpdateEndpoint, session: SessionDep, principal: TrainerDep, services: ServicesDep
 ) -> EndpointOut:
     """Changes what is sent. One that was disabled for its failures is enabled again by a new URL."""
     endpoint = webhooks.update(
@@ -76,7 +76,7 @@ def update_endpoint(
 
 
 @router.delete("/webhook_endpoints/{endpoint_id}", summary="Delete a webhook endpoint", responses=errors(401, 403, 404))
-def delete_endpoint(endpoint_id: EndpointId, session: SessionDep, principal: WriterDep) -> EndpointDeleted:
+def delete_endpoint(endpoint_id: EndpointId, session: SessionDep, principal: TrainerDep) -> EndpointDeleted:
     """Deletes an endpoint with its log. What it was still to be told is not sent."""
     webhooks.delete(session, principal, endpoint_id)
     return EndpointDeleted(id=endpoint_id)
@@ -90,7 +90,7 @@ def delete_endpoint(endpoint_id: EndpointId, session: SessionDep, principal: Wri
 def rotate_secret(
     endpoint_id: EndpointId,
     session: SessionDep,
-    principal: WriterDep,
+    principal: TrainerDep,
     once: OnceDep,
     body: RotateSecret = _END_THE_OLD_ONE,
 ) -> NewEndpointOut:
@@ -109,7 +109,7 @@ def rotate_secret(
     responses=errors(400, 401, 403, 404),
 )
 async def test_endpoint(
-    endpoint_id: EndpointId, body: TestEndpoint, principal: WriterDep, services: ServicesDep
+    endpoint_id: EndpointId, body: TestEndpoint, principal: TrainerDep, services: ServicesDep
 ) -> TestOut:
     """Sends an event that never was, once, and gives the answer's status; an error says why there was no answer."""
     answer = await services.courier.test(principal, endpoint_id, body.event_type)

@@ -1,10 +1,10 @@
-"""The audit log, which is only ever added to."""
+"""The audit log, which is only ever added to; tenants that are being deleted."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0018"
-down_revision = "0016"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 
@@ -40,6 +40,8 @@ $$"""
 
 
 def upgrade() -> None:
+    op.add_column("tenants", sa.Column("erasing_since", sa.BigInteger(), nullable=True))
+    op.add_column("tenants", sa.Column("erasure_lease", sa.Double(), nullable=True))
     op.create_table(
         "audit_log",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -73,6 +75,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("tenants") as tenants:
+        tenants.drop_column("erasure_lease")
+        tenants.drop_column("erasing_since")
     op.drop_table("audit_log")
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION audit_log_is_append_only()")

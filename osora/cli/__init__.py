@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from osora.cli import adapters, aliases, bases, files, import_openai, jobs, keys, webhooks
+from osora.cli import adapters, aliases, bases, files, import_openai, jobs, keys, tenants, webhooks
+from osora.cli.audit import audit
 from osora.cli.chat import chat
 from osora.cli.compare import compare_answers
 from osora.cli.doctor import doctor
@@ -66,9 +67,10 @@ app.add_typer(adapters.app, name="adapters")
 app.add_typer(aliases.app, name="aliases")
 app.add_typer(files.app, name="files")
 app.add_typer(bases.app, name="bases")
-app.add_typer(keys.app, name="keys")
-app.add_typer(keys.app, name="key", hidden=True)  # its first name
+app.add_typer(keys.app, name="key")
+app.add_typer(tenants.app, name="tenant")
 app.add_typer(webhooks.app, name="webhooks")
+app.command()(audit)
 app.add_typer(import_openai.app, name="import")
 
 

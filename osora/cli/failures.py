@@ -78,7 +78,7 @@ def _list_problems(error: OsoraAPIError) -> None:
 def _advice(error: OsoraAPIError) -> str | None:
     """What to do, in the command line's own words."""
     if error.status == 401 and error.code != "not_osora":  # the service's own advice is about HTTP headers
-        return "set OSORA_API_KEY to a key of this service (`osora keys create` makes one)"
+        return "set OSORA_API_KEY to a key of this service (`osora key create` makes one)"
     meant = suggestion(error)
     lists = _COMMANDS.get(error.code or "")
     if meant:

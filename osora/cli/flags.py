@@ -11,6 +11,7 @@ _FLAGS = {
     "early_stopping_patience": "--patience",
     "event_type": "--event",
     "event_types": "--event",
+    "expires_in": "--expires",
     "expected_version": "--expected-version",
     "from_adapter": "--from-adapter",
     "json_schema": "--schema",

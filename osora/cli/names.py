@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from osora.errors import OsoraAPIError
 from osora.sdk import Osora
 
-Kind = Literal["adapter", "alias", "base", "endpoint", "file", "job", "key", "model"]
+Kind = Literal["adapter", "alias", "base", "endpoint", "file", "job", "key", "model", "tenant"]
 T = TypeVar("T")
 
 # How long somebody who presses the tab key, or has mistyped, is kept waiting.
@@ -23,6 +23,7 @@ _KINDS: dict[str, Kind] = {
     "file_not_found": "file",
     "job_not_found": "job",
     "model_not_found": "model",
+    "tenant_not_found": "tenant",
     "webhook_endpoint_not_found": "endpoint",
 }
 
@@ -43,7 +44,9 @@ def known(osora: Osora, kind: Kind) -> dict[str, str]:
     if kind == "job":
         return {j["id"]: _about(j) for j in osora.jobs.list(limit=_MOST)}
     if kind == "key":
-        return {k["id"]: k["name"] for k in osora.keys.list() if not k.get("revoked_at")}
+        return {k["id"]: k["name"] for k in osora.keys.list(limit=_MOST) if not k.get("revoked_at")}
+    if kind == "tenant":
+        return {t["name"]: t["id"] for t in osora.tenants.list(limit=_MOST)}
     return known(osora, "adapter") | known(osora, "base")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from osora.options import GenerateOptions
 from osora.schemas import Base, Generation, Message, Readiness
 from osora.sdk.adapters import Adapters
+from osora.sdk.audit import Audit
 from osora.sdk.basis import library_folder, pull
 from osora.sdk.call import Call, Steps, given
 from osora.sdk.endpoint import Mode, Resource, iterated, method
@@ -17,6 +18,7 @@ from osora.sdk.keys import Keys
 from osora.sdk.names import Aliases, Permissions
 from osora.sdk.paging import Items, items
 from osora.sdk.streams import Stream
+from osora.sdk.tenants import Tenants
 from osora.sdk.transport import AsyncTransport, Transport
 from osora.sdk.webhooks import Webhooks
 
@@ -33,6 +35,8 @@ class Service(Resource[Mode]):
         self.aliases: Aliases[Mode] = Aliases(transport)
         self.permissions: Permissions[Mode] = Permissions(transport)
         self.keys: Keys[Mode] = Keys(transport)
+        self.tenants: Tenants[Mode] = Tenants(transport)
+        self.audit: Audit[Mode] = Audit(transport)
         self.webhooks: Webhooks[Mode] = Webhooks(transport)
 
     @property

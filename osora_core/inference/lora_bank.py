@@ -138,6 +138,15 @@ class LoraBank:
         self._compact = None
         return slot
 
+    def erase(self, slot: int) -> None:
+        """Give a LoRA's columns back and leave nothing in them, where `remove` leaves that to the next LoRA."""
+        own = torch.tensor([c for c, owner in enumerate(self._owners) if owner == slot], device=self._device)
+        with torch.inference_mode():
+            for side in (*self.columns.A, *self.columns.Bt):
+                assert side is not None
+                side[own] = 0
+        self.remove(slot)
+
     def remove(self, slot: int) -> None:
         """Give a LoRA's columns back."""
         self._owners = [_FREE if owner == slot else owner for owner in self._owners]

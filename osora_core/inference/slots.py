@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from osora_core.bank import Bank
@@ -23,6 +23,7 @@ class _Slots(ABC, Generic[Row]):
         self._slots: dict[str, int] = {}
         self._references: dict[str, int] = {}
         self._idle: OrderedDict[str, None] = OrderedDict()
+        self._unwanted: set[str] = set()
 
     def acquire(self, adapter: Row | None) -> int:
         """The slot of an adapter, copied in if it is cold; 0 for none.
@@ -45,7 +46,20 @@ class _Slots(ABC, Generic[Row]):
         self._references[adapter.key] -= 1
         if self._references[adapter.key] == 0:
             del self._references[adapter.key]
-            self._idle[adapter.key] = None
+            if adapter.key in self._unwanted:
+                self._unwanted.remove(adapter.key)
+                self._erase(self._slots.pop(adapter.key))
+            else:
+                self._idle[adapter.key] = None
+
+    def drop(self, is_unwanted: Callable[[str], bool]) -> None:
+        """Erase the adapters with such keys: at once, or when the last request that uses one has ended."""
+        for key in [key for key in self._slots if is_unwanted(key)]:
+            if key in self._idle:
+                del self._idle[key]
+                self._erase(self._slots.pop(key))
+            else:
+                self._unwanted.add(key)
 
     def _evict(self) -> int | None:
         """The slot of the longest unused, which it loses; None if all are in use."""
@@ -57,6 +71,15 @@ class _Slots(ABC, Generic[Row]):
     @abstractmethod
     def _place(self, adapter: Row) -> int:
         """Copy a cold adapter in and return its slot."""
+
+    @abstractmethod
+    def _erase(self, slot: int) -> None:
+        """Overwrite a slot that nobody uses, and give it back."""
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the adapters in the bank. For any thread."""
+        return list(self._slots)
 
     @property
     def resident(self) -> int:
@@ -86,6 +109,9 @@ class AdapterSlots(_Slots[AdapterRow]):
         self.bank.write(slot, adapter.values, adapter.rank)
         return slot
 
+    def _erase(self, slot: int) -> None:
+        self.bank.release(slot)
+
 
 class LoraSlots(_Slots[LoraRow]):
     """Of plain LoRAs. Raises UserError for one that has no room even alone."""
@@ -109,6 +135,9 @@ class LoraSlots(_Slots[LoraRow]):
                 if evicted is None:
                     raise
                 self.bank.remove(evicted)
+
+    def _erase(self, slot: int) -> None:
+        self.bank.erase(slot)
 
 
 def check_rank(rank: int, capacity: int) -> None:

@@ -1,7 +1,7 @@
 """The worker's hold on a job: claim, heartbeat, and giving it back."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from sqlalchemy import Row, func, literal, or_, select, update
@@ -101,6 +101,7 @@ def heartbeat(session: Session, attempts: Iterable[Attempt], lease_seconds: floa
 
     Not by job id: a process that has lost a job without knowing may have claimed it once more.
     """
+    attempts = list(attempts)
     held = {attempt.token: attempt.job_id for attempt in attempts}
     renewed = session.execute(
         update(Job)
@@ -109,21 +110,34 @@ def heartbeat(session: Session, attempts: Iterable[Attempt], lease_seconds: floa
         .returning(Job.lease_token, Job.signal)
         .execution_options(synchronize_session=False)
     )
-    return _wanted(held, renewed)
+    return _wanted(session, attempts, renewed)
 
 
 def signals(session: Session, attempts: Iterable[Attempt]) -> dict[str, HeartbeatSignal]:
     """What is wanted of each attempt, by lease token, as `heartbeat` says it; renews nothing and waits for no lock."""
+    attempts = list(attempts)
     tokens = [attempt.token for attempt in attempts]
     rows = session.execute(
         select(Job.lease_token, Job.signal).where(Job.lease_token.in_(tokens), Job.status == "running")
     )
-    return _wanted(tokens, rows)
+    return _wanted(session, attempts, rows)
 
 
-def _wanted(tokens: Iterable[str], found: Iterable[Row[str | None, JobSignal | None]]) -> dict[str, HeartbeatSignal]:
-    signals = {token: signal or "continue" for token, signal in found}
-    return {token: signals.get(token, "lost") for token in tokens}
+def _wanted(
+    session: Session, attempts: Sequence[Attempt], found: Iterable[Row[str | None, JobSignal | None]]
+) -> dict[str, HeartbeatSignal]:
+    signals = {token: signal for token, signal in found}
+    of_tenants = {attempt.tenant_id for attempt in attempts}
+    suspended = set(
+        session.scalars(select(Tenant.id).where(Tenant.id.in_(of_tenants), Tenant.suspended_at.is_not(None)))
+    )
+
+    def wanted(attempt: Attempt) -> HeartbeatSignal:
+        if attempt.token not in signals:
+            return "lost"
+        return signals[attempt.token] or ("suspend" if attempt.tenant_id in suspended else "continue")
+
+    return {attempt.token: wanted(attempt) for attempt in attempts}
 
 
 def release(session: Session, attempt: Attempt, reason: str) -> None:

@@ -8,7 +8,7 @@ from registry.db import now
 from registry.jobs.retry import retry_or_fail
 from registry.jobs.state import close_attempt, obey_signal
 from registry.jobs.types import JobError
-from registry.models import Job, OutboxMessage
+from registry.models import Job, OutboxMessage, Tenant
 
 _IS_LOST = and_(Job.status == "running", Job.lease_expires_at < now())
 
@@ -50,7 +50,9 @@ def reconcile(session: Session, base: str, older_than_seconds: float, limit: int
     pending = exists().where(OutboxMessage.job_id == Job.id)
     forgotten = (
         select(Job)
+        .join(Tenant, Tenant.id == Job.tenant_id)
         .where(Job.status == "queued", Job.base == base, Job.announced_at < now() - older_than_seconds, ~pending)
+        .where(Tenant.suspended_at.is_(None))
         .order_by(Job.announced_at)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Job)

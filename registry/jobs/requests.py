@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from osora_common.hyperparameters import Spec
-from registry import bases, files, overlaps
+from registry import audit, bases, files, overlaps
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
 from registry.jobs import begun_with
@@ -128,6 +128,7 @@ def cancel(session: Session, principal: Principal, job_id: str) -> Job:
     if job.status == "cancelled" or job.signal == "cancel":
         return job
     _refuse_if_ended(job, "cancelled")
+    audit.record(session, principal, "job.cancelled", "job", job.id, status=job.status)
     if job.status == "running":
         job.signal = "cancel"
         append_event(session, job, "Cancellation requested")

@@ -8,6 +8,8 @@
 So nobody starves. A tenant's priorities move its jobs among its own, and decide how many of them run at a time when
 others wait as well; a tenant of whom nothing runs goes before all that have something. A job of low priority is
 overtaken by those of its tenant that come within an hour of it, or within two if they are of high priority.
+
+Jobs of a tenant that is suspended have no turn.
 """
 
 import heapq
@@ -20,7 +22,7 @@ from sqlalchemy import ColumnElement, Select, case, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from registry.db import now
-from registry.models import Job, JobPriority
+from registry.models import Job, JobPriority, Tenant
 
 _LOAD: dict[JobPriority, float] = {"high": 0.5, "normal": 1.0, "low": 2.0}
 _AGE_SECONDS: dict[JobPriority, float] = {"high": 3600.0, "normal": 0.0, "low": -3600.0}
@@ -49,7 +51,8 @@ def in_order(bases: Iterable[str]) -> Select[tuple[str, str, str, bool, float, f
             load.scalar_subquery().label("load"),
             served.scalar_subquery().label("served"),
         )
-        .where(waiting.status == "queued", waiting.base.in_(bases))
+        .join(Tenant, Tenant.id == waiting.tenant_id)
+        .where(waiting.status == "queued", waiting.base.in_(bases), Tenant.suspended_at.is_(None))
         .group_by(waiting.tenant_id, waiting.base)
         .subquery()
     )

@@ -5,7 +5,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from registry.models import EventLevel, Method
 
-HeartbeatSignal = Literal["continue", "cancel", "pause", "lost"]
+HeartbeatSignal = Literal["continue", "cancel", "pause", "suspend", "lost"]
 Fault = Literal["user", "platform", "unknown"]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Select, and_, delete, func, select
 from sqlalchemy.orm import Session
 
-from registry import webhooks
+from registry import audit, webhooks
 from registry.db import now, now_seconds, take_turns
 from registry.errors import Conflict, InvalidRequest, NotFound
 from registry.models import ApiKey
@@ -318,6 +318,8 @@ def _note(
     session.execute(delete(AliasVersion).where(*of_alias, AliasVersion.version <= version - VERSIONS_KEPT))
     session.flush()
     webhooks.record(session, principal.tenant_id, "alias.changed", {"id": name, "version": version})
+    action: audit.Action = "alias.deleted" if not targets else "alias.set" if restored is None else "alias.rolled_back"
+    audit.record(session, principal, action, "alias", name, version=version, restored=restored)
 
 
 def _newest_version(session: Session, principal: Principal, name: str) -> int:

@@ -9,6 +9,7 @@ from sqlalchemy import Select, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from registry import audit
 from registry.errors import InvalidRequest, NotFound
 from registry.ids import new_id
 from registry.models import Adapter, Checkpoint, Job, Tenant
@@ -52,6 +53,7 @@ def grant(session: Session, principal: Principal, name: str, project_ids: Sequen
     session.execute(
         dialect.insert(Permission).values(rows).on_conflict_do_nothing(index_elements=["target", "project_id"])
     )
+    audit.record(session, principal, "adapter.shared", _kind(ref), ref.id, with_tenants=wanted)
     given = session.scalars(_of(principal, ref).where(Permission.project_id.in_(wanted))).all()
     return sorted(given, key=lambda permission: wanted.index(permission.project_id))
 
@@ -81,7 +83,9 @@ def list(
 def revoke(session: Session, principal: Principal, name: str, permission_id: str) -> None:
     """Takes a permission back: from now on that tenant finds no such model. Raises `NotFound`."""
     ref = _own(session, principal, name)
-    session.delete(_get(session, principal, ref, permission_id, "permission_id"))
+    permission = _get(session, principal, ref, permission_id, "permission_id")
+    session.delete(permission)
+    audit.record(session, principal, "adapter.unshared", _kind(ref), ref.id, with_tenants=[permission.project_id])
 
 
 def shared_with(session: Session, principal: Principal) -> Sequence[tuple[AdapterRef, str]]:
@@ -114,6 +118,10 @@ def forget_gone(session: Session) -> None:
             Permission.target.not_in(select(Adapter.id)), Permission.target.not_in(select(Checkpoint.id))
         )
     )
+
+
+def _kind(ref: AdapterRef) -> audit.TargetKind:
+    return "checkpoint" if ref.is_checkpoint else "adapter"
 
 
 def _own(session: Session, principal: Principal, name: str) -> AdapterRef:

@@ -8,7 +8,7 @@ sends again, with the same `webhook-id`.
 
 from registry.webhooks.delivering import Answer, Delivery, any_due, claim, sample, settle
 from registry.webhooks.delivering import list_deliveries as deliveries
-from registry.webhooks.endpoints import create, delete, get, rotate_secret, update
+from registry.webhooks.endpoints import create, delete, get, rotate_secret, seal_anew, update
 from registry.webhooks.endpoints import list_endpoints as list
 from registry.webhooks.events import EVENT_TYPES, EventType, record
 
@@ -27,6 +27,7 @@ __all__ = [
     "record",
     "rotate_secret",
     "sample",
+    "seal_anew",
     "settle",
     "update",
 ]

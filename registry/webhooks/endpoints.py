@@ -7,6 +7,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
+from registry import audit
 from registry.db import now, now_seconds, take_turns
 from registry.errors import Conflict, NotFound
 from registry.ids import new_id
@@ -15,7 +16,7 @@ from registry.settings import Settings
 from registry.tenants import Principal
 from registry.webhooks import destination
 from registry.webhooks.events import EventType
-from registry.webhooks.secrets import new_salt
+from registry.webhooks.secrets import new_salt, sealed
 from registry.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 MAX_ENDPOINTS = 20
@@ -50,10 +51,11 @@ def create(
         name=name,
         url=url,
         event_types=list(dict.fromkeys(event_types)),
-        salt=new_salt(),
+        salt=new_salt(session),
     )
     session.add(endpoint)
     session.flush()
+    audit.record(session, principal, "webhook.created", "webhook", endpoint.id)
     return endpoint
 
 
@@ -106,8 +108,11 @@ def update(
             enabled = True
     for field, value in changed.items():
         setattr(endpoint, field, value)
-    if _set_enabled(endpoint, enabled) or changed:
+    switched = _set_enabled(endpoint, enabled)
+    if switched or changed:
         endpoint.updated_at = cast(int, now_seconds())
+        fields = sorted({*changed, *(["enabled"] if switched else [])})
+        audit.record(session, principal, "webhook.changed", "webhook", endpoint.id, fields=fields)
     session.flush()
     return endpoint
 
@@ -120,6 +125,7 @@ def delete(session: Session, principal: Principal, endpoint_id: str) -> None:
         raise _not_found(endpoint_id, "endpoint_id")
     session.execute(delete_rows(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint.id))
     session.delete(endpoint)
+    audit.record(session, principal, "webhook.deleted", "webhook", endpoint.id)
 
 
 def rotate_secret(session: Session, principal: Principal, endpoint_id: str, *, keep_old: bool) -> WebhookEndpoint:
@@ -140,10 +146,19 @@ def rotate_secret(session: Session, principal: Principal, endpoint_id: str, *, k
             next_action="wait until one expires, a day after it was replaced, or rotate without keeping any",
         )
     endpoint.old_salts = [{"salt": endpoint.salt, "expires_at": at + _OVERLAP_SECONDS}, *older] if keep_old else []
-    endpoint.salt = new_salt()
+    endpoint.salt = new_salt(session)
     endpoint.updated_at = cast(int, now_seconds())
+    audit.record(session, principal, "webhook.secret_rotated", "webhook", endpoint.id, old_kept=keep_old)
     session.flush()
     return endpoint
+
+
+def seal_anew(session: Session) -> None:
+    """Has the signing secrets of all tenants' endpoints hang on the current server secret; none of them changes."""
+    for endpoint in session.scalars(select(WebhookEndpoint).with_for_update()):
+        endpoint.salt = sealed(session, endpoint.salt)
+        endpoint.old_salts = [{**old, "salt": sealed(session, old["salt"])} for old in endpoint.old_salts]
+    session.flush()
 
 
 def _set_enabled(endpoint: WebhookEndpoint, enabled: bool | None) -> bool:

@@ -27,7 +27,7 @@ class WebhookEndpoint(Base):
     name: Mapped[str]
     url: Mapped[str]
     event_types: Mapped[list[str]]
-    salt: Mapped[str] = mapped_column(String(64))
+    salt: Mapped[str] = mapped_column(String(160))
     """What its signing secret is derived from; see `registry.webhooks.secrets`."""
     old_salts: Mapped[list[dict[str, Any]]] = mapped_column(JSON(none_as_null=True), default=list)
     """Of secrets before, the newest first, each a `salt` that signs as well until `expires_at`."""

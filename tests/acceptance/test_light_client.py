@@ -48,8 +48,8 @@ async def walk(osora, name):
     assert len(await took(osora.aliases.history(name))) == 1
     await took(osora.aliases.delete(name))
     key = await took(osora.keys.create(name))
-    theirs = await took(osora.keys.create("x", tenant=name))
-    (given,) = await took(osora.permissions.create(model, [theirs["tenant_id"]]))
+    theirs = await took(osora.tenants.create(name))
+    (given,) = await took(osora.permissions.create(model, [theirs["id"]]))
     await took(osora.permissions.delete(model, given["id"]))
     await took(osora.keys.revoke(key["id"]))
     assert (await took(osora.webhooks.event_types()))

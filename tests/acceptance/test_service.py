@@ -52,7 +52,8 @@ def adapters(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iter
     submitted, trained = {}, {}
     with ExitStack() as clients:
         for tenant, city in (("north", "Oslo"), ("south", "Lima")):
-            key = service.sdk.keys.create(name="test", tenant=tenant, scopes=["read", "write"])["key"]
+            service.sdk.tenants.create(tenant)
+            key = service.sdk.keys.create(name="test", tenant=tenant)["key"]
             sdk = clients.enter_context(Osora(service.url, key))
             submitted[tenant] = (sdk, submit(sdk, dataset(folder / f"{city}.jsonl", city), epochs=8))
         for tenant, (sdk, job_id) in submitted.items():

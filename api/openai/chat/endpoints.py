@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.deps import ReaderDep, ServicesDep
+from api.deps import GeneratorDep, ServicesDep
 from api.generate.doors import respond
 from api.json_body import JsonRoute
 from api.openai.chat.answer import ChatAnswer
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/chat/completions", route_class=JsonRoute)
     },
 )
 async def create_chat_completion(
-    body: ChatRequest, request: Request, services: ServicesDep, principal: ReaderDep
+    body: ChatRequest, request: Request, services: ServicesDep, principal: GeneratorDep
 ) -> Response:
     """What `POST /generate` does with `messages`, in OpenAI's shape. Receipt and timing are under `osora`."""
     return await respond(ChatAnswer.to(body), body, request, services, principal)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from api.deps import ReaderDep, ReadSessionDep, RegistryDep, WriterDep
+from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, TrainerDep
 from api.generate.target import resolve_model
 from api.openai.models.schemas import ModelList, ModelOut
 from api.schemas import Deleted, errors
@@ -49,11 +49,12 @@ def get_model(model: ModelName, session: ReadSessionDep, principal: ReaderDep, r
 
 
 @router.delete("/{model:path}", summary="Delete a model", responses=errors(401, 403, 404, 409))
-def delete_model(model: ModelName, registry: RegistryDep, principal: WriterDep) -> Deleted:
+def delete_model(model: ModelName, services: ServicesDep, principal: TrainerDep) -> Deleted:
     """Deletes an adapter, or a checkpoint of a job that has ended, for good. Bases stay, and what others share.
 
     Of an alias only the name goes; what it stands for stays.
     """
+    registry = services.registry
     target = resolve_model(registry, principal, model, key=b"")
     if target.alias is not None:
         with registry.transaction() as session:
@@ -72,4 +73,5 @@ def delete_model(model: ModelName, registry: RegistryDep, principal: WriterDep) 
         )
     else:
         delete(registry, principal, model)
+        services.forgetting.soon()
     return Deleted(id=model, object="model")

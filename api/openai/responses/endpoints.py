@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.deps import ReaderDep, ServicesDep
+from api.deps import GeneratorDep, ServicesDep
 from api.generate.doors import respond
 from api.json_body import JsonRoute
 from api.openai.responses.answer import ResponseAnswer
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/responses", route_class=JsonRoute)
     },
 )
 async def create_response(
-    body: ResponseRequest, request: Request, services: ServicesDep, principal: ReaderDep
+    body: ResponseRequest, request: Request, services: ServicesDep, principal: GeneratorDep
 ) -> Response:
     """What `POST /generate` does with `messages`, in the shape of OpenAI's Responses. Nothing is stored."""
     return await respond(ResponseAnswer(body), body, request, services, principal)

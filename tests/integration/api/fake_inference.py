@@ -77,7 +77,8 @@ def measured(rows: int, **changed: Any) -> dict[str, Any]:
 class FakeInference:
     """Set `mood` to say how it behaves. `bases`: those it has loaded; `result`, `pieces` of a stream and `refusal`:
     what it answers; `found`: what it says that an adapter from outside is; `asked`: the bodies; `abandoned`: set when a
-    client left. `measure`: what it measures of any file; while `may_measure` is clear, it is still at it."""
+    client left. `held`: the adapters in its memory; `forgot`: set when it was told to let go of some. `measure`: what
+    it measures of any file; while `may_measure` is clear, it is still at it."""
 
     def __init__(self, token: str) -> None:
         self.mood: Mood = "fine"
@@ -95,6 +96,8 @@ class FakeInference:
         self.may_measure.set()
         self.reached = threading.Event()
         self.abandoned = threading.Event()
+        self.held: list[str] = []
+        self.forgot = threading.Event()
         self._token = token
 
     def server(self) -> uvicorn.Server:
@@ -106,6 +109,8 @@ class FakeInference:
         app.post("/measure")(self._measure)
         app.get("/bases")(self._bases)
         app.get("/ready")(self._ready)
+        app.get("/adapters")(self._adapters)
+        app.post("/forget")(self._forget)
         return uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
 
     async def _generate(self, request: Request) -> Response:
@@ -174,6 +179,15 @@ class FakeInference:
         about = {"family": "llama", "fingerprint": self.fingerprint, "parameters": 7, "basis": basis}
         about["longest_row"] = self.longest_row
         return {"data": [{"name": name, **about} for name in self.bases]}
+
+    async def _adapters(self) -> dict[str, list[str]]:
+        return {"data": self.held}
+
+    async def _forget(self, request: Request) -> dict[str, bool]:
+        unwanted = (await request.json())["adapters"]
+        self.held = [adapter for adapter in self.held if adapter not in unwanted]
+        self.forgot.set()
+        return {"forgotten": True}
 
     async def _ready(self) -> dict[str, Any]:
         return {"ready": True}

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from registry.context import Registry
+from registry.models import Adapter
 from registry.tenants import Principal
 from tests.integration.api.conftest import MAX_UPLOAD_BYTES, error_of
 from tests.integration.api.fake_inference import FakeInference
@@ -157,9 +158,18 @@ def test_only_writers_import_and_strangers_see_nothing(
     error_of(bring(client_with("read")), 403)
     assert fake.asked == []
     made = bring(client).json()
-    stranger = client_with("read", "write", tenant="stranger")
+    stranger = client_with("read", "train", "generate", tenant="stranger")
     assert stranger.get("/adapters").json()["data"] == []
     for path in (f"/adapters/{made['id']}", f"/adapters/{made['name']}", f"/adapters/{made['id']}/download"):
         error_of(stranger.get(path), 404)
     error_of(stranger.delete(f"/adapters/{made['id']}"), 404)
     error_of(stranger.post("/generate", json={"adapter_id": made["id"], "prompt": "x"}), 404)
+
+
+def test_inference_servers_let_go_of_a_deleted_adapter(
+    client: httpx.Client, adapter: Adapter, fake: FakeInference
+) -> None:
+    fake.held = [adapter.id, "adp-gone"]
+    client.delete(f"/adapters/{adapter.id}").raise_for_status()
+    assert fake.forgot.wait(30)
+    assert fake.held == []

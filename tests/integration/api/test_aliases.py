@@ -132,7 +132,7 @@ def test_what_is_refused_says_why(client: httpx.Client, adapter: Adapter, succes
 
 def test_keys_and_tenants(client: httpx.Client, client_with: Callable[..., httpx.Client], adapter: Adapter) -> None:
     put(client, "triage", adapter.id)
-    reader, stranger = client_with("read"), client_with("read", "write", tenant="stranger")
+    reader, stranger = client_with("read"), client_with("read", "train", "generate", tenant="stranger")
     assert reader.get("/aliases/triage").status_code == 200
     body = {"name": "triage", "target": adapter.id}
     for response in (

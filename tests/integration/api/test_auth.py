@@ -15,47 +15,59 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 ROUTES = [
     ("GET", "/files", "read"),
-    ("POST", "/files", "write"),
+    ("POST", "/files", "train"),
     ("GET", "/files/file-1", "read"),
     ("GET", "/files/file-1/content", "read"),
-    ("DELETE", "/files/file-1", "write"),
+    ("DELETE", "/files/file-1", "train"),
     ("GET", "/jobs", "read"),
-    ("POST", "/jobs", "write"),
+    ("POST", "/jobs", "train"),
     ("GET", "/jobs/ftjob-1", "read"),
-    ("POST", "/jobs/ftjob-1/cancel", "write"),
-    ("POST", "/jobs/ftjob-1/pause", "write"),
-    ("POST", "/jobs/ftjob-1/resume", "write"),
+    ("POST", "/jobs/ftjob-1/cancel", "train"),
+    ("POST", "/jobs/ftjob-1/pause", "train"),
+    ("POST", "/jobs/ftjob-1/resume", "train"),
     ("GET", "/jobs/ftjob-1/events", "read"),
     ("GET", "/jobs/ftjob-1/checkpoints", "read"),
     ("GET", "/adapters", "read"),
     ("GET", "/adapters/adp-1", "read"),
     ("GET", "/adapters/adp-1/download", "read"),
-    ("DELETE", "/adapters/adp-1", "write"),
-    ("POST", "/generate", "read"),
+    ("DELETE", "/adapters/adp-1", "train"),
+    ("POST", "/generate", "generate"),
     ("GET", "/bases", "read"),
     ("GET", "/keys", "admin"),
     ("POST", "/keys", "admin"),
     ("DELETE", "/keys/key-1", "admin"),
+    ("GET", "/tenants", "operator"),
+    ("POST", "/tenants", "operator"),
+    ("GET", "/tenants/acme", "operator"),
+    ("POST", "/tenants/acme/suspend", "operator"),
+    ("POST", "/tenants/acme/resume", "operator"),
     ("GET", "/v1/files", "read"),
-    ("POST", "/v1/files", "write"),
+    ("POST", "/v1/files", "train"),
     ("GET", "/v1/files/file-1", "read"),
     ("GET", "/v1/files/file-1/content", "read"),
-    ("DELETE", "/v1/files/file-1", "write"),
+    ("DELETE", "/v1/files/file-1", "train"),
     ("GET", "/v1/fine_tuning/jobs", "read"),
-    ("POST", "/v1/fine_tuning/jobs", "write"),
+    ("POST", "/v1/fine_tuning/jobs", "train"),
     ("GET", "/v1/fine_tuning/jobs/ftjob-1", "read"),
-    ("POST", "/v1/fine_tuning/jobs/ftjob-1/cancel", "write"),
-    ("POST", "/v1/fine_tuning/jobs/ftjob-1/pause", "write"),
-    ("POST", "/v1/fine_tuning/jobs/ftjob-1/resume", "write"),
+    ("POST", "/v1/fine_tuning/jobs/ftjob-1/cancel", "train"),
+    ("POST", "/v1/fine_tuning/jobs/ftjob-1/pause", "train"),
+    ("POST", "/v1/fine_tuning/jobs/ftjob-1/resume", "train"),
     ("GET", "/v1/fine_tuning/jobs/ftjob-1/events", "read"),
     ("GET", "/v1/fine_tuning/jobs/ftjob-1/checkpoints", "read"),
     ("GET", "/v1/models", "read"),
     ("GET", "/v1/models/osora-tiny", "read"),
-    ("DELETE", "/v1/models/osora-tiny", "write"),
-    ("POST", "/v1/chat/completions", "read"),
-    ("POST", "/v1/completions", "read"),
+    ("DELETE", "/v1/models/osora-tiny", "train"),
+    ("POST", "/v1/chat/completions", "generate"),
+    ("POST", "/v1/completions", "generate"),
+    ("POST", "/v1/responses", "generate"),
 ]
-WITHOUT = {"read": "write", "write": "read", "admin": "write"}
+WITHOUT: dict[str, tuple[str, ...]] = {
+    "read": ("train", "generate"),
+    "train": ("read", "generate"),
+    "generate": ("read", "train"),
+    "admin": ("read", "train", "generate"),
+    "operator": ("admin",),
+}
 
 
 @pytest.mark.parametrize(("method", "path"), [route[:2] for route in ROUTES])
@@ -70,7 +82,7 @@ def test_no_key_and_a_wrong_key(anonymous: httpx.Client, method: str, path: str)
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 def test_a_key_without_the_scope(client_with: Callable[..., httpx.Client], method: str, path: str, scope: str) -> None:
-    response = client_with(WITHOUT[scope]).request(method, path)
+    response = client_with(*WITHOUT[scope]).request(method, path)
     error = error_of(response, 403)
     assert error["code"] == "insufficient_scope"
     assert scope in error["message"]
@@ -85,7 +97,7 @@ def test_another_tenants_things_are_not_there(
     client_with: Callable[..., httpx.Client], registry: Registry, principal: Principal, adapter: Adapter
 ) -> None:
     job = submit(registry, principal)
-    stranger = client_with("read", "write", tenant="stranger")
+    stranger = client_with("read", "train", "generate", tenant="stranger")
     for method, path in [
         ("GET", f"/files/{job.training_file_id}"),
         ("GET", f"/files/{job.training_file_id}/content"),

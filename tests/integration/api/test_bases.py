@@ -79,7 +79,7 @@ def test_other_ranges_are_answered_with_all_of_it(client: httpx.Client, stored: 
 def test_who_may_have_it(anonymous: httpx.Client, client_with: Callable[..., httpx.Client], stored: bytes) -> None:
     path = "/bases/osora-tiny/basis"
     error_of(anonymous.get(path), 401)
-    assert error_of(client_with("write").get(path), 403)["code"] == "insufficient_scope"
+    assert error_of(client_with("train").get(path), 403)["code"] == "insufficient_scope"
     assert client_with("read", tenant="other").get(path).content == stored
 
 

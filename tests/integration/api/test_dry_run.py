@@ -245,7 +245,7 @@ def test_a_key_for_requests_that_are_sent_again_is_not_spent(
 def test_whoever_may_only_read_gets_none(client_with: Callable[..., httpx.Client], training_file: str) -> None:
     body = {"model": "osora-tiny", "training_file": training_file}
     assert client_with("read").post("/jobs?dry_run=true", json=body).status_code == 403
-    assert client_with("write", tenant="other").post("/jobs?dry_run=true", json=body).status_code == 404
+    assert client_with("train", tenant="other").post("/jobs?dry_run=true", json=body).status_code == 404
 
 
 def test_without_a_worker_a_probe_is_not_waited_for(dry: Dry) -> None:

@@ -1,9 +1,12 @@
 """Every failure has the one shape, names what is wrong, and says what would be right."""
 
 import json
+import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any
 
 import httpx
@@ -289,6 +292,29 @@ def test_a_database_that_is_gone(client: httpx.Client, registry: Registry) -> No
     assert response.headers["retry-after"]
 
 
+def test_a_locked_database_holds_up_no_reader_and_no_writer_for_long(client: httpx.Client, registry: Registry) -> None:
+    """Another process holds SQLite's write lock. More writers come than there are threads; some wait, for a while."""
+    path = registry.engine.url.database
+    assert path is not None
+    with closing(sqlite3.connect(path, isolation_level=None)) as locker, ThreadPoolExecutor(60) as threads:
+        locker.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        writers = [threads.submit(client.post, "/keys", json={"name": f"key {number}"}) for number in range(60)]
+        reads = 0
+        while not all(writer.done() for writer in writers):
+            assert client.get("/keys").status_code == 200
+            reads += 1
+        took = time.monotonic() - began
+        locker.execute("ROLLBACK")
+    assert reads > 2, "readers did not wait for the writers' end"
+    assert took < 25
+    for writer in writers:
+        response = writer.result()
+        assert error_of(response, 503)["code"] == "database_unavailable"
+        assert response.headers["retry-after"]
+    assert client.post("/keys", json={"name": "after"}).status_code == 200
+
+
 class TestDiskFull:
     """Wherever the room ends, one answer."""
 
@@ -333,6 +359,17 @@ class TestDiskFull:
 
         monkeypatch.setattr(server.config.app.state.services.registry.store, "put", fail)
         self.expect(self.upload(client))
+
+    def test_room_is_left_for_deleting(self, client: httpx.Client, server: Server) -> None:
+        file_id = self.upload(client).json()["id"]
+        services = server.config.app.state.services
+        wanted = {"min_free_bytes": 2**60}
+        object.__setattr__(services.registry, "settings", services.settings.model_copy(update=wanted))
+        self.expect(self.upload(client))
+        disk = client.get("/ready").json()["checks"]["disk"]
+        assert not disk["ok"]
+        assert disk["detail"].startswith("data directory: ")
+        assert client.delete(f"/files/{file_id}").status_code == 200
 
 
 def test_request_ids(anonymous: httpx.Client) -> None:

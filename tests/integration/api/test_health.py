@@ -19,6 +19,7 @@ def test_ready_names_what_is_down(anonymous: httpx.Client) -> None:
     assert {name: check["ok"] for name, check in checks.items()} == {
         "broker": False,
         "database": True,
+        "disk": True,
         "inference": False,
         "store": True,
     }

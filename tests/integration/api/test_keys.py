@@ -14,7 +14,7 @@ def test_the_life_of_a_key(client: httpx.Client) -> None:
     key = response.json()
     secret = key.pop("key")
     assert secret.startswith("osk-")
-    assert (key["tenant"], key["scopes"], key["name"]) == ("default", ["read", "write"], "triage")
+    assert (key["tenant"], key["scopes"], key["name"]) == ("default", ["generate", "read", "train"], "triage")
     assert secret.endswith(key["hint"])
     listed = client.get("/keys")
     assert key in listed.json()["data"]
@@ -29,6 +29,8 @@ def test_the_life_of_a_key(client: httpx.Client) -> None:
 
 
 def test_an_operator_manages_the_keys_of_other_tenants(client: httpx.Client) -> None:
+    assert error_of(client.post("/keys", json={"name": "k", "tenant": "acme"}), 404)["param"] == "tenant"
+    client.post("/tenants", json={"name": "acme"})
     key = client.post("/keys", json={"name": "k", "tenant": "acme", "scopes": ["read"]}).json()
     secret = key.pop("key")
     assert (key["tenant"], key["scopes"]) == ("acme", ["read"])
@@ -50,6 +52,7 @@ def test_an_admin_manages_the_keys_of_its_own_tenant_only(
     key = admin.post("/keys", json={"name": "k", "scopes": ["admin"]}).json()
     assert key["tenant"] == "acme"
     assert admin.post("/keys", json={"name": "k", "tenant": "acme"}).status_code == 200
+    client.post("/tenants", json={"name": "other"})
     others = client.post("/keys", json={"name": "k", "tenant": "other"}).json()
     operators = client.post("/keys", json={"name": "k", "tenant": "acme", "scopes": ["operator"]}).json()
     for response in (
@@ -74,14 +77,25 @@ def test_an_admin_manages_the_keys_of_its_own_tenant_only(
         ({"name": ""}, "name"),
         ({"name": "k", "scopes": []}, "scopes"),
         ({"name": "k", "scopes": ["root"]}, "scopes[0]"),
-        ({"name": "k", "tenant": "A B"}, "tenant"),
-        ({"name": "k", "tenant": ""}, "tenant"),
+        ({"name": "k", "scopes": ["write"]}, "scopes[0]"),
+        ({"name": "k", "expires_in": 0}, "expires_in"),
+        ({"name": "k", "expires_in": 10**12}, "expires_in"),
         ({"name": "a\u0000b"}, "name"),
         ({"name": "k", "tenant": "a\u0000"}, "tenant"),
     ],
 )
 def test_what_is_refused(client: httpx.Client, body: dict[str, object], param: str | None) -> None:
     assert error_of(client.post("/keys", json=body), 400)["param"] == param
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_key_that_expires_and_one_that_it_makes(client: httpx.Client) -> None:
+    short = client.post("/keys", json={"name": "k", "scopes": ["admin"], "expires_in": 3600}).json()
+    assert 3595 <= short["expires_at"] - short["created_at"] <= 3601
+    headers = {"authorization": f"Bearer {short['key']}"}
+    heir = client.post("/keys", json={"name": "k"}, headers=headers).json()
+    assert (heir["expires_at"], heir["created_by"]) == (short["expires_at"], short["id"])
+    error_of(client.post("/keys", json={"name": "k", "expires_in": 7200}, headers=headers), 403)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -56,6 +58,91 @@ def test_it_says_ready_and_stops_at_a_signal_with_a_stream_open(
             assert time.monotonic() - began < 5
         finally:
             process.kill()
+
+
+def test_an_upload_that_a_kill_cuts_off_leaves_nothing_behind(
+    registry: Registry, settings: Settings, api_key: str
+) -> None:
+    port = _free_port()
+    environment = {
+        **os.environ,
+        "OSORA_DATA_DIR": str(settings.data_dir),
+        "OSORA_DATABASE_URL": settings.database_url,
+        "OSORA_PORT": str(port),
+    }
+    rows = b'{"prompt": "q", "completion": "somebody\'s own words"}\n' * 400_000
+    sent = {"data": {"purpose": "fine-tune"}, "files": {"file": ("rows.jsonl", rows)}}
+    headers = {"authorization": f"Bearer {api_key}"}
+
+    def files_left() -> list[Path]:
+        return [path for path in (settings.data_dir / "tmp").glob("*/*") if path.stat().st_size]
+
+    def serve() -> subprocess.Popen[str]:
+        process = subprocess.Popen([sys.executable, "-m", "api"], stderr=subprocess.PIPE, text=True, env=environment)
+        assert process.stderr is not None
+        assert "ready\n" in process.stderr
+        return process
+
+    with serve() as killed, ThreadPoolExecutor(1) as threads:
+        try:
+            url = f"http://127.0.0.1:{port}/files"
+            answer = threads.submit(httpx.post, url, headers=headers, timeout=120, **sent)
+            deadline = time.monotonic() + 100
+            while not files_left():
+                assert time.monotonic() < deadline
+                assert not answer.done()
+                time.sleep(0.01)
+        finally:
+            killed.kill()
+        with pytest.raises(httpx.TransportError):
+            answer.result(60)
+    assert files_left()
+    with serve() as next_one:
+        try:
+            assert files_left() == []
+        finally:
+            next_one.terminate()
+    assert [*(settings.data_dir / "tmp").iterdir()] == []
+
+
+def test_the_server_secret_is_rotated_between_two_starts(registry: Registry, settings: Settings, api_key: str) -> None:
+    environment = {
+        **os.environ,
+        "OSORA_DATA_DIR": str(settings.data_dir),
+        "OSORA_DATABASE_URL": settings.database_url,
+        "OSORA_PORT": str(_free_port()),
+    }
+
+    def rotate(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "registry", "rotate-secret", *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    def hashes_in_use() -> set[str]:
+        """Of a process's keys, after it has stopped as a supervisor stops it: by then uses are written down."""
+        process = subprocess.Popen([sys.executable, "-m", "api"], stderr=subprocess.PIPE, text=True, env=environment)
+        assert process.stderr is not None
+        with process:
+            try:
+                assert "ready\n" in process.stderr
+                headers = {"authorization": f"Bearer {api_key}"}
+                answer = httpx.get(f"http://127.0.0.1:{environment['OSORA_PORT']}/keys", headers=headers, timeout=60)
+                process.terminate()
+                assert process.wait(60) == 0
+            finally:
+                process.kill()
+        return {key["server_secret"] for key in answer.json()["data"]}
+
+    assert hashes_in_use() == {"current"}
+    begun = rotate()
+    assert (begun.returncode, begun.stderr) == (0, "")
+    assert "Next: restart the service" in begun.stdout
+    too_early = rotate("--finish")
+    assert (too_early.returncode, too_early.stdout) == (1, "")
+    assert too_early.stderr.startswith("1 key hangs on an old secret")
+    assert hashes_in_use() == {"fallback"}  # as it was when it was asked for
+    finished = rotate("--finish")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert hashes_in_use() == {"current"}
 
 
 def _free_port() -> int:

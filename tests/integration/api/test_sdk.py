@@ -127,6 +127,7 @@ def test_every_query_of_a_list_can_be_given() -> None:
             "/webhook_endpoints": osora.webhooks.list,
             "/webhook_endpoints/{endpoint_id}/deliveries": osora.webhooks.deliveries,
             "/keys": osora.keys.list,
+            "/tenants": osora.tenants.list,
         }.items():
             queries = {p["name"] for p in described[path]["get"].get("parameters", []) if p["in"] == "query"}
             assert queries - {"stream"} <= inspect.signature(listing).parameters.keys(), path
@@ -279,10 +280,14 @@ def test_names_keys_and_webhooks(connected: Client) -> None:
     assert len(connected.got(osora.aliases.history("triage"))) == 2
     connected.got(osora.aliases.delete("triage"))
     assert connected.got(osora.aliases.rollback("triage"))["targets"] == {"osora-tiny": 2}
-    key = connected.got(osora.keys.create("ci", scopes=["read"]))
+    connected.got(osora.tenants.create("acme"))
+    assert connected.got(osora.tenants.suspend("acme"))["suspended_at"]
+    assert connected.got(osora.tenants.resume("acme")) == connected.got(osora.tenants.get("acme"))
+    assert [tenant["name"] for tenant in connected.all(osora.tenants.list())] == ["acme", "default"]
+    key = connected.got(osora.keys.create("ci", scopes=["read"], expires_in=60))
     assert key["key"].startswith("osk-")
     assert connected.got(osora.keys.revoke(key["id"])) is None
-    assert {entry["name"] for entry in connected.got(osora.keys.list())} == {"ci", "test"}
+    assert {entry["name"] for entry in connected.all(osora.keys.list())} == {"ci", "test"}
     types = connected.got(osora.webhooks.event_types())
     hook = connected.got(osora.webhooks.create("https://93.184.216.34/hook", types, name="all"))
     assert hook["signing_secret"].startswith("whsec_")
@@ -309,7 +314,7 @@ class TestAdapters:
         assert connected.got(osora.adapters.get(adapter.name))["id"] == adapter.id
         assert connected.got(osora.adapters.download(adapter.id, tmp_path / "a.zip")) == len(ZIP)
         assert (tmp_path / "a.zip").read_bytes() == ZIP
-        tenant = connected.got(osora.keys.create("theirs", tenant="acme"))["tenant_id"]
+        tenant = connected.got(osora.tenants.create("acme"))["id"]
         (given,) = connected.got(osora.permissions.create(adapter.name, [tenant]))
         assert connected.all(osora.permissions.list(adapter.name)) == [given]
         connected.got(osora.permissions.delete(adapter.name, given["id"]))

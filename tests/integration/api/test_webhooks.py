@@ -148,7 +148,7 @@ def test_scopes_and_tenants(client: httpx.Client, client_with: Callable[..., htt
     foreign, reader, writer = (
         client_with("admin", tenant="acme"),
         client_with("read"),
-        client_with("write"),
+        client_with("train"),
     )
     for method, path, body in calls:
         for door in ("", "/v1"):

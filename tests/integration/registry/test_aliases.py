@@ -410,7 +410,7 @@ def test_what_is_gone_all_the_same_is_named(
     """Such as a checkpoint whose attempt was begun again before it."""
     put(registry, principal, "triage", pair[0].id)
     with registry.transaction() as session:
-        adapters.remove(session, [pair[0].id])
+        adapters.remove(session, None, [pair[0].id])
     with pytest.raises(NotFound, match=f"'triage' stands for '{pair[0].name}', which is gone") as caught:
         ask(registry, principal, "triage")
     assert (caught.value.code, "roll it back" in str(caught.value.next_action)) == ("alias_target_gone", True)

@@ -111,6 +111,6 @@ def test_one_that_is_gone_all_the_same_is_told_to_the_worker(
 ) -> None:
     job = submit(registry, principal, from_adapter=source.id)
     with registry.transaction() as session:
-        adapters.remove(session, [source.id])
+        adapters.remove(session, None, [source.id])
     attempt = claim(registry, read(registry, principal, job))
     assert (attempt.from_adapter_id, attempt.start) == (source.id, None)

@@ -5,6 +5,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,7 +98,7 @@ def test_nothing_of_a_bad_file_is_stored(
     registry: Registry, principal: Principal, data: bytes, other: dict[str, str], kind: type[OsoraError]
 ) -> None:
     settings: Settings = registry.settings.model_copy(update={"max_upload_bytes": 1_000_000})
-    limited = Registry(settings, registry.engine, registry.sessions, registry.readers, registry.store)
+    limited = replace(registry, settings=settings)
     with pytest.raises(kind) as caught:
         ingest(limited, principal, data, **other)
     assert caught.value.next_action

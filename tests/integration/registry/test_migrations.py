@@ -125,8 +125,8 @@ def test_no_admin_of_before_loses_anything_in_silence(
             row = f"'{key}', '{tenant}', 'ci', '{key}', 'abcd', '{json.dumps(scopes)}', 1"
             columns = "id, tenant_id, name, digest, hint, scopes, created_at"
             connection.execute(text(f"INSERT INTO api_keys ({columns}) VALUES ({row})"))
-    with caplog.at_level("WARNING"):
-        migrate.upgrade(empty_database_url)
+    with caplog.at_level("WARNING"), migrate.migrating(empty_database_url) as config:
+        command.upgrade(config, "0009")
 
     def scopes_now() -> dict[str, list[str]]:
         with Session(engine) as session:
@@ -138,6 +138,35 @@ def test_no_admin_of_before_loses_anything_in_silence(
     with migrate.migrating(empty_database_url) as config:
         command.downgrade(config, "0008")
     assert scopes_now() == {"key-1": ["admin", "read", "write"], **unchanged}
+    engine.dispose()
+
+
+def test_keys_of_before_can_do_what_they_could(empty_database_url: str) -> None:
+    before = {"key-1": ["read"], "key-2": ["write"], "key-3": ["read", "write"], "key-4": ["admin", "operator"]}
+    engine = make_engine(empty_database_url)
+    with migrate.migrating(empty_database_url) as config:
+        command.upgrade(config, "0016")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO tenants (id, name, created_at) VALUES ('tenant-1', 'one', 1)"))
+        for key, scopes in before.items():
+            row = f"'{key}', 'tenant-1', 'ci', '{key}', 'abcd', '{json.dumps(scopes)}', 1"
+            columns = "id, tenant_id, name, digest, hint, scopes, created_at"
+            connection.execute(text(f"INSERT INTO api_keys ({columns}) VALUES ({row})"))
+    migrate.upgrade(empty_database_url)
+    with Session(engine) as session:
+        now = {key.id: key.scopes for key in session.scalars(select(ApiKey))}
+    assert now == {
+        "key-1": ["generate", "read"],
+        "key-2": ["train"],
+        "key-3": ["generate", "read", "train"],
+        "key-4": ["admin", "operator"],
+    }
+    with migrate.migrating(empty_database_url) as config:
+        command.downgrade(config, "0016")
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT id, scopes FROM api_keys")).all()
+    stored = {key: json.loads(scopes) if isinstance(scopes, str) else scopes for key, scopes in rows}
+    assert stored == before
     engine.dispose()
 
 

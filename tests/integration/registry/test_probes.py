@@ -50,7 +50,7 @@ def count(registry: Registry, table: Any) -> int:
 
 def other_tenant(registry: Registry) -> Principal:
     with registry.transaction() as session:
-        _, key = create_key(session, "other", "test", ["read", "write"])
+        _, key = create_key(session, "other", "test", ["read", "train"])
         return authenticate(session, key)
 
 

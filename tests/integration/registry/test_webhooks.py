@@ -15,6 +15,7 @@ from registry.context import Registry
 from registry.db import now_seconds
 from registry.errors import Conflict, NotFound
 from registry.names import aliases
+from registry.server_secrets import ServerSecrets
 from registry.tenants import Principal
 from registry.webhooks import Answer, Delivery, EventType
 from registry.webhooks.delivering import LEASE_SECONDS, MAX_ATTEMPTS, PER_TENANT
@@ -395,7 +396,10 @@ def test_the_database_holds_no_secret(registry: Registry, principal: Principal) 
         columns = session.execute(select(WebhookEndpoint.__table__)).one()
     assert not any(secret in str(value) for value in columns)
     assert secret not in repr(delivery)
-    other = replace(registry, sessions=registry.sessions.__class__(registry.engine, info={"key_pepper": b"another"}))
+    other = replace(
+        registry,
+        sessions=registry.sessions.__class__(registry.engine, info={"server_secrets": ServerSecrets("another")}),
+    )
     pass_time(registry, LEASE_SECONDS + 1)
     assert claim(other)[0].secrets != delivery.secrets
 

@@ -192,7 +192,7 @@ def test_an_adapter_that_is_gone_or_of_another_base_is_the_users_fault(
         session.get_one(Adapter, adapter_id).sha256 = hashlib.sha256(made_elsewhere).hexdigest()
     run_attempt(registry, engine, claim(registry, changed), Reports())
     with registry.transaction() as session:
-        adapters.remove(session, [adapter_id])
+        adapters.remove(session, None, [adapter_id])
     run_attempt(registry, engine, claim(registry, gone), Reports())
     for job, words in ((gone, "has been deleted"), (changed, "f" * 64)):
         error = read(registry, principal, job).error

@@ -10,7 +10,11 @@ from starlette.types import Message
 
 from api.gateway import InferenceGateway
 from api.generate.proxy import pass_on
+from api.revocation import Revocations
+from registry.context import Registry
 from registry.errors import Unavailable
+from registry.settings import Settings
+from registry.tenants import Principal
 
 URLS = ["http://one", "http://two", "http://three"]
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -114,7 +118,8 @@ def test_a_download_that_breaks_off_is_closed() -> None:
             return
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "asgi": {"spec_version": "2.3"}}
-        answer = await pass_on(Request(scope, receive), lambda: ask(Servers((200, body))))
+        key = Revocations(Registry.open(Settings())).watch(Principal("t", "n", "k", frozenset()))
+        answer = await pass_on(Request(scope, receive), lambda: ask(Servers((200, body))), key)
         with pytest.raises(httpx.ReadError):
             await answer(scope, receive, send)
         assert body.is_closed

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from inference.exports import Exporter
 from inference.schemas import AdapterRef, ExportRequest
+from osora_common.scratch import Scratch
 from osora_core.adapter import Adapter
 from osora_core.bank import Bank
 from osora_core.basis import BasisCache
@@ -75,7 +75,7 @@ def export(runtime: Runtime, adapter: Adapter, base: Path, form: Form, folder: P
     }
     data = adapter.to_zip()
     ref = AdapterRef(**fields, sha256=hashlib.sha256(data).hexdigest())
-    made = Exporter(lambda _: data, {"alias": str(base)}).make(
+    made = Exporter(lambda _: data, {"alias": str(base)}, Scratch(folder.parent)).make(
         runtime, ExportRequest(base="alias", adapter=ref, format=form)
     )
     try:
@@ -166,13 +166,12 @@ def test_a_gguf_zip_is_one_file_with_a_modelfile_that_names_it(
 
 
 def test_a_base_that_no_gguf_is_written_of_is_refused_and_leaves_no_file(
-    runtime: Runtime, adapter: Adapter, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, adapter: Adapter, base: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     other = tmp_path / "other"
     shutil.copytree(base, other)
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
     with pytest.raises(UnsupportedBase, match="activation is 'relu'"):
         export(runtime, adapter, other, "gguf", tmp_path / "gguf")
-    assert list(tmp_path.glob("osora-export-*")) == []
+    assert list(tmp_path.glob("tmp/*/export-*")) == []

@@ -13,6 +13,7 @@ from safetensors.torch import load, save
 
 from inference.exports import Exporter
 from inference.schemas import AdapterRef, ExportRequest
+from osora_common.scratch import Scratch
 from osora_core import canary
 from osora_core.adapter import CONFIG_NAME, WEIGHTS_NAME, Adapter, pack
 from osora_core.data import Renderer
@@ -175,13 +176,13 @@ def test_other_bytes_than_those_named_are_refused(server: InferenceServer, files
     assert server.error(409, adapter=other)["code"] == "identity_mismatch"
 
 
-def test_a_lora_is_exported_merged(served_runtime: Runtime, files: Files) -> None:
+def test_a_lora_is_exported_merged(served_runtime: Runtime, files: Files, tmp_path: Path) -> None:
     data = pack(files)
     ref = AdapterRef(
         id="adp-1", name="a", version=1, object_key="k", type="lora", sha256=hashlib.sha256(data).hexdigest(),
         base_fingerprint=served_runtime.basis.base_fingerprint, basis_fingerprint=None,
     )  # fmt: skip
-    exporter = Exporter(lambda _: data, {"tiny": str(served_runtime.model.name_or_path)})
+    exporter = Exporter(lambda _: data, {"tiny": str(served_runtime.model.name_or_path)}, Scratch(tmp_path))
     made = exporter.make(served_runtime, ExportRequest(base="tiny", adapter=ref, format="merged"))
     try:
         assert made.stat().st_size > served_runtime.bytes

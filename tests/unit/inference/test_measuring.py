@@ -15,6 +15,7 @@ import pytest
 from inference.errors import ServerError
 from inference.measuring import Measurer
 from inference.schemas import MeasureRequest
+from osora_common.scratch import Scratch
 from osora_core.data import Renderer
 from osora_core.runtime import Runtime
 from tests.unit.inference.conftest import InferenceServer
@@ -60,9 +61,9 @@ def base(served_runtime: Runtime, tmp_path: Path) -> str:
     return str(tmp_path / "base")
 
 
-def test_it_counts_as_a_job_does(server: InferenceServer, served_runtime: Runtime, base: str) -> None:
+def test_it_counts_as_a_job_does(server: InferenceServer, served_runtime: Runtime, base: str, tmp_path: Path) -> None:
     """And a request that comes meanwhile is answered; the process ends with the server."""
-    server.measure_by(Measurer(Store(), {"tiny": base}))
+    server.measure_by(Measurer(Store(), {"tiny": base}, Scratch(tmp_path)))
     response = server.http.post("/measure", json=asked())
     assert response.status_code == 200, response.text
     measure = response.json()["measure"]
@@ -89,11 +90,11 @@ def request(key: str, tenant: str) -> MeasureRequest:
     return MeasureRequest(**asked(object_key=key, tenant=tenant))
 
 
-def test_tenants_take_turns() -> None:
+def test_tenants_take_turns(tmp_path: Path) -> None:
     store = Store()
 
     async def flood() -> list[str]:
-        measurer = Measurer(store, {})
+        measurer = Measurer(store, {}, Scratch(tmp_path))
         measurer._ask = lambda *_: asyncio.sleep(0, {})  # type: ignore[method-assign, assignment]
         first = asyncio.create_task(measurer.measure(request("slow", "a"), 1))
         await asyncio.to_thread(store.reached.wait, 60)
@@ -107,9 +108,9 @@ def test_tenants_take_turns() -> None:
     assert asyncio.run(flood()) == ["slow", "b", "a0", "a1", "a2"]
 
 
-def test_a_process_that_breaks_off_is_replaced(base: str) -> None:
+def test_a_process_that_breaks_off_is_replaced(base: str, tmp_path: Path) -> None:
     async def ask() -> tuple[int, int]:
-        measurer = Measurer(Store(), {"tiny": base})
+        measurer = Measurer(Store(), {"tiny": base}, Scratch(tmp_path))
         try:
             await measurer.measure(request("one", "a"), 100)
             (first,) = processes()

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import tempfile
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -336,13 +335,12 @@ def test_exports_that_wait_hold_up_nobody_else_and_are_not_made_for_who_has_left
 
 
 def test_an_export_of_what_is_not_the_named_adapter_fails_and_leaves_no_file(
-    server: InferenceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: InferenceServer, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ref = server.publish("leaver", seed=5) | {"sha256": "0" * 64}
     answer = server.http.post("/export", json={"base": "tiny", "adapter": ref, "format": "merged"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "corrupt_artifact")
-    assert list(tmp_path.glob("osora-export-*")) == []
+    assert list(tmp_path.glob("tmp/*/*")) == []
 
 
 def test_only_our_own_processes_are_answered(server: InferenceServer) -> None:
@@ -356,3 +354,30 @@ def test_bodies_are_bounded(server: InferenceServer) -> None:
     answer = server.http.post("/generate", content=b" " * 17_000_000)
     assert answer.status_code == 413
     assert "over 16777216 bytes" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["osora", "lora"])
+def test_a_deleted_adapter_is_erased_from_memory(server: InferenceServer, kind: str) -> None:
+    """Once nobody uses it, also one that a request is being answered with when it is deleted."""
+    ref = server.publish("a", seed=1)
+    if kind == "lora":
+        lora = server.http.post("/export", json={"base": "tiny", "adapter": ref, "format": "lora"}).content
+        ref = server.put("l", lora, type="lora", basis_fingerprint=None)
+    other = server.publish("b", seed=2)
+    server.text(adapter=other)
+    server.steps.hold(after=2)
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(server.text, adapter=ref)
+        assert server.steps.held.wait(60)
+        assert server.http.get("/adapters").json() == {"data": sorted([ref["id"], other["id"]])}
+        server.http.post("/forget", json={"adapters": [ref["id"]]}).raise_for_status()
+        server.steps.go.set()
+        assert answer.result(60)
+    server.text(adapter=other)  # what was asked of the engine before has been done by then
+    assert server.http.get("/adapters").json() == {"data": [other["id"]]}
+    if kind == "osora":
+        rows = server.engine.slots.bank.values.abs().sum(dim=1)
+        assert int((rows > 0).sum()) == 1
+    else:
+        columns = server.engine.loras.bank.columns
+        assert not any(side.any() for side in (*columns.A, *columns.Bt) if side is not None)

@@ -432,12 +432,12 @@ def test_key_create_and_adapter_download_and_delete(service: FakeService, tmp_pa
     service.on("DELETE", "/keys/key-1", Answer(body={"deleted": True}))
     service.on("GET", "/adapters/adp-1/download", Answer(body=b"zip!"))
     service.on("DELETE", "/adapters/adp-1", Answer(body={"deleted": True}))
-    assert "osk-secret" in osora("key", "create", "ci", "--scope", "read", "--scope", "write").output
-    assert service.requests[-1].json == {"name": "ci", "scopes": ["read", "write"]}
+    assert "osk-secret" in osora("key", "create", "ci", "--scope", "read", "--scope", "train").output
+    assert service.requests[-1].json == {"name": "ci", "scopes": ["read", "train"]}
     assert osora("key", "revoke", "key-1").exit_code == 0
     service.on("GET", "/keys", Answer(body={"data": [{"id": "key-2", "name": "ci", "tenant": "acme"}]}))
     assert "acme" in osora("key", "list", "--tenant", "acme").output
-    assert service.requests[-1].query == "tenant=acme"
+    assert service.requests[-1].query == "limit=20&tenant=acme"
     target = tmp_path / "a.zip"
     assert json.loads(osora("adapters", "download", "adp-1", "-o", str(target), "--json").stdout)["bytes"] == 4
     assert (service.requests[-1].query, target.read_bytes()) == ("", b"zip!")  # a LoRA comes as it came

@@ -188,7 +188,7 @@ def test_a_no_is_exit_code_1_and_nothing_is_done(service: FakeService, monkeypat
     for words in (["files", "delete", "file-1"], ["aliases", "delete", "a"], ["webhooks", "delete", "w"]):
         refused = osora(*words, stdin=b"n\n")
         assert (refused.exit_code, "Nothing was done" in refused.stderr) == (1, True)
-    assert osora("keys", "revoke", "key-1", stdin=b"n\n").exit_code == 1
+    assert osora("key", "revoke", "key-1", stdin=b"n\n").exit_code == 1
     assert service.requests == []
 
 

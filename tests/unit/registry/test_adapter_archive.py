@@ -4,9 +4,11 @@ import hashlib
 import io
 import json
 import struct
+import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from registry.adapter_archive import CONFIG, CONFIG_BYTES, WEIGHTS, repacked
 from registry.errors import InvalidRequest, TooLarge
 
 LIMIT = 1_000_000
+SCRATCH = Path(tempfile.gettempdir())
 SETTINGS = b'{"peft_type": "LORA", "r": 2}'
 
 
@@ -43,7 +46,7 @@ def archive(
 
 
 def read(data: bytes) -> dict[str, bytes]:
-    with repacked(io.BytesIO(data), LIMIT) as packed:
+    with repacked(io.BytesIO(data), LIMIT, SCRATCH) as packed:
         content = packed.path.read_bytes()
         assert (packed.bytes, packed.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     with zipfile.ZipFile(io.BytesIO(content)) as opened:
@@ -52,7 +55,7 @@ def read(data: bytes) -> dict[str, bytes]:
 
 
 def refusal(data: bytes) -> str:
-    with pytest.raises(InvalidRequest) as caught, repacked(io.BytesIO(data), LIMIT):
+    with pytest.raises(InvalidRequest) as caught, repacked(io.BytesIO(data), LIMIT, SCRATCH):
         raise AssertionError("it was taken")
     assert caught.value.param == "file"
     assert caught.value.next_action
@@ -73,7 +76,7 @@ def test_the_two_files_pass_byte_for_byte_and_nothing_else_does(folder: str) -> 
 
 def test_the_same_files_are_the_same_bytes() -> None:
     def digest(data: bytes) -> str:
-        with repacked(io.BytesIO(data), LIMIT) as packed:
+        with repacked(io.BytesIO(data), LIMIT, SCRATCH) as packed:
             return packed.sha256
 
     assert digest(archive()) == digest(archive(compression=zipfile.ZIP_STORED))
@@ -128,7 +131,7 @@ def test_other_compressions_and_broken_checksums() -> None:
 def test_what_unpacks_to_more_than_may_be_uploaded_is_cut_off() -> None:
     bomb = archive({CONFIG: SETTINGS, WEIGHTS: bytes(50 * LIMIT)})
     assert len(bomb) < LIMIT
-    with pytest.raises(TooLarge, match=f"over {LIMIT} bytes"), repacked(io.BytesIO(bomb), LIMIT):
+    with pytest.raises(TooLarge, match=f"over {LIMIT} bytes"), repacked(io.BytesIO(bomb), LIMIT, SCRATCH):
         raise AssertionError("it was taken")
     assert f"over {CONFIG_BYTES} bytes" in refusal(archive({CONFIG: bytes(CONFIG_BYTES + 1), WEIGHTS: weights()}))
 

@@ -115,11 +115,11 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     data_dir = tmp_path / "new"
-    found: list[tuple[bytes, str]] = []
+    found: list[tuple[str, str]] = []
 
     def start(index: int) -> None:
         settings = Settings(data_dir=data_dir)
-        found.append((settings.key_pepper, settings.internal_secret))
+        found.append((settings.server_secrets.current, settings.internal_secret))
 
     in_parallel(8, start)
     assert len(found) == 8
@@ -130,5 +130,5 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
 
 def test_configured_secrets_make_no_files(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, secret_key=SecretStr("pepper"), internal_token=SecretStr("token"))
-    assert (settings.key_pepper, settings.internal_secret) == (b"pepper", "token")
+    assert (settings.server_secrets.current, settings.internal_secret) == ("pepper", "token")
     assert not list(tmp_path.iterdir())

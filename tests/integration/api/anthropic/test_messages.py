@@ -258,7 +258,7 @@ def test_errors_have_the_shape_that_is_expected_there(
     with pytest.raises(package.NotFoundError) as missing:
         anthropic.messages.create(**{**BODY, "model": "claude"})
     assert (missing.value.type, missing.value.error_code) == ("not_found_error", "model_not_found")
-    refusal(client_with("read", tenant="stranger").post(PATH, json={**BODY, "model": adapter.name}), 404)
+    refusal(client_with("generate", tenant="stranger").post(PATH, json={**BODY, "model": adapter.name}), 404)
     with pytest.raises(package.NotFoundError, match="not offered"):
         anthropic.messages.count_tokens(model="osora-tiny", messages=MESSAGES)
     with pytest.raises(package.NotFoundError, match="not offered"):

@@ -204,7 +204,7 @@ def test_what_is_refused(
     with pytest.raises(package.NotFoundError) as caught:
         owner(owner.permissions.delete("cp_none", fine_tuned_model_checkpoint=adapter.name))
     assert (caught.value.code, caught.value.param) == ("permission_not_found", "permission_id")
-    writer = client_with("read", "write")
+    writer = client_with("read", "train")
     path = f"/v1/fine_tuning/checkpoints/{adapter.name}/permissions"
     for response in (
         writer.get(path),

@@ -287,7 +287,7 @@ def test_models_of_others_are_not_there(openai: OpenAI, client_with: Any, adapte
     with pytest.raises(package.NotFoundError) as caught:
         respond(openai, model="gpt-4o-mini")
     assert caught.value.code == "model_not_found"
-    stranger = client_with("read", tenant="stranger")
+    stranger = client_with("generate", tenant="stranger")
     error_of(stranger.post(PATH, json={"model": adapter.name, "input": "x"}), 404)
 
 

@@ -151,7 +151,7 @@ def test_retries_at_once_make_one(openai: OpenAI, registry: Registry) -> None:
 def test_another_body_another_key_and_another_day(openai: OpenAI, registry: Registry, api_key: str) -> None:
     file = openai.files.create(file=("a.jsonl", ROWS), purpose="fine-tune")
     with registry.transaction() as session:
-        _, other_key = tenants.create_key(session, "default", "other", ["write"])
+        _, other_key = tenants.create_key(session, "default", "other", ["train"])
     first = create_again(openai, file.id, retry=0)
     assert create_again(openai, file.id, retry=1) == first
     assert create_again(openai.with_options(api_key=other_key), file.id, retry=1) != first

@@ -255,7 +255,7 @@ def test_a_model_that_is_not_there(
         with pytest.raises(package.NotFoundError) as caught:
             chat(openai, model=model)
         assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
-    stranger = client_with("read", tenant="stranger")
+    stranger = client_with("generate", tenant="stranger")
     for path, asked in ((CHAT, {"messages": MESSAGES}), ("/v1/completions", {"prompt": "x"})):
         for model in (adapter.name, adapter.id, adapter.job_id):
             error_of(stranger.post(path, json={"model": model, **asked}), 404)

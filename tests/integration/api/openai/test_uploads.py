@@ -167,7 +167,7 @@ def test_a_part_of_64_mib_and_one_byte_more(openai: OpenAI, client: httpx.Client
 def test_another_tenants(openai: OpenAI, client_with: Callable[..., httpx.Client]) -> None:
     upload = begin(openai)
     part_id = add(openai, upload, ROWS)
-    stranger, reader = client_with("write", tenant="other"), client_with("read")
+    stranger, reader = client_with("train", tenant="other"), client_with("read")
     calls = [
         ("POST", f"/v1/uploads/{upload.id}/parts", {"files": {"data": ROWS}}),
         ("POST", f"/v1/uploads/{upload.id}/complete", {"json": {"part_ids": [part_id]}}),
@@ -176,7 +176,7 @@ def test_another_tenants(openai: OpenAI, client_with: Callable[..., httpx.Client
     for method, path, body in calls:
         assert error_of(stranger.request(method, path, **body), 404)["code"] == "upload_not_found"  # type: ignore[arg-type]
         error_of(reader.request(method, path, **body), 403)  # type: ignore[arg-type]
-    mine = client_with("write", "read", tenant="other").post(
+    mine = client_with("train", "read", tenant="other").post(
         "/uploads", json={"bytes": len(ROWS), "filename": "a", "mime_type": "b", "purpose": "fine-tune"}
     )
     body = {"part_ids": [part_id]}
