@@ -169,7 +169,7 @@ class TestMemory:
     ) -> None:
         """Bodies of 4 MB that do not end: two of one tenant's are read, and another's are read beside them."""
         monkeypatch.setattr(bodies, "_PATIENCE_SECONDS", 0.5)
-        greedy, other = client_with("read", "write", tenant="greedy"), client_with("read", "write", tenant="other")
+        greedy, other = client_with("read", "train", tenant="greedy"), client_with("read", "train", tenant="other")
         key = greedy.headers["authorization"]
         sent = head(
             "POST", "/jobs", f"authorization: {key}", "content-type: application/json", "content-length: 4000000"
