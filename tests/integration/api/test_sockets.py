@@ -91,6 +91,11 @@ class TestSlowClients:
         sent = head("POST", "/jobs", f"x-api-key: {api_key}", "content-type: application/json", "content-length: 100")
         with connected(url, sent + b'{"model": "') as slow:
             answer = read_all(slow)
+        much = head(
+            "POST", "/jobs", f"x-api-key: {api_key}", "content-type: application/json", "content-length: 2000000"
+        )
+        with connected(url, much + b" " * 1_000_000) as slow:
+            assert read_all(slow).startswith(b"HTTP/1.1 408 "), "what came before buys no time to stall"
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"connection: close" in answer
         error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
