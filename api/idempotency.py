@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, TypeVar
 
+import anyio
 from fastapi import Depends, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
@@ -77,7 +78,10 @@ class Once:
             if self._services.stopping.is_set() or await self._request.is_disconnected():
                 raise Unavailable("this request is still being carried out", next_action="send it again for its answer")
             await asyncio.sleep(_LOOK_SECONDS)
-            claim = await run_in_threadpool(self._look, sent, claim.id)
+            # However many wait, they take none of the threads of those who do not.
+            claim = await anyio.to_thread.run_sync(
+                self._look, sent, claim.id, limiter=self._services.threads_for_waiting
+            )
         if claim.state == "done":
             raise _answered(claim)
         self._mine = claim

@@ -21,6 +21,7 @@ from api.refusals import Refusals
 from api.revocation import Revocations
 from api.usage.collector import Collector
 from api.webhooks.courier import Courier
+from osora_common.turns import Turns
 from osora_data.measures import Measure
 from registry.context import Registry
 from registry.http_values import networks_of
@@ -30,6 +31,7 @@ from registry.settings import Settings
 # A generation may be long; a server that is there accepts a connection at once.
 _TIMEOUT = httpx.Timeout(600, connect=2)
 _MEASURED_OF_TENANT = 8
+_WAITING = 4
 # A request is told that the database is busy while its client still waits.
 _BUSY_SECONDS = 5.0
 _LOOKS = 8
@@ -57,6 +59,10 @@ class Services:
     looks: InFlight[Readiness] = field(default_factory=lambda: InFlight(1))
     """What `GET /ready` is looking at."""
     threads_for_looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_LOOKS))
+    threads_for_waiting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_WAITING))
+    """Look whether the request is over that another one waits for."""
+    large_bodies: Turns = field(default_factory=Turns)
+    """Reads bodies that take a while."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams without an end of their own must end now."""
 

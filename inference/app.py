@@ -36,10 +36,10 @@ from inference.schemas import (
 from inference.settings import InferenceSettings
 from inference.spool import Spool
 from inference.store import ArtifactStore
-from inference.turns import Turns
 from osora_common.bodies import Allowance, BodiesMiddleware
 from osora_common.disconnect import CLIENT_GONE, unless_gone
 from osora_common.scratch import Scratch
+from osora_common.turns import Turns
 from osora_core import canary
 from osora_core.adapter import Adapter
 from osora_core.data import Renderer

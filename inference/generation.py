@@ -15,7 +15,7 @@ from inference.loop import EngineLoop
 from inference.metering import Account
 from inference.schemas import GenerateRequest
 from inference.spool import Spool
-from inference.turns import Turns
+from osora_common.turns import Turns
 from osora_core.basis import Basis
 from osora_core.data import Renderer
 from osora_core.errors import CorruptArtifact, UserError

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 GRACE_SECONDS = 20.0
 SLOWEST_RATE = 8 * 1024
-"""Bytes a second: a client may be late by `GRACE_SECONDS`, and no slower than this over all."""
+"""Bytes a second: a client may be late by `GRACE_SECONDS`, and no slower than this over a longer time."""
 _PATIENCE_SECONDS = 5.0
 _MOST_WAITING = 64
 
@@ -122,7 +122,7 @@ class _Body:
         self._receive = receive
         self._held = 0
         self._received = 0
-        self._waited = 0.0
+        self._patience = GRACE_SECONDS
         self._is_whole = False
         self.is_wanted = True
         """Until the answer begins: then whoever receives only waits for the client to leave."""
@@ -151,19 +151,20 @@ class _Body:
         return message
 
     async def _next(self) -> Message:
-        left = GRACE_SECONDS + self._received / SLOWEST_RATE - self._waited
         began = time.monotonic()
         try:
-            async with asyncio.timeout(left):
-                return await self._receive()
+            async with asyncio.timeout(self._patience):
+                message = await self._receive()
         except TimeoutError:
             if not self.is_wanted:
                 return await self._receive()
             raise HTTPException(
                 408, f"after {self._received} bytes the rest of the body took too long", {"connection": "close"}
             ) from None
-        finally:
-            self._waited += time.monotonic() - began
+        # What came buys time, but never more than there was at the beginning: who has sent much may not stall for long.
+        earned = len(message.get("body", b"")) / SLOWEST_RATE
+        self._patience = min(GRACE_SECONDS, self._patience - (time.monotonic() - began) + earned)
+        return message
 
     def _too_large(self) -> HTTPException:
         # The connection stays open, and what is still coming is thrown away: see `osora_common.http_protocol`.

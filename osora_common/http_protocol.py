@@ -34,6 +34,7 @@ find a closed connection reset, and the answer lost with it."""
 DRAIN_RATE = 8 * 1024 * 1024
 """Bytes of such bodies that are thrown away a second, of all connections together: it costs time too."""
 _CHEAPEST_PIECE = 4096
+_PIECE_BYTES = 64 * 1024
 
 
 @dataclass
@@ -97,6 +98,10 @@ class BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if hasattr(transport, "max_size"):
+            # asyncio reads so much at once, and all of it may wait in memory for a key to be looked up: 256 KiB, it
+            # thinks.
+            transport.max_size = _PIECE_BYTES
         if not self._bounds.admit(self):
             logger.warning("a connection was refused: %d are open", self._bounds.open)
             transport.abort()
@@ -150,6 +155,7 @@ class BoundedProtocol(H11Protocol):
         """Has the deadline be that of what the connection waits for now."""
         state = self._find_state()
         if state == "draining":
+            self.cycle.body.clear()
             self._slow_down(received)
         if state == self._state:
             return
@@ -211,6 +217,9 @@ class BoundedProtocol(H11Protocol):
             answer = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
             for event in (answer, h11.Data(data=content), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # what is still being carried out answers nobody
+            self.cycle.message_event.set()
         self.transport.close()
         self._set_deadline(DRAIN_SECONDS, self.abort)
 

@@ -4,23 +4,26 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any
 
 import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
+from sqlalchemy import event
 
 from api import event_reader, sse
 from api.app import create_app
 from api.server import Server
+from api.services import Services
 from registry import jobs
 from registry.context import Registry
 from registry.jobs import Attempt
 from registry.models import Job
 from registry.settings import Settings
 from registry.tenants import Principal
+from tests.integration.api.conftest import error_of
 from tests.integration.api.servers import running
 from tests.support.jobs import claim, submit
 
@@ -47,6 +50,11 @@ def say(registry: Registry, attempt: Attempt, *words: str) -> None:
     for word in words:
         with registry.transaction() as session:
             jobs.add_event(session, attempt, word)
+
+
+def services(server: Server) -> Services:
+    found: Services = server.config.app.state.services
+    return found
 
 
 def texts(events: Iterator[ServerSentEvent]) -> list[str]:
@@ -121,7 +129,17 @@ def _principal(registry: Registry, job: Job) -> Principal:
     return Principal(job.tenant_id, "default", "key", frozenset({"admin"}))
 
 
-def test_concurrent_writers_and_watchers(client: httpx.Client, registry: Registry, job: Job, attempt: Attempt) -> None:
+@pytest.mark.parametrize("longest_queue", [1000, 2])
+def test_concurrent_writers_and_watchers(
+    client: httpx.Client,
+    registry: Registry,
+    job: Job,
+    attempt: Attempt,
+    longest_queue: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also a watcher that does not keep up, and reads again what it was not told."""
+    monkeypatch.setattr(event_reader, "_LONGEST_QUEUE", longest_queue)
     words = [str(n) for n in range(60)]
 
     def write() -> None:
@@ -230,6 +248,51 @@ class TestManners:
             one.__exit__(None, None, None)
         for watcher in watchers:
             watcher.close()
+
+    def test_many_watchers_cost_the_database_what_one_does(
+        self,
+        url: str,
+        server: Server,
+        api_key: str,
+        job: Job,
+        registry: Registry,
+        attempt: Attempt,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(event_reader, "POLL_SECONDS", 1.0)
+        number, asked = 60, 0
+
+        def count(*_: object) -> None:
+            nonlocal asked
+            asked += 1
+
+        headers = {"authorization": f"Bearer {api_key}"}
+        with httpx.Client(base_url=url, timeout=60, headers=headers, limits=httpx.Limits(max_connections=None)) as one:
+            with ExitStack() as stack:
+                watchers = [stack.enter_context(stream(one, job)) for _ in range(number)]
+                for watcher in watchers:
+                    next(watcher), next(watcher), next(watcher)
+                for registry_of_api in (services(server).registry, services(server).aside):
+                    event.listen(registry_of_api.engine, "before_cursor_execute", count)
+                say(registry, attempt, "now")
+                assert {json.loads(next(watcher).data)["message"] for watcher in watchers} == {"now"}
+            assert asked < number
+
+    def test_a_tenant_has_so_many(
+        self, server: Server, client: httpx.Client, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(services(server).events, "_most_of_tenant", 1)
+        with stream(client, job) as events:
+            next(events)
+            refused = client.get(f"/jobs/{job.id}/events?stream=1")
+            assert error_of(refused, 429)["code"] == "too_many_streams"
+            assert refused.headers["retry-after"]
+            assert client.get(f"/jobs/{job.id}/events").status_code == 200
+        client.close()
+        deadline = time.monotonic() + 60
+        while services(server).events._of_tenants:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def test_pages(self, client: httpx.Client, registry: Registry, job: Job, attempt: Attempt) -> None:
         say(registry, attempt, "a", "b")

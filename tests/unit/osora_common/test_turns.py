@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from inference.turns import Turns
+from osora_common.turns import Turns
 
 PATIENCE = 60
 
