@@ -11,6 +11,7 @@ from inference.engines import make_engines
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_common.http_server import ReadyServer, exit_on_signals
+from osora_common.log_records import leave_out_values
 from osora_common.refusal import refusing
 from osora_core.basis import BasisCache
 from osora_core.errors import UserError
@@ -34,6 +35,7 @@ class Server(ReadyServer):
 def main() -> None:
     """The command."""
     exit_on_signals()
+    leave_out_values()
     with refusing(UserError):
         _serve(InferenceSettings())
 
