@@ -32,13 +32,8 @@ def http(service: Service) -> Iterator[httpx.Client]:
 
 def rows(*contents: str) -> bytes:
     answer = {"role": "assistant", "content": canary("answer")}
-    return "".join(
-        json.dumps(
-            {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": canary("answer")}]}
-        )
-        + "\n"
-        for text in contents
-    ).encode()
+    lines = (json.dumps({"messages": [{"role": "user", "content": text}, answer]}) + "\n" for text in contents)
+    return "".join(lines).encode()
 
 
 def upload(http: httpx.Client, content: bytes) -> httpx.Response:
