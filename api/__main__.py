@@ -5,6 +5,7 @@ import sys
 from api.app import create_app
 from api.server import Server
 from osora_common.http_server import exit_on_signals
+from osora_common.log_records import leave_out_values
 from osora_common.private_files import keep_private
 from osora_common.refusal import refusing
 from registry.settings import get_settings
@@ -13,6 +14,7 @@ from registry.settings import get_settings
 def main() -> None:
     """The command."""
     exit_on_signals()
+    leave_out_values()
     with refusing():
         settings = get_settings()
         keep_private(settings.data_dir)

@@ -102,8 +102,6 @@ class Services:
                         Revocations.working(aside) as revocations,
                         Collector.working(registry, gateway),
                         writing_key_uses(aside),
-                        Refusals.recording(registry) as refusals,
-                        Forgetting.watching(registry, gateway) as forgetting,
                         aclosing(measuring),
                     ):
                         yield cls(

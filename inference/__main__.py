@@ -14,6 +14,7 @@ from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_common.http_protocol import IDLE_SECONDS, Connections
 from osora_common.http_server import ReadyServer, exit_on_signals, room_for_connections
+from osora_common.log_records import leave_out_values
 from osora_common.private_files import keep_private
 from osora_common.refusal import refusing
 from osora_core.basis import BasisCache
@@ -38,6 +39,7 @@ class Server(ReadyServer):
 def main() -> None:
     """The command."""
     exit_on_signals()
+    leave_out_values()
     with refusing(UserError):
         _serve(InferenceSettings())
 

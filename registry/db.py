@@ -118,7 +118,11 @@ def make_engine(url: str | URL, busy_seconds: float = BUSY_SECONDS) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _make_sqlite_engine(parsed, busy_seconds)
     engine = create_engine(
-        parsed.set(drivername="postgresql+psycopg"), pool_size=10, max_overflow=30, pool_pre_ping=True
+        parsed.set(drivername="postgresql+psycopg"),
+        pool_size=10,
+        max_overflow=30,
+        pool_pre_ping=True,
+        hide_parameters=True,  # an error that is logged has none of a tenant's words
     )
     event.listen(engine, "connect", _configure_postgresql)
     event.listen(engine, "handle_error", _as_outage)
@@ -153,7 +157,13 @@ def _make_sqlite_engine(url: URL, busy_seconds: float) -> Engine:
         # SQLite gives its permissions. One made before this line was open to all who could see the folder.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         path.chmod(0o600)
-    engine = create_engine(url, connect_args={"timeout": busy_seconds}, pool_size=10, max_overflow=30)
+    engine = create_engine(
+        url,
+        connect_args={"timeout": busy_seconds},
+        pool_size=10,
+        max_overflow=30,
+        hide_parameters=True,
+    )
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _SqliteTransactions(busy_seconds).begin)
     return engine

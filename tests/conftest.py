@@ -15,6 +15,9 @@ from registry.context import Registry
 from registry.settings import Settings, get_settings
 from registry.tenants import Principal
 from tests.support import postgres, redis_server
+from tests.support.canaries import Watch
+
+_WATCH = Watch()
 
 
 def pytest_configure() -> None:
@@ -39,6 +42,14 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_in_any_log() -> Iterator[None]:
+    """Nothing that a test logs, or what it calls, has a key or a tenant's words in it."""
+    _WATCH.found.clear()
+    yield
+    assert _WATCH.found == []
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Any
 from celery import signals
 from transformers.utils import logging as transformers_logging
 
+from osora_common.log_records import leave_out_values
 from osora_common.private_files import keep_private
 from osora_common.refusal import refusing
 from osora_core import out_of_memory
@@ -34,6 +35,7 @@ logger = logging.getLogger("worker")
 
 def main() -> None:
     """The command."""
+    leave_out_values()
     with refusing(UserError):
         _work(get_settings())
 

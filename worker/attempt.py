@@ -260,5 +260,8 @@ class Runner:
             self.store_is_down = True
 
     def _fail(self, error: Exception) -> None:
-        logger.warning("job %s failed: %s", self.attempt.job_id, error, exc_info=not isinstance(error, OsoraCoreError))
-        self.records.write(lambda session: jobs.fail(session, self.attempt, describe(error)))
+        described = describe(error)
+        # The code alone: a message may quote a row, and the job has it for its owner.
+        is_ours = isinstance(error, OsoraCoreError)
+        logger.warning("job %s failed: %s", self.attempt.job_id, described["code"], exc_info=not is_ours)
+        self.records.write(lambda session: jobs.fail(session, self.attempt, described))

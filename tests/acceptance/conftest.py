@@ -16,6 +16,7 @@ import pytest
 from openai import OpenAI
 
 from osora import Osora
+from tests.support.canaries import found_in_logs
 
 BASE = "osora-tiny"
 
@@ -47,6 +48,7 @@ def serving(data_dir: Path) -> Iterator[Service]:
         "OSORA_LEASE_SECONDS": "4",
         "OSORA_HEARTBEAT_SECONDS": "1",
         "OSORA_CHECKPOINT_SECONDS": "0.5",
+        "OSORA_LOG_LEVEL": "DEBUG",  # whatever is logged is searched at the end
         "OSORA_WEBHOOKS_ALLOW_PRIVATE": "true",  # receivers are on this machine
     }
     command = [sys.executable, "-P", "-m", "osora", "serve", "--json", "--port", str(free_port())]
@@ -63,6 +65,7 @@ def serving(data_dir: Path) -> Iterator[Service]:
             server.communicate(timeout=30)
         assert server.returncode == 0
         assert [process for process in family if process.is_running()] == []
+        assert found_in_logs(data_dir / "logs") == {}
 
 
 def wait_until_ready(server: subprocess.Popen[bytes]) -> str:

@@ -25,6 +25,7 @@ from registry.publisher import Publisher
 from registry.settings import Settings
 from registry.tenants import Principal
 from tests.faults.strikes import Orders
+from tests.support.canaries import found_in_logs
 from tests.support.redis_server import OwnServer
 
 LEASE_SECONDS = 2.0
@@ -322,3 +323,4 @@ def open_world(
         finally:
             world.end_workers()
             publisher.close()
+            assert found_in_logs(folder) == {}

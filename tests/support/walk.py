@@ -55,7 +55,12 @@ def calls(operation: Operation, estate: Estate) -> list[Call]:
         bodies = [estate.instead_of(examples)]
         if operation.path.endswith("/adapters"):
             bodies[0]["file"] = archive()
-    found = [Call(operation, path, {}, body) for path in _paths(operation, estate) for body in bodies]
+    query = {
+        parameter["name"]: estate.instead_of(parameter["schema"]["examples"][0])
+        for parameter in operation.parameters("query")
+        if parameter.get("required")
+    }
+    found = [Call(operation, path, query, body) for path in _paths(operation, estate) for body in bodies]
     if operation.streams:
         stream = replace(found[0], accept="text/event-stream")
         found.append(replace(stream, body={**stream.body, "stream": True}) if stream.body else stream)
@@ -98,7 +103,7 @@ def with_text(call: Call, place: Place, text: str) -> Call:
     """The call with this text there."""
     match place:
         case ("?", str() as name):
-            return replace(call, query={name: text})
+            return replace(call, query={**call.query, name: text})
         case ("form", str() as name):
             return replace(call, body={**call.body, name: text})
     return replace(call, body=call.operation.with_text(call.body, place, text))

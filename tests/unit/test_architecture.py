@@ -31,6 +31,22 @@ FOREIGN = {
     "osora_core": SERVICES,
 }
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+# What turns data into code, or a text into a command.
+EXECUTORS = {
+    *("eval", "exec", "builtins.eval", "builtins.exec"),
+    *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"),
+    *("yaml.load", "yaml.full_load", "yaml.unsafe_load", "yaml.load_all"),
+    *("torch.load", "torch.save", "torch.hub.load", "numpy.load", "np.load"),
+}
+# What each of these may be set to.
+SWITCHES = {
+    "trust_remote_code": "False",
+    "allow_pickle": "False",
+    "shell": "False",
+    "verify": "verify",  # a TLS context that was handed on
+    "check_hostname": "True",
+    "weights_only": "True",
+}
 
 
 def modules(package: str) -> list[Path]:
@@ -91,15 +107,48 @@ def test_nothing_stored_is_ever_executed(package: str) -> None:
     wrong = set()
     for path in modules(package):
         wrong |= {f"{path.name} imports {name}" for name in imported(path) if name in UNPICKLERS}
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.load", "torch.save"):
-                wrong.add(f"{path.name}:{node.lineno} uses {ast.unparse(node)}")
-            if isinstance(node, ast.ImportFrom) and node.module == "torch":
-                wrong |= {f"{path.name}: torch.{a.name}" for a in node.names if a.name in ("load", "save")}
-            if isinstance(node, ast.keyword) and node.arg in ("trust_remote_code", "allow_pickle"):
-                value = ast.unparse(node.value)
-                wrong |= {f"{path.name}:{node.value.lineno} {node.arg}={value}"} if value != "False" else set()
+        wrong |= {f"{path.name}:{line} {what}" for line, what in executed(tree(path))}
     assert wrong == set()
+
+
+def executed(module: ast.Module) -> Iterator[tuple[int, str]]:
+    """Where data become code or commands, or a certificate is not looked at, with what does it."""
+    for node in ast.walk(module):
+        if isinstance(node, (ast.Attribute, ast.Name)) and ast.unparse(node) in EXECUTORS:
+            yield node.lineno, ast.unparse(node)
+        if isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from ((node.lineno, name) for name in sorted(names & EXECUTORS))
+        if isinstance(node, ast.keyword) and node.arg in SWITCHES:
+            value = ast.unparse(node.value)
+            if value != SWITCHES[node.arg]:
+                yield node.value.lineno, f"{node.arg}={value}"
+        if isinstance(node, ast.Attribute) and node.attr in ("CERT_NONE", "_create_unverified_context"):
+            yield node.lineno, ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval(x)",
+        "torch.load(path)",
+        "from torch import load",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "AutoModel.from_pretrained(x, trust_remote_code=True)",
+        "AutoModel.from_pretrained(x, trust_remote_code=flag)",
+        "subprocess.run(x, shell=True)",
+        "httpx.get(x, verify=False)",
+        "context.verify_mode = ssl.CERT_NONE",
+        "load = eval",
+    ],
+)
+def test_what_executes_is_seen(source: str) -> None:
+    assert [*executed(ast.parse(source))]
+
+
+def test_what_does_not_is_not() -> None:
+    harmless = "re.compile(x); grammar.compile(x); yaml.safe_load(x); run(x, shell=False); client(verify=verify)"
+    assert [*executed(ast.parse(harmless))] == []
 
 
 def test_nobody_in_production_observes_the_points_of_an_attempt() -> None:

@@ -122,7 +122,9 @@ def test_nobody_comes_in_without_a_good_key(
                 call = calls(operation, owner)[0] if operation.document else Call(operation, {"key": "x"}, {})
                 for method in with_head(operation):
                     response = nobody.send(call, method)
-                    assert response.status_code == 401, f"{method} {call.url} with {key!r}: {response.status_code}"
+                    # 429: who guesses keys is slowed down.
+                    refused = (401, 429) if key else (401,)
+                    assert response.status_code in refused, f"{method} {call.url} with {key!r}: {response.status_code}"
                     assert owner.mark not in response.text
     with Caller(url, good) as somebody:
         for operation in every:
@@ -162,6 +164,8 @@ def test_the_walk_asks_for_what_is_there(url: str, guarded: list[Operation], reg
             estate = next(estates)
             tried = _refusals(url, operation, registry, estate)
         assert not tried, tried[0]
+        if operation.method == "DELETE":
+            estate = next(estates)
 
 
 def _refusals(url: str, operation: Operation, registry: Registry, estate: Estate) -> list[str]:

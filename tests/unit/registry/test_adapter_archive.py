@@ -1,5 +1,6 @@
 """Archives of adapters from outside: what is plain passes as it is, and nothing else gets far."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from registry.adapter_archive import CONFIG, CONFIG_BYTES, WEIGHTS, repacked
 from registry.errors import InvalidRequest, TooLarge
@@ -211,3 +214,44 @@ def test_what_is_refused_is_shown_as_text_that_any_terminal_takes() -> None:
     assert message.isprintable()
     assert not {"\x1b", "\u202e"} & set(message)
     assert len(message) < 400
+
+
+_NUMBERS = st.one_of(st.integers(-2, 40), st.sampled_from([2**31, 2**63, 2**64, True, None, 1.5, "16"]))
+_ENTRIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["F32", "F16", "BF16", "F64", "I64", "BOOL", "f32", "", None, 4, "F32\0"]),
+        "shape": st.one_of(st.lists(_NUMBERS, max_size=4), _NUMBERS),
+        "data_offsets": st.one_of(st.lists(_NUMBERS, max_size=3), st.just([0, 16]), st.just([16, 32])),
+        "more": st.text(max_size=3),
+    },
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(header=st.dictionaries(st.text(max_size=8), _ENTRIES, max_size=4), data=st.integers(0, 40))
+@example(header={"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}, data=16)
+def test_a_header_is_taken_if_its_tensors_are_the_file(header: dict[str, Any], data: int) -> None:
+    """Whatever it says: taken are only floats, one after the other, that fill the file, and as they came."""
+    content = weights(header, bytes(data))
+    try:
+        taken = read(archive({CONFIG: SETTINGS, WEIGHTS: content}))
+    except InvalidRequest:
+        return
+    assert taken[WEIGHTS] == content
+    spans = sorted(tuple(entry["data_offsets"]) for entry in header.values())
+    assert [0, *(last for _, last in spans)] == [*(first for first, _ in spans), data]
+    assert {entry["dtype"] for entry in header.values()} <= {"F32", "F16", "BF16", "F64"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_bytes_break_the_reader(data: st.DataObject) -> None:
+    """An archive with bytes changed, cut out and put in, anywhere: it is read, or refused in a sentence."""
+    content = bytearray(archive(compression=data.draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content)))
+        until = data.draw(st.integers(at, min(len(content), at + 8)))
+        content[at:until] = data.draw(st.binary(max_size=8))
+    with contextlib.suppress(InvalidRequest, TooLarge):
+        assert set(read(bytes(content))) == {CONFIG, WEIGHTS}

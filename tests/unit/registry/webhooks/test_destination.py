@@ -3,6 +3,8 @@
 import ipaddress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from registry.errors import InvalidRequest
 from registry.webhooks.destination import Destination, ForbiddenAddressError, check_address, parse
@@ -129,3 +131,46 @@ def test_http_takes_the_setting() -> None:
     assert (where.scheme, where.port, where.authority) == ("http", 80, "hooks.internal")
     with pytest.raises(InvalidRequest):
         parse("ftp://hooks.internal/a", allow_private=True)
+
+
+_SPECIAL = st.sampled_from([*PRIVATE, *NEVER]).filter(lambda address: "%" not in address).map(ipaddress.ip_address)
+_EMBEDDING = st.builds(
+    lambda prefix, address: ipaddress.IPv6Address(int(ipaddress.IPv6Address(prefix)) | int(address)),
+    st.sampled_from(["::", "::ffff:0:0", "::ffff:0:0:0", "64:ff9b::", "64:ff9b:1::"]),
+    st.ip_addresses(v=4),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(st.ip_addresses(), _SPECIAL, _EMBEDDING))
+def test_no_address_passes_that_is_not_of_the_internet(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    try:
+        check_address(address, allow_private=False)
+    except ForbiddenAddressError:
+        return
+    assert address.is_global
+    assert not address.is_multicast
+    if isinstance(address, ipaddress.IPv6Address):
+        assert address.ipv4_mapped is address.sixtofour is address.teredo is None
+
+
+def _spellings(address: ipaddress.IPv4Address) -> list[str]:
+    """What resolvers take for this address."""
+    a, b, c, d = address.packed
+    number = int(address)
+    return [
+        *(str(address), str(number), hex(number), f"0{number:o}", f"{a}.{number & 0xFFFFFF}"),
+        *(f"{a}.{b}.{number & 0xFFFF}", f"0{a:o}.0{b:o}.0{c:o}.0{d:o}", f"{a:#x}.{b:#x}.{c:#x}.{d:#x}"),
+        *(f"[::ffff:{address}]", f"{a}.{b}.{c}.{d}.", f"%{ord(str(a)[0]):x}{str(a)[1:]}.{b}.{c}.{d}"),
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(*(st.ip_addresses(network=net) for net in ("127.0.0.0/8", "10.0.0.0/8", "169.254.0.0/16", "0.0.0.0/8"))),
+    st.data(),
+)
+def test_no_spelling_of_a_private_address_is_a_host(address: ipaddress.IPv4Address, data: st.DataObject) -> None:
+    spelling = data.draw(st.sampled_from(_spellings(address)))
+    with pytest.raises(InvalidRequest):
+        parse(f"https://{spelling}/hook", allow_private=False)
