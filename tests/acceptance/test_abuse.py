@@ -1,14 +1,21 @@
 """Attacks in small, against the running installation."""
 
+import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks.abuse import __main__ as abuse
+from benchmarks.abuse.attacker import Attacker
+from benchmarks.abuse.attacks import ATTACKS, bodies, generations
 from benchmarks.abuse.place import stranger
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import BASE, Service
+
+# Whole answers, of up to 32 times a thousand tokens.
+_LONG = ("flood", "stops at the limit", "answers")
 
 
 @pytest.mark.timeout(240)
@@ -36,6 +43,30 @@ def test_a_tenant_goes_on_working_while_another_one_attacks(
         assert row["inference_mib"]
     assert set(written["rows"][0]["answers"]) <= {"400", "413", "429", "cut off"}
     assert len(written["targets"]) == 7
+
+
+@pytest.mark.timeout(300)
+def test_no_attack_is_answered_by_an_error_of_ours(service: Service) -> None:
+    """Each body and each generation of the benchmark once: refused or answered, and never in the middle of it."""
+
+    async def strike_once() -> dict[str, Counter[str]]:
+        answers = {}
+        attacker = Attacker(service.url, stranger(service.url, service.key, "attacker"), BASE)
+        async with attacker.http:
+            for name, attack in ATTACKS.items():
+                if attack.strike.__module__ in (bodies.__name__, generations.__name__) and name not in _LONG:
+                    await attack.strike(attacker)
+                    answers[name], attacker.answers = attacker.answers, Counter()
+        return answers
+
+    answers = asyncio.run(strike_once())
+    assert len(answers) > 20
+    wrong = {
+        name: dict(given)
+        for name, given in answers.items()
+        if not given or not all(answer.startswith(("2", "4")) for answer in given)
+    }
+    assert not wrong
 
 
 def test_training_leaves_the_processor_to_answers(service: Service) -> None:
