@@ -22,6 +22,8 @@ SLOW_CLIENTS, REQUESTS, UPLOADS = 2000, 50_000, 1000
 GET_RATIO, MEMORY_RATIO, DESCRIPTORS = 2.0, 1.1, 20
 _AT_ONCE = 16
 LOOKS = 10
+_CLOSING_SECONDS = 2.0
+_CROWDING_SECONDS = 10.0
 
 
 def slow_clients(asked: Namespace, place: Place, memory: Memory) -> bool:
@@ -42,11 +44,11 @@ def slow_clients(asked: Namespace, place: Place, memory: Memory) -> bool:
                 _watch(healthy, asked.seconds, sums["quiet"], failures)
                 for striker in strikers:
                     striker.go()
-                time.sleep(min(5.0, asked.seconds))  # that they connect is another attack
+                time.sleep(min(_CROWDING_SECONDS, asked.seconds))  # that they connect is another attack
                 _watch(healthy, asked.seconds, sums["crowded"], failures)
                 for striker in strikers:
                     striker.stop()
-                time.sleep(1)
+                time.sleep(min(_CROWDING_SECONDS, asked.seconds))
         finally:
             for striker in strikers:
                 striker.close()
@@ -115,18 +117,19 @@ async def _uploads(attacker: Attacker, count: int) -> None:
 
 def _flat(asked: Namespace, place: Place, memory: Memory, what: str, count: int, send: Send) -> bool:
     """Memory, descriptors and temporary files as they are after each tenth; the first is the warm-up."""
-    columns = {what: "9d", "seconds": "8.1f", "mib": "24", "descriptors": "12d", "temporary": "10d", "answers": "30"}
+    columns = {what: "9d", "seconds": "8.1f", "mib": "36", "descriptors": "12d", "temporary": "10d", "answers": "30"}
     report = Report(asked.device, columns)
     began = time.monotonic()
     for look in range(1, LOOKS + 1):
         answers = asyncio.run(_sent(place, asked.base, send, count // LOOKS))
         deadline = time.monotonic() + asked.settle
-        while look in (1, LOOKS) and len(report.rows) and time.monotonic() < deadline and not _is_flat(report, memory):
+        time.sleep(min(_CLOSING_SECONDS, asked.settle))
+        while look == LOOKS and time.monotonic() < deadline and not _is_flat(report, memory):
             time.sleep(min(1.0, asked.settle))
         report.add(
             **{what: look * count // LOOKS},
             seconds=time.monotonic() - began,
-            mib="/".join(f"{resident:.0f}" for resident in memory.now().values()),
+            mib=" ".join(f"{role} {resident:.0f}" for role, resident in memory.now().items()),
             memory=memory.now(),
             descriptors=memory.descriptors(),
             temporary=_files_in(place.temporary),
@@ -153,7 +156,8 @@ async def _sent(place: Place, base: str, send: Send, count: int) -> Counter[str]
 
 
 def _is_flat(report: Report, memory: Memory) -> bool:
-    return settled(report.rows[0]["memory"], memory.now())
+    first = report.rows[0]
+    return settled(first["memory"], memory.now()) and memory.descriptors() <= first["descriptors"] + DESCRIPTORS
 
 
 def _files_in(folder: Path | None) -> int:
