@@ -13,6 +13,8 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
 
 from api.schemas import RequestModel
 from registry.errors import InvalidRequest
@@ -71,9 +73,14 @@ class _HashedRequest(Request):
         _, options = parse_options_header(self.headers["content-type"])
         boundary = options.get(b"boundary", b"")
         hasher = _WithoutBoundary(boundary)
-        async for chunk in super().stream():
-            hasher.feed(chunk)
-            yield chunk
+        try:
+            async for chunk in super().stream():
+                hasher.feed(chunk)
+                yield chunk
+        except ClientDisconnect as error:
+            # The one error after which the parser closes its temporary files at once: any other leaves them to the
+            # garbage collector.
+            raise MultiPartException("the upload broke off") from error
         self.digest = hasher.digest()
 
 

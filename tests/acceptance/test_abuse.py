@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -72,3 +73,19 @@ def test_no_attack_is_answered_by_an_error_of_ours(service: Service) -> None:
 def test_training_leaves_the_processor_to_answers(service: Service) -> None:
     children = {child.cmdline()[-1]: child.nice() for child in psutil.Process(service.pid).children()}
     assert children["worker"] == children["inference"] + 5 == children["api"] + 5
+
+
+@pytest.mark.timeout(120)
+def test_uploads_that_break_off_leave_no_open_file(service: Service) -> None:
+    api = next(child for child in psutil.Process(service.pid).children() if child.cmdline()[-1] == "api")
+    before = api.num_fds()
+
+    async def break_off() -> None:
+        attacker = Attacker(service.url, stranger(service.url, service.key, "attacker"), BASE)
+        async with attacker.http:
+            for _ in range(40):
+                await ATTACKS["left files"].strike(attacker)
+
+    asyncio.run(break_off())
+    while api.num_fds() > before + 10:  # until the last have been noticed
+        time.sleep(0.1)
