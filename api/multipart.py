@@ -13,6 +13,9 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
 
 from api.schemas import RequestModel
 from registry.errors import InvalidRequest, QuotaExceeded
@@ -55,20 +58,25 @@ async def read_form(
         raise InvalidRequest("the body is not multipart/form-data", next_action=f"send a form: curl {example}")
     hashed = _HashedRequest(request.scope, request.receive)
     hashed.room = room
-    async with hashed.form(max_files=1, max_fields=8) as sent:
-        fields = dict(sent)
-        if isinstance(fields.get(file), str):
-            raise InvalidRequest(
-                f"{file} is a text field, not a file",
-                param=file,
-                next_action=f"with curl, put an @ before the path: {example}",
-            )
-        try:
-            form = model.model_validate(fields)
-        except ValidationError as error:
-            found = [{**finding, "loc": ("body", *finding["loc"])} for finding in error.errors()]
-            raise RequestValidationError(found, body=fields) from error
-        yield Sent(form, hashed.digest)
+    try:
+        async with hashed.form(max_files=1, max_fields=8) as sent:
+            fields = dict(sent)
+            if isinstance(fields.get(file), str):
+                raise InvalidRequest(
+                    f"{file} is a text field, not a file",
+                    param=file,
+                    next_action=f"with curl, put an @ before the path: {example}",
+                )
+            try:
+                form = model.model_validate(fields)
+            except ValidationError as error:
+                found = [{**finding, "loc": ("body", *finding["loc"])} for finding in error.errors()]
+                raise RequestValidationError(found, body=fields) from error
+            yield Sent(form, hashed.digest)
+    except HTTPException:
+        if hashed.failure is None or isinstance(hashed.failure, ClientDisconnect):
+            raise
+        raise hashed.failure from None
 
 
 class _HashedRequest(Request):
@@ -77,6 +85,8 @@ class _HashedRequest(Request):
     digest: bytes
     room: int | None = None
     """Bytes that the body may have, apart from what a form needs for itself."""
+    failure: Exception | None = None
+    """Why it was not read to its end."""
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """See Starlette's."""
@@ -85,13 +95,19 @@ class _HashedRequest(Request):
         hasher = _WithoutBoundary(boundary)
         announced = self.headers.get("content-length", "")
         received = int(announced) if announced.isdigit() else 0
-        self._check_room(received)
-        received = 0
-        async for chunk in super().stream():
-            received += len(chunk)
+        try:
             self._check_room(received)
-            hasher.feed(chunk)
-            yield chunk
+            received = 0
+            async for chunk in super().stream():
+                received += len(chunk)
+                self._check_room(received)
+                hasher.feed(chunk)
+                yield chunk
+        except (ClientDisconnect, HTTPException, QuotaExceeded) as error:
+            # The one error after which the parser closes its temporary files at once: any other leaves them to the
+            # garbage collector.
+            self.failure = error
+            raise MultiPartException("the upload broke off") from error
         self.digest = hasher.digest()
 
     def _check_room(self, size: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -84,10 +85,17 @@ class Attacker:
                 await asyncio.sleep(_LOOK_SECONDS)
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A bare connection."""
+    async def connected(
+        self, receives: int | None = None
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A bare connection; `receives` is how many bytes the kernel takes before anybody reads."""
         parts = urlsplit(self.url)
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        made = socket.socket()
+        made.setblocking(False)
+        if receives is not None:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+        await asyncio.get_running_loop().sock_connect(made, (parts.hostname, parts.port))
+        reader, writer = await asyncio.open_connection(sock=made, limit=receives or 2**16)
         try:
             yield reader, writer
         finally:

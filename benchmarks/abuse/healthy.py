@@ -124,7 +124,8 @@ class Healthy:
                     self._getting_since = None
                 if self._judge("GET /jobs", response):
                     with self._lock:
-                        self._seen.gets.append(time.perf_counter() - began)
+                        # What was waited for before this window began is the last one's.
+                        self._seen.gets.append(time.perf_counter() - max(began, self._began))
 
     def _stream(self) -> None:
         seed = 0
@@ -157,7 +158,6 @@ class Healthy:
             now = time.perf_counter()
             self._seen.tokens += 1
             if self._token_at is not None:
-                # What was waited for before this window began is the last one's.
                 self._seen.pause = max(self._seen.pause, now - max(self._token_at, self._began))
             self._token_at = now
 

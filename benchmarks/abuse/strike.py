@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 
 import httpx
 
@@ -16,9 +17,16 @@ from benchmarks.abuse.attacks import ATTACKS
 from benchmarks.abuse.attacks.registry import Attack
 
 _ONLY_WHEN_IDLE = 19
+_AT_ONCE, _APART_SECONDS = 100, 0.2
 
 
-async def _again_and_again(attack: Attack, attacker: Attacker) -> None:
+def _delays(count: int) -> Iterator[float]:
+    """A hundred come at once, and so many each fifth of a second after: a flood of connections is another attack."""
+    return (index // _AT_ONCE * _APART_SECONDS for index in range(count))
+
+
+async def _again_and_again(attack: Attack, attacker: Attacker, delay: float) -> None:
+    await asyncio.sleep(delay)
     while True:
         try:
             await attack.strike(attacker)
@@ -50,7 +58,7 @@ async def _main(name: str, url: str, base: str, at_once: str | None = None) -> N
     while line := await commands.readline():
         if line.strip() == b"go":
             attacker.answers.clear()
-            striking = [asyncio.create_task(_again_and_again(attack, attacker)) for _ in range(count)]
+            striking = [asyncio.create_task(_again_and_again(attack, attacker, delay)) for delay in _delays(count)]
             _say(event="striking")
         else:
             for task in striking:

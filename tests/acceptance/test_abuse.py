@@ -1,14 +1,22 @@
 """Attacks in small, against the running installation."""
 
+import asyncio
 import json
+import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks.abuse import __main__ as abuse
+from benchmarks.abuse.attacker import Attacker
+from benchmarks.abuse.attacks import ATTACKS, bodies, generations
 from benchmarks.abuse.place import stranger
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import BASE, Service
+
+# Whole answers, of up to 32 times a thousand tokens.
+_LONG = ("flood", "stops at the limit", "answers")
 
 
 @pytest.mark.timeout(240)
@@ -38,6 +46,46 @@ def test_a_tenant_goes_on_working_while_another_one_attacks(
     assert len(written["targets"]) == 7
 
 
+@pytest.mark.timeout(300)
+def test_no_attack_is_answered_by_an_error_of_ours(service: Service) -> None:
+    """Each body and each generation of the benchmark once: refused or answered, and never in the middle of it."""
+
+    async def strike_once() -> dict[str, Counter[str]]:
+        answers = {}
+        attacker = Attacker(service.url, stranger(service.url, service.key, "attacker"), BASE)
+        async with attacker.http:
+            for name, attack in ATTACKS.items():
+                if attack.strike.__module__ in (bodies.__name__, generations.__name__) and name not in _LONG:
+                    await attack.strike(attacker)
+                    answers[name], attacker.answers = attacker.answers, Counter()
+        return answers
+
+    answers = asyncio.run(strike_once())
+    assert len(answers) > 20
+    wrong = {
+        name: dict(given)
+        for name, given in answers.items()
+        if not given or not all(answer.startswith(("2", "4")) for answer in given)
+    }
+    assert not wrong
+
+
 def test_training_leaves_the_processor_to_answers(service: Service) -> None:
     children = {child.cmdline()[-1]: child.nice() for child in psutil.Process(service.pid).children()}
     assert children["worker"] == children["inference"] + 5 == children["api"] + 5
+
+
+@pytest.mark.timeout(120)
+def test_uploads_that_break_off_leave_no_open_file(service: Service) -> None:
+    api = next(child for child in psutil.Process(service.pid).children() if child.cmdline()[-1] == "api")
+    before = api.num_fds()
+
+    async def break_off() -> None:
+        attacker = Attacker(service.url, stranger(service.url, service.key, "attacker"), BASE)
+        async with attacker.http:
+            for _ in range(40):
+                await ATTACKS["left files"].strike(attacker)
+
+    asyncio.run(break_off())
+    while api.num_fds() > before + 10:  # until the last have been noticed
+        time.sleep(0.1)

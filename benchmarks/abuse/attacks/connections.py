@@ -7,6 +7,7 @@ from benchmarks.abuse.attacks.registry import attack
 
 _HELD_SECONDS = 3600
 _BODY = 3_900_000
+_SMALL = 4096
 
 
 async def _pause_job(attacker: Attacker) -> None:
@@ -81,16 +82,22 @@ async def _dribble(attacker: Attacker, reader: asyncio.StreamReader, writer: asy
 
 @attack("slow readers", at_once=200)
 async def slow_readers(attacker: Attacker) -> None:
-    """200 clients that ask for the API's description again and again, and read a little of it."""
-    async with attacker.connected() as (reader, writer):
+    """200 clients that ask for the API's description and read 64 bytes of it a second."""
+    async with attacker.connected(receives=_SMALL) as (reader, writer):
+        writer.write(attacker.head("GET", "/openapi.json"))
+        while await reader.read(64):
+            await asyncio.sleep(1)
+        attacker.answers["closed"] += 1
+
+
+@attack("pipelines", at_once=200)
+async def pipelines(attacker: Attacker) -> None:
+    """200 clients that ask for it thirty times at once, and read nothing."""
+    async with attacker.connected(receives=_SMALL) as (_, writer):
         for _ in range(30):
             writer.write(attacker.head("GET", "/openapi.json"))
         await writer.drain()
-        for _ in range(_HELD_SECONDS):
-            if not await reader.read(64):
-                attacker.answers["closed"] += 1
-                return
-            await asyncio.sleep(1)
+        await asyncio.sleep(_HELD_SECONDS)
 
 
 @attack("wrong keys", at_once=32)
