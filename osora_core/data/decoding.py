@@ -31,6 +31,9 @@ class Continuation:
             if prefix and not prefix.endswith(_UNFINISHED):
                 self.context, self._prefix = context, prefix
                 return
+        # A blank that is dropped where a text begins spells nothing, and the next one does.
+        if before and not self._decode(before) and self._decode([*before, *before]):
+            self.context = list(before)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of ids that follow, control tokens left out."""

@@ -55,6 +55,7 @@ def spelled(kind: str, text: str) -> str:
 @example(prompt="a", completion="<|im_end|> b</s>")
 @example(prompt="", completion=" b")
 @example(prompt="", completion=" ")
+@example(prompt=" ", completion=" ")
 def test_a_completion_is_trained_after_the_prompt_that_is_asked(kind: str, prompt: str, completion: str) -> None:
     tokenizer = tokenizer_of(kind)
     renderer = Renderer(tokenizer, LONG)
