@@ -18,7 +18,7 @@ from fastapi.sse import format_sse_event
 from api.jobs.schemas import EventOut, JobOut
 from registry import jobs
 from registry.context import Registry
-from registry.errors import OsoraError, Unavailable
+from registry.errors import RateLimited, Unavailable
 from registry.jobs.following import news
 from registry.models import JobEvent
 from registry.outages import DATABASE_OUTAGES, first_line
@@ -34,14 +34,6 @@ _THREADS_FOR_PAGES = 4
 
 Item = tuple[int, bytes]
 """The id of an event, and what is sent of it."""
-
-
-class TooManyStreams(OsoraError):
-    """The tenant follows as many jobs at once as it may."""
-
-    status = 429
-    type = "rate_limit_error"
-    code = "too_many_streams"
 
 
 @dataclass(eq=False)
@@ -127,7 +119,7 @@ class EventReader:
 
     @contextmanager
     def watching(self, principal: Principal, job_id: str) -> Iterator[Watcher]:
-        """A place among those who follow the tenant's job. Raises `TooManyStreams` or `Unavailable`."""
+        """A place among those who follow the tenant's job. Raises `RateLimited` or `Unavailable`."""
         tenant = principal.tenant_id
         self._make_room(tenant)
         followed = self._followed.setdefault(job_id, _Followed(principal))
@@ -145,9 +137,11 @@ class EventReader:
 
     def _make_room(self, tenant: str) -> None:
         if self._of_tenants[tenant] >= self._most_of_tenant:
-            raise TooManyStreams(
+            raise RateLimited(
                 f"{self._most_of_tenant} streams of events are open already",
+                code="too_many_streams",
                 next_action="close some, or ask for pages of events",
+                retry_after=1,
             )
         if self._of_tenants.total() >= self._most:
             raise Unavailable(

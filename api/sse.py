@@ -19,7 +19,7 @@ class EventStream(StreamingResponse):
     """The events after `after_id`, until the job has ended; then `done` with the job.
 
     Ends without `done` when the server stops or the key ends: the client comes back with `Last-Event-ID`. Raises
-    `TooManyStreams` or `Unavailable` before it begins.
+    `RateLimited` or `Unavailable` before it begins.
     """
 
     media_type = "text/event-stream"

@@ -9,15 +9,8 @@ from api.gateway import close
 from api.services import Services
 from osora_common.disconnect import unless_gone
 from registry.adapter_imports import Draft, Facts
-from registry.errors import Conflict, InvalidRequest, OsoraError, Unavailable
+from registry.errors import Conflict, InvalidRequest, OsoraError, RateLimited, Unavailable
 from registry.tenants import Principal
-
-
-class _TooMany(Unavailable):
-    """The tenant has too many of them looked at already."""
-
-    status = 429
-    type = "rate_limit_error"
 
 
 async def inspected(services: Services, request: Request, principal: Principal, draft: Draft) -> Facts:
@@ -60,7 +53,7 @@ def _refusal(status: int, error: object) -> OsoraError:
     if status == 409:
         return Conflict(message, param="file", code=found.get("code"), next_action=next_action)
     if status == 429:
-        return _TooMany(message, code=found.get("code"), next_action=next_action)
+        return RateLimited(message, code=found.get("code"), next_action=next_action, retry_after=1)
     return _unavailable(message or "the inference server cannot look at adapters now")
 
 

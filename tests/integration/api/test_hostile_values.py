@@ -82,6 +82,7 @@ def test_paths_and_queries(
         "name": "triage",
         "checkpoint": adapter.name,
         "permission_id": "cp_1",
+        "tenant": "acme",
     }
     for method, path, operation in operations(document):
         of_path = re.findall(r"{(\w+)(?::path)?}", path)

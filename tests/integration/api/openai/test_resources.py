@@ -225,7 +225,7 @@ def test_headers_and_wrong_keys(openai: OpenAI, client: httpx.Client) -> None:
 
 def test_wrong_methods_and_routes_have_the_shape(client: httpx.Client) -> None:
     response = client.put("/v1/fine_tuning/jobs")
-    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, OPTIONS, POST")
     response = client.post("/v1/embedings", json={})
     assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
     assert json.loads(client.get("/v1/models").text)["object"] == "list"
@@ -252,7 +252,7 @@ def test_what_is_not_offered_is_said_by_name(openai: OpenAI, client: httpx.Clien
         assert caught.value.code == "unsupported_endpoint"
         assert caught.value.type == "invalid_request_error"
     response = client.put("/v1/chat/completions", json={})
-    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert (response.status_code, response.headers["allow"]) == (405, "OPTIONS, POST")
     assert client.get("/v1/chat/completionsx").json()["error"]["code"] == "not_found"
     assert client.head("/v1/embeddings").status_code == 404
 
