@@ -141,6 +141,24 @@ def test_what_fails_costs_no_tokens(client: httpx.Client, acme: httpx.Client, in
     assert acme.post("/generate", json=PROMPT).headers["x-ratelimit-remaining-tokens"] == "145"
 
 
+def test_what_a_key_may_not_do_takes_nothing_from_its_tenants_other_keys(
+    client: httpx.Client, acme: httpx.Client, client_with: ClientWith
+) -> None:
+    limit(client, requests_per_minute=20, tokens_per_minute=150)
+    assert acme.get("/files").status_code == 200
+    (key,) = client.get("/keys", params={"tenant": "acme"}).json()["data"]
+    limits = {"requests_per_minute": 8, "tokens_per_minute": 50}
+    assert client.put(f"/keys/{key['id']}/limits", json=limits).status_code == 200
+    for _ in range(8):
+        assert error_of(acme.post("/generate", json=PROMPT), 429)["code"] == "tokens_per_minute"
+    for _ in range(20):
+        assert error_of(acme.get("/files"), 429)["code"] == "requests_per_minute"
+    answer = client_with("generate", tenant="acme").post("/generate", json=PROMPT)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-ratelimit-remaining-requests"] == str(20 - 1 - 8 - 1)
+    assert answer.headers["x-ratelimit-remaining-tokens"] == "145"
+
+
 def test_anthropics_door_says_what_is_left(acme: httpx.Client) -> None:
     body = {"model": "osora-tiny", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
     answer = acme.post("/v1/messages", json=body)
