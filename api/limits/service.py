@@ -85,9 +85,15 @@ class Limits:
     @asynccontextmanager
     async def upload(self, principal: Principal) -> AsyncIterator[int | None]:
         """A place for an upload, and how many bytes the tenant may still store; None is no limit."""
+        async with self.completion(principal):
+            yield await to_thread.run_sync(self._read_room, principal, limiter=self._threads)
+
+    @asynccontextmanager
+    async def completion(self, principal: Principal) -> AsyncIterator[None]:
+        """A place for what was uploaded in parts: to be read and checked, it takes no room that it has not already."""
         async with AsyncExitStack() as held:
             await self._place(held, await self._owners_of(principal), "concurrent_uploads")
-            yield await to_thread.run_sync(self._read_room, principal, limiter=self._threads)
+            yield
 
     async def standings(self, owners: tuple[Owner, ...]) -> list[Standing]:
         """How much is left of the rates; where a key has limits as well, of whichever has less.

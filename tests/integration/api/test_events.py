@@ -21,6 +21,7 @@ from registry import jobs
 from registry.context import Registry
 from registry.errors import NotFound
 from registry.jobs import Attempt
+from registry.jobs.following import news
 from registry.models import Job
 from registry.settings import Settings
 from registry.tenants import Principal
@@ -207,13 +208,13 @@ def test_a_look_that_fails_ends_nobodys_stream(
     client: httpx.Client, registry: Registry, job: Job, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a tenant is deleted between finding that its job has ended and reading the job."""
-    read, failed = event_reader.news, threading.Event()
+    failed = threading.Event()
 
     def fails_once(*asked: Any) -> Any:
         if not failed.is_set():
             failed.set()
             raise NotFound("no such job")
-        return read(*asked)
+        return news(*asked)
 
     monkeypatch.setattr(event_reader, "_OUTAGE_SECONDS", 0.01)
     with stream(client, job) as events:

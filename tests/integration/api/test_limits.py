@@ -241,6 +241,19 @@ def test_so_many_uploads_come_at_once(client: httpx.Client, acme: httpx.Client) 
         assert acme.post("/files", files=sent, data=PURPOSE).status_code == 200
 
 
+def test_completing_an_upload_takes_a_place_and_no_room(client: httpx.Client, acme: httpx.Client) -> None:
+    content = json_lines([CHAT_ROW])
+    wanted = {"filename": "rows.jsonl", "bytes": len(content), "mime_type": "text/jsonl", **PURPOSE}
+    upload = acme.post("/uploads", json=wanted).json()
+    part = acme.post(f"/uploads/{upload['id']}/parts", files={"data": content}).json()
+    limit(client, concurrent_uploads=0, stored_bytes=len(content))
+    complete = f"/uploads/{upload['id']}/complete"
+    assert error_of(acme.post(complete, json={"part_ids": [part["id"]]}), 429)["code"] == "concurrent_uploads"
+    limit(client, concurrent_uploads=1, stored_bytes=len(content))
+    answer = acme.post(complete, json={"part_ids": [part["id"]]})
+    assert answer.status_code == 200, answer.text
+
+
 def test_jobs_beyond_the_limit_are_refused(client: httpx.Client, acme: httpx.Client) -> None:
     limit(client, queued_jobs=2)
     sent = {"file": ("train.jsonl", json_lines([CHAT_ROW]))}
