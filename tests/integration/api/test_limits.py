@@ -159,6 +159,17 @@ def test_what_a_key_may_not_do_takes_nothing_from_its_tenants_other_keys(
     assert answer.headers["x-ratelimit-remaining-tokens"] == "145"
 
 
+def test_nobody_shuts_itself_out(client: httpx.Client, acme: httpx.Client) -> None:
+    keys = client.get("/keys", params={"tenant": "default"}).json()["data"]
+    none = {"requests_per_minute": 0}
+    assert error_of(client.put("/tenants/default/limits", json=none), 409)["code"] == "own_limit"
+    refused = [client.put(f"/keys/{key['id']}/limits", json=none) for key in keys]
+    assert "own_limit" in [answer.json()["error"]["code"] for answer in refused if answer.status_code == 409]
+    assert client.get("/files").status_code == 200
+    limit(client, requests_per_minute=0)
+    assert error_of(acme.get("/files"), 429)["code"] == "requests_per_minute"
+
+
 def test_anthropics_door_says_what_is_left(acme: httpx.Client) -> None:
     body = {"model": "osora-tiny", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
     answer = acme.post("/v1/messages", json=body)
