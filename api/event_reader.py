@@ -21,7 +21,7 @@ from registry.context import Registry
 from registry.errors import RateLimited, Unavailable
 from registry.jobs.following import news
 from registry.models import JobEvent
-from registry.outages import DATABASE_OUTAGES, first_line
+from registry.outages import first_line
 from registry.tenants import Principal
 
 logger = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ class EventReader:
             began = time.monotonic()
             try:
                 has_more = await self._look()
-            except DATABASE_OUTAGES as error:
+            except Exception as error:  # a job that is deleted during a look, say: the others are followed on
                 logger.warning("events cannot be read: %s", first_line(error))
                 await asyncio.sleep(_OUTAGE_SECONDS)
                 continue

@@ -11,12 +11,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Self
 
-import httpx
-
 from api.gateway import InferenceGateway
 from registry import references
 from registry.context import Registry
-from registry.outages import OUTAGES, first_line
+from registry.outages import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +54,7 @@ class Forgetting:
             for url, adapters in held.items():
                 if unwanted := sorted(gone.intersection(adapters)):
                     await self._gateway.forget(url, unwanted)
-        except (*OUTAGES, httpx.HTTPError) as error:
+        except Exception as error:
             logger.warning("inference servers may hold deleted adapters for another minute: %s", first_line(error))
 
     async def _work(self) -> None:

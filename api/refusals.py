@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from registry import audit
 from registry.context import Registry
-from registry.outages import DATABASE_OUTAGES, first_line
+from registry.outages import first_line
 from registry.tenants import Principal
 
 logger = logging.getLogger(__name__)
@@ -66,13 +66,13 @@ class Refusals:
         self._counts[refused if refused in self._counts or len(self._counts) < _MOST_KEPT else _OTHERS] += 1
 
     async def write(self) -> None:
-        """Writes down what there is. While the database is away, it is kept."""
+        """Writes down what there is. What cannot be written now is kept."""
         counts, self._counts = self._counts, Counter()
         if not counts:
             return
         try:
             await asyncio.to_thread(self._record, counts)
-        except DATABASE_OUTAGES as error:
+        except Exception as error:
             logger.warning("%d refused requests are not in the audit log yet: %s", counts.total(), first_line(error))
             self._counts.update(counts)
 

@@ -183,7 +183,7 @@ class Settings(BaseSettings):
     limit_concurrent_generations: _Limit = 512
     """Generations of a tenant at once; one request is one, whatever its `n`."""
     limit_concurrent_uploads: _Limit = 32
-    """Uploads of a tenant at once: files, parts of one, adapters."""
+    """Uploads of a tenant at once: files, parts of one, what is completed of parts, adapters."""
     limit_concurrent_jobs: _Limit = 256
     """Jobs of a tenant that run at once; those beyond wait in the queue."""
     limit_queued_jobs: _Limit = 100

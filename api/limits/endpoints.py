@@ -27,7 +27,7 @@ def get_tenant_limits(tenant: TenantName, session: ReadSessionDep, principal: Re
     return _of_tenant(session, overrides.visible_tenant(session, principal, tenant))
 
 
-@router.put("/tenants/{tenant}/limits", summary="Set a tenant's limits", responses=errors(400, 401, 403, 404))
+@router.put("/tenants/{tenant}/limits", summary="Set a tenant's limits", responses=errors(400, 401, 403, 404, 409))
 def set_tenant_limits(
     tenant: TenantName, body: TenantLimits, services: ServicesDep, principal: OperatorDep
 ) -> LimitsOut:
@@ -49,7 +49,7 @@ def get_key_limits(key_id: KeyId, session: ReadSessionDep, principal: AdminDep) 
     return _of_key(session, tenants.get_key(session, principal, key_id).tenant_id, key_id)
 
 
-@router.put("/keys/{key_id}/limits", summary="Set a key's limits", responses=errors(400, 401, 403, 404))
+@router.put("/keys/{key_id}/limits", summary="Set a key's limits", responses=errors(400, 401, 403, 404, 409))
 def set_key_limits(key_id: KeyId, body: KeyLimits, services: ServicesDep, principal: AdminDep) -> LimitsOut:
     """Puts these limits in the place of all that the key had. Its tenant's hold as well, whatever is set here."""
     return _set_for_key(services, principal, key_id, body.values())

@@ -47,7 +47,7 @@ async def within_limits(
         if not streams:
             _settle(reserved, response)
             await held.aclose()
-        standings = await services.limits.standings(principal)
+        standings = await services.limits.standings(reserved.owners)
         response.headers.update(standing_headers(request.url.path, standings))
         if isinstance(response, PassedOn):
             response.body_iterator = _counted(response.body_iterator, reserved, prompt_tokens)

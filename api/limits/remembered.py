@@ -24,9 +24,10 @@ class Remembered(Generic[T]):
         known = self._values.get(key)
         if known is not None and time.monotonic() < known[0]:
             return known[1]
-        reading = self._reading.get(key)
+        values, readings = self._values, self._reading  # what is forgotten meanwhile stays so
+        reading = readings.get(key)
         if reading is None:
-            reading = self._reading[key] = asyncio.ensure_future(self._read(key, read))
+            reading = readings[key] = asyncio.ensure_future(self._read(key, read, values, readings))
         return await asyncio.shield(reading)  # whoever asked first may be gone before the others have their answer
 
     def forget(self) -> None:
@@ -34,8 +35,13 @@ class Remembered(Generic[T]):
         self._values = OrderedDict()
         self._reading = {}
 
-    async def _read(self, key: str, read: Callable[[], Awaitable[T]]) -> T:
-        values, readings = self._values, self._reading  # what is forgotten meanwhile stays so
+    async def _read(
+        self,
+        key: str,
+        read: Callable[[], Awaitable[T]],
+        values: OrderedDict[str, tuple[float, T]],
+        readings: dict[str, asyncio.Future[T]],
+    ) -> T:
         try:
             value = await read()
         finally:

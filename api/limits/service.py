@@ -1,7 +1,7 @@
 """Limits as requests meet them: rates, places and budgets, counted before anything is done."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Literal
@@ -12,7 +12,7 @@ from anyio import CapacityLimiter, to_thread
 
 from api.limits.remembered import Remembered
 from registry.context import Registry
-from registry.errors import Standing
+from registry.errors import RateLimited, Standing
 from registry.limits import budgets, overrides, quotas
 from registry.limits.counters import Counters
 from registry.limits.values import LimitName, Owner
@@ -32,7 +32,8 @@ _RATES: dict[_Rate, LimitName] = {"requests": "requests_per_minute", "tokens": "
 class Reserved:
     """Tokens that a generation may use, until it is known how many it has used."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, owners: tuple[Owner, ...]) -> None:
+        self.owners = owners
         self.tokens = tokens
         self.used = tokens
         self.began = time.monotonic()
@@ -60,7 +61,7 @@ class Limits:
 
     async def admit(self, principal: Principal) -> None:
         """Counts a request."""
-        for owner in await self._owners_of(principal):
+        for owner in _narrowest_first(await self._owners_of(principal)):
             await self._hit(owner, "requests", 1)
 
     @asynccontextmanager
@@ -68,25 +69,39 @@ class Limits:
         """A place for a generation, and the tokens that it can use at most, where the month's budget has any left."""
         owners = await self._owners_of(principal)
         await self._check_budgets(owners)
-        reserved = Reserved(tokens)
+        reserved = Reserved(tokens, owners)
         async with AsyncExitStack() as held:
             await self._place(held, owners, "concurrent_generations")
-            for owner in owners:
-                if await self._hit(owner, "tokens", tokens):
+            for owner in _narrowest_first(owners):
+                try:
+                    is_counted = await self._hit(owner, "tokens", tokens)
+                except RateLimited:
+                    reserved.used = 0  # what was counted for another owner is given back
+                    raise
+                if is_counted:
                     held.push_async_callback(_shielded, partial(self._settle, owner, reserved))
             yield reserved
 
     @asynccontextmanager
     async def upload(self, principal: Principal) -> AsyncIterator[int | None]:
         """A place for an upload, and how many bytes the tenant may still store; None is no limit."""
-        async with AsyncExitStack() as held:
-            await self._place(held, await self._owners_of(principal), "concurrent_uploads")
+        async with self.completion(principal):
             yield await to_thread.run_sync(self._read_room, principal, limiter=self._threads)
 
-    async def standings(self, principal: Principal) -> list[Standing]:
-        """How much is left of the rates; where a key has limits as well, of whichever has less."""
+    @asynccontextmanager
+    async def completion(self, principal: Principal) -> AsyncIterator[None]:
+        """A place for what was uploaded in parts: to be read and checked, it takes no room that it has not already."""
+        async with AsyncExitStack() as held:
+            await self._place(held, await self._owners_of(principal), "concurrent_uploads")
+            yield
+
+    async def standings(self, owners: tuple[Owner, ...]) -> list[Standing]:
+        """How much is left of the rates; where a key has limits as well, of whichever has less.
+
+        It asks no database: the answer that it is said with has been generated, and must not fail any more.
+        """
         found: dict[_Rate, Standing] = {}
-        for owner in await self._owners_of(principal):
+        for owner in owners:
             for rate, name in _RATES.items():
                 limit: int | None = getattr(owner.limits, name)
                 if limit is None:
@@ -175,6 +190,11 @@ class Limits:
 def redis_url(settings: Settings) -> str | None:
     """The broker, if it is a Redis of the network, which processes share."""
     return settings.broker_url if settings.broker_url.startswith(_NETWORK) else None
+
+
+def _narrowest_first(owners: tuple[Owner, ...]) -> Iterator[Owner]:
+    """A key before its tenant: what the key may not do takes nothing from the tenant's other keys."""
+    return reversed(owners)
 
 
 async def _shielded(give_back: Callable[[], Awaitable[None]]) -> None:

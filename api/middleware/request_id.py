@@ -42,9 +42,14 @@ class RequestIdMiddleware:
 
 
 def address_of(scope: Scope) -> str | None:
-    """Where the request comes from; None where that is no address, as what a proxy writes may be anything."""
+    """Where the request comes from; None where that is no address, as what a proxy writes may be anything.
+
+    IPv4's are written as such: of IPv6, `::ffff:…`, all of them would be one network.
+    """
     client = scope.get("client")
     try:
-        return str(ipaddress.ip_address(client[0])) if client else None
+        found = ipaddress.ip_address(client[0]) if client else None
     except ValueError:
         return None
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found).partition("%")[0] if found else None  # after it there may be any text

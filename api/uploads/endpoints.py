@@ -71,10 +71,10 @@ async def add_part(
 @router.post(
     "/{upload_id}/complete", summary="Complete an upload", responses=errors(400, 401, 403, 404, 409, 413, 429, 507)
 )
-def complete_upload(
+async def complete_upload(
     upload_id: UploadId,
     body: CompleteUpload,
-    registry: RegistryDep,
+    services: ServicesDep,
     principal: TrainerDep,
     offers: OffersDep,
     once: OnceDep,
@@ -83,15 +83,17 @@ def complete_upload(
 
     The parts must come to the bytes that the upload was begun with. If a row is wrong, the upload stays as it is.
     """
-    state = uploads.complete(
-        registry,
-        principal,
-        upload_id,
-        body.part_ids,
-        md5=body.md5,
-        offers=offers,
-        record=lambda session, state: once.keep(session, UploadOut.of(state)),
-    )
+    async with services.limits.completion(principal):
+        state = await run_in_threadpool(
+            uploads.complete,
+            services.registry,
+            principal,
+            upload_id,
+            body.part_ids,
+            md5=body.md5,
+            offers=offers,
+            record=lambda session, state: once.keep(session, UploadOut.of(state)),
+        )
     return UploadOut.of(state)
 
 

@@ -1,7 +1,10 @@
 """Where rates and places are counted: in a Redis that all processes share, or in this process's memory.
 
-A rate is a sliding window of a minute, by the `limits` library: two counters, one round trip. A place is held while
-something goes on. In Redis it is a lease, which its process renews, so that a process that dies gives its places back.
+A rate is a sliding window of a minute, by the `limits` library: two counters, one round trip. What is given back leaves
+the counter that it went into: taken from a later one it would make room for more than the limit, again and again.
+
+A place is held while something goes on. In Redis it is a lease, which its process renews, so that a process that dies
+gives its places back.
 
 While Redis is away, each process counts by itself: nobody is refused, or kept waiting, because we cannot count.
 """
@@ -44,6 +47,22 @@ redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
+# KEYS: the counters of `limits`, the earlier one first. ARGV: milliseconds of a window, those since it was counted, how
+# much.
+_GIVE_BACK = """
+local window, ago = tonumber(ARGV[1]), tonumber(ARGV[2])
+local left = redis.call('PTTL', KEYS[2])
+if left <= 0 then return end
+local began = 2 * window - left
+local key = KEYS[2]
+if ago > began then
+    if left < window or ago > began + window then return end
+    key = KEYS[1]
+end
+local counted = tonumber(redis.call('GET', key)) or 0
+local given = math.min(tonumber(ARGV[3]), counted)
+if given > 0 then redis.call('DECRBY', key, string.format('%.0f', given)) end
+"""
 # KEYS: the places. ARGV: seconds of a lease, then all whose it is to be renewed.
 _RENEW = """
 local until_ = tonumber(redis.call('TIME')[1]) + tonumber(ARGV[1])
@@ -54,6 +73,8 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 
 class _Backend(Protocol):
     async def hit(self, key: str, limit: int, cost: int) -> bool: ...
+
+    async def give_back(self, key: str, amount: int, seconds: float) -> None: ...
 
     async def window(self, key: str) -> Window: ...
 
@@ -69,6 +90,11 @@ class _Memory:
 
     async def hit(self, key: str, limit: int, cost: int) -> bool:
         return await self._storage.acquire_sliding_window_entry(key, limit, SECONDS, cost)
+
+    async def give_back(self, key: str, amount: int, seconds: float) -> None:
+        _, counter = self._storage.sliding_window_keys(key, SECONDS, time.time() - seconds)
+        if counted := await self._storage.get(counter):
+            await self._storage.decr(counter, min(amount, counted))
 
     async def window(self, key: str) -> Window:
         return Window(*await self._storage.get_sliding_window(key, SECONDS))
@@ -107,9 +133,15 @@ class _Redis:
         )
         self._take = self._client.register_script(_TAKE)
         self._renew = self._client.register_script(_RENEW)
+        self._give_back = self._client.register_script(_GIVE_BACK)
 
     async def hit(self, key: str, limit: int, cost: int) -> bool:
         return await self._storage.acquire_sliding_window_entry(key, limit, SECONDS, cost)
+
+    async def give_back(self, key: str, amount: int, seconds: float) -> None:
+        current = f"{_PREFIX}:{{{key}}}"  # as `RedisStorage` names them
+        times = [1000 * SECONDS, round(1000 * seconds)]
+        await self._give_back([f"{current}/-1", current], [*times, amount])
 
     async def window(self, key: str) -> Window:
         return Window(*await self._storage.get_sliding_window(key, SECONDS))
@@ -159,10 +191,10 @@ class Counters:
 
     async def settle(self, key: str, counted: int, used: int, seconds: float) -> None:
         """Corrects what was counted `seconds` ago to what was used: as much of it as still counts."""
-        share = max(0.0, 1 - seconds / SECONDS)
-        difference = used - counted if used > counted else -round((counted - used) * share)
-        if difference:
-            await self.hit(key, _UNLIMITED, difference)
+        if used > counted:
+            await self.hit(key, _UNLIMITED, used - counted)
+        elif used < counted:
+            await self._ask(lambda backend: backend.give_back(key, counted - used, seconds))
 
     async def window(self, key: str) -> Window:
         """What is counted."""
@@ -207,6 +239,7 @@ class Counters:
             return
         while True:
             await asyncio.sleep(_LEASE_SECONDS / 3)
-            for key, holders in [(key, list(holders)) for key, holders in self._held.items()]:
-                with contextlib.suppress(*_OUTAGES):
-                    await self._redis.renew(key, holders)
+            for key in list(self._held):
+                if holders := list(self._held.get(key, ())):  # as it is now: what is free must stay so
+                    with contextlib.suppress(*_OUTAGES):
+                        await self._redis.renew(key, holders)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from registry import audit, tenants
 from registry.db import take_turns
+from registry.errors import Conflict
 from registry.limits.tables import LimitOverride
 from registry.limits.values import Limits, Owner
 from registry.tenants import Principal
@@ -56,9 +57,11 @@ def visible_tenant(session: Session, principal: Principal, tenant: str) -> str:
 def set_for_tenant(session: Session, principal: Principal, tenant: str, values: Mapping[str, Any]) -> str:
     """Sets a tenant's limits in place of what was set before, nothing to leave it those of the installation.
 
-    Returns the tenant's id. Raises `NotFound`, and `Forbidden` to all but operators.
+    Returns the tenant's id. Raises `NotFound`, `Forbidden` to all but operators, and `Conflict` to one who would shut
+    its own tenant out.
     """
     tenant_id = tenants.get_tenant(session, principal, tenant).id
+    _keep_a_way_in(tenant_id == principal.tenant_id, f"the tenant {tenant!r}", values)
     _put(session, tenant_id, tenant_id, values)
     audit.record(session, principal, "limits.changed", "tenant", tenant_id, owner_id=tenant_id, limits=dict(values))
     return tenant_id
@@ -67,15 +70,27 @@ def set_for_tenant(session: Session, principal: Principal, tenant: str, values: 
 def set_for_key(session: Session, principal: Principal, key_id: str, values: Mapping[str, Any]) -> str:
     """Sets the limits that a key has beside its tenant's, in place of what was set before; nothing for none.
 
-    Returns the id of its tenant. Raises `NotFound` for a key that the principal does not manage, and `Forbidden` for
-    an operator's.
+    Returns the id of its tenant. Raises `NotFound` for a key that the principal does not manage, `Forbidden` for
+    an operator's, and `Conflict` for a key that would shut itself out.
     """
     key = tenants.get_key(session, principal, key_id)
+    _keep_a_way_in(key.id == principal.key_id, f"the key {key.id}", values)
     if "operator" in key.scopes:
         principal.require("operator")
     _put(session, key.tenant_id, key.id, values)
     audit.record(session, principal, "limits.changed", "key", key.id, owner_id=key.tenant_id, limits=dict(values))
     return key.tenant_id
+
+
+def _keep_a_way_in(is_own: bool, whose: str, values: Mapping[str, Any]) -> None:
+    """Raises `Conflict` where no request could take back what this one sets."""
+    if is_own and values.get("requests_per_minute") == 0:
+        raise Conflict(
+            f"{whose} is that of the request: with requests_per_minute=0 it could never be changed again",
+            param="requests_per_minute",
+            code="own_limit",
+            next_action="set 1 or more, or do it with a key of another tenant",
+        )
 
 
 def _put(session: Session, tenant_id: str, owner_id: str, values: Mapping[str, Any]) -> None:

@@ -19,7 +19,9 @@ from api.server import Server
 from api.services import Services
 from registry import jobs
 from registry.context import Registry
+from registry.errors import NotFound
 from registry.jobs import Attempt
+from registry.jobs.following import news
 from registry.models import Job
 from registry.settings import Settings
 from registry.tenants import Principal
@@ -199,6 +201,30 @@ def test_heartbeats(client: httpx.Client, job: Job, monkeypatch: pytest.MonkeyPa
         two_events = list(islice(lines, 6))
         assert [line.partition(":")[0] for line in two_events] == ["event", "data", "id"] * 2
         assert list(islice(lines, 3)) == [": ping"] * 3
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_look_that_fails_ends_nobodys_stream(
+    client: httpx.Client, registry: Registry, job: Job, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a tenant is deleted between finding that its job has ended and reading the job."""
+    failed = threading.Event()
+
+    def fails_once(*asked: Any) -> Any:
+        if not failed.is_set():
+            failed.set()
+            raise NotFound("no such job")
+        return news(*asked)
+
+    monkeypatch.setattr(event_reader, "_OUTAGE_SECONDS", 0.01)
+    with stream(client, job) as events:
+        next(events)
+        monkeypatch.setattr(event_reader, "news", fails_once)
+        assert failed.wait(30)
+        with registry.transaction() as session:
+            jobs.fail(session, attempt, _user_error())
+        *_, done = events
+        assert done.event == "done"
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

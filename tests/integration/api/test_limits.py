@@ -141,6 +141,35 @@ def test_what_fails_costs_no_tokens(client: httpx.Client, acme: httpx.Client, in
     assert acme.post("/generate", json=PROMPT).headers["x-ratelimit-remaining-tokens"] == "145"
 
 
+def test_what_a_key_may_not_do_takes_nothing_from_its_tenants_other_keys(
+    client: httpx.Client, acme: httpx.Client, client_with: ClientWith
+) -> None:
+    limit(client, requests_per_minute=20, tokens_per_minute=150)
+    assert acme.get("/files").status_code == 200
+    (key,) = client.get("/keys", params={"tenant": "acme"}).json()["data"]
+    limits = {"requests_per_minute": 8, "tokens_per_minute": 50}
+    assert client.put(f"/keys/{key['id']}/limits", json=limits).status_code == 200
+    for _ in range(8):
+        assert error_of(acme.post("/generate", json=PROMPT), 429)["code"] == "tokens_per_minute"
+    for _ in range(20):
+        assert error_of(acme.get("/files"), 429)["code"] == "requests_per_minute"
+    answer = client_with("generate", tenant="acme").post("/generate", json=PROMPT)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-ratelimit-remaining-requests"] == str(20 - 1 - 8 - 1)
+    assert answer.headers["x-ratelimit-remaining-tokens"] == "145"
+
+
+def test_nobody_shuts_itself_out(client: httpx.Client, acme: httpx.Client) -> None:
+    keys = client.get("/keys", params={"tenant": "default"}).json()["data"]
+    none = {"requests_per_minute": 0}
+    assert error_of(client.put("/tenants/default/limits", json=none), 409)["code"] == "own_limit"
+    refused = [client.put(f"/keys/{key['id']}/limits", json=none) for key in keys]
+    assert "own_limit" in [answer.json()["error"]["code"] for answer in refused if answer.status_code == 409]
+    assert client.get("/files").status_code == 200
+    limit(client, requests_per_minute=0)
+    assert error_of(acme.get("/files"), 429)["code"] == "requests_per_minute"
+
+
 def test_anthropics_door_says_what_is_left(acme: httpx.Client) -> None:
     body = {"model": "osora-tiny", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
     answer = acme.post("/v1/messages", json=body)
@@ -221,6 +250,19 @@ def test_so_many_uploads_come_at_once(client: httpx.Client, acme: httpx.Client) 
     limit(client, concurrent_uploads=1)
     for _ in range(2):
         assert acme.post("/files", files=sent, data=PURPOSE).status_code == 200
+
+
+def test_completing_an_upload_takes_a_place_and_no_room(client: httpx.Client, acme: httpx.Client) -> None:
+    content = json_lines([CHAT_ROW])
+    wanted = {"filename": "rows.jsonl", "bytes": len(content), "mime_type": "text/jsonl", **PURPOSE}
+    upload = acme.post("/uploads", json=wanted).json()
+    part = acme.post(f"/uploads/{upload['id']}/parts", files={"data": content}).json()
+    limit(client, concurrent_uploads=0, stored_bytes=len(content))
+    complete = f"/uploads/{upload['id']}/complete"
+    assert error_of(acme.post(complete, json={"part_ids": [part["id"]]}), 429)["code"] == "concurrent_uploads"
+    limit(client, concurrent_uploads=1, stored_bytes=len(content))
+    answer = acme.post(complete, json={"part_ids": [part["id"]]})
+    assert answer.status_code == 200, answer.text
 
 
 def test_jobs_beyond_the_limit_are_refused(client: httpx.Client, acme: httpx.Client) -> None:

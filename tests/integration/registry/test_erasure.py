@@ -272,3 +272,14 @@ def test_a_deleted_tenant_leaves_nothing_but_its_audit_log(
 def test_every_table_is_a_tenants_or_known_to_be_none(registry: Registry) -> None:
     every = {table.name for table in Base.metadata.sorted_tables}
     assert every - {table.name for table in erasure.owned_tables()} <= NOT_OF_TENANTS
+
+
+def test_of_two_that_come_to_the_end_of_a_deletion_one_says_so(registry: Registry, principal: Principal) -> None:
+    with registry.transaction() as session:
+        tenant = tenants.create_tenant(session, principal, "twice")
+        erasure.begin(session, principal, "twice", confirm="twice", cancel_jobs=False)
+    assert erasure._erase(registry, tenant.id)
+    assert erasure._erase(registry, tenant.id)  # whose lease was over in the middle
+    with registry.reading() as session:
+        told = audit_log.page(session, principal, tenant=tenant.id, action="tenant.deleted").data
+    assert len(told) == 1

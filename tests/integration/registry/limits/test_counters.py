@@ -69,6 +69,26 @@ def test_what_was_reserved_and_not_used_is_given_back(url: str | None) -> None:
     asyncio.run(scenario())
 
 
+def test_what_is_given_back_late_makes_no_room_for_more_than_the_limit(
+    url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 2
+    for module in ("counters", "window"):
+        monkeypatch.setattr(f"registry.limits.{module}.SECONDS", seconds)
+
+    async def scenario() -> None:
+        async with Counters.open(url) as counters:
+            await asyncio.sleep(seconds - time.time() % seconds)
+            assert await counters.hit("tokens", 100, 90)
+            await asyncio.sleep(1.1 * seconds)
+            assert await counters.hit("tokens", 1000, 30)
+            await counters.settle("tokens", 90, 20, seconds=1.1 * seconds)
+            window = await counters.window("tokens")
+            assert (window.previous, window.current) == (20, 30)
+
+    asyncio.run(scenario())
+
+
 def test_a_place_is_free_again_when_it_is_given_back(url: str | None) -> None:
     async def scenario() -> None:
         async with Counters.open(url) as counters:
