@@ -142,7 +142,8 @@ def test_kernels_can_be_compiled_and_kept_where_the_rest_of_the_image_cannot_be_
     last = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
     assert re.search(r"apt-get install .*\bgcc\b", last)  # Triton compiles its launchers
     kept = re.findall(r"\b(?:TRITON_CACHE_DIR|HF_HOME)=(\S+)", last)
-    assert len(kept) == 2 and all(place.startswith("/data/") for place in kept)  # what is in /tmp cannot be run
+    assert len(kept) == 2
+    assert all(place.startswith("/data/") for place in kept)  # what is in /tmp cannot be run
 
 
 def test_our_containers_have_no_rights_and_the_stores_no_way_out() -> None:
