@@ -99,7 +99,7 @@ def test_the_settings_are_accepted_with_secrets_that_are_made(monkeypatch: pytes
 
 
 def test_no_secret_has_a_default_and_none_is_made_twice(tmp_path: Path) -> None:
-    named = set(re.findall(r"\$\{(\w+(?:PASSWORD|KEY|TOKEN))(.*?)\}", COMPOSE.read_text()))
+    named = set(re.findall(r"\$\{(\w+(?:PASSWORD|KEY|TOKEN))\b(.*?)\}", COMPOSE.read_text()))
     (tmp_path / ".env").write_text("OSORA_PORT=9000\n")
     made = secrets(tmp_path)
     assert {name for name, _ in named} == made.keys() - {"OSORA_PORT"}
@@ -144,6 +144,13 @@ def test_kernels_can_be_compiled_and_kept_where_the_rest_of_the_image_cannot_be_
     kept = re.findall(r"\b(?:TRITON_CACHE_DIR|HF_HOME)=(\S+)", last)
     assert len(kept) == 2
     assert all(place.startswith("/data/") for place in kept)  # what is in /tmp cannot be run
+
+
+def test_the_server_secret_is_rotated_in_the_file_of_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fallbacks = services()["worker"]["environment"]["OSORA_SECRET_KEY_FALLBACKS"]
+    assert fallbacks == "${OSORA_SECRET_KEY_FALLBACKS:-[]}"
+    monkeypatch.setenv("OSORA_SECRET_KEY_FALLBACKS", "[]")
+    assert Settings(data_dir=tmp_path).secret_key_fallbacks == ()
 
 
 def test_our_containers_have_no_rights_and_the_stores_no_way_out() -> None:
