@@ -107,6 +107,7 @@ def test_no_secret_has_a_default_and_none_is_made_twice(tmp_path: Path) -> None:
     assert len(set(made.values())) == len(made)
     assert secrets(tmp_path) == made
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    assert ".env" in (ROOT / ".gitignore").read_text().split()  # and is committed by nobody
 
 
 def test_a_last_line_without_an_end_stays_a_line_of_its_own(tmp_path: Path) -> None:
