@@ -88,8 +88,8 @@ def _require_room(folder: Path, runtime: Runtime) -> None:
     if free < needed:
         raise ServerError(
             507, "server_error", "storage_full",
-            f"an export of {runtime.name} takes {needed:,} bytes in {folder} while it is made, and {free:,} are free",
-            next_action="have whoever runs the service make room there, or set TMPDIR to another disk",
+            f"an export of {runtime.name} takes {needed:,} bytes of disk while it is made, and {free:,} are free",
+            next_action="have whoever runs the service make room in the inference server's OSORA_DATA_DIR",
         )  # fmt: skip
 
 

@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 # What our programs make in a data directory. One made before, or by hand, may be open to others.
-_OURS = ("cache", "init.lock", "internal.token", "local.key", "logs", "objects", "osora.db", "run", "secret.key", "tmp")
+_OURS = (
+    "cache", "init.lock", "internal.token", "local.key", "logs", "objects", "osora.db", "run", "secret.key", "tmp",
+    "usage",
+)  # fmt: skip
 _MARKS = ("init.lock", "run", "secret.key", "internal.token", "osora.db")
 _OTHERS = 0o077
 

@@ -1,7 +1,6 @@
 """Free space where the service writes: what is kept free is what deleting needs."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -33,7 +32,7 @@ def refuse_if_short(settings: Settings) -> None:
 def _places(settings: Settings) -> Iterator[tuple[str, Path]]:
     """Those on disks of this machine."""
     yield "data directory", settings.data_dir
-    yield "temporary files", Path(tempfile.gettempdir())
+    yield "temporary files", settings.data_dir / "tmp"
     database = make_url(settings.database_url)
     if database.get_backend_name() == "sqlite":
         yield "database", Path(database.database or "")

@@ -101,9 +101,9 @@ class Settings(BaseSettings):
     connections_per_address: int = Field(default=1000, ge=1)
     """Connections of one address at once, but for this machine's own and those of `OSORA_TRUSTED_PROXIES`."""
     event_streams: int = Field(default=5000, ge=1)
-    """Streams of events that each process of the API keeps open at once; more are answered 429."""
+    """Streams of events that each process of the API keeps open at once; more are answered 503."""
     event_streams_per_tenant: int = Field(default=1000, ge=1)
-    """The same of one tenant."""
+    """The same of one tenant; more are answered 429."""
 
     secret_key: OwnSecret | None = None
     """The secret that API keys are hashed with; without one, `{data_dir}/secret.key` is created once."""

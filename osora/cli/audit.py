@@ -17,7 +17,7 @@ def audit(
     ] = None,
     action: Annotated[str | None, typer.Option(help="Such as key.created, or all of a kind: key.")] = None,
     target: Annotated[str | None, typer.Option(help="What it was done to: an id, or the name of an alias.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="From this time on.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="From this time on, in this machine's time zone.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Before this time.")] = None,
     limit: Limit = DEFAULT_LIMIT,
     every: All = False,

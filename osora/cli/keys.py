@@ -45,7 +45,9 @@ def create(
     ] = None,
     expires: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="How long it lasts: 30d, 12h, 90m, or seconds. Default: until revoked."),
+        typer.Option(
+            metavar="TIME", help="How long it lasts: 30d, 12h, 90m, or seconds. Default: as long as the key in use."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

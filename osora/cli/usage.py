@@ -24,7 +24,7 @@ _COUNTS = {
 
 def usage(
     since: Annotated[
-        str | None, typer.Option(metavar="DAY", help="The first day, in UTC (2026-11-27); default: a month ago.")
+        str | None, typer.Option(metavar="DAY", help="The first day, in UTC (2026-11-27); default: 30 days in all.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="DAY", help="The last day; default: today.")] = None,
     by: Annotated[

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import tomllib
@@ -98,7 +99,7 @@ def test_the_settings_are_accepted_with_secrets_that_are_made(monkeypatch: pytes
 
 
 def test_no_secret_has_a_default_and_none_is_made_twice(tmp_path: Path) -> None:
-    named = set(re.findall(r"\$\{(\w+(?:PASSWORD|KEY|TOKEN))(.*?)\}", COMPOSE.read_text()))
+    named = set(re.findall(r"\$\{(\w+(?:PASSWORD|KEY|TOKEN))\b(.*?)\}", COMPOSE.read_text()))
     (tmp_path / ".env").write_text("OSORA_PORT=9000\n")
     made = secrets(tmp_path)
     assert {name for name, _ in named} == made.keys() - {"OSORA_PORT"}
@@ -106,6 +107,51 @@ def test_no_secret_has_a_default_and_none_is_made_twice(tmp_path: Path) -> None:
     assert len(set(made.values())) == len(made)
     assert secrets(tmp_path) == made
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    assert ".env" in (ROOT / ".gitignore").read_text().split()  # and is committed by nobody
+
+
+def test_a_last_line_without_an_end_stays_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("OSORA_PORT=9000")
+    made = secrets(tmp_path)
+    assert made["OSORA_PORT"] == "9000"
+    assert len(made["POSTGRES_PASSWORD"]) == 48
+
+
+def test_the_bucket_is_made_twice_with_no_more_than_the_stores_image_has(tmp_path: Path) -> None:
+    programs, attached = tmp_path / "bin", tmp_path / "attached"
+    programs.mkdir()
+    for name in ("sh", "cat"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    (programs / "mc").write_text(
+        f"""#!/bin/sh
+        case "$*" in
+            *"policy entities"*) if [ -e {attached} ]; then echo "Policies: bucket"; fi ;;
+            *"policy attach"*) [ ! -e {attached} ] || exit 1; : > {attached} ;;
+        esac
+        """
+    )
+    (programs / "mc").chmod(0o700)
+    script = (ROOT / "docker" / "make-bucket.sh").read_text().replace("/tmp/", f"{tmp_path}/")
+    for _ in range(2):
+        environment = {"PATH": str(programs), "S3_PASSWORD": "a-secret-of-this-test"}
+        done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert attached.exists()
+
+
+def test_kernels_can_be_compiled_and_kept_where_the_rest_of_the_image_cannot_be_written() -> None:
+    last = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
+    assert re.search(r"apt-get install .*\bgcc\b", last)  # Triton compiles its launchers
+    kept = re.findall(r"\b(?:TRITON_CACHE_DIR|HF_HOME)=(\S+)", last)
+    assert len(kept) == 2
+    assert all(place.startswith("/data/") for place in kept)  # what is in /tmp cannot be run
+
+
+def test_the_server_secret_is_rotated_in_the_file_of_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fallbacks = services()["worker"]["environment"]["OSORA_SECRET_KEY_FALLBACKS"]
+    assert fallbacks == "${OSORA_SECRET_KEY_FALLBACKS:-[]}"
+    monkeypatch.setenv("OSORA_SECRET_KEY_FALLBACKS", "[]")
+    assert Settings(data_dir=tmp_path).secret_key_fallbacks == ()
 
 
 def test_our_containers_have_no_rights_and_the_stores_no_way_out() -> None:

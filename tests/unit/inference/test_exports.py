@@ -6,7 +6,8 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from inference import exports
+from inference.errors import ServerError
 from inference.exports import Exporter
 from inference.schemas import AdapterRef, ExportRequest
 from osora_common.scratch import Scratch
@@ -175,3 +178,13 @@ def test_a_base_that_no_gguf_is_written_of_is_refused_and_leaves_no_file(
     with pytest.raises(UnsupportedBase, match="activation is 'relu'"):
         export(runtime, adapter, other, "gguf", tmp_path / "gguf")
     assert list(tmp_path.glob("tmp/*/export-*")) == []
+
+
+def test_an_export_without_room_names_where_to_make_it_and_no_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=7))
+    with pytest.raises(ServerError) as refused:
+        exports._require_room(tmp_path, cast(Any, SimpleNamespace(name="tiny", bytes=100)))
+    assert str(tmp_path) not in str(refused.value)
+    assert "OSORA_DATA_DIR" in refused.value.body["error"]["next_action"]

@@ -30,11 +30,13 @@ def test_a_new_directory_and_what_is_written_from_then_on(tmp_path: Path) -> Non
 
 def test_an_installation_that_was_open_to_others_is_closed(tmp_path: Path) -> None:
     (tmp_path / "objects").mkdir()
+    (tmp_path / "usage").mkdir()
     (tmp_path / "osora.db").write_text("x")
-    for path, found in ((tmp_path, 0o755), (tmp_path / "objects", 0o775), (tmp_path / "osora.db", 0o644)):
+    made = {tmp_path: 0o755, tmp_path / "objects": 0o775, tmp_path / "usage": 0o755, tmp_path / "osora.db": 0o644}
+    for path, found in made.items():
         path.chmod(found)
     assert keep_private(tmp_path)
-    assert [mode(tmp_path), mode(tmp_path / "objects"), mode(tmp_path / "osora.db")] == [0o700, 0o700, 0o600]
+    assert [mode(path) for path in made] == [0o700, 0o700, 0o700, 0o600]
 
 
 def test_a_directory_that_holds_something_else_is_left_and_told(tmp_path: Path) -> None:
