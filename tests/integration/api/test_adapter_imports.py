@@ -46,6 +46,7 @@ def test_a_lora_is_published_with_what_the_server_found(
     assert (made["object"], made["type"], made["job_id"], made["rank"]) == ("adapter", "lora", None, 4)
     assert made["basis_fingerprint"] is None
     (asked,) = fake.asked
+    assert asked.pop("tenant").startswith("tenant-")
     assert asked == {"base": "osora-tiny", "object_key": stored(registry)[0], "sha256": made["sha256"]}
     assert client.get(f"/adapters/{made['id']}").json() == made
     assert client.get("/adapters").json()["data"] == [made]

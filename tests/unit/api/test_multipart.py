@@ -53,7 +53,7 @@ async def received(content_type: bytes, body: bytes, size: int) -> tuple[str, by
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-type", content_type)], "app": None}
     try:
-        async with read_form(Request(scope, receive), UploadForm, file="file", example="-F file=@a") as sent:
+        async with read_form(Request(scope, receive), UploadForm, file="file", example="-F file=@a", room=None) as sent:
             return base_name(sent.form.file.filename or ""), await sent.form.file.read()
     except (InvalidRequest, RequestValidationError):
         return None
