@@ -11,13 +11,13 @@ from api.deps import AdminDep, OperatorDep, ReaderDep, ReadSessionDep, ServicesD
 from api.json_body import JsonRoute
 from api.limits.schemas import KeyLimits, LimitsOut, TenantLimits
 from api.schemas import errors
+from api.tenants.endpoints import TenantName
 from registry import tenants
 from registry.limits import budgets, overrides, quotas
 from registry.limits.values import Limits, Owner
 
 router = APIRouter(tags=["limits"], route_class=JsonRoute)
 
-TenantName = Annotated[str, Path(examples=["acme", "tenant-01k9v2m4x7abcdefghjkmnpqrs"])]
 KeyId = Annotated[str, Path(examples=["key-01k9v2m4x7abcdefghjkmnpqrs"])]
 
 

@@ -17,7 +17,7 @@ from registry.tenants import Principal
 
 router = APIRouter(prefix="/tenants", tags=["tenants"], route_class=JsonRoute)
 
-TenantName = Annotated[str, Path(examples=["acme", "tenant-01k9v2m4x7abcdefghjkmnpqrs"])]
+TenantName = Annotated[str, Path(examples=["acme"], description="Its name or its id.")]
 
 
 @router.post("", summary="Create a tenant", responses=errors(400, 401, 403, 409))

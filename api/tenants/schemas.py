@@ -51,7 +51,7 @@ class TenantOut(BaseModel):
 class DeleteTenant(QueryModel):
     """A deletion, which nothing takes back."""
 
-    confirm: Annotated[Name, Field(description="The tenant's name, to make sure.")]
+    confirm: Annotated[Name, Field(examples=["acme"], description="The tenant's name, to make sure.")]
     cancel_jobs: Annotated[
         bool, Field(description="Whether jobs that have not ended end with it. Otherwise they are a 409.")
     ] = False
