@@ -77,12 +77,12 @@ def main() -> None:
     given = parser.parse_args()
     with refusing():
         settings = get_settings()
+        if given.command == "check":  # which makes nothing
+            check.report(settings)
+            return
         is_private = keep_private(settings.data_dir)
     if not is_private:
         print(f"Other users of this machine can look into {settings.data_dir}: chmod 700 it.", file=sys.stderr)
-    if given.command == "check":
-        check.report(settings)
-        return
     try:
         if given.command == "init":
             init(settings)

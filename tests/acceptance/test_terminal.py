@@ -68,7 +68,7 @@ def test_from_a_file_to_a_conversation(service: Service, env: dict[str, str], tm
 
 @pytest.mark.timeout(120)
 def test_lists_fit_into_the_terminal(trained: str, env: dict[str, str]) -> None:
-    for command in ("jobs", "adapters", "files", "keys", "bases"):
+    for command in ("jobs", "adapters", "files", "key", "bases"):
         with terminal.running([*OSORA, command], env) as screen:
             assert screen.finish() == 0
         lines = screen.seen.replace("\r", "").splitlines()

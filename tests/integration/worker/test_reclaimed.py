@@ -15,6 +15,7 @@ from registry.models import Job
 from registry.tenants import Principal
 from tests.integration.worker.conftest import BASE, RANK
 from tests.support.jobs import claim, expire_lease, read, submit
+from tests.support.places import a_place
 from worker import points
 from worker.attempt import run_attempt
 from worker.reports import Reports
@@ -54,7 +55,7 @@ Run = Callable[[Attempt, Reports], Future[None]]
 @pytest.fixture
 def run(registry: Registry, engine: EngineThread) -> Iterator[Run]:
     with ThreadPoolExecutor(2) as threads:
-        yield lambda attempt, reports: threads.submit(run_attempt, registry, engine, attempt, reports)
+        yield lambda attempt, reports: threads.submit(run_attempt, registry, engine, attempt, reports, a_place())
 
 
 @pytest.fixture(params=["single", "sweep"])
