@@ -1,12 +1,24 @@
 """Usage, as clients see it."""
 
+import re
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from api.schemas import AtMost, Name, QueryModel
 from registry.usage import GROUPS, Group, Kind, Question, Row, Stored
+
+
+def _is_written_out(value: Any) -> Any:
+    # Pydantic takes a number as well, for seconds since 1970.
+    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+        raise PydanticCustomError("no_day", "should be a day such as 2026-11-27")
+    return value
+
+
+_Day = Annotated[date, BeforeValidator(_is_written_out)]
 
 
 class WhoseUsage(QueryModel):
@@ -20,10 +32,10 @@ class WhoseUsage(QueryModel):
 class UsageQuery(WhoseUsage):
     """Which days, and by what the sums are kept apart."""
 
-    since: Annotated[date | None, Field(description="The first day, in UTC; default: 29 days before the last one.")] = (
+    since: Annotated[_Day | None, Field(description="The first day, in UTC; default: 29 days before the last one.")] = (
         None
     )
-    until: Annotated[date | None, Field(description="The last day, in UTC; default: today.")] = None
+    until: Annotated[_Day | None, Field(description="The last day, in UTC; default: today.")] = None
     group_by: Annotated[
         list[Group], AtMost(len(GROUPS)), Field(description="What the sums are kept apart by; may be repeated.")
     ] = ["day"]  # noqa: RUF012

@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
+import torch
+
 from osora_core.bank import Bank
 from osora_core.errors import CorruptArtifact, OutOfSlots, UserError
 from osora_core.inference.lora_bank import LoraBank
@@ -52,6 +54,7 @@ class _Slots(ABC, Generic[Row]):
             else:
                 self._idle[adapter.key] = None
 
+    @torch.inference_mode()
     def drop(self, is_unwanted: Callable[[str], bool]) -> None:
         """Erase the adapters with such keys: at once, or when the last request that uses one has ended."""
         for key in [key for key in self._slots if is_unwanted(key)]:

@@ -387,3 +387,8 @@ def test_a_deleted_adapter_is_erased_from_memory(server: InferenceServer, kind: 
     else:
         columns = server.engine.loras.bank.columns
         assert not any(side.any() for side in (*columns.A, *columns.Bt) if side is not None)
+    # And one that nobody uses, between two steps.
+    assert server.text(adapter={**ref, "id": "again"})
+    server.http.post("/forget", json={"adapters": ["again", other["id"]]}).raise_for_status()
+    assert server.text()
+    assert server.http.get("/adapters").json() == {"data": []}
