@@ -131,7 +131,7 @@ def test_a_disk_that_is_really_full(
     base: Path,
     undisturbed: Result,
 ) -> None:
-    env = {"OSORA_OBJECT_STORE": f"file://{small_disk}"}
+    env = {"OSORA_OBJECT_STORE": f"file://{small_disk}", "OSORA_MIN_FREE_BYTES": "0"}  # smaller than what is kept free
     with open_world(tmp_path, database_url, nursery, own_redis, base, **env) as world:
         worker = world.start_worker()
         worker.wait_until_ready()
