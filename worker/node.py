@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 from osora_core.runtime import Runtime
 from osora_core.training import TrainingEngine
@@ -107,22 +108,32 @@ class Node:
 
     def train(self, base: str) -> None:
         """Act on a wake-up: run the base's job whose turn it is, if there is one, until it ends or is given back."""
-        while (alone := self._wants_to_be_alone(base)) is not None:
+        while True:
+            passed_over = self.places.passed_over()
+            alone = self._wants_to_be_alone(base, passed_over)
+            if alone is None:
+                break
             if self._draining.is_set() or not self._gate.is_open(alone):
                 self._pass_on(base)
             # Another worker may have taken what this one waits for.
-            with self._gate.passing(alone=alone, wanted=lambda: self._wants_to_be_alone(base) == alone) as entered:
+            with self._gate.passing(alone=alone, wanted=partial(self._still_wants, base, alone)) as entered:
                 if self._draining.is_set() or (entered and self._train(base, alone)):
                     return
             if not self.places.room:
                 return self._pass_on(base)
-        if self.places.passed_over():
+        if passed_over:
             with self._counting:
                 self._unheeded[base] += 1
+            # Who has left a place since it was looked at found nothing to heed.
+            if self.places.passed_over() != passed_over:
+                self._heed()
 
-    def _wants_to_be_alone(self, base: str) -> bool | None:
+    def _wants_to_be_alone(self, base: str, passed_over: Collection[str]) -> bool | None:
         with self.registry.reading() as session:
-            return jobs.wants_to_be_alone(session, base, self.places.passed_over())
+            return jobs.wants_to_be_alone(session, base, passed_over)
+
+    def _still_wants(self, base: str, alone: bool) -> bool:
+        return self._wants_to_be_alone(base, self.places.passed_over()) == alone
 
     def _pass_on(self, base: str) -> None:
         """Let a worker act on the wake-up that can do so now; one too many is harmless."""
