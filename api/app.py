@@ -25,7 +25,6 @@ from api.limits.endpoints import router as limits
 from api.middleware.access_log import AccessLogMiddleware
 from api.middleware.authentication import AuthenticationMiddleware
 from api.middleware.bodies import Allowances, tenant_of
-from api.middleware.failures import FailureMiddleware
 from api.middleware.head import HeadMiddleware
 from api.middleware.processing_time import ProcessingTimeMiddleware
 from api.middleware.refusals import RefusalsMiddleware
@@ -45,6 +44,7 @@ from api.uploads.endpoints import router as uploads
 from api.usage.endpoints import router as usage
 from api.webhooks.endpoints import router as webhooks
 from osora_common.bodies import BodiesMiddleware
+from osora_common.failures import FailureMiddleware
 from registry.settings import Settings
 
 _DESCRIPTION = """Upload examples, get a small adapter, call it a second later.
@@ -156,7 +156,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(AuthenticationMiddleware, public=(*PUBLIC_PATHS, *(docs.PATHS if settings.docs else ())))
     app.add_middleware(TargetMiddleware, hosts=settings.allowed_host_list)
     app.add_middleware(ProcessingTimeMiddleware, prefix="/v1/")
-    app.add_middleware(FailureMiddleware)
+    app.add_middleware(FailureMiddleware, answer=errors.answer)
     app.add_middleware(RefusalsMiddleware)
     if settings.cors_origins:
         app.add_middleware(

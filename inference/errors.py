@@ -7,8 +7,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from osora_common.failures import FailureMiddleware
 from osora_core.errors import CorruptArtifact, IdentityMismatch, OsoraCoreError, UnknownBase, UserError
 
 logger = logging.getLogger(__name__)
@@ -92,29 +92,10 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(OsoraCoreError, known)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, refused)
-    app.add_middleware(_Unexpected)
+    app.add_middleware(FailureMiddleware, answer=_unexpected)
 
 
-class _Unexpected:
-    """Answers what nobody foresaw. Starlette's own handler of all exceptions would raise it again, whereupon uvicorn
-    closes the connection under the client's next request."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
-
-        async def note(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, note)
-        except Exception as error:
-            if begun or scope["type"] != "http":
-                raise
-            logger.error("a request failed", exc_info=error)
-            status, content = describe(error)
-            await JSONResponse(content, status)(scope, receive, send)
+async def _unexpected(_: Request, error: Exception) -> JSONResponse:
+    logger.error("a request failed", exc_info=error)
+    status, content = describe(error)
+    return JSONResponse(content, status)

@@ -4,17 +4,19 @@ Starlette's handler of all exceptions raises them again, whereupon the server cl
 next request.
 """
 
-from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from collections.abc import Awaitable, Callable
 
-from api import errors
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class FailureMiddleware:
-    """Answers every exception that comes before an answer has begun."""
+    """Gives `answer` to every exception that comes before an answer has begun."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, answer: Callable[[Request, Exception], Awaitable[Response]]) -> None:
         self.app = app
+        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""
@@ -30,5 +32,5 @@ class FailureMiddleware:
         except Exception as error:
             if has_begun or scope["type"] != "http":
                 raise
-            response = await errors.answer(Request(scope, receive), error)
+            response = await self._answer(Request(scope, receive), error)
             await response(scope, receive, send)
