@@ -77,8 +77,7 @@ def test_training_leaves_the_processor_to_answers(service: Service) -> None:
 
 @pytest.mark.timeout(120)
 def test_uploads_that_break_off_leave_no_open_file(service: Service) -> None:
-    api = next(child for child in psutil.Process(service.pid).children() if child.cmdline()[-1] == "api")
-    before = api.num_fds()
+    before = _descriptors(service)
 
     async def break_off() -> None:
         attacker = Attacker(service.url, stranger(service.url, service.key, "attacker"), BASE)
@@ -87,5 +86,12 @@ def test_uploads_that_break_off_leave_no_open_file(service: Service) -> None:
                 await ATTACKS["left files"].strike(attacker)
 
     asyncio.run(break_off())
-    while api.num_fds() > before + 10:  # until the last have been noticed
+    while _descriptors(service) > before + 10:  # until the last have been noticed
         time.sleep(0.1)
+
+
+def _descriptors(service: Service) -> int:
+    """What the API has open but for its pool of connections to the database, which grows with what is asked at once."""
+    api = next(child for child in psutil.Process(service.pid).children() if child.cmdline()[-1] == "api")
+    pooled = [opened for opened in api.open_files() if Path(opened.path).name.startswith("osora.db")]
+    return api.num_fds() - len(pooled)

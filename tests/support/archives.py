@@ -22,10 +22,10 @@ def lora_weights() -> bytes:
 
 
 def archive(files: dict[str, bytes] | None = None, **config: Any) -> bytes:
-    """A ZIP of these files, or of a small LoRA with these settings."""
+    """A ZIP of these files, or of a small LoRA with these settings: the same bytes at any time of the day."""
     settings = json.dumps({"peft_type": "LORA", "r": 2, **config}).encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
         for name, content in (files or {CONFIG: settings, WEIGHTS: lora_weights()}).items():
-            opened.writestr(name, content)
+            opened.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
