@@ -3,8 +3,9 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -38,12 +39,13 @@ from inference.spool import Spool
 from inference.store import ArtifactStore
 from osora_common.bodies import Allowance, BodiesMiddleware
 from osora_common.disconnect import CLIENT_GONE, unless_gone
+from osora_common.freed_memory import give_back, giving_back
+from osora_common.priority import give_way
 from osora_common.scratch import Scratch
 from osora_common.turns import Turns
 from osora_core import canary
 from osora_core.adapter import Adapter
 from osora_core.data import Renderer
-from osora_core.free_memory import give_back
 from osora_core.inference import AdapterRow, InferenceEngine
 from osora_core.inference.calls import ToolUse
 from osora_core.inference.grammar import GrammarCompiler
@@ -74,7 +76,8 @@ def create_app(
         app.state.measurer = Measurer(store.fetch, settings.base_paths, scratch)
         await run_in_threadpool(lambda: scratch.folder)  # and what a process before this one has left goes
         syncing = asyncio.create_task(keep_synced(spool))
-        yield
+        with giving_back():
+            yield
         await app.state.measurer.close()
         for served in app.state.served.values():
             served.loop.stop()
@@ -140,6 +143,7 @@ def create_app(
     exporter = Exporter(store.get, settings.base_paths, scratch)
     # A merged one takes the base's memory once more, and its disk space until it is downloaded.
     exporting = Line("exports", at_once=1, most_of_tenant=4)
+    making = ThreadPoolExecutor(1, "export", initializer=give_way)
 
     @app.post("/export")
     async def export(body: ExportRequest, request: Request) -> Response:
@@ -150,7 +154,8 @@ def create_app(
         async def made() -> Path:
             async with exporting.turn(body.tenant):
                 with CancelScope(shield=True):  # or nobody would know of the file
-                    path = await run_in_threadpool(_giving_back, exporter.make, runtime, body)
+                    make = partial(_giving_back, exporter.make, runtime, body)
+                    path = await asyncio.get_running_loop().run_in_executor(making, make)
                     kept.callback(path.unlink)
                 return path
 

@@ -1,9 +1,7 @@
 """How much memory this process can still have: of a GPU, of the machine, and within the limits that it is held to."""
 
-import ctypes
 import mmap
 import resource
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,13 +25,6 @@ def available_bytes(device: torch.device) -> float:
     if (machine := _machine()) is not None:
         found.append(machine["MemAvailable"])
     return max(0.0, min(found))
-
-
-def give_back() -> None:
-    """Have the C library return to the system what large work has freed; glibc keeps it otherwise, for ever perhaps."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def mappable_bytes() -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from celery import signals
 from transformers.utils import logging as transformers_logging
 
+from osora_common.freed_memory import giving_back
 from osora_common.log_records import leave_out_values
 from osora_common.private_files import keep_private
 from osora_common.refusal import refusing
@@ -91,7 +92,8 @@ def _work(settings: Settings) -> None:
             without_heartbeat=True,
             quiet=True,
         )
-        worker.start()
+        with giving_back():
+            worker.start()
         ended = node.stop()
         if others is not None:
             others.stop()
