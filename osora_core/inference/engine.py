@@ -22,6 +22,7 @@ from osora_core.inference.request import AdapterRow, Computed, LoraRow, Output, 
 from osora_core.inference.sampling import Sampler, sample, score, send
 from osora_core.inference.slots import LORA_RANKS, AdapterSlots, LoraSlots
 from osora_core.inference.text import TextStream
+from osora_core.inference.turns import StepTurns
 from osora_core.runtime import Runtime
 
 # A generated token takes a step of its own, a prompt's tokens share one (the weights of osora_core.fairness's paper).
@@ -66,6 +67,7 @@ class InferenceEngine:
         self._admission = Admission(size, self.loras, tenant_share)
         self._execution = execution.choose(runtime, self.pool, bank, self.loras.bank, brief=brief)
         self._ahead = self._execution.ahead
+        self._turns = None if self._ahead else StepTurns()
         self._launched: Launched | None = None
         self.prefill_tokens = prefill_tokens
         self._beside_decoding = min(prefill_tokens, _CPU_PREFILL_TOKENS) if device.type == "cpu" else prefill_tokens
@@ -277,12 +279,20 @@ class InferenceEngine:
     def _next(
         self, chosen: dict[LiveSequence, int | OsoraCoreError]
     ) -> tuple[list[int], list[int], dict[int, LiveSequence]]:
-        """What `_launch` decodes: each row's token and position, and the rows that do not end with that token."""
+        """What `_launch` decodes: each row's token and position, and the rows that take part: which do not end with
+        that token, and have a turn."""
         tokens, positions, rows = [], [], {}
-        for row, sequence in enumerate(self._live[: self._decoding]):
+        decoding = self._live[: self._decoding]
+        left_out = self._turns.left_out(decoding) if self._turns is not None and decoding else ()
+        for row, sequence in enumerate(decoding):
             token = chosen[sequence] if sequence in chosen else sequence.generated[-1]
             count = len(sequence.generated) + (sequence in chosen)
-            if isinstance(token, OsoraCoreError) or self._stops(sequence, token) or self._fills(sequence, count):
+            if (
+                sequence in left_out
+                or isinstance(token, OsoraCoreError)
+                or self._stops(sequence, token)
+                or self._fills(sequence, count)
+            ):
                 tokens.append(0)
                 positions.append(-1)
             else:

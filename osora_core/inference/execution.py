@@ -116,13 +116,24 @@ class Flat(_Direct):
         self._decoder = Decoder(runtime)
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        hidden, _ = self.decode_and_read(tokens, positions, (), ())
-        return self._runtime.logits(hidden)
+        hidden, _ = self._forward(tokens, positions, (), ())
+        return _spread(self._runtime.logits(hidden), positions)
 
     def decode_and_read(
         self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        parts = [(0, *_padded([(token,) for token in tokens], positions, self._pool.length))] if tokens else []
+        hidden, read = self._forward(tokens, positions, chunks, cached)
+        return _spread(hidden, positions), read
+
+    def _forward(
+        self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states of the tokens that are not left out, one after another, and of each chunk."""
+        runs = _runs(positions)
+        parts = [
+            (own.start, *_padded([(token,) for token in tokens[own]], positions[own], self._pool.length))
+            for own in runs
+        ]
         parts += [
             (len(tokens) + own.start, *_padded(chunks[own], cached[own], self._pool.length))
             for own in segments_of([len(chunk) for chunk in chunks])
@@ -139,9 +150,9 @@ class Flat(_Direct):
         flat = torch.tensor([token for row in ids for token in row], device=self._runtime.device)
         with use_loras(self._low_rank([(row, own_ids) for row, own_ids, _ in parts], flat=True)):
             hidden = self._decoder.hidden_states(flat, torch.cat(where), segments)
-        read = [states for segment in segments[bool(tokens) :] for states in segment.by_row(hidden)]
+        read = [states for segment in segments[len(runs) :] for states in segment.by_row(hidden)]
         states = [own[: len(chunk)] for own, chunk in zip(read, chunks, strict=True)]
-        return hidden[: len(tokens)], states
+        return hidden[: sum(own.stop - own.start for own in runs)], states
 
 
 class Padded(_Direct):
@@ -172,6 +183,23 @@ class Padded(_Direct):
                 return self._runtime.hidden_states(tokens, position_ids=places, cache=cache)
             with use_slots(self._adapters.bank, torch.arange(start + 1, start + 1 + len(ids), device=device)):
                 return self._runtime.hidden_states(tokens, position_ids=places, cache=cache)
+
+
+def _runs(positions: Sequence[int]) -> list[slice]:
+    """Rows side by side that are not left out."""
+    bounds = [0, *(row for row in range(1, len(positions)) if (positions[row] < 0) != (positions[row - 1] < 0))]
+    runs = map(slice, bounds, [*bounds[1:], len(positions)])
+    return [own for own in runs if own.start < own.stop and positions[own.start] >= 0]
+
+
+def _spread(packed: Tensor, positions: Sequence[int]) -> Tensor:
+    """A value for each row, [B, k], from those [b, k] of the rows that are not left out."""
+    if len(packed) == len(positions):
+        return packed
+    rows = [row for row, position in enumerate(positions) if position >= 0]
+    return packed.new_zeros(len(positions), packed.shape[1]).index_copy_(
+        0, torch.tensor(rows, dtype=torch.long, device=packed.device), packed
+    )
 
 
 def _padded(

@@ -24,6 +24,7 @@ from llguidance.hf import from_tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from osora_common.priority import give_way
 from osora_core.errors import UserError
 from osora_core.inference.formats import with_known_formats
 
@@ -47,8 +48,11 @@ _CACHED_CHARACTERS = 512 * 1024
 _CACHED_GRAMMARS = 256
 # What two hops to another thread are worth.
 _DEAR_SECONDS = 0.002
+# What a step of the engine may wait for one.
+_LATE_SECONDS = 0.01
 # The limits bound a mask. This is for what they may overlook.
 _MASK_SECONDS = 2.0
+_COMPILERS = 2
 _MASK_THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -65,9 +69,16 @@ class Matcher:
         self._threads = threads
         self._mask: Tensor | None = first
         self._coming: Future[Tensor] | None = None
+        self._due = 0.0
         self._seconds = 0.0
         self.complete = bool(matcher.is_stopped())
         """Whether the text is whole and nothing can follow it."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the mask is not there yet, and those before it took long: then others need not wait for it."""
+        is_coming = self._coming is not None and not self._coming.done() and time.monotonic() < self._due
+        return is_coming and self._seconds > _LATE_SECONDS
 
     def allowed(self) -> Tensor:
         """bool [vocabulary]: the tokens that may come next, an end-of-text token where the text may end.
@@ -76,7 +87,7 @@ class Matcher:
         """
         if self._mask is None:
             try:
-                self._mask = self._compute() if self._coming is None else self._coming.result(_MASK_SECONDS)
+                self._mask = self._compute() if self._coming is None else self._coming.result(self._seconds_left())
             except TimeoutError:
                 raise _refused(self._param, "finding the next token takes too long") from None
         return self._mask
@@ -88,7 +99,11 @@ class Matcher:
         self.complete = bool(self._matcher.is_stopped())
         self._mask = None
         dear = self._seconds > _DEAR_SECONDS and not self.complete
+        self._due = time.monotonic() + _MASK_SECONDS
         self._coming = self._threads.submit(self._compute) if dear else None
+
+    def _seconds_left(self) -> float:
+        return max(0.0, self._due - time.monotonic())
 
     def _compute(self) -> Tensor:
         started = time.perf_counter()
@@ -130,7 +145,8 @@ class GrammarCompiler:
         special = frozenset(id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special)
         self.spoken = frozenset(self.controls.values()) - special
         """Those of them that are text for the tokenizer."""
-        self._threads = ThreadPoolExecutor(_MASK_THREADS, "grammar-mask")
+        self._threads = ThreadPoolExecutor(_MASK_THREADS, "grammar-mask", initializer=give_way)
+        self._compilers = ThreadPoolExecutor(_COMPILERS, "grammar-compile", initializer=give_way)
         self._compiled = _Compiled()
 
     def json_schema(self, schema: Mapping[str, Any]) -> Grammar:
@@ -164,7 +180,11 @@ class GrammarCompiler:
                 param=param,
                 next_action=f"shorten {param}",
             )
-        found = self._compiled.get(param, text, lambda: self._compile(param, text, parse))
+
+        def compile() -> Grammar | UserError:
+            return self._compilers.submit(self._compile, param, text, parse).result()
+
+        found = self._compiled.get(param, text, compile)
         if isinstance(found, UserError):
             # One of its own for each that asks: whoever raises an error writes into it.
             raise UserError(found.message, param=param, next_action=found.next_action)

@@ -23,6 +23,8 @@ class LiveSequence:
     prompt_scores: list[TokenScore] = field(default_factory=list)
     examination: "Examination | None" = None
     gone: bool = False
+    turn: int = 0
+    """The last step that it had a turn in; see `StepTurns`."""
 
     @property
     def computed(self) -> Computed:

@@ -54,6 +54,11 @@ class Sampler:
             logits.masked_fill_(~allowed[: logits.shape[0]], -torch.inf)
 
     @property
+    def is_late(self) -> bool:
+        """Whether what may come next takes long to find, and is not found yet."""
+        return self.matcher is not None and self.matcher.is_late
+
+    @property
     def is_complete(self) -> bool:
         """Whether the grammar allows nothing more."""
         return self.matcher is not None and self.matcher.complete
