@@ -4,7 +4,7 @@ What takes no time is async: FastAPI sends all else through the threads that lon
 """
 
 import hmac
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
@@ -42,21 +42,19 @@ async def get_registry(services: ServicesDep) -> Registry:
 RegistryDep = Annotated[Registry, Depends(get_registry)]
 
 
-def get_session(registry: RegistryDep) -> Iterator[Session]:
-    """A session that commits when the route returns."""
-    with registry.transaction() as session:
-        yield session
+async def get_session(registry: RegistryDep) -> Session:
+    """A session that `api.routes.ThreadRoute` begins, and commits before it answers: a commit that fails is never
+    answered with 200."""
+    return registry.sessions()
 
 
-def get_read_session(registry: RegistryDep) -> Iterator[Session]:
-    """A session that only reads, and waits for no writer."""
-    with registry.reading() as session:
-        yield session
+async def get_read_session(registry: RegistryDep) -> Session:
+    """The same that only reads, and waits for no writer."""
+    return registry.readers()
 
 
-# scope="function": the commit comes before the answer, so a commit that fails is never answered with 200.
-SessionDep = Annotated[Session, Depends(get_session, scope="function")]
-ReadSessionDep = Annotated[Session, Depends(get_read_session, scope="function")]
+SessionDep = Annotated[Session, Depends(get_session)]
+ReadSessionDep = Annotated[Session, Depends(get_read_session)]
 
 
 async def authenticate(request: Request, credentials: _Credentials, key_header: _KeyHeader) -> Principal:

@@ -1,7 +1,7 @@
 """One reader of events for all who follow jobs in this process: they cost the database what one of them would.
 
-A watcher reads what was before it came by itself, a page at a time; from there on the reader tells it. One that does
-not keep up is told no more, and reads again what it missed.
+A watcher has read the first page of what was before it came, and reads further ones by itself; from there on the reader
+tells it. One that does not keep up is told no more, and reads again what it missed.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import anyio
 from fastapi.sse import format_sse_event
+from sqlalchemy.orm import Session
 
 from api.jobs.schemas import EventOut, JobOut
 from registry import jobs
@@ -44,7 +45,7 @@ class Watcher:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there is something to do."""
     items: deque[Item] = field(default_factory=deque)
-    is_behind: bool = True
+    is_behind: bool = False
     """Whether it is to read for itself what comes after the last that it has sent."""
     done: bytes | None = None
     """What is sent last, once the job has ended; empty if it is gone."""
@@ -58,9 +59,7 @@ class Watcher:
 
     def has_read(self, position: int) -> None:
         """It has, up to this event: where the reader had begun beyond it, there is more to read."""
-        if self.of.begun_at is None:
-            self.of.begun_at = self.of.position = position
-        elif position < self.of.begun_at:
+        if position < self.of.begins(position):
             self.is_behind = True
 
     def tell(self, items: Sequence[Item]) -> None:
@@ -88,6 +87,22 @@ class _Followed:
     """The event after which the reader began; None before the first watcher has read so far."""
     position: int = 0
     watchers: set[Watcher] = field(default_factory=set)
+
+    def begins(self, position: int) -> int:
+        """Where the reader began; if it has not yet, it does so after this event."""
+        if self.begun_at is None:
+            self.begun_at = self.position = position
+        return self.begun_at
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a watcher has read of a job's events."""
+
+    items: Sequence[Item]
+    position: int
+    """The last event that it knows."""
+    has_more: bool
 
 
 class EventReader:
@@ -118,12 +133,18 @@ class EventReader:
             await asyncio.wait([reading])
 
     @contextmanager
-    def watching(self, principal: Principal, job_id: str) -> Iterator[Watcher]:
-        """A place among those who follow the tenant's job. Raises `RateLimited` or `Unavailable`."""
+    def watching(self, principal: Principal, job_id: str, page: Page) -> Iterator[Watcher]:
+        """A place among those who follow the tenant's job, for one that has read this page of it. Raises `RateLimited`
+        or `Unavailable`."""
         tenant = principal.tenant_id
-        self._make_room(tenant)
+        self.require_room(principal)
         followed = self._followed.setdefault(job_id, _Followed(principal))
         watcher = Watcher(followed, is_over=self._is_ending)
+        if page.has_more:
+            watcher.is_behind = True
+        else:
+            followed.begins(page.position)
+            watcher.is_behind = page.position < followed.position  # others were told of more meanwhile
         followed.watchers.add(watcher)
         self._of_tenants[tenant] += 1
         self._has_work.set()
@@ -135,8 +156,9 @@ class EventReader:
             if not followed.watchers and self._followed.get(job_id) is followed:
                 del self._followed[job_id]
 
-    def _make_room(self, tenant: str) -> None:
-        if self._of_tenants[tenant] >= self._most_of_tenant:
+    def require_room(self, principal: Principal) -> None:
+        """Raises `RateLimited` or `Unavailable` where there is no place."""
+        if self._of_tenants[principal.tenant_id] >= self._most_of_tenant:
             raise RateLimited(
                 f"{self._most_of_tenant} streams of events are open already",
                 code="too_many_streams",
@@ -161,16 +183,13 @@ class EventReader:
         """What there is after an event, page by page. Raises `NotFound`."""
         has_more = True
         while has_more:
-            items, has_more = await anyio.to_thread.run_sync(
-                self._page, principal, job_id, after, limiter=self._threads_for_pages
-            )
-            yield items
-            after = items[-1][0] if items else after
+            page = await anyio.to_thread.run_sync(self._page, principal, job_id, after, limiter=self._threads_for_pages)
+            yield page.items
+            after, has_more = page.position, page.has_more
 
-    def _page(self, principal: Principal, job_id: str, after: int) -> tuple[Sequence[Item], bool]:
+    def _page(self, principal: Principal, job_id: str, after: int) -> Page:
         with self._registry.reading() as session:
-            page = jobs.events(session, principal, job_id, after, limit=BATCH, order="asc")
-            return [_item(event) for event in page.data], page.has_more
+            return read_page(session, principal, job_id, after)
 
     async def _read(self) -> None:
         while True:
@@ -219,6 +238,17 @@ class EventReader:
                 )
                 ends[job_id] = format_sse_event(data_str=job.model_dump_json(), event="done")
         return items, ends, found.has_more
+
+
+def read_page(session: Session, principal: Principal, job_id: str, after: int) -> Page:
+    """What there is after an event. Raises `NotFound`."""
+    page = jobs.events(session, principal, job_id, after, limit=BATCH, order="asc")
+    items = [_item(event) for event in page.data]
+    if items or not after:
+        return Page(items, items[-1][0] if items else 0, page.has_more)
+    # A client may name any event, and from one that is still to come the reader must not begin.
+    newest = jobs.events(session, principal, job_id, limit=1, order="desc").data
+    return Page([], min(after, newest[0].id if newest else 0), has_more=False)
 
 
 def _item(event: JobEvent) -> Item:

@@ -33,16 +33,18 @@ _AT_ONCE = 1000
 class Revocations:
     """The keys with something open in this process, and the events that tell of their end."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, forget: Callable[[], None]) -> None:
         self._registry = registry
+        self._forget = forget
+        """Has the process look keys up anew: what it knows to have ended is not let in again."""
         self._watched: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._somebody_watches = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
-    async def working(cls, registry: Registry) -> AsyncIterator["Revocations"]:
+    async def working(cls, registry: Registry, forget: Callable[[], None]) -> AsyncIterator["Revocations"]:
         """Revocations that are looked for until the exit."""
-        revocations = cls(registry)
+        revocations = cls(registry, forget)
         # A thread of its own: whoever keeps the common ones busy must not keep a revoked key alive.
         thread = ThreadPoolExecutor(1, "revocations")
         looking = asyncio.create_task(revocations._look_now_and_then(thread))
@@ -81,6 +83,8 @@ class Revocations:
             except Exception as error:
                 logger.warning("revoked keys cannot be looked for: %s", first_line(error))
                 ended = set()
+            if ended:
+                self._forget()
             for key_id in ended & self._watched.keys():
                 for event in self._watched[key_id]:
                     event.set()

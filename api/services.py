@@ -16,11 +16,13 @@ from api.gateway import InferenceGateway
 from api.health.schemas import Readiness
 from api.in_flight import InFlight
 from api.key_uses import writing_key_uses
+from api.lanes import Lanes
 from api.limits.service import Limits
 from api.refusals import Refusals
 from api.revocation import Revocations
 from api.usage.collector import Collector
 from api.webhooks.courier import Courier
+from osora_common.freed_memory import giving_back
 from osora_common.turns import Turns
 from osora_data.measures import Measure
 from registry.context import Registry
@@ -61,6 +63,8 @@ class Services:
     threads_for_looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_LOOKS))
     threads_for_waiting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_WAITING))
     """Look whether the request is over that another one waits for."""
+    lanes: Lanes = field(default_factory=Lanes)
+    """Of those who read."""
     large_bodies: Turns = field(default_factory=Turns)
     """Reads bodies that take a while."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,26 +91,28 @@ class Services:
             # A proxy configured for the internet has no way to our own servers.
             async with httpx.AsyncClient(timeout=_TIMEOUT, limits=connections, trust_env=False) as http:
                 with (
+                    giving_back(),
                     Registry.open(settings, busy_seconds=_BUSY_SECONDS) as registry,
                     Registry.open(settings, busy_seconds=_BUSY_SECONDS) as aside,
                 ):
                     await asyncio.to_thread(lambda: registry.scratch.folder)  # and what a killed process left goes
                     gateway = InferenceGateway(settings.inference_url_list, settings.internal_secret, http)
                     measuring: InFlight[Measure | str] = InFlight(_MEASURED_OF_TENANT)
+                    authenticator = Authenticator(aside)
                     async with (
                         Limits.open(aside) as limits,
                         Courier.working(registry) as courier,
                         Refusals.recording(registry) as refusals,
                         Forgetting.watching(registry, gateway) as forgetting,
                         EventReader.working(aside) as events,
-                        Revocations.working(aside) as revocations,
+                        Revocations.working(aside, authenticator.forget) as revocations,
                         Collector.working(registry, gateway),
                         writing_key_uses(aside),
                         aclosing(measuring),
                     ):
                         yield cls(
                             registry=registry,
-                            authenticator=Authenticator(aside, limits.wrong_keys),
+                            authenticator=authenticator,
                             events=events,
                             aside=aside,
                             gateway=gateway,

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT
 from starlette.types import Receive, Scope, Send
 
-from api.event_reader import EventReader, Watcher
+from api.event_reader import EventReader, Page, Watcher
 from api.revocation import Revocations
 from registry.tenants import Principal
 
@@ -16,7 +16,7 @@ HEARTBEAT_SECONDS = 15.0
 
 
 class EventStream(StreamingResponse):
-    """The events after `after_id`, until the job has ended; then `done` with the job.
+    """The events of a page and those after it, until the job has ended; then `done` with the job.
 
     Ends without `done` when the server stops or the key ends: the client comes back with `Last-Event-ID`. Raises
     `RateLimited` or `Unavailable` before it begins.
@@ -30,7 +30,7 @@ class EventStream(StreamingResponse):
         revocations: Revocations,
         principal: Principal,
         job_id: str,
-        after_id: int | None,
+        page: Page,
     ) -> None:
         # Proxies that buffer (nginx) would hold events back.
         super().__init__((), headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
@@ -38,12 +38,13 @@ class EventStream(StreamingResponse):
         self._revocations = revocations
         self._principal = principal
         self._job_id = job_id
-        self._after = after_id or 0
+        self._page = page
+        self._after = page.position
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""
         async with self._revocations.watching(self._principal) as ended:
-            with self._reader.watching(self._principal, self._job_id) as watcher:
+            with self._reader.watching(self._principal, self._job_id, self._page) as watcher:
                 ending = asyncio.create_task(_end(watcher, ended))
                 try:
                     self.body_iterator = self._follow(watcher)
@@ -54,6 +55,8 @@ class EventStream(StreamingResponse):
     async def _follow(self, watcher: Watcher) -> AsyncIterator[bytes]:
         # Something at once, so that proxies and clients know that the stream has begun.
         yield KEEPALIVE_COMMENT
+        for _, sent in self._page.items:
+            yield sent
         said_something_at = time.monotonic()
         while not watcher.is_over:
             watcher.changed.clear()

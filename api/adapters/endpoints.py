@@ -16,6 +16,7 @@ from api.downloads import attachment
 from api.generate.proxy import pass_on
 from api.idempotency import OnceFormDep
 from api.multipart import body_of, read_form
+from api.routes import ThreadRoute
 from api.schemas import Deleted, ListPage, errors
 from registry import adapter_imports as imports
 from registry import adapters, audit
@@ -26,7 +27,7 @@ from registry.models import Adapter
 from registry.references import AdapterRef, Target, delete, refer
 from registry.tenants import Principal
 
-router = APIRouter(prefix="/adapters", tags=["adapters"])
+router = APIRouter(prefix="/adapters", tags=["adapters"], route_class=ThreadRoute)
 
 IdOrName = Annotated[
     str,

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query
 
 from api.audit.schemas import AuditQuery, AuditRecordOut
 from api.deps import AdminDep, ReadSessionDep
+from api.routes import ThreadRoute
 from api.schemas import ListPage, errors
 from registry import audit_log
 
-router = APIRouter(prefix="/audit", tags=["audit"])
+router = APIRouter(prefix="/audit", tags=["audit"], route_class=ThreadRoute)
 
 
 @router.get("", summary="Read the audit log", responses=errors(400, 401, 403, 404))

@@ -15,11 +15,12 @@ from api.files.schemas import FileOut, FilesQuery, ReportQuery, UploadForm
 from api.files.upload import base_name
 from api.idempotency import OnceFormDep
 from api.multipart import body_of, read_form
+from api.routes import ThreadRoute
 from api.schemas import Deleted, ListPage, errors
 from registry import audit, files
 from registry.models import File
 
-router = APIRouter(prefix="/files", tags=["files"])
+router = APIRouter(prefix="/files", tags=["files"], route_class=ThreadRoute)
 
 FileId = Annotated[str, Path(examples=["file-01k9v3t0w5qabcdefghjkmnpqrs"])]
 

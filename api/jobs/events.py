@@ -5,14 +5,16 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response
 
-from api.deps import ReaderDep, RegistryDep, ServicesDep
+from api.deps import ReaderDep, ReadSessionDep, ServicesDep
+from api.event_reader import read_page
 from api.jobs.queries import EventsQuery, JobId, event_number
 from api.jobs.schemas import EventOut
+from api.routes import ThreadRoute
 from api.schemas import ListPage, errors
 from api.sse import EventStream
 from registry import jobs
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=ThreadRoute)
 
 _STREAM_EXAMPLE = """: ping
 
@@ -40,7 +42,7 @@ data: {"id": "ftjob-â€¦", "object": "fine_tuning.job", "status": "succeeded", â€
 )
 def list_events(
     job_id: JobId,
-    registry: RegistryDep,
+    session: ReadSessionDep,
     services: ServicesDep,
     principal: ReaderDep,
     query: Annotated[EventsQuery, Query()],
@@ -52,10 +54,9 @@ def list_events(
     With `Accept: text/event-stream` (or `stream=true`): all events from the oldest on, or after the last one
     seen, then new ones as they happen, and `done` with the job at its end.
     """
-    with registry.reading() as session:
-        if query.stream or "text/event-stream" in accept:
-            jobs.get(session, principal, job_id)  # a stream that has begun cannot say 404 any more
-            after_id = event_number(last_event_id) or query.after_id
-            return EventStream(services.events, services.revocations, principal, job_id, after_id)
-        page = jobs.events(session, principal, job_id, query.after_id, query.limit, query.order)
-        return ListPage[EventOut].of([EventOut.of(event) for event in page.data], page.has_more)
+    if query.stream or "text/event-stream" in accept:
+        services.events.require_room(principal)
+        first = read_page(session, principal, job_id, event_number(last_event_id) or query.after_id or 0)
+        return EventStream(services.events, services.revocations, principal, job_id, first)
+    page = jobs.events(session, principal, job_id, query.after_id, query.limit, query.order)
+    return ListPage[EventOut].of([EventOut.of(event) for event in page.data], page.has_more)

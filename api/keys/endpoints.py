@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from api.deps import AdminDep, ReadSessionDep, SessionDep
+from api.deps import AdminDep, ReadSessionDep, ServicesDep, SessionDep
 from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.keys.schemas import CreateKey, KeyOut, KeysQuery, NewKeyOut
@@ -39,7 +39,10 @@ def list_keys(session: ReadSessionDep, principal: AdminDep, query: Annotated[Key
 
 
 @router.delete("/{key_id}", summary="Revoke an API key", responses=errors(401, 403, 404))
-def revoke_key(key_id: KeyId, session: SessionDep, principal: AdminDep) -> Deleted:
-    """Ends a key of your tenant at once, or any if you are an operator, and within a second the streams that it has
-    open. It stays in the list, as revoked."""
-    return Deleted(id=tenants.revoke_key(session, principal, key_id).id, object="api_key")
+def revoke_key(key_id: KeyId, services: ServicesDep, principal: AdminDep) -> Deleted:
+    """Ends a key of your tenant, or any if you are an operator, and within a second the streams that it has open. It
+    stays in the list, as revoked."""
+    with services.registry.transaction() as session:
+        key = tenants.revoke_key(session, principal, key_id)
+    services.authenticator.forget()
+    return Deleted(id=key.id, object="api_key")

@@ -42,11 +42,12 @@ class Remembered(Generic[T]):
         values: OrderedDict[str, tuple[float, T]],
         readings: dict[str, asyncio.Future[T]],
     ) -> T:
+        until = time.monotonic() + self._seconds  # it may be as old as that before it is here
         try:
             value = await read()
         finally:
             del readings[key]
-        values[key] = (time.monotonic() + self._seconds, value)
+        values[key] = (until, value)
         values.move_to_end(key)
         if len(values) > _MOST:
             values.popitem(last=False)

@@ -16,7 +16,6 @@ from registry.errors import RateLimited, Standing
 from registry.limits import budgets, overrides, quotas
 from registry.limits.counters import Counters
 from registry.limits.values import LimitName, Owner
-from registry.limits.wrong_keys import WrongKeys
 from registry.settings import Settings
 from registry.tenants import Principal
 
@@ -43,7 +42,6 @@ class Limits:
     """Keeps tenants and keys within their limits. What it refuses is a `RateLimited`."""
 
     def __init__(self, registry: Registry, counters: Counters) -> None:
-        self.wrong_keys = WrongKeys()
         self.longest: Remembered[int] = Remembered(_KNOWN_SECONDS)
         """Of each base, the tokens that it reads and writes at most: asking a server that hangs takes its time."""
         self._registry = registry

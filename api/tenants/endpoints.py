@@ -9,9 +9,9 @@ from api.deps import OperatorDep, ReadSessionDep, ServicesDep, SessionDep
 from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.schemas import ListPage, PageQuery, errors
+from api.services import Services
 from api.tenants.schemas import CreateTenant, DeleteTenant, TenantDeletion, TenantOut
 from registry import erasure, suspension, tenants
-from registry.context import Registry
 from registry.models import Tenant
 from registry.tenants import Principal
 
@@ -42,13 +42,16 @@ def get_tenant(tenant: TenantName, session: ReadSessionDep, principal: OperatorD
 
 
 @router.post("/{tenant}/suspend", summary="Suspend a tenant", responses=errors(401, 403, 404, 409))
-def suspend_tenant(tenant: TenantName, session: SessionDep, principal: OperatorDep) -> TenantOut:
+def suspend_tenant(tenant: TenantName, services: ServicesDep, principal: OperatorDep) -> TenantOut:
     """Shuts a tenant out and deletes nothing. Twice is fine.
 
     Its keys are answered with 403, its open streams end within a second, its queued jobs wait, and those that run go
     back to the queue with what they have learned.
     """
-    return TenantOut.of(suspension.suspend(session, principal, tenant))
+    with services.registry.transaction() as session:
+        suspended = TenantOut.of(suspension.suspend(session, principal, tenant))
+    services.authenticator.forget()
+    return suspended
 
 
 @router.post("/{tenant}/resume", summary="Resume a tenant", responses=errors(401, 403, 404, 409))
@@ -79,15 +82,17 @@ async def delete_tenant(
 
     It goes on by itself if this request breaks off.
     """
-    deletion = await run_in_threadpool(_delete, services.registry, principal, tenant, query)
+    deletion = await run_in_threadpool(_delete, services, principal, tenant, query)
     response.status_code = 200 if deletion.deleted else 202
     services.forgetting.soon()
     return deletion
 
 
-def _delete(registry: Registry, principal: Principal, tenant: str, query: DeleteTenant) -> TenantDeletion:
+def _delete(services: Services, principal: Principal, tenant: str, query: DeleteTenant) -> TenantDeletion:
+    registry = services.registry
     with registry.transaction() as session:
         begun = erasure.begin(session, principal, tenant, confirm=query.confirm, cancel_jobs=query.cancel_jobs)
+    services.authenticator.forget()
     erasure.go_on(registry, begun.tenant.id)
     with registry.reading() as session:
         is_there = session.get(Tenant, begun.tenant.id) is not None

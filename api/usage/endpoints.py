@@ -7,12 +7,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from api.deps import ReaderDep, ReadSessionDep, RegistryDep
+from api.routes import ThreadRoute
 from api.schemas import ListPage, errors
 from api.usage.schemas import StoredOut, UsageOut, UsageQuery, WhoseUsage
 from api.usage.table import pieces
 from registry import usage
 
-router = APIRouter(prefix="/usage", tags=["usage"])
+router = APIRouter(prefix="/usage", tags=["usage"], route_class=ThreadRoute)
 
 _CSV = "text/csv"
 _EXAMPLE = (

@@ -43,8 +43,8 @@ class WrongKeys:
         return len(self._wrong)
 
     @asynccontextmanager
-    async def trying(self, address: str | None, key: str) -> AsyncIterator[None]:
-        """Around the lookup of a key, which raises `Unauthorized` if it is wrong.
+    async def trying(self, address: str | None, key: str) -> AsyncIterator[bytes]:
+        """Around the lookup of a key, which raises `Unauthorized` if it is wrong. Yields what stands for the key.
 
         Raises `RateLimited` in its place for an address that has been wrong too often.
         """
@@ -53,14 +53,14 @@ class WrongKeys:
         left = self._seconds_left(network)
         if left is None or digest in self._good:
             async with self._counting(network, digest):
-                yield
+                yield digest
             return
         if self._waiting >= MOST_WAITING:
             raise _too_many(network, left)
         self._waiting += 1
         try:
             async with self._lane, self._counting(network, digest):
-                yield
+                yield digest
         except Unauthorized as error:
             raise _too_many(network, left) from error
         finally:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path
 from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, TrainerDep
 from api.generate.target import resolve_model
 from api.openai.models.schemas import ModelList, ModelOut
+from api.routes import ThreadRoute
 from api.schemas import Deleted, errors
 from registry import adapters, tenants
 from registry.errors import Forbidden
@@ -14,7 +15,7 @@ from registry.expiry import expiries
 from registry.names import aliases, permissions
 from registry.references import AdapterRef, delete
 
-router = APIRouter(prefix="/v1/models")
+router = APIRouter(prefix="/v1/models", route_class=ThreadRoute)
 
 ModelName = Annotated[str, Path(examples=["osora-tiny", "ft:osora-tiny:default:ticket-triage:abcdefghjkmnpqrs"])]
 

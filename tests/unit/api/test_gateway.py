@@ -118,7 +118,7 @@ def test_a_download_that_breaks_off_is_closed() -> None:
             return
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "asgi": {"spec_version": "2.3"}}
-        key = Revocations(Registry.open(Settings())).watch(Principal("t", "n", "k", frozenset()))
+        key = Revocations(Registry.open(Settings()), lambda: None).watch(Principal("t", "n", "k", frozenset()))
         answer = await pass_on(Request(scope, receive), lambda: ask(Servers((200, body))), key)
         with pytest.raises(httpx.ReadError):
             await answer(scope, receive, send)

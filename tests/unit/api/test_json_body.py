@@ -48,6 +48,12 @@ def test_a_byte_order_mark_is_no_part_of_it() -> None:
         (b'{"a": ' + b"[" * 90 + b"]" * 90 + b"}", f"a is nested more than {MAX_DEPTH} levels deep", "a"),
         (b"[" * 90_000 + b"]" * 90_000, f"the body is nested more than {MAX_DEPTH} levels deep", None),
         (b"[" + b"0," * MAX_VALUES + b"0]", f"the body has more than {MAX_VALUES} values", None),
+        # Texts that end in a backslash, in a quote, and in one of each: what comes after them counts.
+        (
+            b"[" + rb'"\\\\", "\"", "\\\\\"",' * (MAX_VALUES // 3 + 1) + b"0]",
+            f"the body has more than {MAX_VALUES} values",
+            None,
+        ),
     ],
 )
 def test_what_is_refused(body: bytes, message: str, param: str | None) -> None:
