@@ -4,14 +4,19 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import Callable
 from functools import cache, partial
 from importlib.resources import files
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from api.middleware.request_id import address_of
 
 _DOCUMENT = "/openapi.json"
 _URL = "/docs"
@@ -21,6 +26,8 @@ _MEDIA_TYPES = {
     "favicon-32x32.png": "image/png",
 }
 _PIECE_BYTES = 64 * 1024
+_READERS_OF_ADDRESS = 16
+"""A browser opens six connections."""
 
 PATHS = (_DOCUMENT, _URL, *(f"{_URL}/{name}" for name in _MEDIA_TYPES))
 """The document, the page, and what that loads."""
@@ -39,7 +46,7 @@ def install(app: FastAPI, *, is_shown: bool) -> None:
 
     @app.get(_DOCUMENT, include_in_schema=False)
     async def get_document() -> Response:
-        return _whole(document(), "application/json")
+        return _Piecewise(document(), media_type="application/json")
 
     @app.get(_URL, include_in_schema=False)
     async def get_page() -> Response:
@@ -85,7 +92,7 @@ def policy() -> str:
 
 
 async def _get_asset(name: str) -> Response:
-    return _whole(_asset(name), _MEDIA_TYPES[name], {"cache-control": "public, max-age=86400"})
+    return _Piecewise(_asset(name), media_type=_MEDIA_TYPES[name], headers={"cache-control": "public, max-age=86400"})
 
 
 @cache
@@ -93,13 +100,27 @@ def _asset(name: str) -> bytes:
     return (files("fastapi_swagger") / "resources" / name).read_bytes()
 
 
-def _whole(content: bytes, media_type: str, headers: dict[str, str] | None = None) -> Response:
-    """An answer that goes out piece by piece: anybody may ask for it, and not read it."""
+class _Piecewise(Response):
+    """An answer that goes out piece by piece, to a few of one address at once: anybody may ask for it, a hundred times,
+    and not read it. Others are answered 429, and what they have asked for as well is not heard."""
 
-    async def pieces() -> AsyncIterator[bytes]:
-        for start in range(0, len(content), _PIECE_BYTES):
-            yield content[start : start + _PIECE_BYTES]
+    readers: ClassVar[Counter[str]] = Counter()
 
-    return StreamingResponse(
-        pieces(), media_type=media_type, headers={"content-length": str(len(content)), **(headers or {})}
-    )
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI call."""
+        address = address_of(scope) or ""
+        if self.readers[address] >= _READERS_OF_ADDRESS:
+            raise HTTPException(
+                429, "too many are reading this from your address", {"connection": "close", "retry-after": "1"}
+            )
+        self.readers[address] += 1
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            for start in range(0, len(self.body), _PIECE_BYTES):
+                piece = self.body[start : start + _PIECE_BYTES]
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body"})
+        finally:
+            self.readers.subtract([address])
+            if not self.readers[address]:
+                del self.readers[address]
