@@ -4,11 +4,12 @@ import base64
 import hashlib
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.resources import files
-from typing import Any, ClassVar
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -26,8 +27,9 @@ _MEDIA_TYPES = {
     "favicon-32x32.png": "image/png",
 }
 _PIECE_BYTES = 64 * 1024
-_READERS_OF_ADDRESS = 16
-"""A browser opens six connections."""
+_MOST_ASKED = 100
+"""A look at the page takes five."""
+_ASKED_SECONDS = 10.0
 
 PATHS = (_DOCUMENT, _URL, *(f"{_URL}/{name}" for name in _MEDIA_TYPES))
 """The document, the page, and what that loads."""
@@ -101,26 +103,38 @@ def _asset(name: str) -> bytes:
 
 
 class _Piecewise(Response):
-    """An answer that goes out piece by piece, to a few of one address at once: anybody may ask for it, a hundred times,
-    and not read it. Others are answered 429, and what they have asked for as well is not heard."""
-
-    readers: ClassVar[Counter[str]] = Counter()
+    """An answer that goes out piece by piece: anybody may ask for it, and not read it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI call."""
-        address = address_of(scope) or ""
-        if self.readers[address] >= _READERS_OF_ADDRESS:
+        """The ASGI call. Raises HTTPException 429 to who has asked too often."""
+        _ASKED.note(address_of(scope) or "")
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, len(self.body), _PIECE_BYTES):
+            piece = self.body[start : start + _PIECE_BYTES]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})
+
+
+class _Asked:
+    """How often each address has asked for any of these in the last seconds."""
+
+    def __init__(self) -> None:
+        self._times = Counter[str]()
+        self._until = 0.0
+
+    def note(self, address: str) -> None:
+        """Raises HTTPException 429, which ends the connection with all that it has asked for besides."""
+        now = time.monotonic()
+        if now >= self._until:
+            self._times.clear()
+            self._until = now + _ASKED_SECONDS
+        self._times[address] += 1
+        if self._times[address] > _MOST_ASKED:
             raise HTTPException(
-                429, "too many are reading this from your address", {"connection": "close", "retry-after": "1"}
+                429,
+                f"your address has asked for these documents more than {_MOST_ASKED} times in {_ASKED_SECONDS:.0f} s",
+                {"connection": "close", "retry-after": f"{_ASKED_SECONDS:.0f}"},
             )
-        self.readers[address] += 1
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            for start in range(0, len(self.body), _PIECE_BYTES):
-                piece = self.body[start : start + _PIECE_BYTES]
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body"})
-        finally:
-            self.readers.subtract([address])
-            if not self.readers[address]:
-                del self.readers[address]
+
+
+_ASKED = _Asked()

@@ -27,8 +27,19 @@ class ThreadRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: _Function, **options: Any) -> None:
-        is_async = inspect.iscoroutinefunction(endpoint)
-        super().__init__(path, endpoint if is_async else self._on_a_thread(endpoint), **options)
+        self._is_async = inspect.iscoroutinefunction(endpoint)
+        super().__init__(path, endpoint if self._is_async else self._on_a_thread(endpoint), **options)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, which waits for its tenant's turn before it does anything."""
+        handle = super().get_route_handler()
+
+        async def handle_in_turn(request: Request) -> Response:
+            services: Services = request.app.state.services
+            async with services.lanes.of(request.state.principal.tenant_id):
+                return await handle(request)
+
+        return handle if self._is_async or self.methods != {"GET"} else handle_in_turn
 
     def _on_a_thread(self, function: _Function) -> Callable[..., Coroutine[Any, Any, Response]]:
         signature = inspect.signature(function, eval_str=True)
@@ -38,11 +49,7 @@ class ThreadRoute(APIRoute):
         async def run(request: Request, **values: Any) -> Response:
             if takes_request:
                 values[_REQUEST] = request
-            if request.method != "GET":
-                return await run_in_threadpool(self._answer, function, values)
-            services: Services = request.app.state.services
-            async with services.lanes.of(request.state.principal.tenant_id):
-                return await run_in_threadpool(self._answer, function, values)
+            return await run_in_threadpool(self._answer, function, values)
 
         if not takes_request:
             added = inspect.Parameter(_REQUEST, inspect.Parameter.KEYWORD_ONLY, annotation=Request)

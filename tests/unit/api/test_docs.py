@@ -1,45 +1,41 @@
-"""The documents that need no key, and who may read them at once."""
+"""The documents that need no key, and how often an address may ask for them."""
 
 import asyncio
 
 import pytest
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Scope
+from starlette.types import Message
 
 from api import docs
 
 
-def test_a_few_of_an_address_read_at_once_and_others_do_not_wait_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docs, "_READERS_OF_ADDRESS", 2)
-
-    def scope(address: str) -> Scope:
-        return {"type": "http", "client": (address, 1)}
+def test_who_asks_too_often_is_refused_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docs, "_MOST_ASKED", 2)
+    monkeypatch.setattr(docs, "_ASKED", docs._Asked())
+    answer = docs._Piecewise(b"x" * 100_000, media_type="text/plain")
 
     async def receive() -> Message:
         raise AssertionError
 
-    async def scenario() -> None:
-        reads, sent = asyncio.Event(), list[Message]()
+    async def bytes_for(address: str) -> int:
+        sent: list[Message] = []
 
-        async def stall(message: Message) -> None:
-            await reads.wait()
-
-        async def read(message: Message) -> None:
+        async def send(message: Message) -> None:
             sent.append(message)
 
-        answer = docs._Piecewise(b"x" * 100_000, media_type="text/plain")
-        slow = [asyncio.create_task(answer(scope("10.0.0.1"), receive, stall)) for _ in range(2)]
-        await asyncio.sleep(0)
+        await answer({"type": "http", "client": (address, 1)}, receive, send)
+        return sum(len(message.get("body", b"")) for message in sent)
+
+    async def scenario() -> None:
+        for _ in range(2):
+            assert await bytes_for("10.0.0.1") == 100_000
         with pytest.raises(HTTPException) as refused:
-            await answer(scope("10.0.0.1"), receive, read)
+            await bytes_for("10.0.0.1")
         assert refused.value.status_code == 429
         assert refused.value.headers is not None
         assert refused.value.headers["connection"] == "close"
-        assert sent == []
-        await answer(scope("10.0.0.2"), receive, read)
-        assert sum(len(message.get("body", b"")) for message in sent) == 100_000
-        reads.set()
-        await asyncio.gather(*slow)
-        assert not answer.readers
+        assert await bytes_for("10.0.0.2") == 100_000
+        monkeypatch.setattr(docs._ASKED, "_until", 0.0)
+        assert await bytes_for("10.0.0.1") == 100_000
 
     asyncio.run(scenario())
