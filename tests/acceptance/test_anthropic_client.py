@@ -14,8 +14,6 @@ from pydantic import BaseModel
 
 from tests.acceptance.conftest import Service
 
-pytestmark = pytest.mark.timeout(240)
-
 MODEL = "osora-tiny"
 LIMIT = 4  # where it would go on
 MESSAGES: Any = [{"role": "user", "content": "Which city?"}]

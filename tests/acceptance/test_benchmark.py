@@ -11,7 +11,6 @@ from benchmarks import service as benchmark
 from tests.acceptance.conftest import Service
 
 
-@pytest.mark.timeout(180)
 def test_every_wait_is_measured(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def running(_: Path) -> Iterator[benchmark.Service]:

@@ -20,8 +20,6 @@ import redis
 from tests.acceptance.conftest import BASE, Service, free_port
 from tests.support.canaries import canary, found_in, found_in_logs
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture
 def http(service: Service) -> Iterator[httpx.Client]:

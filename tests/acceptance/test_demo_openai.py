@@ -7,15 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.acceptance.conftest import BASE, Service
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAM = EXAMPLES / "tickets_openai.py"
 
 
-@pytest.mark.timeout(300)
 def test_the_program_fine_tunes_and_asks(service: Service, tmp_path: Path) -> None:
     shutil.copy(PROGRAM, tmp_path)
     data = tmp_path / "support-tickets"

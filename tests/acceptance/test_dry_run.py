@@ -13,7 +13,6 @@ from tests.acceptance.conftest import Service, dataset
 STEPS = 8
 
 
-@pytest.mark.timeout(240)
 def test_a_job_becomes_what_its_dry_run_told(service: Service, tmp_path: Path) -> None:
     sdk = service.sdk
     file = sdk.files.upload(dataset(tmp_path / "riga.jsonl", "Riga", rows=48))

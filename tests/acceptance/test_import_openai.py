@@ -15,8 +15,6 @@ from tests.acceptance.conftest import Service
 from tests.acceptance.test_service import dataset, finish, submit
 from tests.support.fake_openai import KEY, Failure, FakeOpenAI, Gate, playing, say
 
-pytestmark = pytest.mark.timeout(300)
-
 MODEL = "ft:gpt-4o-mini-2024-07-18:acme::cities"
 PIPES = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 

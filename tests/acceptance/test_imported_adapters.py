@@ -14,10 +14,7 @@ from osora import Osora
 from tests.acceptance.conftest import Service
 from tests.support.loras import make_lora, peft_answer
 
-pytestmark = [
-    pytest.mark.timeout(180),
-    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 BASE = Path(__file__).parents[2] / "models" / "osora-tiny"
 ASKED = [{"role": "user", "content": "Which city?"}]
 TOKENS = 12

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.acceptance.conftest import Service, dataset
 from tests.support import light
 
@@ -68,7 +66,6 @@ print("done")
 """
 
 
-@pytest.mark.timeout(600)
 def test_the_whole_sdk(service: Service, trained: str, tmp_path: Path) -> None:
     rows = dataset(tmp_path / "rows.jsonl", "Oslo")
     program = PROGRAM.format(model=trained, rows=str(rows), folder=str(tmp_path))
@@ -76,7 +73,6 @@ def test_the_whole_sdk(service: Service, trained: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
-@pytest.mark.timeout(600)
 def test_commands(service: Service, trained: str) -> None:
     words = (["jobs"], ["adapters"], ["bases"], ["aliases"], ["key", "list"], ["webhooks"])
     program = f"""

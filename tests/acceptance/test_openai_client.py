@@ -17,8 +17,6 @@ from pydantic import BaseModel
 from osora.errors import OsoraAPIError
 from tests.acceptance.conftest import BASE, Service, dataset
 
-pytestmark = pytest.mark.timeout(240)
-
 MESSAGES: Any = [{"role": "user", "content": "Which city?"}]
 
 

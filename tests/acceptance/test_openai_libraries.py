@@ -13,8 +13,6 @@ from pydantic import BaseModel, SecretStr
 
 from tests.acceptance.conftest import Service
 
-pytestmark = pytest.mark.timeout(240)
-
 
 class City(BaseModel):
     """A city."""

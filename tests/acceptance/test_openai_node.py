@@ -26,7 +26,6 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(600)
 def test_what_the_client_for_node_can_do(suite: Path, service: Service, trained: str) -> None:
     reader = service.sdk.keys.create(name="node", tenant="default", scopes=["read"])["key"]
     env = {

@@ -26,14 +26,12 @@ def said_by(program: str, service: Service, folder: Path) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.timeout(300)
 def test_from_openai(service: Service, tmp_path: Path) -> None:
     dataset(tmp_path / "tickets.jsonl", "Oslo")
     address, job, *_ = programs("migrate-from-openai.md")
     assert said_by(address + job, service, tmp_path) == "Oslo"
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("tool_choice", ["auto", "required"])
 def test_tools(service: Service, tmp_path: Path, tool_choice: str) -> None:
     (program,) = programs("tools.md")

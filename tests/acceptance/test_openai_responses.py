@@ -15,7 +15,6 @@ from tests.acceptance.test_openai_client import MESSAGES, Caller, caller
 
 __all__ = ["caller"]  # a fixture
 
-pytestmark = pytest.mark.timeout(240)
 
 MODEL = "osora-tiny"
 LIMIT = 4  # where it would go on

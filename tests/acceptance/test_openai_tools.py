@@ -11,8 +11,6 @@ from pydantic import BaseModel
 
 from tests.acceptance.conftest import Service
 
-pytestmark = pytest.mark.timeout(240)
-
 ASKED: Any = [{"role": "user", "content": "Where is order 48213?"}]
 LOOK_UP: Any = {
     "type": "function",

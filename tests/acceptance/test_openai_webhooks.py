@@ -13,8 +13,6 @@ from openai import AsyncOpenAI, InvalidWebhookSignatureError, OpenAI
 from tests.acceptance.conftest import Service, dataset
 from tests.support.webhooks import Receiver, receiving
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:

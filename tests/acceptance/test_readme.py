@@ -58,7 +58,6 @@ def test_the_walk_works_as_written(service: Service) -> None:
     assert sorted(archive.namelist()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 def test_the_library_works_as_written(tmp_path: Path) -> None:
     program = blocks("library", "python")

@@ -63,7 +63,6 @@ def adapters(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield trained
 
 
-@pytest.mark.timeout(180)
 def test_a_job_becomes_an_adapter_that_changes_the_output(
     service: Service, adapters: dict[str, tuple[Osora, str]]
 ) -> None:
@@ -78,7 +77,6 @@ def test_a_job_becomes_an_adapter_that_changes_the_output(
     assert bare["receipt"]["adapter_sha256"] is None
 
 
-@pytest.mark.timeout(180)
 def test_tenants_in_one_batch_get_what_they_get_alone(adapters: dict[str, tuple[Osora, str]]) -> None:
     alone = {tenant: answer(sdk, model)["text"] for tenant, (sdk, model) in adapters.items()}
     assert alone == {"north": "Oslo", "south": "Lima"}
@@ -88,7 +86,6 @@ def test_tenants_in_one_batch_get_what_they_get_alone(adapters: dict[str, tuple[
     assert together == [alone[tenant] for tenant in asked]
 
 
-@pytest.mark.timeout(180)
 def test_an_adapter_leaves_the_house_and_answers_as_it_did(
     service: Service, adapters: dict[str, tuple[Osora, str]], tmp_path: Path
 ) -> None:
@@ -123,7 +120,6 @@ assert not [name for name in sys.modules if name.startswith("osora")]
     assert done.stdout.split() == ["Lima"] * 3
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("pulled", [False, True])
 def test_an_adapter_as_it_was_trained_answers_in_peft_as_it_did(
     adapters: dict[str, tuple[Osora, str]], tmp_path: Path, pulled: bool
@@ -162,7 +158,6 @@ for dtype in ("float32", "bfloat16"):
     assert done.stdout.split() == ["Lima", "Lima"]
 
 
-@pytest.mark.timeout(180)
 def test_a_tenant_cannot_call_anothers_adapter(adapters: dict[str, tuple[Osora, str]]) -> None:
     north, south = adapters["north"], adapters["south"]
     with pytest.raises(OsoraAPIError) as refused:
@@ -170,7 +165,6 @@ def test_a_tenant_cannot_call_anothers_adapter(adapters: dict[str, tuple[Osora, 
     assert refused.value.status == 404
 
 
-@pytest.mark.timeout(180)
 def test_a_suspended_tenants_job_is_set_aside_and_taken_up_again(service: Service, tmp_path: Path) -> None:
     tenant = service.sdk.tenants.create("suspended")["name"]
     key = service.sdk.keys.create("test", tenant=tenant)["key"]
@@ -198,7 +192,6 @@ def test_a_suspended_tenants_job_is_set_aside_and_taken_up_again(service: Servic
         assert given_back in [event["message"] for event in sdk.jobs.list_events(job_id)]
 
 
-@pytest.mark.timeout(180)
 def test_a_job_survives_its_worker_being_killed(service: Service, tmp_path: Path) -> None:
     """kill -9 after a checkpoint: another worker process resumes from it, and the job succeeds."""
     sdk = service.sdk
@@ -217,7 +210,6 @@ def test_a_job_survives_its_worker_being_killed(service: Service, tmp_path: Path
     assert answer(sdk, job["fine_tuned_model"])["text"] == "Rome"
 
 
-@pytest.mark.timeout(180)
 def test_a_sweep_from_the_command_line(service: Service, tmp_path: Path) -> None:
     """A rate that learns nothing, one that learns, one that is absurd: the job tells all three and keeps the second."""
     path = dataset(tmp_path / "bern.jsonl", "Bern")
@@ -244,7 +236,6 @@ def test_a_sweep_from_the_command_line(service: Service, tmp_path: Path) -> None
     assert answer(service.sdk, job["fine_tuned_model"])["text"] == "Bern"
 
 
-@pytest.mark.timeout(180)
 def test_a_service_that_is_stopped_and_started_again_continues_its_jobs(tmp_path: Path) -> None:
     """Its private Redis forgets everything meanwhile."""
     with serving(tmp_path / "home") as before:
@@ -261,7 +252,6 @@ def test_a_service_that_is_stopped_and_started_again_continues_its_jobs(tmp_path
     assert second["first_step"] >= first["last_step"] > 0  # from the very step at which it was stopped
 
 
-@pytest.mark.timeout(180)
 def test_every_checkpoint_can_be_called_as_soon_as_it_is_told_of(service: Service, tmp_path: Path) -> None:
     """By the name in its event while the job runs, then all that are listed, by id, and the adapter itself."""
     sdk = service.sdk
@@ -313,7 +303,6 @@ def worker(service: Service) -> psutil.Process:
     return found[0]
 
 
-@pytest.mark.timeout(180)
 def test_preferences_raise_the_preferred_answers(service: Service, tmp_path: Path) -> None:
     """Of two answers that the base gives no thought to, one becomes likelier than the other."""
     path = tmp_path / "preferences.jsonl"

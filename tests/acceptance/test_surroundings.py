@@ -32,7 +32,6 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.timeout(300)
 def test_folders_with_our_names_do_not_shadow_us(tmp_path: Path, script: Path) -> None:
     (tmp_path / "here").mkdir()
     here = shadows.cast(tmp_path / "here")
@@ -93,7 +92,6 @@ def python(tmp_path: Path) -> str:
     return own
 
 
-@pytest.mark.timeout(600)
 def test_another_python_runs_all_that_needs_no_torch(python: str, tmp_path: Path) -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     env = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "cache")}

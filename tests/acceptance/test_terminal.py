@@ -20,7 +20,6 @@ def env(service: Service) -> dict[str, str]:
     return {**os.environ, "OSORA_URL": service.url, "OSORA_API_KEY": service.key}
 
 
-@pytest.mark.timeout(240)
 def test_from_a_file_to_a_conversation(service: Service, env: dict[str, str], tmp_path: Path) -> None:
     """Train and see the losses fall, then talk to what came of it by the very command that was named."""
     training = dataset(tmp_path / "turin.jsonl", "Turin")
@@ -66,7 +65,6 @@ def test_from_a_file_to_a_conversation(service: Service, env: dict[str, str], tm
     assert len([*service.sdk.files.list()]) == before
 
 
-@pytest.mark.timeout(120)
 def test_lists_fit_into_the_terminal(trained: str, env: dict[str, str]) -> None:
     for command in ("jobs", "adapters", "files", "key", "bases"):
         with terminal.running([*OSORA, command], env) as screen:

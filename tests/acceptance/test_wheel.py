@@ -27,7 +27,6 @@ def run(installed: Path, program: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.timeout(180)
 def test_the_bundled_base_is_found_by_its_name(installed: Path) -> None:
     found = run(installed, "from osora_core.base_models import resolve; print(resolve('osora-tiny'))")
     assert found == str(installed / "osora_core" / "bundled" / "osora-tiny")
@@ -35,7 +34,6 @@ def test_the_bundled_base_is_found_by_its_name(installed: Path) -> None:
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"} <= names
 
 
-@pytest.mark.timeout(180)
 def test_every_program_is_there(installed: Path) -> None:
     modules = ("api", "worker", "inference", "registry", "osora", "migrations.versions")
     program = f"import importlib.util as u; print([u.find_spec(m).submodule_search_locations[0] for m in {modules}])"

@@ -16,7 +16,7 @@ import redis
 from osora.serve.broker import NoRedisError, find_binary
 
 _SOCKET_SCHEME = "redis+socket://"  # Celery's word for redis-py's unix://
-_START_SECONDS = 10
+_START_SECONDS = 60
 
 
 @contextmanager

@@ -250,7 +250,7 @@ class TestManners:
             began = time.monotonic()
             server.should_exit = True
             assert "done" not in [event.event for event in events]
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
 
     def test_it_ends_when_the_client_leaves(self, server: Server, client: httpx.Client, job: Job) -> None:
         with stream(client, job) as events:

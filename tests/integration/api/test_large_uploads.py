@@ -10,7 +10,6 @@ from benchmarks import large_upload
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory is read from /proc")
-@pytest.mark.timeout(240)
 def test_the_memory_of_the_api_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in parts nor in one piece, and in parts neither when they come nor when they are joined."""
     path = tmp_path / "report.json"

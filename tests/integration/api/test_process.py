@@ -55,7 +55,7 @@ def test_it_says_ready_and_stops_at_a_signal_with_a_stream_open(
                 process.send_signal(number)
                 assert "event: done" not in list(lines)
             assert process.wait(60) == 0
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
         finally:
             process.kill()
 

@@ -108,7 +108,7 @@ def test_streams_of_every_door_end_with_their_key(
     for stream in streams:
         assert "was revoked or has expired" in stream.ended()
     # A second is what is promised; a loaded machine may take longer to run ten streams.
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     with httpx.Client(base_url=another, headers={"authorization": f"Bearer {plaintext}"}) as stale:
         error_of(stale.get("/jobs"), 401)
 

@@ -259,7 +259,7 @@ def test_a_second_ctrl_c_does_not_wait(start: Callable[..., Serve]) -> None:
     before = time.monotonic()
     serve.process.send_signal(signal.SIGINT)
     assert serve.ends() == 0
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 12
     assert serve.family.gone(0)
 
 

@@ -80,7 +80,6 @@ def test_llama_cpp_reads_texts_as_the_tokenizer_does(kind: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-@pytest.mark.timeout(600)
 def test_a_real_base_reads_and_answers_in_llama_cpp_as_here(folder: str, tmp_path: Path) -> None:
     runtime = Runtime.load("real", BasisCache(tmp_path / "cache"), path=folder, device="cpu", rank=8)
     row = 0.02 * torch.randn(runtime.basis.row_length, generator=torch.Generator().manual_seed(4))

@@ -77,7 +77,6 @@ def test_what_a_template_prints_is_known(name: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
-@pytest.mark.timeout(300)  # it compiles Go's library once
 def test_ollamas_template_prints_what_the_base_own_does(tmp_path: Path) -> None:
     cases, expected = [], []
     for name in TOLD:

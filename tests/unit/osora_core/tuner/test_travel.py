@@ -64,7 +64,6 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Runtime.load("osora-tiny", cache, device="cpu"), False
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("threads", "imports"), [(1, "import osora_core"), (2, "from osora_core import OsoraConfig")])
 def test_a_downloaded_adapter_answers_as_the_service_does(
     service: tuple[Runtime, bool], tmp_path: Path, threads: int, imports: str
