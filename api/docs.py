@@ -52,7 +52,7 @@ def install(app: FastAPI, *, is_shown: bool) -> None:
 
     @app.get(_URL, include_in_schema=False)
     async def get_page() -> Response:
-        return Response(_page(), media_type="text/html")
+        return _Piecewise(_page(), media_type="text/html")
 
     for name in _MEDIA_TYPES:
         app.get(f"{_URL}/{name}", include_in_schema=False)(partial(_get_asset, name))

@@ -133,18 +133,18 @@ class EventReader:
             await asyncio.wait([reading])
 
     @contextmanager
-    def watching(self, principal: Principal, job_id: str, page: Page) -> Iterator[Watcher]:
-        """A place among those who follow the tenant's job, for one that has read this page of it. Raises `RateLimited`
-        or `Unavailable`."""
+    def watching(self, principal: Principal, job_id: str, *, after: int, has_more: bool) -> Iterator[Watcher]:
+        """A place among those who follow the tenant's job, for one that knows its events up to `after`, and whether
+        there are more. Raises `RateLimited` or `Unavailable`."""
         tenant = principal.tenant_id
         self.require_room(principal)
         followed = self._followed.setdefault(job_id, _Followed(principal))
         watcher = Watcher(followed, is_over=self._is_ending)
-        if page.has_more:
+        if has_more:
             watcher.is_behind = True
         else:
-            followed.begins(page.position)
-            watcher.is_behind = page.position < followed.position  # others were told of more meanwhile
+            followed.begins(after)
+            watcher.is_behind = after < followed.position  # others were told of more meanwhile
         followed.watchers.add(watcher)
         self._of_tenants[tenant] += 1
         self._has_work.set()

@@ -27,8 +27,9 @@ class ThreadRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: _Function, **options: Any) -> None:
-        self._is_async = inspect.iscoroutinefunction(endpoint)
-        super().__init__(path, endpoint if self._is_async else self._on_a_thread(endpoint), **options)
+        is_async = inspect.iscoroutinefunction(endpoint)
+        self._only_reads = not is_async and _SESSION in inspect.signature(endpoint).parameters
+        super().__init__(path, endpoint if is_async else self._on_a_thread(endpoint), **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler, which waits for its tenant's turn before it does anything."""
@@ -39,7 +40,7 @@ class ThreadRoute(APIRoute):
             async with services.lanes.of(request.state.principal.tenant_id):
                 return await handle(request)
 
-        return handle if self._is_async or self.methods != {"GET"} else handle_in_turn
+        return handle_in_turn if self._only_reads and self.methods == {"GET"} else handle
 
     def _on_a_thread(self, function: _Function) -> Callable[..., Coroutine[Any, Any, Response]]:
         signature = inspect.signature(function, eval_str=True)
@@ -60,10 +61,11 @@ class ThreadRoute(APIRoute):
     def _answer(self, function: _Function, values: dict[str, Any]) -> Response:
         session = values.get(_SESSION)
         if session is None:
-            result = function(**values)
-        else:
-            with session, session.begin():
-                result = function(**values)
+            return self._response(function(**values))
+        with session, session.begin():
+            return self._response(function(**values))  # what cannot be said is not committed
+
+    def _response(self, result: Any) -> Response:
         if isinstance(result, Response):
             return result
         # mypy has checked that it is what the route says.

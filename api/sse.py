@@ -38,13 +38,16 @@ class EventStream(StreamingResponse):
         self._revocations = revocations
         self._principal = principal
         self._job_id = job_id
-        self._page = page
+        self._items = page.items
         self._after = page.position
+        self._has_more = page.has_more
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""
         async with self._revocations.watching(self._principal) as ended:
-            with self._reader.watching(self._principal, self._job_id, self._page) as watcher:
+            with self._reader.watching(
+                self._principal, self._job_id, after=self._after, has_more=self._has_more
+            ) as watcher:
                 ending = asyncio.create_task(_end(watcher, ended))
                 try:
                     self.body_iterator = self._follow(watcher)
@@ -55,8 +58,10 @@ class EventStream(StreamingResponse):
     async def _follow(self, watcher: Watcher) -> AsyncIterator[bytes]:
         # Something at once, so that proxies and clients know that the stream has begun.
         yield KEEPALIVE_COMMENT
-        for _, sent in self._page.items:
+        items, self._items = self._items, ()  # a stream may be open for hours
+        for _, sent in items:
             yield sent
+        del items
         said_something_at = time.monotonic()
         while not watcher.is_over:
             watcher.changed.clear()

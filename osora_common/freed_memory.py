@@ -5,7 +5,7 @@ import mmap
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STATM = Path("/proc/self/statm")
@@ -29,11 +29,12 @@ def giving_back() -> Iterator[None]:
     def look_now_and_then() -> None:
         least = _resident()
         while not stopping.wait(_LOOK_SECONDS):
-            now = _resident()
-            if now > least + _WORTH_BYTES:
-                give_back()
-                now = least = _resident()
-            least = min(least, now)
+            with suppress(OSError):  # no descriptor is free to look with
+                now = _resident()
+                if now > least + _WORTH_BYTES:
+                    give_back()
+                    now = least = _resident()
+                least = min(least, now)
 
     looking = threading.Thread(target=look_now_and_then, name="freed-memory", daemon=True)
     looking.start()

@@ -292,7 +292,7 @@ def get_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
 
 
 def revoke_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
-    """Ends a key at once: an operator's choice of any, else one of the principal's tenant. Revoking twice is fine.
+    """Ends a key: an operator's choice of any, else one of the principal's tenant. Revoking twice is fine.
 
     Raises:
         NotFound: there is no such key, or it is another tenant's.

@@ -82,8 +82,8 @@ def revoke(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Make a key useless at once."""
-    confirm(f"Revoke {key_id}? Whoever uses it is shut out at once.", yes, as_json)
+    """Make a key useless."""
+    confirm(f"Revoke {key_id}? Whoever uses it is shut out within a second.", yes, as_json)
     with Osora() as osora:
         osora.keys.revoke(key_id)
     if as_json:

@@ -44,5 +44,5 @@ class Keys(Resource[Mode]):
 
     @method
     def revoke(self, key_id: str) -> Call[None]:
-        """End a key at once, and what it has open within a second. It stays in the list, as revoked."""
+        """End a key, and what it has open, within a second. It stays in the list, as revoked."""
         return Call("DELETE", path("/keys/{}", key_id), parse=nothing)

@@ -67,7 +67,7 @@ class InferenceEngine:
         self._admission = Admission(size, self.loras, tenant_share)
         self._execution = execution.choose(runtime, self.pool, bank, self.loras.bank, brief=brief)
         self._ahead = self._execution.ahead
-        self._turns = None if self._ahead else StepTurns()
+        self._turns = None if self._ahead else StepTurns(shares=self._execution.skips)
         self._launched: Launched | None = None
         self.prefill_tokens = prefill_tokens
         self._beside_decoding = min(prefill_tokens, _CPU_PREFILL_TOKENS) if device.type == "cpu" else prefill_tokens
@@ -283,7 +283,8 @@ class InferenceEngine:
         that token, and have a turn."""
         tokens, positions, rows = [], [], {}
         decoding = self._live[: self._decoding]
-        left_out = self._turns.left_out(decoding) if self._turns is not None and decoding else ()
+        is_reading = len(self._live) > self._decoding
+        left_out = self._turns.left_out(decoding, others=is_reading) if self._turns is not None and decoding else ()
         for row, sequence in enumerate(decoding):
             token = chosen[sequence] if sequence in chosen else sequence.generated[-1]
             count = len(sequence.generated) + (sequence in chosen)

@@ -16,7 +16,7 @@ from osora_core.inference.decoder import Decoder
 from osora_core.inference.lora_bank import LoraBank, PassLoras
 from osora_core.inference.packed import Packed, PackedDecoder
 from osora_core.inference.row_adapters import RowAdapters
-from osora_core.inference.segments import Segment, segments_of
+from osora_core.inference.segments import PADDING, Segment, segments_of
 from osora_core.linear import use_loras, use_slots
 from osora_core.runtime import Runtime
 
@@ -26,6 +26,8 @@ class Execution(Protocol):
 
     ahead: bool
     """Whether `decode` returns before its result is computed: the next may then be launched before the last is read."""
+    skips: bool
+    """Whether a row that is left out costs next to nothing."""
 
     def warm_up(self) -> None:
         """Do now what the first steps would otherwise do: compile and capture."""
@@ -70,6 +72,7 @@ class _Direct:
     """What the executions share that compute at once and need no preparation."""
 
     ahead = False
+    skips = False
 
     def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank, loras: LoraBank) -> None:
         self._runtime = runtime
@@ -111,6 +114,8 @@ class _Direct:
 class Flat(_Direct):
     """All tokens of a pass in one sequence, through our own wiring: for CPUs."""
 
+    skips = True
+
     def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank, loras: LoraBank) -> None:
         super().__init__(runtime, pool, bank, loras)
         self._decoder = Decoder(runtime)
@@ -128,7 +133,7 @@ class Flat(_Direct):
     def _forward(
         self, tokens: Sequence[int], positions: Sequence[int], chunks: Sequence[tuple[int, ...]], cached: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Hidden states of the tokens that are not left out, one after another, and of each chunk."""
+        """Hidden states of the tokens of `_runs`, one after another, and of each chunk."""
         runs = _runs(positions)
         parts = [
             (own.start, *_padded([(token,) for token in tokens[own]], positions[own], self._pool.length))
@@ -186,17 +191,23 @@ class Padded(_Direct):
 
 
 def _runs(positions: Sequence[int]) -> list[slice]:
-    """Rows side by side that are not left out."""
-    bounds = [0, *(row for row in range(1, len(positions)) if (positions[row] < 0) != (positions[row - 1] < 0))]
-    runs = map(slice, bounds, [*bounds[1:], len(positions)])
-    return [own for own in runs if own.start < own.stop and positions[own.start] >= 0]
+    """Rows side by side of which few are left out: a run of its own costs more than these."""
+    runs: list[slice] = []
+    for row, position in enumerate(positions):
+        if position < 0:
+            continue
+        if runs and row - runs[-1].stop <= PADDING:
+            runs[-1] = slice(runs[-1].start, row + 1)
+        else:
+            runs.append(slice(row, row + 1))
+    return runs
 
 
 def _spread(packed: Tensor, positions: Sequence[int]) -> Tensor:
-    """A value for each row, [B, k], from those [b, k] of the rows that are not left out."""
+    """A value for each row, [B, k], from those [b, k] of the rows of `_runs`."""
     if len(packed) == len(positions):
         return packed
-    rows = [row for row, position in enumerate(positions) if position >= 0]
+    rows = [row for own in _runs(positions) for row in range(own.start, own.stop)]
     return packed.new_zeros(len(positions), packed.shape[1]).index_copy_(
         0, torch.tensor(rows, dtype=torch.long, device=packed.device), packed
     )

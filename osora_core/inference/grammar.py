@@ -7,6 +7,7 @@ the grammar.
 
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -52,6 +53,7 @@ _DEAR_SECONDS = 0.002
 _LATE_SECONDS = 0.01
 # The limits bound a mask. This is for what they may overlook.
 _MASK_SECONDS = 2.0
+_LOOK_SECONDS = 0.1
 _COMPILERS = 2
 _MASK_THREADS = min(4, os.cpu_count() or 1)
 
@@ -69,16 +71,19 @@ class Matcher:
         self._threads = threads
         self._mask: Tensor | None = first
         self._coming: Future[Tensor] | None = None
-        self._due = 0.0
+        self._due = math.inf
         self._seconds = 0.0
         self.complete = bool(matcher.is_stopped())
         """Whether the text is whole and nothing can follow it."""
 
     @property
     def is_late(self) -> bool:
-        """Whether the mask is not there yet, and those before it took long: then others need not wait for it."""
-        is_coming = self._coming is not None and not self._coming.done() and time.monotonic() < self._due
-        return is_coming and self._seconds > _LATE_SECONDS
+        """Whether the mask is not there yet, and either waits for a thread or those before it took long: then others
+        need not wait for it."""
+        coming = self._coming
+        if coming is None or coming.done() or time.monotonic() >= self._due:
+            return False
+        return not coming.running() or self._seconds > _LATE_SECONDS
 
     def allowed(self) -> Tensor:
         """bool [vocabulary]: the tokens that may come next, an end-of-text token where the text may end.
@@ -86,10 +91,7 @@ class Matcher:
         Raises UserError if there is no telling within bounds.
         """
         if self._mask is None:
-            try:
-                self._mask = self._compute() if self._coming is None else self._coming.result(self._seconds_left())
-            except TimeoutError:
-                raise _refused(self._param, "finding the next token takes too long") from None
+            self._mask = self._compute() if self._coming is None else self._await(self._coming)
         return self._mask
 
     def accept(self, token: int) -> None:
@@ -99,13 +101,20 @@ class Matcher:
         self.complete = bool(self._matcher.is_stopped())
         self._mask = None
         dear = self._seconds > _DEAR_SECONDS and not self.complete
-        self._due = time.monotonic() + _MASK_SECONDS
+        self._due = math.inf
         self._coming = self._threads.submit(self._compute) if dear else None
 
-    def _seconds_left(self) -> float:
-        return max(0.0, self._due - time.monotonic())
+    def _await(self, coming: Future[Tensor]) -> Tensor:
+        """The bound is of the work alone: how long others keep the threads busy says nothing about this constraint."""
+        while True:
+            try:
+                return coming.result(min(max(0.0, self._due - time.monotonic()), _LOOK_SECONDS))
+            except TimeoutError:
+                if time.monotonic() >= self._due:
+                    raise _refused(self._param, "finding the next token takes too long") from None
 
     def _compute(self) -> Tensor:
+        self._due = time.monotonic() + _MASK_SECONDS
         started = time.perf_counter()
         mask = _mask(self._matcher, self._param)
         self._seconds = time.perf_counter() - started

@@ -24,7 +24,7 @@ class LiveSequence:
     examination: "Examination | None" = None
     gone: bool = False
     turn: int = 0
-    """The last step that it had a turn in; see `StepTurns`."""
+    """The last step that it had a turn in, or the one before it came; see `StepTurns`."""
 
     @property
     def computed(self) -> Computed:

@@ -153,6 +153,8 @@ def _head_norms(attention: Any) -> tuple[Tensor, Tensor, float] | None:
 class Packed:
     """An execution (`osora_core.inference.execution`) that moves no keys, values or vectors when rows change places."""
 
+    skips = False
+
     def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank, loras: LoraBank) -> None:
         self._runtime = runtime
         self._pool = pool

@@ -17,7 +17,7 @@ from osora_core.inference.row_adapters import AdapterView
 from osora_core.linear import OsoraLinear, add_loras
 
 # A segment of its own costs about as much as so many tokens of padding.
-_PADDING = 8
+PADDING = 8
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def segments_of(lengths: Sequence[int]) -> list[slice]:
     begin = 0
     for end in range(1, len(lengths) + 1):
         own = lengths[begin : end + 1]
-        if end == len(lengths) or max(own) * len(own) - sum(own) > _PADDING:
+        if end == len(lengths) or max(own) * len(own) - sum(own) > PADDING:
             found.append(slice(begin, end))
             begin = end
     return found

@@ -1,6 +1,8 @@
 """What a generation has computed is recorded, however it ends, and without a word of what it said."""
 
+import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,12 +49,22 @@ def test_a_record_has_the_numbers_of_the_answers_usage_and_no_text(server: Infer
 
 
 @pytest.mark.parametrize("after", [0, 6])
-def test_who_leaves_is_charged_for_what_was_computed(server: InferenceServer, after: int) -> None:
+def test_who_leaves_is_charged_for_what_was_computed(
+    server: InferenceServer, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
     server.engine.prefill_tokens = 2  # a prompt takes several steps
+    finish, is_known = server.served.loop.finish, threading.Event()
+
+    def note(request_ids: Iterable[str]) -> None:
+        finish(request_ids)
+        is_known.set()
+
+    monkeypatch.setattr(server.served.loop, "finish", note)
     server.steps.hold(after=after)
     body = server.body(prompt="help the customer with it", max_tokens=100)
     whole = len(server.served.renderer.encode(body["prompt"]))
     post_and_leave(server.http, "/generate", body, server.steps.held)
+    assert is_known.wait(60)
     server.steps.go.set()
     assert server.steps.cancelled.wait(60)
     record = left(server)

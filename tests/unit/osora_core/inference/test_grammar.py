@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -239,3 +240,27 @@ def test_a_mask_that_never_comes_ends_its_own_generation(
         released.set()
     monkeypatch.undo()
     assert len(walk(made, 30)) > 3
+
+
+def test_a_mask_that_waits_for_those_of_others_is_late_and_not_refused(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, is_working = threading.Event(), threading.Event()
+    threads = ThreadPoolExecutor(1)
+    monkeypatch.setattr(grammar, "_DEAR_SECONDS", -1)
+    monkeypatch.setattr(grammar, "_LATE_SECONDS", 60)
+    monkeypatch.setattr(compiler, "_threads", threads)
+    matcher = compiler.regex("[g-k]{20}").start()
+    first = matcher.allowed()
+    threads.submit(lambda: (is_working.set(), released.wait(60)))
+    assert is_working.wait(60)
+    matcher.accept(int(first.nonzero()[-1]))
+    assert matcher.is_late
+    with ThreadPoolExecutor(1) as asking:
+        asked = asking.submit(matcher.allowed)
+        with pytest.raises(TimeoutError):
+            asked.result(0.3)
+        released.set()
+        assert asked.result(60).any()
+    assert not matcher.is_late
+    threads.shutdown()
