@@ -65,7 +65,9 @@ def test_from_a_file_to_a_conversation(service: Service, env: dict[str, str], tm
     assert len([*service.sdk.files.list()]) == before
 
 
-def test_lists_fit_into_the_terminal(trained: str, env: dict[str, str]) -> None:
+@pytest.mark.usefixtures("trained")
+def test_lists_fit_into_the_terminal(service: Service, env: dict[str, str]) -> None:
+    service.sdk.keys.create("the nightly import of tickets", scopes=["read", "train", "generate", "admin"])
     for command in ("jobs", "adapters", "files", "key", "bases"):
         with terminal.running([*OSORA, command], env) as screen:
             assert screen.finish() == 0
