@@ -5,9 +5,8 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from anyio import CancelScope
 from fastapi import FastAPI, Request
@@ -39,7 +38,7 @@ from inference.spool import Spool
 from inference.store import ArtifactStore
 from osora_common.bodies import Allowance, BodiesMiddleware
 from osora_common.disconnect import CLIENT_GONE, unless_gone
-from osora_common.freed_memory import give_back, giving_back
+from osora_common.freed_memory import giving_back
 from osora_common.priority import give_way
 from osora_common.scratch import Scratch
 from osora_common.turns import Turns
@@ -55,8 +54,6 @@ _BODY_BYTES = 16 * 1024 * 1024
 _BODIES_BYTES = 512 * 1024 * 1024
 # Read between two steps of the event loop: they take a few milliseconds.
 _RECORDS = 200
-P = ParamSpec("P")
-Result = TypeVar("Result")
 
 
 def create_app(
@@ -123,7 +120,7 @@ def create_app(
             with inspecting.place(body.tenant):
                 async with inspecting.turn(body.tenant):
                     loop = held(body.base).loop
-                    return await run_in_threadpool(_giving_back, imports.inspect, loop, store.get, body)
+                    return await run_in_threadpool(imports.inspect, loop, store.get, body)
 
         found = await unless_gone(request, facts)
         return Response(status_code=CLIENT_GONE) if found is None else JSONResponse(found)
@@ -154,8 +151,7 @@ def create_app(
         async def made() -> Path:
             async with exporting.turn(body.tenant):
                 with CancelScope(shield=True):  # or nobody would know of the file
-                    make = partial(_giving_back, exporter.make, runtime, body)
-                    path = await asyncio.get_running_loop().run_in_executor(making, make)
+                    path = await asyncio.get_running_loop().run_in_executor(making, exporter.make, runtime, body)
                     kept.callback(path.unlink)
                 return path
 
@@ -243,14 +239,6 @@ class _Export(FileResponse):
         """The ASGI call."""
         with self._kept:
             await super().__call__(scope, receive, send)
-
-
-def _giving_back(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """What the work returns or raises; the memory that it took is the system's again."""
-    try:
-        return work(*args, **kwargs)
-    finally:
-        give_back()
 
 
 async def _whole(generation: Generation) -> dict[str, Any]:
