@@ -44,14 +44,16 @@ async def measured(
         with services.registry.reading() as session:
             return measures.find(session, file.id, base, limit, base_fingerprint=fingerprint)
 
+    async def kept_or_asked() -> Measure | str:
+        # Looked for once more: the one that was under way may have ended since, and is not made twice.
+        return await run_in_threadpool(kept) or await _ask(services, file, base, limit)
+
     found = await run_in_threadpool(kept)
     if found is not None:
         return found
     if base not in loaded:
         return f"no inference server that holds the base {base!r} answers"
-    task = services.measuring.begin(
-        file.tenant_id, f"{file.id} {base} {limit}", lambda: _ask(services, file, base, limit)
-    )
+    task = services.measuring.begin(file.tenant_id, f"{file.id} {base} {limit}", kept_or_asked)
     if task is None:
         return f"{services.measuring.most_of_tenant} files of yours are being measured: ask again in a moment"
     done, _ = await asyncio.wait({task}, timeout=seconds)

@@ -1,11 +1,13 @@
 """GET /files/{id}/report."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 
+from registry import measures
 from tests.integration.api.conftest import error_of
 from tests.integration.api.fake_inference import FakeInference, measured
 
@@ -65,6 +67,18 @@ def test_tokens_are_not_there_yet(client: httpx.Client, fake: FakeInference, mon
     report = client.get(f"/files/{file_id}/report").json()
     assert "ask again" in report["tokens"]["osora-tiny"]["unavailable"]
     assert report["warnings"][0]["code"] == "duplicate_rows"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_file_is_not_measured_twice_where_a_measure_ends_after_it_was_looked_for(
+    client: httpx.Client, fake: FakeInference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_id = upload(client)
+    assert "rows" in client.get(f"/files/{file_id}/report").json()["tokens"]["osora-tiny"]
+    find, looks = measures.find, itertools.count()
+    monkeypatch.setattr(measures, "find", lambda *args, **kwargs: find(*args, **kwargs) if next(looks) else None)
+    assert "rows" in client.get(f"/files/{file_id}/report").json()["tokens"]["osora-tiny"]
+    assert len(fake.asked) == 1
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
