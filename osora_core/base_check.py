@@ -7,6 +7,7 @@ that the text reaches far beyond them whatever they are. A base that comes out o
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,12 +27,14 @@ from osora_core.merged_decoder import MergedDecoder
 from osora_core.out_of_memory import is_out_of_memory
 
 # A verdict of other rules than these is not believed.
-RULES = 2
+RULES = 3
 TEXT_TOKENS = 72
 WINDOW = 20
 _FEW_TOKENS = 4
-# Nats of log-probability. float32 sums in another order; in bfloat16 transformers' own attentions differ by this much.
+# Nats of log-probability that every base may be off by: float32 sums in another order, and halves round more.
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.35, torch.float16: 0.1}
+# Of what one rounding of its embeddings does to a base: it rounds in every layer, and ours adds a product of factors.
+_OF_ROUNDING = 3.0
 
 
 class Resident(Protocol):
@@ -200,6 +203,30 @@ def random_texts(runtime: Resident, at_most: int = TEXT_TOKENS) -> list[Tensor]:
     return [tokens[0].to(runtime.device), tokens[1, : longest // 2].to(runtime.device)]
 
 
+def tolerance(base: Resident) -> float:
+    """Nats that a base may be off by. In half precision it follows from the base itself, as far as that is more than
+    what every base may: how much its answers move where only its embeddings are rounded otherwise. A trained base
+    may carry values so large that its own rounding makes most of a nat in some unlikely token."""
+    least = _TOLERANCE[base.model.dtype]
+    if base.model.dtype == torch.float32:
+        return least
+    text, _ = random_texts(base)
+    generator = torch.Generator().manual_seed(0)
+    ulp = torch.finfo(base.model.dtype).eps
+
+    def rounded(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+        moved = torch.randn(embedded.shape, generator=generator).mul_(ulp / 2).to(embedded.device)
+        return (embedded * (1 + moved)).to(embedded.dtype)
+
+    plain = eager(base, text)
+    hook = base.model.get_input_embeddings().register_forward_hook(rounded)
+    try:
+        moved = (eager(base, text) - plain).abs().max().item()
+    finally:
+        hook.remove()
+    return max(least, _OF_ROUNDING * moved) if math.isfinite(moved) else least
+
+
 def eager(runtime: Resident, text: Tensor) -> Tensor:
     """Log-probabilities [T, V] after each token of text [T], as transformers computes them."""
     model = runtime.model
@@ -216,7 +243,7 @@ def judge(runtime: Resident, path: str, differences: Tensor) -> Verdict:
     """The verdict over differences [positions]. Raises UnsupportedBase if it does not hold."""
     finite = differences.nan_to_num(torch.inf)
     position = int(finite.argmax())
-    verdict = Verdict(path, float(finite[position]), position, len(differences), _TOLERANCE[runtime.model.dtype])
+    verdict = Verdict(path, float(finite[position]), position, len(differences), tolerance(runtime))
     if not verdict.holds:
         raise UnsupportedBase(
             f"the base {runtime.name!r} cannot be used: in {path}, its family {runtime.model.config.model_type!r} "

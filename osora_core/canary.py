@@ -88,7 +88,8 @@ def read(runtime: Runtime, adapter: Adapter) -> Canary | None:
         tokens = [int(token) for token in adapter.canary["tokens"]]
         ids = torch.tensor(adapter.canary["ids"], dtype=torch.long)
         values = torch.tensor(adapter.canary["log_probs"], dtype=torch.float32)
-        tolerance = float(adapter.canary["tolerance"])
+        # The coarser of the two dtypes: the trainer's may be another than the server's.
+        tolerance = max(float(adapter.canary["tolerance"]), TOLERANCE[runtime.model.dtype])
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptArtifact(f"the adapter's canary cannot be read: {error}") from error
     vocabulary = int(runtime.config.vocab_size)

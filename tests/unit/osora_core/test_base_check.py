@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import Gemma2Config, GptOssConfig, MistralConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -116,6 +117,27 @@ def test_a_part_of_attention_that_is_left_out_is_noticed(
     for check in (lambda: check_training(runtime), lambda: check_generation(engine)):
         with pytest.raises(UnsupportedBase, match=r"nats at position \d+ of \d+, where 0.002 are allowed"):
             check()
+
+
+def test_a_base_that_rounds_loudly_is_taken_and_what_is_left_out_of_it_still_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_family(tmp_path, MistralConfig, sliding_window=30)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["lm_head.weight"] *= 60
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    cache = BasisCache(tmp_path / "cache")
+    runtime = Runtime.load("base", cache, path=str(tmp_path), device="cpu", dtype=torch.bfloat16, rank=8)
+    verdict = check_training(runtime)
+    assert 0.35 < verdict.worst < verdict.tolerance
+    whole = attention.attend
+
+    def without_window(*arguments: Any, **named: Any) -> Any:
+        return whole(*arguments, **(named | {"sliding_window": None}))
+
+    monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.NAME, without_window)
+    with pytest.raises(UnsupportedBase, match="are allowed"):
+        check_training(runtime)
 
 
 @pytest.mark.parametrize("name", WINDOWED)

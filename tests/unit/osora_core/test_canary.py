@@ -1,5 +1,6 @@
 """The canary sings the same on every machine that computes the same, and stops when something is wrong."""
 
+import copy
 import json
 from concurrent.futures import Future
 from dataclasses import replace
@@ -75,6 +76,15 @@ def test_an_adapter_without_a_canary_is_not_checked(runtime: Runtime, adapter: A
 def test_small_noise_of_other_kernels_is_tolerated(runtime: Runtime, adapter: Adapter) -> None:
     noisy = {name: sigma + 1e-5 * torch.randn_like(sigma) for name, sigma in adapter.sigma.items()}
     canary.check(runtime, replace(adapter, sigma=noisy))
+
+
+def test_a_server_of_a_coarser_dtype_than_the_trainers_is_allowed_its_own_rounding(
+    runtime: Runtime, adapter: Adapter
+) -> None:
+    coarse = replace(runtime, model=copy.deepcopy(runtime.model).to(torch.bfloat16))
+    published = canary.read(coarse, adapter)
+    assert published is not None
+    assert published.tolerance == canary.TOLERANCE[torch.bfloat16] > canary.TOLERANCE[torch.float32]
 
 
 @pytest.mark.parametrize("wrong", ["one vector", "not a number", "the base"])
