@@ -28,6 +28,7 @@ class Server(ReadyServer):
             port=settings.port,
             http=cast(Any, _connections(settings).protocol()),
             ws="none",
+            loop="asyncio",  # not whichever is installed, as uvicorn has it by default
             log_level=settings.log_level.lower(),
             log_config=_logging(settings.log_level),
             access_log=False,  # it has query strings, and what a client chose, as they came

@@ -65,6 +65,7 @@ def _serve(settings: InferenceSettings) -> None:
         app,
         http=cast(Any, Connections(room_for_connections()).protocol()),
         ws="none",
+        loop="asyncio",  # not whichever is installed, as uvicorn has it by default
         host=settings.inference_host,
         port=settings.inference_port,
         log_level=settings.log_level.lower(),
