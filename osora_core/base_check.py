@@ -203,13 +203,9 @@ def random_texts(runtime: Resident, at_most: int = TEXT_TOKENS) -> list[Tensor]:
     return [tokens[0].to(runtime.device), tokens[1, : longest // 2].to(runtime.device)]
 
 
-def tolerance(base: Resident) -> float:
-    """Nats that a base may be off by. In half precision it follows from the base itself, as far as that is more than
-    what every base may: how much its answers move where only its embeddings are rounded otherwise. A trained base
-    may carry values so large that its own rounding makes most of a nat in some unlikely token."""
-    least = _TOLERANCE[base.model.dtype]
-    if base.model.dtype == torch.float32:
-        return least
+def rounding(base: Resident) -> float:
+    """How far a base's log-probabilities move, in nats at the worst, where only its embeddings are rounded otherwise. A
+    trained base may carry values so large that this makes most of a nat in some unlikely token."""
     text, _ = random_texts(base)
     generator = torch.Generator().manual_seed(0)
     ulp = torch.finfo(base.model.dtype).eps
@@ -221,10 +217,9 @@ def tolerance(base: Resident) -> float:
     plain = eager(base, text)
     hook = base.model.get_input_embeddings().register_forward_hook(rounded)
     try:
-        moved = (eager(base, text) - plain).abs().max().item()
+        return (eager(base, text) - plain).abs().max().item()
     finally:
         hook.remove()
-    return max(least, _OF_ROUNDING * moved) if math.isfinite(moved) else least
 
 
 def eager(runtime: Resident, text: Tensor) -> Tensor:
@@ -240,10 +235,15 @@ def eager(runtime: Resident, text: Tensor) -> Tensor:
 
 
 def judge(runtime: Resident, path: str, differences: Tensor) -> Verdict:
-    """The verdict over differences [positions]. Raises UnsupportedBase if it does not hold."""
+    """The verdict over differences [positions]. In half precision a base that is off by more than every base may be is
+    allowed what follows from its own rounding. Raises UnsupportedBase if the verdict does not hold."""
     finite = differences.nan_to_num(torch.inf)
     position = int(finite.argmax())
-    verdict = Verdict(path, float(finite[position]), position, len(differences), tolerance(runtime))
+    worst, tolerance = float(finite[position]), _TOLERANCE[runtime.model.dtype]
+    if worst > tolerance and runtime.model.dtype != torch.float32:
+        own = _OF_ROUNDING * rounding(runtime)
+        tolerance = max(tolerance, own) if math.isfinite(own) else tolerance
+    verdict = Verdict(path, worst, position, len(differences), tolerance)
     if not verdict.holds:
         raise UnsupportedBase(
             f"the base {runtime.name!r} cannot be used: in {path}, its family {runtime.model.config.model_type!r} "
