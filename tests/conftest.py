@@ -23,9 +23,6 @@ _WATCH = Watch()
 def pytest_configure() -> None:
     """A shell lets what runs in its background ignore Ctrl-C, and every process that tests start would do so too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Several processes with a thread for each core share the cores here: threads that wait by spinning take half of
-    # them from those that work. For the processes that are started from here on, those of xdist too.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -5,7 +5,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from osora.cli import app
@@ -145,28 +144,6 @@ def test_a_narrow_terminal_is_given_whole_ids_and_fewer_columns(
     assert narrow[1].endswith("d ago")
     monkeypatch.setenv("COLUMNS", "200")
     assert osora("jobs").stdout.splitlines()[1].endswith("x" * 60)
-
-
-@pytest.mark.parametrize(
-    ("command", "path", "field"),
-    [("files", "/files", "filename"), ("key", "/keys", "name"), ("webhooks", "/webhook_endpoints", "url")],
-)
-def test_a_long_name_is_cropped_in_a_narrow_terminal_and_ids_are_not(
-    service: FakeService, monkeypatch: pytest.MonkeyPatch, command: str, path: str, field: str
-) -> None:
-    monkeypatch.setattr("osora.cli.output.is_terminal", lambda: True)
-    told = {"bytes": 123_456_789, "osora": {"rows": 100_000}, "scopes": ["read"], "enabled_events": ["job.failed"]}
-    one = {**item(1), **told, "id": "file-1k1acyggjxy01fcd0j9fg1bbgqz", field: "https://x/" + "字" * 60}
-    short = {**one, field: "n"}
-    service.on("GET", path, Answer(body={"data": [one, short], "has_more": False}))
-    monkeypatch.setenv("COLUMNS", "80")
-    _, first, second = osora(command).stdout.splitlines()
-    assert cell_len(first) <= 80
-    assert first.startswith(f"{one['id']}  https://x/字")
-    assert "字…" in first
-    assert second.startswith(f"{one['id']}  n")
-    monkeypatch.setenv("COLUMNS", "400")
-    assert "字" * 60 in osora(command).stdout
 
 
 @pytest.mark.parametrize(
