@@ -67,8 +67,13 @@ class Bank:
             view.grad = part.contiguous()  # as those are to which a backward pass adds
 
     @property
+    def rows(self) -> int:
+        """n: its slots, and the bare base."""
+        return self.values.shape[0]
+
+    @property
     def capacity(self) -> int:
-        return self.values.shape[0] - 1
+        return self.rows - 1
 
     @property
     def free(self) -> int:
