@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from osora_core.basis import Basis
-from osora_core.errors import CorruptArtifact
+from osora_core.errors import CorruptArtifact, IdentityMismatch
 from osora_core.identity import mismatch
 from osora_core.mix import mix_spans
 from osora_core.row_order import mix_order, vector_order
@@ -203,8 +203,9 @@ class Adapter:
             ("base", self.base_fingerprint, basis.base_fingerprint),
             ("basis", self.basis_fingerprint, basis.fingerprint),
         ):
-            if mine != theirs:
+            if mine != theirs and not (what == "basis" and basis.holds(mine)):
                 raise mismatch(what, mine, theirs)
+        check_loaded(max(map(len, self.sigma.values())), basis)
         names = tuple(self.sigma)
         sigma, delta = (tuple(part[name].numel() for name in names) for part in (self.sigma, self.delta))
         order = vector_order(basis.spans, names, sigma, delta)
@@ -220,6 +221,7 @@ class Adapter:
         """The adapter that a row [P], [P + M] with a mix of this size, holds, of the modules whose last name component
         is in `modules`."""
         spans = [span for span in basis.spans if span.name.rpartition(".")[2] in modules]
+        made_on = basis.for_rank(rank)
         mixes = row[basis.row_length :]
         own = {span.name: place for span, place in zip(basis.spans, mix_spans(basis.spans, mix), strict=True)}
         return cls(
@@ -228,11 +230,20 @@ class Adapter:
             rank=rank,
             base=base,
             base_fingerprint=basis.base_fingerprint,
-            basis_fingerprint=basis.fingerprint,
-            basis_rank=basis.rank,
-            basis_probe=basis.stored.probe,
+            basis_fingerprint=made_on.fingerprint,
+            basis_rank=made_on.rank,
+            basis_probe=made_on.probe,
             mix={s.name: mixes[own[s.name].values].view(own[s.name].size, -1).clone() for s in spans} if mix else {},
             mix_size=mix,
+        )
+
+
+def check_loaded(triplets: int, basis: Basis) -> None:
+    """Raise IdentityMismatch for an adapter of more triplets than are loaded of the basis that it was made on."""
+    if basis.rank < triplets <= basis.stored.rank:
+        raise IdentityMismatch(
+            f"the adapter uses {triplets} triplets, and of its basis {basis.rank} are loaded here",
+            next_action="load the basis at a higher rank: OSORA_BASIS_RANK is that of a service",
         )
 
 

@@ -69,7 +69,8 @@ class Node:
             for base, runtime in runtimes.items()
         }
         self._identities = {
-            base: (runtime.basis.base_fingerprint, runtime.basis.fingerprint) for base, runtime in runtimes.items()
+            base: (runtime.basis.base_fingerprint, *(one.fingerprint for one in reversed(runtime.basis.known)))
+            for base, runtime in runtimes.items()
         }
         self._periodic = [
             Periodic("heartbeat", min(settings.signal_seconds, settings.heartbeat_seconds), self._watch),

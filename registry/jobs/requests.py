@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from osora_common.hyperparameters import Spec
+from osora_common.ranks import Ranks
 from registry import audit, bases, files, overlaps
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
@@ -78,6 +79,9 @@ def accepted(
         bases.check_length(offers, base, request.osora["max_length"])
     if isinstance(targets := request.osora.get("target_modules"), list):
         bases.check_modules(offers, base, targets)
+    ranks = bases.ranks(offers, base, targets, settings)
+    if held is None:
+        bases.check_rank(ranks, request.osora.get("rank"))
     job = Job(
         id=new_id("ftjob-"),
         tenant_id=principal.tenant_id,
@@ -89,7 +93,7 @@ def accepted(
         metadata_=request.metadata,
         method=request.method,
         hyperparameters=request.hyperparameters,
-        osora=_of_rank(request.osora, settings)
+        osora=_of_rank(request.osora, ranks)
         if held is None
         else {**request.osora, "from_adapter": request.from_adapter, "rank": held.rank},
         from_adapter_id=None if held is None else held.id,
@@ -103,9 +107,10 @@ def accepted(
     return job
 
 
-def _of_rank(osora: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def _of_rank(osora: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """With a rank that the basis has, where the default is above that."""
-    return osora if settings.basis_rank >= Spec.rank else {"rank": settings.basis_rank, **osora}
+    default = ranks.resolved(None)
+    return osora if default == Spec.rank else {"rank": default, **osora}
 
 
 def _check_format(file: File, method: Method, param: str) -> None:
