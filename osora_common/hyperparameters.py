@@ -24,6 +24,9 @@ class Spec:
     learning_rate is relative: sigma moves by about sigma_rate * learning_rate * s0 a step, delta by learning_rate. It
     rises linearly over the first warmup_ratio of the steps and falls linearly to zero at the end.
 
+    mix: the size c of the matrix C that trains between U and V of each weight, 0 for none; see `osora_core.operator`.
+    It moves by about mix_rate * learning_rate * the mean of the weight's first c s0 a step.
+
     keep: which state becomes the adapter, the one with the lowest validation loss, that before the first step among
     them, or the last; without validation rows it is the last. early_stopping_patience: the job ends after so many
     epochs without a lower validation loss.
@@ -38,6 +41,8 @@ class Spec:
     # Singular values bear a faster rate than outputs do: on the bundled example twice the rate learns most.
     sigma_rate: float = 2.0
     rank: int = 128
+    mix: int = 0
+    mix_rate: float = 0.1
     target_modules: str | tuple[str, ...] = "all-linear"
     train: Literal["both", "s", "o"] = "both"
     warmup_ratio: float = 0.05
@@ -51,20 +56,31 @@ class Spec:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def to_identity(self) -> dict[str, Any]:
+        """What decides a job's result, so that without a mix checkpoints of versions that knew none still agree."""
+        values = self.to_dict()
+        return values if self.mix else {name: value for name, value in values.items() if name not in _OF_MIXES}
+
     def steps(self, rows: int) -> int:
         """Those of a job over so many rows, if it does not end early."""
         return math.ceil(rows / self.batch_size) * self.epochs
 
 
+_OF_MIXES = ("mix", "mix_rate")
+
 S = TypeVar("S", bound=Spec)
 
 DEFAULT_LEARNING_RATE = Spec.learning_rate
-# Our own grid: these multiples of the default, each with these rates of s over o. The defaults come first.
+# What a tenant may list values of.
+_RATES = ("learning_rate", "sigma_rate", "mix_rate")
+# Our own grid: these multiples of the default, each with these rates of s over o, or of a mix. The defaults come first.
 _GRID_RATES = (1.0, 3.0, 1 / 3)
 _GRID_SIGMA_RATES = (Spec.sigma_rate, Spec.sigma_rate / 4)
+# A mix does what s does, and more, so that its rate matters in the place of theirs.
+_GRID_MIX_RATES = (Spec.mix_rate, 3 * Spec.mix_rate)
 # What decides how a job runs, not what comes out of it; what is done with its rows before; and what is worked out here.
 _NOT_THE_SPECS = (
-    "learning_rate", "sigma_rate", "max_length", "overlong", "validation_share", "checkpoint_steps",
+    "learning_rate", "sigma_rate", "mix_rate", "max_length", "overlong", "validation_share", "checkpoint_steps",
     "checkpoint_seconds", "sample_prompts", "sample_tokens", "from_adapter", "priority",
 )  # fmt: skip
 
@@ -87,6 +103,7 @@ def spec_values(
         "batch_size": int(batch_size),
         "learning_rate": _number(osora.get("learning_rate"), scaled_rate(hyperparameters)),
         "sigma_rate": _number(osora.get("sigma_rate"), Spec.sigma_rate),
+        "mix_rate": _number(osora.get("mix_rate"), Spec.mix_rate),
         "method": method,
         "beta": _number(hyperparameters.get("beta"), Spec.beta),
     }
@@ -98,22 +115,32 @@ def scaled_rate(hyperparameters: Mapping[str, Any]) -> float:
 
 
 def sweep_specs(spec: S, osora: Mapping[str, Any], at_most: int) -> list[S]:
-    """The members of a sweep around `spec`: every listed learning rate with every listed rate of s, or the grid's.
+    """The members of a sweep around `spec`: every listed learning rate with every listed rate of s and of the mix, or
+    the grid's.
 
     Of our grid, those over `at_most` are left out, from its end; what is listed is the tenant's, and stays whole.
     """
-    rates, sigma_rates = osora.get("learning_rate"), osora.get("sigma_rate")
-    if isinstance(sigma_rates, list) and not isinstance(rates, list) and rates != "sweep":
+    rates, sigma_rates, mix_rates = (osora.get(name) for name in _RATES)
+    if not spec.mix:
+        mix_rates = spec.mix_rate
+    if not isinstance(rates, list) and rates != "sweep" and any(isinstance(v, list) for v in (sigma_rates, mix_rates)):
         rates = [spec.learning_rate]
     most = None
     if not isinstance(rates, list):
         most = at_most
         rates = [float(f"{spec.learning_rate * factor:.3g}") for factor in _GRID_RATES]
-        if sigma_rates is None and spec.train == "both":
+        if mix_rates is None:
+            mix_rates = _GRID_MIX_RATES
+        elif sigma_rates is None and spec.train == "both":
             sigma_rates = _GRID_SIGMA_RATES
-    if not isinstance(sigma_rates, Sequence):
-        sigma_rates = [spec.sigma_rate]
-    specs = [replace(spec, learning_rate=rate, sigma_rate=over) for over in sigma_rates for rate in rates]
+    over_s = sigma_rates if isinstance(sigma_rates, Sequence) else [spec.sigma_rate]
+    over_mix = mix_rates if isinstance(mix_rates, Sequence) else [spec.mix_rate]
+    specs = [
+        replace(spec, learning_rate=rate, sigma_rate=of_s, mix_rate=of_mix)
+        for of_mix in over_mix
+        for of_s in over_s
+        for rate in rates
+    ]
     return specs[:most]
 
 
@@ -133,9 +160,7 @@ def members(
 
 def wants_sweep(osora: Mapping[str, Any]) -> bool:
     """Whether the tenant asked for a sweep, by name or by listing values."""
-    return osora.get("learning_rate") == "sweep" or any(
-        isinstance(osora.get(name), list) for name in ("learning_rate", "sigma_rate")
-    )
+    return osora.get("learning_rate") == "sweep" or any(isinstance(osora.get(name), list) for name in _RATES)
 
 
 def leaves_rate_open(hyperparameters: Mapping[str, Any], osora: Mapping[str, Any]) -> bool:

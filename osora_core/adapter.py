@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import stat
 import struct
 import zipfile
@@ -18,16 +19,23 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from osora_core.basis import Basis, Span
+from osora_core.basis import Basis
 from osora_core.errors import CorruptArtifact
 from osora_core.identity import mismatch
+from osora_core.mix import mix_spans
+from osora_core.row_order import mix_order, vector_order
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 KEY_PREFIX = "base_model.model."
 # The part of adapter_config.json that the artifact itself decides.
-_OWN = ("peft_type", "task_type", "base_model_name_or_path", "inference_mode", "r", "canary", "basis_probe")
+_OWN = (
+    "peft_type", "task_type", "base_model_name_or_path", "inference_mode", "r", "mix", "format_version", "canary",
+    "basis_probe",
+)  # fmt: skip
 _IDENTITY = ("base_fingerprint", "basis_fingerprint", "basis_rank")
+MIXED_VERSION = 2
+"""The format_version of an adapter with a mix; those without one have none, and are what they always were."""
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # The earliest time a ZIP can carry: equal adapters must give equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -40,6 +48,9 @@ _KEPT_HEADER_BYTES = 1024 * 1024
 @dataclass(frozen=True)
 class Adapter:
     """sigma [r] and delta [d_out] (float32) by module name, with the identity of base and basis.
+
+    mix: the C [c, c] of each module, none where the adapter has no mix; mix_size: c, 0 without. A module whose full
+    rank is smaller has a C of that size.
 
     base: what the world calls its base, see `osora_core.base_models.public_name`. basis_probe: the hash of the basis's
     first factors (None where version 0.1.0 wrote it). canary: what it answered when it was published
@@ -57,6 +68,8 @@ class Adapter:
     basis_probe: str | None = None
     canary: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    mix: Mapping[str, Tensor] = field(default_factory=dict)
+    mix_size: int = 0
 
     @property
     def target_modules(self) -> list[str]:
@@ -64,7 +77,7 @@ class Adapter:
 
     @property
     def parameters(self) -> int:
-        return sum(t.numel() for part in (self.sigma, self.delta) for t in part.values())
+        return sum(t.numel() for part in (self.sigma, self.delta, self.mix) for t in part.values())
 
     def config(self) -> dict[str, Any]:
         """What adapter_config.json holds; OsoraConfig reads it back."""
@@ -76,6 +89,7 @@ class Adapter:
             "base_model_name_or_path": self.base,
             "inference_mode": True,
             "r": self.rank,
+            **({"mix": self.mix_size, "format_version": MIXED_VERSION} if self.mix_size else {}),
             "base_fingerprint": self.base_fingerprint,
             "basis_fingerprint": self.basis_fingerprint,
             "basis_rank": self.basis_rank,
@@ -85,10 +99,12 @@ class Adapter:
 
     def files(self) -> dict[str, bytes]:
         """The directory's two files, the same bytes for the same adapter."""
-        tensors = {}
-        for name in self.sigma:
-            tensors[f"{KEY_PREFIX}{name}.osora_sigma"] = self.sigma[name].detach().cpu().float().contiguous()
-            tensors[f"{KEY_PREFIX}{name}.osora_delta"] = self.delta[name].detach().cpu().float().contiguous()
+        parts = {"osora_sigma": self.sigma, "osora_delta": self.delta, "osora_mix": self.mix}
+        tensors = {
+            f"{KEY_PREFIX}{name}.{part}": tensor.detach().cpu().float().contiguous()
+            for part, of_module in parts.items()
+            for name, tensor in of_module.items()
+        }
         config = json.dumps(self.config(), indent=2, sort_keys=True) + "\n"
         return {CONFIG_NAME: config.encode(), WEIGHTS_NAME: save(tensors, metadata={"format": "pt"})}
 
@@ -125,13 +141,22 @@ class Adapter:
         if config.get("peft_type") != "OSORA":
             raise CorruptArtifact(f"this is a {config.get('peft_type')} adapter, not an OSORA one")
         if not layout.is_whole:
-            raise CorruptArtifact("an OSORA adapter holds one osora_sigma and one osora_delta for every module")
+            raise CorruptArtifact(
+                "an OSORA adapter holds one osora_sigma and one osora_delta for every module, and with a mix one "
+                "osora_mix for every module"
+            )
         unnamed = [key for key in ("r", *_IDENTITY) if config.get(key) is None]
         if unnamed:
             raise CorruptArtifact(f"{CONFIG_NAME} does not say {', '.join(unnamed)}")
+        mix_size = _mix_size(config, layout)
+        mix = {name: tensors[index].view(layout.side(name), -1) for name, index in layout.mix.items()}
+        if not all(tensor.isfinite().all() for tensor in mix.values()):
+            raise CorruptArtifact("an osora_mix of the adapter holds values that are not numbers")
         return cls(
             {name: tensors[index] for name, index in layout.sigma.items()},
             {name: tensors[index] for name, index in layout.delta.items()},
+            mix=mix,
+            mix_size=mix_size,
             rank=config["r"],
             base=config.get("base_model_name_or_path") or "",
             base_fingerprint=config["base_fingerprint"],
@@ -152,18 +177,19 @@ class Adapter:
     def to_row(self, basis: Basis) -> Tensor:
         """The adapter as one row [P] float32, which is what a slot of a bank holds; modules it does not adapt are zero.
 
-        Raises what `check` does.
+        With a mix [P + M]: the C of all modules lie behind the vectors, see `osora_core.mix`. Raises what `check` does.
         """
         order = self._order(basis)
         tensors = [*self.sigma.values(), *(self.delta[name] for name in self.sigma)]
-        zeros = tensors[0].new_zeros(max(span.rank + span.d_out for span in basis.spans))
+        tensors += [self.mix[name].flatten() for name in self.sigma] if self.mix_size else []
+        zeros = tensors[0].new_zeros(max(-min(order), 0))
         # At once, and without holding up other threads.
         with torch.no_grad():
             row = torch.cat([tensors[i] if i >= 0 else zeros[:-i] for i in order])
         return row.float().cpu()
 
     def _order(self, basis: Basis) -> tuple[int, ...]:
-        """How this adapter's vectors lie in its row: see the function of this name. Raises what `check` does."""
+        """How this adapter's vectors lie in its row: see `osora_core.row_order`. Raises what `check` does."""
         for what, mine, theirs in (
             ("base", self.base_fingerprint, basis.base_fingerprint),
             ("basis", self.basis_fingerprint, basis.fingerprint),
@@ -172,12 +198,21 @@ class Adapter:
                 raise mismatch(what, mine, theirs)
         names = tuple(self.sigma)
         sigma, delta = (tuple(part[name].numel() for name in names) for part in (self.sigma, self.delta))
-        return _order(basis.spans, names, sigma, delta)
+        order = vector_order(basis.spans, names, sigma, delta)
+        if not self.mix_size:
+            return order
+        mix = tuple(self.mix[name].shape[0] for name in names)
+        return order + mix_order(basis.spans, names, mix, self.mix_size)
 
     @classmethod
-    def from_row(cls, row: Tensor, basis: Basis, *, rank: int, modules: set[str], base: str) -> "Adapter":
-        """The adapter that a row [P] holds, of the modules whose last name component is in `modules`."""
+    def from_row(
+        cls, row: Tensor, basis: Basis, *, rank: int, modules: set[str], base: str, mix: int = 0
+    ) -> "Adapter":  # fmt: skip
+        """The adapter that a row [P], [P + M] with a mix of this size, holds, of the modules whose last name component
+        is in `modules`."""
         spans = [span for span in basis.spans if span.name.rpartition(".")[2] in modules]
+        mixes = row[basis.row_length :]
+        own = {span.name: place for span, place in zip(basis.spans, mix_spans(basis.spans, mix), strict=True)}
         return cls(
             {span.name: row[span.start : span.start + min(rank, span.rank)].clone() for span in spans},
             {span.name: row[span.delta].clone() for span in spans},
@@ -187,6 +222,8 @@ class Adapter:
             basis_fingerprint=basis.fingerprint,
             basis_rank=basis.rank,
             basis_probe=basis.stored.probe,
+            mix={s.name: mixes[own[s.name].values].view(own[s.name].size, -1).clone() for s in spans} if mix else {},
+            mix_size=mix,
         )
 
 
@@ -259,17 +296,49 @@ def _member(archive: zipfile.ZipFile, data: memoryview, name: str) -> memoryview
 
 @dataclass(frozen=True)
 class _Layout:
-    """A safetensors file's dtype, the sizes of its tensors as they lie in it, and which is whose sigma and delta."""
+    """A safetensors file's dtype, the sizes of its tensors as they lie in it, and which is whose sigma, delta and C."""
 
     dtype: torch.dtype
     sizes: list[int]
     sigma: dict[str, int]
     delta: dict[str, int]
+    mix: dict[str, int]
 
     @property
     def is_whole(self) -> bool:
         found = self.sigma.keys()
-        return bool(found) and found == self.delta.keys() and 2 * len(found) == len(self.sizes)
+        parts = [self.sigma, self.delta, *([self.mix] if self.mix else [])]
+        return (
+            bool(found) and all(found == part.keys() for part in parts) and len(parts) * len(found) == len(self.sizes)
+        )
+
+    def side(self, name: str) -> int:
+        """Of a module's C, which is square."""
+        return math.isqrt(self.sizes[self.mix[name]])
+
+
+def _mix_size(config: Mapping[str, Any], layout: _Layout) -> int:
+    """The c of an adapter; 0 without a mix. Raises CorruptArtifact where config and tensors do not agree on it."""
+    size, version = config.get("mix") or 0, config.get("format_version") or 1
+    if type(version) is not int or version not in (1, MIXED_VERSION):
+        raise CorruptArtifact(
+            f"{CONFIG_NAME} has the format_version {str(version)[:40]}, and this version of Osora reads up to "
+            f"{MIXED_VERSION}",
+            next_action="install a later version of Osora",
+        )
+    if type(size) is not int or size < 0 or (size > 0) != (version == MIXED_VERSION):
+        raise CorruptArtifact(f"{CONFIG_NAME} has the mix {str(size)[:40]} and the format_version {version}")
+    if bool(size) != bool(layout.mix):
+        raise CorruptArtifact(
+            f"{CONFIG_NAME} has the mix {size}, and {WEIGHTS_NAME} {'no' if size else 'an'} osora_mix of its modules"
+        )
+    if size and (type(config["r"]) is not int or size > config["r"]):
+        raise CorruptArtifact(f"the mix {size} is above the adapter's r, which is {str(config['r'])[:40]}")
+    for name in layout.mix:
+        fitting = min(size, layout.sizes[layout.sigma[name]])
+        if layout.side(name) != fitting:
+            raise CorruptArtifact(f"the osora_mix of {name} is {layout.side(name)} wide, where {fitting} fit its sigma")
+    return size
 
 
 def _tensors(weights: memoryview) -> tuple[_Layout, Sequence[Tensor]]:
@@ -288,50 +357,26 @@ def _tensors(weights: memoryview) -> tuple[_Layout, Sequence[Tensor]]:
     return layout, torch.split(torch.from_numpy(content.copy()).view(layout.dtype).float(), layout.sizes)
 
 
-# Adapters of one spec have one header and one order: what they take is taken once, and holds up no other thread again.
-
-
+# Adapters of one spec have one header: what it takes is taken once, and holds up no other thread again.
 @lru_cache(maxsize=64)
 def _layout(header: bytes) -> _Layout:
     entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
     dtypes = {_DTYPES[entry["dtype"]] for entry in entries.values()}
     if len(dtypes) != 1:
         raise ValueError(f"tensors of {len(dtypes)} types")
-    layout = _Layout(dtypes.pop(), [], {}, {})
+    layout = _Layout(dtypes.pop(), [], {}, {}, {})
+    parts = {".osora_sigma": layout.sigma, ".osora_delta": layout.delta, ".osora_mix": layout.mix}
     end = 0
     for index, name in enumerate(sorted(entries, key=lambda name: entries[name]["data_offsets"])):
-        if len(entries[name]["shape"]) != 1:
-            raise ValueError(f"{name} is no vector of OSoRA; an adapter with modules_to_save is for PEFT alone")
-        (size,) = entries[name]["shape"]
+        shape = entries[name]["shape"]
+        suffix = next((suffix for suffix in parts if name.endswith(suffix)), "")
+        if len(shape) != (2 if suffix == ".osora_mix" else 1) or any(side != shape[0] for side in shape):
+            raise ValueError(f"{name} is no vector or mix of OSoRA; an adapter with modules_to_save is for PEFT alone")
+        size = shape[0] ** len(shape)
         begin, end = end, end + size * layout.dtype.itemsize
-        if size < 1 or entries[name]["data_offsets"] != [begin, end]:
+        if shape[0] < 1 or entries[name]["data_offsets"] != [begin, end]:
             raise ValueError(f"{name} does not lie where the tensor before it ends")
         layout.sizes.append(size)
-        for suffix, part in ((".osora_sigma", layout.sigma), (".osora_delta", layout.delta)):
-            if name.endswith(suffix):
-                part[name.removeprefix(KEY_PREFIX).removesuffix(suffix)] = index
+        if suffix:
+            parts[suffix][name.removeprefix(KEY_PREFIX).removesuffix(suffix)] = index
     return layout
-
-
-@lru_cache(maxsize=64)
-def _order(
-    spans: tuple[Span, ...], names: tuple[str, ...], sigma: tuple[int, ...], delta: tuple[int, ...]
-) -> tuple[int, ...]:
-    """An adapter row as a list of its pieces: i is the sigma of the i-th of n modules, n + i its delta, -m is m zeros.
-
-    sigma, delta: the sizes of the modules' vectors. Raises CorruptArtifact for one that does not fit its span.
-    """
-    left = dict(zip(names, range(len(names)), strict=True))
-    order = []
-    for span in spans:
-        index = left.get(span.name)
-        if index is None:
-            order.append(-span.rank - span.d_out)
-        elif sigma[index] <= span.rank and delta[index] == span.d_out:
-            del left[span.name]
-            missing = [sigma[index] - span.rank] if sigma[index] < span.rank else []
-            order += [index, *missing, len(names) + index]
-    if left:
-        name, index = next(iter(left.items()))
-        raise CorruptArtifact(f"{name} with {sigma[index]} sigma and {delta[index]} delta does not fit the basis")
-    return tuple(order)

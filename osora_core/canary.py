@@ -111,7 +111,7 @@ def _log_probs(runtime: Runtime, adapter: Adapter, tokens: list[int]) -> Tensor:
     """Log-probabilities [T, vocabulary] after each of `tokens`, float32 on the CPU."""
     bank = Bank(runtime.basis, 1, device=runtime.device)
     slot = bank.acquire()
-    bank.write(slot, adapter.to_row(runtime.basis), adapter.rank)
+    bank.write(slot, adapter.to_row(runtime.basis), adapter.rank, adapter.mix_size)
     with torch.inference_mode(), use_slots(bank, torch.tensor([slot], device=runtime.device)):
         hidden = runtime.hidden_states(torch.tensor([tokens], device=runtime.device))
         return runtime.logits(hidden)[0].float().log_softmax(dim=-1).cpu()

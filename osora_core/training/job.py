@@ -214,7 +214,7 @@ class TrainingJob:
         """sha256 over spec, data, basis and start: what a checkpoint must agree on to continue exactly."""
         if self._identity is not None:
             return self._identity
-        digest = hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self.spec.to_identity(), sort_keys=True).encode())
         digest.update(basis.fingerprint.encode())
         digest.update(self.facts.digest.encode())
         if self.start is not None:

@@ -19,6 +19,8 @@ class JobSpec(Spec):
             "learning_rate": 0 < self.learning_rate < float("inf"),
             "sigma_rate": 0 < self.sigma_rate < float("inf"),
             "rank": self.rank >= 1,
+            "mix": 0 <= self.mix <= self.rank,
+            "mix_rate": 0 < self.mix_rate < float("inf"),
             "train": self.train in ("both", "s", "o"),
             "warmup_ratio": 0 <= self.warmup_ratio <= 1,
             "max_grad_norm": self.max_grad_norm > 0,

@@ -93,7 +93,7 @@ class Sweep:
     def identity(self, basis: Basis) -> str:
         """sha256 over specs, data, rows to choose by and basis: what a checkpoint must agree on."""
         digest = hashlib.sha256(self.job.identity(basis).encode())
-        digest.update(json.dumps([spec.to_dict() for spec in self._specs], sort_keys=True).encode())
+        digest.update(json.dumps([spec.to_identity() for spec in self._specs], sort_keys=True).encode())
         for example in self.choice:
             digest.update(example.content)
         return digest.hexdigest()
