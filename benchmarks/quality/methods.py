@@ -27,8 +27,8 @@ Rates = Mapping[str, float]
 
 DEFAULT = (
     "osora-128", "osora-256", "osora-full", "osora-128-mix-8", "osora-128-mix-16", "osora-128-mix-32",
-    "osora-128-mix-64", "osora-128-s", "osora-128-o", "reference", "vera-256", "vera-1024", "lora-1", "lora-8",
-    "lora-16", "pissa-8", "psoft-46", "psoft-128", "ia3", "lora-xs-32", "lora-xs-64", "full",
+    "osora-128-mix-64", "osora-full-mix-64", "osora-128-s", "osora-128-o", "reference", "vera-256", "vera-1024",
+    "lora-1", "lora-8", "lora-16", "pissa-8", "psoft-46", "psoft-128", "ia3", "lora-xs-32", "lora-xs-64", "full",
 )  # fmt: skip
 """What the table shows. Of SmolLM2-135M, `psoft-46` and `lora-xs-32` train about as much as `osora-128-mix-16`."""
 

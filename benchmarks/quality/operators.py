@@ -6,7 +6,7 @@ batched. The classes named after PEFT's are held to PEFT's own forward by a test
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,8 @@ class Psoft(Operator):
         skew = skew - skew.mT
         one = torch.eye(size, device=skew.device)
         turned = torch.linalg.solve(one - skew, one + skew, left=False)
-        return self.outer.unsqueeze(2) * turned * self.inner.unsqueeze(1)
+        scaled: Tensor = self.outer.unsqueeze(2) * turned * self.inner.unsqueeze(1)
+        return scaled
 
 
 class LoraXs(Operator):
@@ -180,5 +181,6 @@ def of_peft(layers: Sequence[Any]) -> Operator:
     """What PEFT's layers of K runs, in one place of the model, add to their base."""
     for attribute, operator in (("lora_A", Lora), ("vera_lambda_d", Vera), ("ia3_l", Ia3), ("psoft_R", Psoft)):
         if hasattr(layers[0], attribute):
-            return cast(Any, operator)(layers)
+            made: Operator = operator(layers)
+            return made
     raise TypeError(f"there is no operator for PEFT's {type(layers[0]).__name__}")

@@ -86,7 +86,7 @@ class Osora:
             return []
         bank = Bank(runtime.basis, len(adapters), device=runtime.device)
         for slot, adapter in enumerate(adapters, start=1):
-            bank.write(slot, adapter.to_row(runtime.basis), adapter.rank)
+            bank.write(slot, adapter.to_row(runtime.basis), adapter.rank, adapter.mix_size)
         passes = Passes(runtime, bank, 2 * budget(runtime.device)[0])
         scores: list[dict[str, Score]] = [{} for _ in adapters]
         for name, rows in measured.items():

@@ -12,7 +12,7 @@ import torch
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from benchmarks.quality.learned import Diverged, Learned
@@ -61,7 +61,7 @@ class Own:
         self, train: Sequence[Example], measured: Mapping[str, Sequence[Example]], specs: Sequence[JobSpec]
     ) -> list[Learned | Diverged]:
         model = copy.deepcopy(self.base)
-        stored = {}
+        stored: dict[str, Tensor] = {}
         for index, (name, module) in enumerate(find_targets(model, "all-linear").items()):
             operator = self.make(name, index, [spec.seed for spec in specs])
             if operator is not None:

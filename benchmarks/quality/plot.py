@@ -120,7 +120,7 @@ def _label(x: float, y: float, characters: int, taken: Sequence[_Box]) -> tuple[
     width = _CHARACTER * characters
     beside = [(x + 8, y + 4), (x - 8 - width, y + 4)]
     around = [(x - width / 2, y + 4 + sign * away * _LINE) for away in (1, 2, 3) for sign in (-1, 1)]
-    tries = []
+    tries: list[tuple[float, int, float, float, _Box]] = []
     for left, base in (*beside, *around):
         box = (left, base - 11, left + width, base + 3)
         outside = left < _LEFT or left + width > WIDTH - 4 or base < _TOP or base > HEIGHT - _BOTTOM

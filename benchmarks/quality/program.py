@@ -3,6 +3,7 @@
 import argparse
 import json
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def train(report: Report, options: Any) -> None:
     sweep = Sweep(report, base, options)
     for dataset in options.datasets:
         data = load(options.data, dataset, renderer, options.rows or DATASETS[dataset].rows, options.test_rows)
-        for method in options.methods:
+        for method in options.methods or map(named, DEFAULT):
             if sweep.out_of_time:
                 print("  out of time: start again with the same file to go on")
                 return
@@ -50,14 +51,19 @@ def show(report: Report, options: Any) -> None:
     """Table, plots and targets of what the report holds of a base."""
     base = _base(options).name
     rows = [row for row in report.rows if "failed" not in row]
-    seeds = options.seeds
-    results = {name: summarise(rows, base, name, options.methods, seeds) for name in options.datasets}
-    print("\n" + table(results, options.methods, len(seeds)) + "\n")
+    seeds, methods = options.seeds, options.methods or _shown(rows, base)
+    results = {name: summarise(rows, base, name, methods, seeds) for name in options.datasets}
+    print("\n" + table(results, methods, len(seeds)) + "\n")
     add_targets(report, results, len(seeds))
     for dataset, found in results.items():
         if options.plot is not None and found:
             options.plot.mkdir(parents=True, exist_ok=True)
             (options.plot / f"quality-{dataset}.svg").write_text(plot(base, dataset, found))
+
+
+def _shown(rows: Sequence[Mapping[str, Any]], base: str) -> list[Method]:
+    """The table's methods, and behind them what else was run."""
+    return [named(name) for name in dict.fromkeys((*DEFAULT, *(row["method"] for row in rows if row["base"] == base)))]
 
 
 def _base(options: Any) -> Base:
@@ -78,7 +84,7 @@ def _options() -> Any:
     arguments.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the base (default: by device)")
     arguments.add_argument("--data", type=Path, help="the folder with the datasets; without it, nothing is trained")
     arguments.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS))
-    arguments.add_argument("--methods", nargs="+", type=_method, default=[named(name) for name in DEFAULT])
+    arguments.add_argument("--methods", nargs="+", type=_method, help="default: those of the table")
     arguments.add_argument("--rates", nargs="+", type=float, help="learning rates to start with (default: by method)")
     arguments.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     arguments.add_argument("--rows", type=int, help="training rows, a tenth of them kept back (default: by dataset)")

@@ -40,7 +40,7 @@ class Sweep:
         seeds."""
         first, *others = self.options.seeds
         measure = DATASETS[dataset].measure
-        starts = method.starts | ({"learning_rate": tuple(self.options.rates)} if self.options.rates else {})
+        starts = dict(method.starts) | ({"learning_rate": tuple(self.options.rates)} if self.options.rates else {})
         wanted = grid.start(list(starts.values()))
         tried: dict[Point, Row] = {}
         while wanted and not self.out_of_time:

@@ -6,7 +6,8 @@ from benchmarks.quality.data import DATASETS
 from benchmarks.quality.summary import Result, Results
 from benchmarks.report import Report
 
-SMALL, BALANCED = "osora-128", "osora-256"
+# The points that the presets of these names are.
+SMALL, BALANCED = "osora-128", "osora-128-mix-16"
 MOST_BALANCED_VALUES = 250_000
 LORA, SMALLEST_LORA, VERA = "lora-8", "lora-1", "vera-256"
 _ACCURACY = [name for name, protocol in DATASETS.items() if protocol.measure == "accuracy"]
