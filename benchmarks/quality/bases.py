@@ -1,5 +1,6 @@
 """The base that all methods begin with, loaded once, and its bases of several ranks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from osora_core import attention, base_models
-from osora_core.basis import BasisCache
+from osora_core.basis import BasisCache, Factors
 from osora_core.runtime import Runtime
 from osora_core.weights import ALL_LINEAR, dense_weight, find_targets
 
@@ -21,6 +22,8 @@ class Base:
     source: str
     device: str
     dtype: torch.dtype
+    begun: dict[str, Any] = field(default_factory=dict)
+    """What methods begin with whatever the seed, by their names: some decompose every weight for it."""
     _runtimes: dict[int, Runtime] = field(default_factory=dict)
 
     @property
@@ -46,6 +49,11 @@ class Base:
     def full_rank(self) -> int:
         """The largest full rank of any of its weights."""
         return max(min(dense_weight(module).shape) for module in find_targets(self.plain, ALL_LINEAR).values())
+
+    @property
+    def factors(self) -> Mapping[str, Factors]:
+        """The factors of each linear, at its own full rank."""
+        return self.runtime(self.full_rank).basis.factors
 
     def runtime(self, rank: int) -> Runtime:
         """The base with a basis of just this rank: a larger one would make every product larger."""

@@ -7,7 +7,7 @@ lora-xs-R  full                a rotation-free R x R between fixed factors; all 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -18,8 +18,7 @@ from benchmarks.quality.bases import Base
 from benchmarks.quality.learned import Learner
 from benchmarks.quality.operators import Absolute, LoraXs, Operator
 from benchmarks.quality.ours import Osora
-from benchmarks.quality.peers import Full, Own, Peft, of_basis
-from osora_core.basis import Factors
+from benchmarks.quality.peers import Full, Own, Peft
 from osora_core.weights import ALL_LINEAR, find_targets
 
 Rates = Mapping[str, float]
@@ -90,32 +89,40 @@ def _osora(name: str, rank: str, mix: str | None, variant: str | None) -> Method
 
 def _reference(name: str) -> Method:
     def learner(base: Base) -> Learner:
-        def operator(factors: Factors, module: str, _index: int, seeds: Any) -> Operator | None:
+        def operator(module: str, _index: int, seeds: Sequence[int]) -> Operator | None:
             wanted = module.rpartition(".")[2] in REFERENCE_MODULES
-            return Absolute(factors, REFERENCE_RANK, len(seeds)) if wanted else None
+            return Absolute(base.factors[module], REFERENCE_RANK, len(seeds)) if wanted else None
 
-        return Own(base.plain, of_basis(lambda: base.runtime(REFERENCE_RANK).basis, operator))
+        return Own(base.plain, operator)
 
     return Method(name, "OSoRA, reference setting", _rate(0.003, 0.01, 0.03), learner)
 
 
 def _lora_xs(name: str, rank: str) -> Method:
     def learner(base: Base) -> Learner:
-        def operator(factors: Factors, _module: str, index: int, seeds: Any) -> Operator:
-            return LoraXs(factors, int(rank), seeds, index)
+        def operator(module: str, index: int, seeds: Sequence[int]) -> Operator:
+            return LoraXs(base.factors[module], int(rank), seeds, index)
 
-        return Own(base.plain, of_basis(lambda: base.runtime(int(rank)).basis, operator))
+        return Own(base.plain, operator)
 
     return Method(name, f"LoRA-XS, rank {rank}", _rate(0.001, 0.003, 0.01), learner)
 
 
-def _peft(label: str, config: Callable[..., PeftConfig], *rates: float) -> Callable[..., Method]:
-    """A method of PEFT: `config` takes the base's model, and the rank where the name has one."""
+def _peft(
+    label: str, config: Callable[..., PeftConfig], *rates: float, is_seeded: bool = False
+) -> Callable[..., Method]:
+    """A method of PEFT: `config` takes the base's model, and the rank where the name has one. is_seeded: whether it
+    begins with something random that is a run's own."""
 
     def make(name: str, *rank: str) -> Method:
         said = f"{label}, rank {rank[0]}" if rank else label
         ranks = tuple(map(int, rank))
-        return Method(name, said, _rate(*rates), lambda base: Peft(base.plain, lambda model: config(model, *ranks)))
+
+        def learner(base: Base) -> Learner:
+            begun = None if is_seeded else base.begun
+            return Peft(base.plain, lambda model: config(model, *ranks), begun, name)
+
+        return Method(name, said, _rate(*rates), learner)
 
     return make
 
@@ -159,7 +166,7 @@ _METHODS: tuple[tuple[str, Callable[..., Method]], ...] = (
     (r"osora-(full|\d+)(?:-mix-(\d+))?(?:-(s|o|even))?", _osora),
     (r"reference", _reference),
     (r"lora-xs-(\d+)", _lora_xs),
-    (r"lora-(\d+)", _peft("LoRA", lora, 0.003, 0.01, 0.03)),
+    (r"lora-(\d+)", _peft("LoRA", lora, 0.003, 0.01, 0.03, is_seeded=True)),
     (r"pissa-(\d+)", _peft("PiSSA", pissa, 0.001, 0.003, 0.01)),
     (r"vera-(\d+)", _peft("VeRA", vera, 0.03, 0.1, 0.3)),
     (r"psoft-(\d+)", _peft("PSOFT", psoft, 0.003, 0.01, 0.03)),

@@ -17,6 +17,9 @@ from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.errors import NotEnoughMemory
 from osora_core.training.passes import NOBODY, Item, Passes
 
+TOKENS = 2
+"""Times as many go through the model at once as of a peer: the backward pass keeps z alone, and no inputs."""
+
 
 class EvenPasses(Passes):
     """Passes with as many rows of one run as of any other, so that each layer makes one batched product for all.
@@ -32,7 +35,7 @@ class EvenPasses(Passes):
             return super().groups(items, slots, own)
         ordered = [sorted(run, key=lambda item: len(item[0]), reverse=True) for run in runs.values()]
         lengths = torch.tensor([[len(row) for row, _ in run] for run in ordered])
-        slices = even_slices(lengths, self.token_budget, budget(self.runtime.device)[1])
+        slices = even_slices(lengths, self.token_budget, TOKENS * budget(self.runtime.device)[1])
         return [[item for run in ordered for item in run[start:stop]] for start, stop in slices]
 
 
@@ -70,7 +73,7 @@ class Osora:
         ]
 
     def _engine(self, jobs: int) -> TrainingEngine:
-        tokens, _ = budget(self.runtime.device)
+        tokens = TOKENS * budget(self.runtime.device)[0]
         return TrainingEngine(self.runtime, max_jobs=jobs, token_budget=tokens, passes=EvenPasses)
 
     def _learned(self, spec: JobSpec, observer: Ending, scores: Mapping[str, Score]) -> Learned:
@@ -87,7 +90,7 @@ class Osora:
         bank = Bank(runtime.basis, len(adapters), device=runtime.device)
         for slot, adapter in enumerate(adapters, start=1):
             bank.write(slot, adapter.to_row(runtime.basis), adapter.rank, adapter.mix_size)
-        passes = Passes(runtime, bank, 2 * budget(runtime.device)[0])
+        passes = Passes(runtime, bank, TOKENS * budget(runtime.device)[0])
         scores: list[dict[str, Score]] = [{} for _ in adapters]
         for name, rows in measured.items():
             items = [(row, slot * len(rows) + i) for slot in range(len(adapters)) for i, row in enumerate(rows)]

@@ -18,7 +18,6 @@ from transformers import PreTrainedModel
 from benchmarks.quality.learned import Diverged, Learned
 from benchmarks.quality.operators import Operator, Stacked, of_peft
 from benchmarks.quality.stacks import Stack, fit, measure
-from osora_core.basis import Basis
 from osora_core.data import Example
 from osora_core.training import JobSpec
 from osora_core.weights import find_targets
@@ -29,10 +28,12 @@ MakeOperator = Callable[[str, int, Sequence[int]], Operator | None]
 
 @dataclass(frozen=True)
 class Peft:
-    """A method of PEFT."""
+    """A method of PEFT. begun: where what it begins with is kept, if that does not depend on the seed, as `name`."""
 
     base: PreTrainedModel
     config: Callable[[PreTrainedModel], PeftConfig]
+    begun: dict[str, Any] | None = None
+    name: str = ""
 
     def learn(
         self, train: Sequence[Example], measured: Mapping[str, Sequence[Example]], specs: Sequence[JobSpec]
@@ -46,8 +47,13 @@ class Peft:
         return _learn(model, train, measured, specs, size)
 
     def _begin(self, seed: int) -> Any:
+        if self.begun is not None and self.name in self.begun:
+            return self.begun[self.name]
         torch.manual_seed(seed)
-        return get_peft_model(copy.deepcopy(self.base), self.config(self.base))
+        model = get_peft_model(copy.deepcopy(self.base), self.config(self.base))
+        if self.begun is not None:
+            self.begun[self.name] = model
+        return model
 
 
 @dataclass(frozen=True)
@@ -89,15 +95,6 @@ class Full:
         return results
 
 
-def of_basis(basis: Callable[[], Basis], make: Callable[..., Operator | None]) -> MakeOperator:
-    """An operator of each linear's stored factors: `make(factors, name, index, seeds)`."""
-
-    def operator(name: str, index: int, seeds: Sequence[int]) -> Operator | None:
-        return make(basis().factors[name], name, index, seeds)
-
-    return operator
-
-
 def _learn(
     model: Any,
     train: Sequence[Example],
@@ -131,14 +128,15 @@ def _run(
 
 
 def _stacked(models: Sequence[Any]) -> nn.Module:
-    """One model of the base's class for what PEFT's models of K runs compute, each on its own rows."""
+    """One model of the base's class for what PEFT's models of K runs compute, each on its own rows; they stay."""
     names = list(_tuner_layers(models[0]))
     found = [dict(model.named_modules()) for model in models]
     made = {name: of_peft([modules[name] for modules in found]) for name in names}
-    model: nn.Module = models[0].get_base_model()
+    model: nn.Module = copy.deepcopy(models[0].get_base_model())
     for name, operator in made.items():
         inner = name.removeprefix("base_model.model.")
-        _put(model, inner, Stacked(found[0][name].get_base_layer(), operator))
+        layer: Any = model.get_submodule(inner)
+        _put(model, inner, Stacked(layer.get_base_layer(), operator))
     return model
 
 

@@ -59,20 +59,21 @@ def test_runs_side_by_side_compute_what_peft_computes_for_each(name: str, model:
     assert (wanted - bare).abs().max() > (1e-3 if exact else 0.1)
 
 
+class _Base:
+    """As `benchmarks.quality.bases.Base`, of a model that is there."""
+
+    def __init__(self, model: Any) -> None:
+        self.plain, self.begun, self.factors = model, dict[str, Any](), dict[str, Any]()
+
+
 def _learner(name: str, model: Any) -> Any:
     if name == "full":
         return Full(model)
     if name in CONFIGS:
         return Peft(model, CONFIGS[name])
-    basis = bases.compute_basis(model, "all-linear", 4, "base")
-
-    class Base:
-        plain = model
-
-        def runtime(self, _rank: int) -> Any:
-            return type("Runtime", (), {"basis": basis})
-
-    return methods.named({"reference": "reference", "lora-xs": "lora-xs-4"}[name]).learner(Base())  # type: ignore[arg-type]
+    base: Any = _Base(model)
+    base.factors = bases.compute_basis(model, "all-linear", 4, "base").factors
+    return methods.named({"reference": "reference", "lora-xs": "lora-xs-4"}[name]).learner(base)
 
 
 @pytest.mark.parametrize("name", [*CONFIGS, "full", "reference", "lora-xs"])
@@ -101,6 +102,22 @@ def test_a_run_that_diverges_takes_no_other_with_it(name: str, model: Any, examp
     (alone,) = learner.learn(examples, {"test": examples}, specs[:1])
     assert isinstance(wild, Diverged)
     assert calm.scores["test"].loss == pytest.approx(alone.scores["test"].loss, rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "times"), [("psoft-4", 1), ("lora-2", 3)])
+def test_what_no_seed_decides_is_begun_once(
+    name: str, times: int, model: Any, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    monkeypatch.setattr(peers, "get_peft_model", lambda *a: begun.append(a) or get_peft_model(*a))
+    base: Any = _Base(model)
+    specs = _specs((0.02, 0), (0.02, 1))
+    first = methods.named(name).learner(base).learn(examples, {"test": examples}, specs)
+    (again,) = methods.named(name).learner(base).learn(examples, {"test": examples}, specs[:1])
+    assert len(begun) == times
+    assert isinstance(first[0], Learned)
+    assert isinstance(again, Learned)
+    assert again.scores["test"].loss == pytest.approx(first[0].scores["test"].loss, rel=1e-3)
 
 
 def test_training_lowers_the_loss(model: Any, examples: list[Example]) -> None:
