@@ -1,6 +1,7 @@
 """OSoRA's runs share the engine's passes, and learn what each learns alone."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,11 +26,12 @@ def runtime(tmp_path: Path) -> Runtime:
 
 
 def _specs() -> list[JobSpec]:
-    common = {"epochs": 2, "batch_size": 3, "rank": 8, "evaluate": "never"}
+    common: Any = {"epochs": 2, "batch_size": 3, "rank": 8, "evaluate": "never"}
     return [
         JobSpec(learning_rate=0.03, seed=0, **common),
         JobSpec(learning_rate=0.1, seed=1, **common),
         JobSpec(learning_rate=0.1, seed=1, train="s", **common),
+        JobSpec(learning_rate=0.1, seed=1, mix=4, mix_rate=0.3, **common),
     ]
 
 
@@ -44,7 +46,9 @@ def test_runs_side_by_side_are_those_alone(runtime: Runtime, examples: list[Exam
             assert one.scores[part].loss == pytest.approx(other.scores[part].loss, rel=1e-3)
             assert one.scores[part].accuracy == other.scores[part].accuracy
         assert (one.parameters, one.bytes) == (other.parameters, other.bytes)
-    assert together[0].scores["test"] != together[1].scores["test"]
+    told = [one for one in together if isinstance(one, Learned)]
+    assert len({one.scores["test"].loss for one in told}) == len(told)
+    assert told[3].parameters - told[1].parameters == 4**2 * len(runtime.basis.spans)
 
 
 def test_a_run_that_diverges_is_told_as_such(runtime: Runtime, examples: list[Example]) -> None:
@@ -71,7 +75,7 @@ def test_runs_that_do_not_fit_beside_the_others_train_after_them(
     wanted = Osora(runtime).learn(examples, {"test": examples}, _specs())
     monkeypatch.setattr(TrainingEngine, "add", narrow)
     found = Osora(runtime).learn(examples, {"test": examples}, _specs())
-    assert sizes == [1, 2, 1]
+    assert sizes == [1, 2, 1, 2]
     for one, other in zip(found, wanted, strict=True):
         assert isinstance(one, Learned)
         assert isinstance(other, Learned)

@@ -116,6 +116,17 @@ def test_extends_the_grid_until_the_best_is_inside(
     assert (edges["value"], edges["met"]) == (0, True)
 
 
+def test_a_mix_has_a_rate_of_its_own_in_the_grid(run: Run, arguments: list[Any]) -> None:
+    arguments += ["--datasets", "gsm8k", "--methods", "osora-8-mix-2", "--rates", 0.03]
+    rows = run(program, *arguments)["rows"]
+    assert not any("failed" in row for row in rows)
+    best = rows[-1]  # with the second seed
+    assert best["seed"] == 1
+    for own, other in (("learning_rate", "mix_rate"), ("mix_rate", "learning_rate")):
+        tried = [row[own] for row in rows if row["seed"] == 0 and row[other] == best[other]]
+        assert min(tried) < best[own] < max(tried)
+
+
 def test_begins_no_batch_after_its_time(
     run: Run, arguments: list[Any], best_at: list[JobSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
