@@ -72,7 +72,7 @@ def _osora(name: str, rank: str, mix: str | None, variant: str | None) -> Method
     label = f"OSoRA, {'full rank' if rank == 'full' else f'rank {rank}'}{f', mix {mix}' if mix else ''}{of_variant}"
     starts = _rate(0.03, 0.1, 0.3) if variant == "s" else _rate(0.01, 0.03, 0.1)
     if mix:
-        starts |= {"mix_rate": (0.03, 0.1, 0.3)}
+        starts = {"learning_rate": (0.01, 0.03), "mix_rate": (0.1, 0.3)}
         fields = fields | {"mix": int(mix)}
 
     def rank_of(base: Base) -> int:
