@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 from statistics import median
 
-from benchmarks.learners import Ending
+from benchmarks.ending import Ending
 from benchmarks.report import Report, parser
 from benchmarks.serving_workload import load_runtime, random_runtime
 from osora_common.hyperparameters import ENOUGH_TO_CHOOSE, sweep_specs

@@ -1,20 +1,13 @@
 """Each program runs through on something tiny, and says of every target whether it was met."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-from benchmarks import basis, fusion, lora_rows, names, quality, serving, sweep, training
-from benchmarks.learners import Diverged, Learned, Osora, Peer, lora, vera
+from benchmarks import basis, fusion, lora_rows, names, serving, sweep, training
 from benchmarks.report import Report
-from osora_core import attention
 from osora_core.basis import BasisCache
-from osora_core.data import Example, pad
 from osora_core.runtime import Runtime
-from osora_core.training import JobSpec
 from osora_core.tuner import OsoraTunerLinear
 from tests.support.tiny_base import make_base
 from tests.support.tiny_models import make_model
@@ -157,87 +150,3 @@ def test_fusion_meets_targets_of_a_gpu_with_the_whole_base_alone(layers: int, me
         report.add(jobs=jobs, rows=rows, length=length, speedup=speedup)
     fusion.targets(report, layers)
     assert [target["met"] for target in report.targets if "cpu" not in target["name"]] == [met] * 4
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A handful of rows in the form of every dataset."""
-    folder = tmp_path / "data"
-    for name in quality.DATASETS:
-        (folder / name).mkdir(parents=True)
-    for split, count in (("train", 20), ("test", 4)):
-        pairs = [(f"help {i}", f"order {i % 2}") for i in range(count)]
-        lines = ["text,category", *(f'"{text}",{answer}' for text, answer in pairs)]
-        (folder / "banking77" / f"{split}.csv").write_text("\n".join(lines))
-        chats = [json.dumps({"messages": quality._turns(text, answer)}) for text, answer in pairs]
-        (folder / "snips" / f"{split}.jsonl").write_text("\n".join(chats))
-        questions = [json.dumps({"question": text, "answer": answer}) for text, answer in pairs]
-        (folder / "gsm8k" / f"{split}.jsonl").write_text("\n".join(questions))
-    return folder
-
-
-def test_quality_runs_resumes_and_summarises(
-    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments: list[Any] = ["--base", make_base(tmp_path / "base"), "--data", data, "--epochs", 2, "--batch-size", 8]
-    arguments += ["--rates", 0.01, 0.1, "--seeds", 0, 1, "--rows", 12, "--datasets", "banking77", "gsm8k"]
-    first = run(quality, *arguments, "--methods", "osora", "osora-s", "osora-o")
-    assert len(first["rows"]) == 2 * 3 * 3
-    assert all(row["rows"] == 11 for row in first["rows"])
-    counts = {row["method"]: row["parameters"] for row in first["rows"]}
-    assert counts["osora"] == counts["osora-s"] + counts["osora-o"]
-    # What was run is not run again; new methods join it.
-    monkeypatch.setattr(Osora, "learn", lambda *_: pytest.fail("trained again"))
-    peers = ("lora-1", "vera-256", "pissa-8", "full")
-    second = run(quality, *arguments, "--methods", "osora", "osora-s", "osora-o", *peers)
-    assert second["rows"][: len(first["rows"])] == first["rows"]
-    assert not any("failed" in row for row in second["rows"])
-    assert {row["method"] for row in second["rows"]} == {*counts, *peers}
-    values = {target["name"]: target["value"] for target in second["targets"]}
-    assert values["joint over osora-s, least of the datasets"] is not None
-    assert values["points behind LoRA r=8, most of the datasets"] is None
-
-
-def test_a_rate_that_diverges_is_kept_as_such_and_never_best(
-    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learn = Osora.learn
-
-    def fragile(self: Osora, examples: list[Example], specs: list[JobSpec]) -> list[Any]:
-        learned: list[Any] = learn(self, examples, specs)
-        for index, spec in enumerate(specs):
-            if spec.learning_rate > 0.5:
-                learned[index] = Diverged("the loss became nan")
-        return learned
-
-    monkeypatch.setattr(Osora, "learn", fragile)
-    written = run(
-        quality, "--base", make_base(tmp_path / "base"), "--data", data, "--datasets", "snips", "--methods", "osora",
-        "--rates", 0.01, 1, "--seeds", 0, 1, "--epochs", 1, "--rows", 8,
-    )  # fmt: skip
-    assert [(row["rate"], row["seed"], "diverged" in row) for row in written["rows"]] == [
-        (0.01, 0, False),
-        (1.0, 0, True),
-        (0.01, 1, False),
-    ]
-
-
-@pytest.mark.filterwarnings("ignore:Specified to not save vera_A")
-@pytest.mark.parametrize("config", [lora(2), vera(8), lora(2, "pissa"), None])
-def test_a_peer_learns_side_by_side_what_it_learns_alone(config: Any) -> None:
-    base = make_model()
-    attention.register()
-    base.set_attn_implementation(attention.NAME)
-    examples = [Example(tuple(range(3 + i, 9 + 2 * i)), (False,) * 3 + (True,) * (3 + i), i) for i in range(5)]
-    specs = [JobSpec(seed=seed, epochs=2, batch_size=3, learning_rate=rate) for rate, seed in ((0.02, 0), (0.05, 1))]
-    batch = pad(examples, torch.device("cpu"))
-    together, alone = (
-        Peer(base, config).learn(examples, specs),
-        [Peer(base, config).learn(examples, [s]) for s in specs],
-    )
-    for learned, (other,) in zip(together, alone, strict=True):
-        assert isinstance(learned, Learned)
-        assert isinstance(other, Learned)
-        answers = [one.answer(batch.inputs, batch.positions).detach() for one in (learned, other)]
-        torch.testing.assert_close(*answers, rtol=1e-4, atol=1e-4)
-        assert (learned.parameters, learned.bytes) == (other.parameters, other.bytes)

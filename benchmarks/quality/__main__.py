@@ -1,0 +1,5 @@
+"""`python -m benchmarks.quality`."""
+
+from benchmarks.quality.program import main
+
+main()
