@@ -8,6 +8,7 @@ from peft import PeftConfig
 from peft.utils import PeftType
 
 from osora_common.ranks import DEFAULT_RANK
+from osora_core.adapter import MIXED_VERSION
 from osora_core.errors import UserError
 from osora_core.weights import ALL_LINEAR
 
@@ -44,6 +45,8 @@ class OsoraConfig(PeftConfig):
         layers_to_transform: indices of the decoder layers to adapt; all where it is None.
         layers_pattern: the name of the list of layers, such as "layers" or "h", where PEFT does not find it itself.
         train: "both", or only the singular values "s" or the output vector "o".
+        mix: the size c of a matrix that trains between U and V of every targeted weight, 0 for none and at most r. An
+            extension of ours, see `osora_core.operator`; it trains whatever `train` says.
         init_weights: True starts as the base; False with small random values, for tests of what an adapter changes.
         basis_rank: how many triplets the base's basis is to have. None: the default for a base of its size, or r if
             that is more. Once the adapter is made, the rank of the smallest stored basis that has all its triplets:
@@ -51,6 +54,7 @@ class OsoraConfig(PeftConfig):
         base_fingerprint, basis_fingerprint, basis_probe: hashes of the base's weights, of the basis, and of its first
             factors. Filled in when the adapter is made; a loaded adapter is refused on any other base or basis.
         canary: what the adapter answered when it was published, see `osora_core.canary`.
+        format_version: of the adapter's files, filled in: 2 with a mix; None, which is not written, without.
     """
 
     r: int | Literal["full"] = field(
@@ -69,6 +73,7 @@ class OsoraConfig(PeftConfig):
     train: Literal["both", "s", "o"] = field(
         default="both", metadata={"help": "Which vectors train: the singular values, the output vector, or both."}
     )
+    mix: int = field(default=0, metadata={"help": "The size of a trained matrix between U and V; 0 is none."})
     init_weights: bool = field(default=True, metadata={"help": "Whether to start as the base (True) or at random."})
     basis_rank: int | None = field(default=None, metadata={"help": "How many triplets the stored basis has."})
     base_fingerprint: str | None = field(default=None, metadata={"help": "Hash of the base's weights."})
@@ -77,6 +82,7 @@ class OsoraConfig(PeftConfig):
     canary: dict[str, Any] | None = field(
         default=None, metadata={"help": "What the adapter answered when it was published."}
     )
+    format_version: int | None = field(default=None, metadata={"help": "Of the adapter's files: 2 with a mix."})
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
@@ -89,9 +95,13 @@ class OsoraConfig(PeftConfig):
         checks = {
             "r": isinstance(r, int) and 1 <= r <= most if r != "full" else self.basis_rank is None,
             "train": self.train in ("both", "s", "o"),
+            "mix": type(self.mix) is int and 0 <= self.mix <= (r if isinstance(r, int) else math.inf),
+            "format_version": self.format_version in (None, 1, MIXED_VERSION),
             "target_modules": bool(self.target_modules),
             "layers_pattern": not self.layers_pattern or self.layers_to_transform is not None,
         }
+        if self.mix:
+            self.format_version = self.format_version or MIXED_VERSION
         for name, holds in checks.items():
             if not holds:
                 raise UserError(
@@ -102,12 +112,19 @@ class OsoraConfig(PeftConfig):
                         if self.basis_rank is None
                         else f"choose 1 to {self.basis_rank}, or leave out basis_rank",
                         "train": "choose 'both', 's' or 'o'",
+                        "mix": "choose a whole number from 0 on" if r == "full" else f"choose 0 to {r}, or a higher r",
+                        "format_version": "install a later version of Osora, which reads this adapter",
                         "target_modules": "name a module, or 'all-linear'",
                         "layers_pattern": "say which layers with layers_to_transform",
                     }[name],
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, with module names in order: equal adapters have equal files."""
+        """The fields, with module names in order: equal adapters have equal files; without a mix nothing of one."""
         values: dict[str, Any] = super().to_dict()
-        return {name: sorted(value) if isinstance(value, set) else value for name, value in values.items()}
+        left_out = () if self.mix else ("mix", "format_version")
+        return {
+            name: sorted(value) if isinstance(value, set) else value
+            for name, value in values.items()
+            if name not in left_out
+        }
