@@ -25,6 +25,8 @@ class Offer:
     problem: UnusableBaseError | None = None
     longest_row: int | None = None
     """Tokens of the longest row that it trains on, if an inference server says so."""
+    largest_mix: int | None = None
+    """The largest mix of an adapter that inference servers hold; likewise."""
     spans: Mapping[str, Sequence[Sequence[int]]] | None = None
     """By the name of a target module: ranks and outputs, `[rank, d_out]`, of all weights of that name; likewise."""
 
@@ -49,7 +51,8 @@ def offers(settings: Settings, loaded: Iterable[Mapping[str, Any]]) -> dict[str,
 def _offer(told: Mapping[str, Any], path: str) -> Offer:
     facts = BaseFacts(told.get("family"), told.get("has_chat_template"))
     if facts != _UNKNOWN:
-        return Offer(facts, longest_row=told.get("longest_row"), spans=(told.get("basis") or {}).get("spans"))
+        longest, mix, basis = told.get("longest_row"), told.get("largest_mix"), told.get("basis") or {}
+        return Offer(facts, longest_row=longest, largest_mix=mix, spans=basis.get("spans"))
     try:
         return Offer(local_facts(path))
     except UnusableBaseError as error:
@@ -74,6 +77,21 @@ def check_length(offers: Offers, base: str, max_length: int) -> None:
             param="osora.max_length",
             code="invalid_value",
             next_action=f"use 2 to {longest}, or leave it out for {longest}",
+        )
+
+
+def check_mix(offers: Offers, base: str, mix: int) -> None:
+    """Raises InvalidRequest for a mix that no inference server could hold, where that is known: what nobody can call
+    need not be trained."""
+    largest = offers.get(base, Offer()).largest_mix
+    if largest is not None and mix > largest:
+        raise InvalidRequest(
+            f"osora.mix is {mix}, and the servers of the base {base!r} hold mixes of {largest} at most",
+            param="osora.mix",
+            code="invalid_value",
+            next_action=f"use 0 to {largest}, or raise OSORA_INFERENCE_MIX"
+            if largest
+            else "train without a mix, or give the inference server room for some (OSORA_INFERENCE_MIXES)",
         )
 
 

@@ -18,6 +18,7 @@ from osora_core import kernels
 from osora_core.bank import Bank
 from osora_core.basis import Basis, BasisCache, compute_factors
 from osora_core.inference import InferenceEngine, Request, SamplingParams
+from osora_core.inference.banks import Banks
 from osora_core.inference.packed import Packed
 from osora_core.kernels.group import Group
 from osora_core.linear import OsoraLinear
@@ -96,6 +97,10 @@ class World:
 
     def y(self, *, adapted: bool = True) -> Tensor:
         return self.group.apply(self.h, adapted, None)
+
+
+def packed(runtime: Runtime, engine: InferenceEngine) -> Packed:
+    return Packed(runtime, engine.pool, Banks(engine.slots.bank, engine.loras.bank, engine.mixes.bank))
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
@@ -247,7 +252,7 @@ def test_packed_execution_answers_as_the_cpu_does(tmp_path: Path, kind: type[Pre
     before = fingerprint_base(here.model)
     engine = InferenceEngine(here, rows=2, adapters=2, lora_ranks=7)
     if not ON_GPU:
-        engine._execution = Packed(here, engine.pool, engine.slots.bank, engine.loras.bank)
+        engine._execution = packed(here, engine)
     assert isinstance(engine._execution, Packed)
     answers = run(engine, requests)
     for request in requests:
@@ -259,7 +264,9 @@ def test_prompts_are_read_in_the_pass_in_which_others_decode(tmp_path: Path) -> 
     path = str(make_family(tmp_path / "model", LlamaConfig, size=32))
     here = Runtime.load("family", BasisCache(tmp_path / "cache"), path=path, device=DEVICE.type, rank=20)
     engine = InferenceEngine(here, rows=3)
-    engine._execution = execution = Packed(here, engine.pool, engine.slots.bank, engine.loras.bank)
+    engine._execution = execution = Packed(
+        here, engine.pool, Banks(engine.slots.bank, engine.loras.bank, engine.mixes.bank)
+    )
     passes: list[int] = []
     hidden_states = execution._decoder.hidden_states
 
