@@ -135,14 +135,13 @@ class AdapterLoader:
     def _lay_out(self, data: bytes | memoryview, adapter_id: str, key: str) -> tuple[Adapter, AdapterRow]:
         adapter = Adapter.from_zip(data)
         check_mix(adapter.mix_size, self._largest_mix)
-        row = adapter.to_row(self._basis)
-        if not _is_finite(row):
+        values = adapter.to_row(self._basis)
+        if not _is_finite(values):
             raise CorruptArtifact(
                 f"the adapter {adapter_id} holds values that are not numbers",
                 next_action="train it again with a lower learning rate",
             )
-        row = row.to(self._basis.dtype)
-        return adapter, AdapterRow.of(key, row, self._basis, adapter.rank, adapter.mix_size)
+        return adapter, AdapterRow(key, values.to(self._basis.dtype), adapter.rank, adapter.mix_size)
 
     def _keep(self, key: str, sha256: str, task: "asyncio.Future[Loaded]") -> None:
         del self._loading[key]
@@ -176,9 +175,9 @@ def _scale(row: AdapterRow | LoraRow, strength: float) -> AdapterRow | LoraRow:
         factors = {index: (A, B * strength) for index, (A, B) in row.factors.items()}
         _require_finite([B for _, B in factors.values()], strength)
         return LoraRow(key, factors, row.rank)
-    scaled = row.scaled(key, strength)
-    _require_finite([part for part in (scaled.values, scaled.mix) if part is not None], strength)
-    return scaled
+    values = row.values * strength
+    _require_finite([values], strength)
+    return AdapterRow(key, values, row.rank, row.mix)
 
 
 def _require_finite(parts: Sequence[Tensor], strength: float) -> None:

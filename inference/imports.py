@@ -65,7 +65,7 @@ def _osora(loop: EngineLoop, adapter: Adapter, key: str) -> dict[str, Any]:
         )
     if not row.isfinite().all():
         raise UserError("the adapter holds values that are not numbers", param="file")
-    asked = AdapterRow.of(key, row.to(runtime.basis.dtype), runtime.basis, adapter.rank, adapter.mix_size)
+    asked = AdapterRow(key, row.to(runtime.basis.dtype), adapter.rank, adapter.mix_size)
     published = canary.read(runtime, adapter)
     if published is None:
         _ask(loop, asked)

@@ -67,4 +67,4 @@ class Admission:
 
 def needs_room(adapter: AdapterRow | LoraRow | None) -> bool:
     """Whether an adapter may have to wait for others to leave a bank: one of the shared basis never has."""
-    return isinstance(adapter, LoraRow) or (adapter is not None and adapter.mix_size > 0)
+    return isinstance(adapter, LoraRow) or (adapter is not None and adapter.mix > 0)

@@ -85,14 +85,13 @@ class MixBank:
         slot = next((slot for slot in range(1, self.capacity + 1) if slot not in self._sizes), None)
         if slot is None:
             raise OutOfSlots(f"all {self.capacity} slots for mixes are in use")
-        assert row.mix is not None
-        spans = mix_spans(self._spans, row.mix_size)
+        spans, length = mix_spans(self._spans, row.mix), mix_length(self._spans, row.mix)
         stored = self.stored
         with torch.inference_mode():
-            stored.values[slot, : len(row.mix)].copy_(row.mix)
+            stored.values[slot, :length].copy_(row.values[-length:])
             stored.sides[slot] = torch.tensor([span.size for span in spans], dtype=torch.int32)
             stored.starts[slot] = torch.tensor([span.start for span in spans], dtype=torch.int32)
-        self._sizes[slot] = row.mix_size
+        self._sizes[slot] = row.mix
         self._equal.clear()
         return slot
 

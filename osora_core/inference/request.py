@@ -10,7 +10,6 @@ from torch import Tensor
 from osora_core.errors import UserError
 
 if TYPE_CHECKING:
-    from osora_core.basis import Basis
     from osora_core.inference.grammar import Grammar
 
 
@@ -82,32 +81,19 @@ class SamplingParams:
 
 @dataclass(frozen=True, eq=False)
 class AdapterRow:
-    """An adapter in host memory, as `values` [P] that can be copied into a slot.
+    """An adapter in host memory, as `values` [P] that can be copied into a slot; [P + M] with a mix of size `mix`.
 
-    `key` names its id, version and strength: what has the same key has the same values for ever. mix: the values [M] of
-    its mix of size `mix_size` (`osora_core.mix`); None and 0 without one.
+    `key` names its id, version and strength: what has the same key has the same values for ever.
     """
 
     key: str
     values: Tensor
     rank: int
-    mix: Tensor | None = None
-    mix_size: int = 0
-
-    @classmethod
-    def of(cls, key: str, row: Tensor, basis: "Basis", rank: int, mix: int = 0) -> "AdapterRow":
-        """Of an adapter's row: [P], or [P + M] with a mix of this size."""
-        length = basis.row_length
-        return cls(key, row[:length], rank, row[length:], mix) if mix else cls(key, row, rank)
-
-    def scaled(self, key: str, strength: float) -> "AdapterRow":
-        """With all that it adds to s and o, and its mix, times `strength`."""
-        mix = None if self.mix is None else self.mix * strength
-        return AdapterRow(key, self.values * strength, self.rank, mix, self.mix_size)
+    mix: int = 0
 
     @property
     def bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (self.values, self.mix) if t is not None)
+        return self.values.numel() * self.values.element_size()
 
 
 @dataclass(frozen=True, eq=False)

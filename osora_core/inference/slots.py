@@ -13,6 +13,7 @@ from osora_core.inference.banks import Places
 from osora_core.inference.lora_bank import LoraBank
 from osora_core.inference.mix_bank import MixBank
 from osora_core.inference.request import AdapterRow, LoraRow
+from osora_core.mix import mix_length
 
 LORA_RANKS = 256
 """Of all LoRAs at once: sixteen of rank 16."""
@@ -98,10 +99,11 @@ class AdapterSlots(_Slots[AdapterRow]):
         self.bank = bank
 
     def _place(self, adapter: AdapterRow) -> int:
-        if adapter.values.shape != self.bank.values.shape[1:]:
-            raise CorruptArtifact(
-                f"{adapter.key} has {adapter.values.numel()} values, this basis needs {self.bank.values.shape[1]}"
-            )
+        needed = self.bank.values.shape[1]
+        if adapter.mix:
+            needed += mix_length(self.bank.basis.spans, adapter.mix)
+        if adapter.values.shape != (needed,):
+            raise CorruptArtifact(f"{adapter.key} has {adapter.values.numel()} values, this basis needs {needed}")
         try:
             slot = self.bank.acquire()
         except OutOfSlots:
@@ -109,7 +111,8 @@ class AdapterSlots(_Slots[AdapterRow]):
             if evicted is None:
                 raise
             slot = evicted
-        self.bank.write(slot, adapter.values, adapter.rank)
+        # Its mix has a bank of its own.
+        self.bank.write(slot, adapter.values[: self.bank.values.shape[1]], adapter.rank)
         return slot
 
     def _erase(self, slot: int) -> None:
@@ -126,11 +129,11 @@ class MixSlots(_Slots[AdapterRow]):
     def fits(self, adapters: Iterable[AdapterRow]) -> bool:
         """Whether the mixes of all of these can be in the bank at once. One that never has room is no reason to
         wait."""
-        keys = {adapter.key for adapter in adapters if 0 < adapter.mix_size <= self.bank.largest}
+        keys = {adapter.key for adapter in adapters if 0 < adapter.mix <= self.bank.largest}
         return len(keys) <= self.bank.capacity
 
     def _place(self, adapter: AdapterRow) -> int:
-        check_mix(adapter.mix_size, self.bank.largest)
+        check_mix(adapter.mix, self.bank.largest)
         try:
             return self.bank.place(adapter)
         except OutOfSlots:
@@ -185,7 +188,7 @@ class AllSlots:
             return Places()
         slot = self._adapters.acquire(adapter)
         try:
-            return Places(slot, adapter.rank, mix=self._mixes.acquire(adapter) if adapter.mix_size else 0)
+            return Places(slot, adapter.rank, mix=self._mixes.acquire(adapter) if adapter.mix else 0)
         except Exception:
             self._adapters.release(adapter)
             raise
@@ -196,7 +199,7 @@ class AllSlots:
             self._loras.release(adapter)
         elif adapter is not None:
             self._adapters.release(adapter)
-            if adapter.mix_size:
+            if adapter.mix:
                 self._mixes.release(adapter)
 
     def drop(self, is_unwanted: Callable[[str], bool]) -> None:

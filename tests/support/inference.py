@@ -86,9 +86,9 @@ def make_banks(adapters: Bank, *, mixes: int = 0, largest_mix: int = 0) -> Banks
 
 def mixed_adapter(runtime: Runtime, name: str, seed: int, mix: int) -> AdapterRow:
     """The vectors of `adapter`, with a random mix that changes what is said as well."""
-    length = mix_length(runtime.basis.spans, mix)
+    plain, length = adapter(runtime, name, seed), mix_length(runtime.basis.spans, mix)
     values = torch.randn(length, generator=torch.Generator().manual_seed(100 + seed)) * 0.3
-    return replace(adapter(runtime, name, seed), mix=values, mix_size=mix)
+    return replace(plain, values=torch.cat((plain.values, values)), mix=mix)
 
 
 def adapter(runtime: Runtime, name: str, seed: int) -> AdapterRow:

@@ -37,11 +37,11 @@ def gpt2(**sizes: Any) -> PretrainedConfig:
 
 def dense(runtime: Runtime, path: Path, row: AdapterRow) -> Any:
     """The base with the adapter summed into its weights in float64, in plain transformers."""
-    assert row.mix is not None
+    mix = row.values[runtime.basis.row_length :]
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    places = mix_spans(runtime.basis.spans, row.mix_size)
+    places = mix_spans(runtime.basis.spans, row.mix)
     for span, place, factors in zip(runtime.basis.spans, places, runtime.basis.factors.values(), strict=True):
-        C = row.mix[place.values].view(place.size, place.size)
+        C = mix[place.values].view(place.size, place.size)
         update = dense_update(factors, row.values[span.sigma], row.values[span.delta], C)
         weight = model.get_submodule(span.name).weight
         weight.data += (update.T if isinstance(model.config, GPT2Config) else update).float()
@@ -110,8 +110,8 @@ def test_segments_add_what_the_operator_adds(runtime: Runtime, tokens: int) -> N
     adapters = RowAdapters(runtime.basis, 6, runtime.device, banks)
     rows = [mixed_adapter(runtime, f"{n}", n, c) if c else adapter(runtime, f"{n}", n) for n, c in enumerate(sizes)]
     for n, row in enumerate(rows):
-        bank.write(n + 1, row.values, row.rank)
-        adapters.fill(n if n < 3 else 5, Places(n + 1, row.rank, mix=banks.mixes.place(row) if row.mix_size else 0))
+        bank.write(n + 1, row.values[: runtime.basis.row_length], row.rank)
+        adapters.fill(n if n < 3 else 5, Places(n + 1, row.rank, mix=banks.mixes.place(row) if row.mix else 0))
     adapters.move(5, 3)
     segments = [
         Segment(0, 3, 1, NO_CACHE, adapters.view(0, 3, single=True), whole=False),
@@ -123,9 +123,11 @@ def test_segments_add_what_the_operator_adds(runtime: Runtime, tokens: int) -> N
         sigma, delta = bank.layers[layer.index]
         C = torch.zeros(5, 16, 16, dtype=torch.float64)
         for n, row in enumerate(rows, start=1):
-            if row.mix is not None:
-                place = mix_spans(runtime.basis.spans, row.mix_size)[layer.index]
-                C[n, : place.size, : place.size] = row.mix[place.values].view(place.size, -1)
+            if row.mix:
+                place = mix_spans(runtime.basis.spans, row.mix)[layer.index]
+                C[n, : place.size, : place.size] = row.values[runtime.basis.row_length :][place.values].view(
+                    place.size, -1
+                )
         side = min(16, layer.S.shape[0])
         args = (t.double() for t in (layer.U, layer.S, layer.Vt, sigma, delta))
         update = osora_update_reference(x.double(), *args, slots, bank.ranks, C[:, :side, :side])
@@ -223,15 +225,3 @@ def test_it_takes_the_memory_that_is_set_aside_for_it(runtime: Runtime) -> None:
     stored = bank.stored
     assert stored.values[1:].numel() * stored.values.itemsize == mix_bytes(runtime.basis, 8, 3)
     assert mix_bytes(runtime.basis, 0, 3) == mix_bytes(runtime.basis, 8, 0) == 0
-
-
-def test_strength_scales_the_mix_as_it_scales_the_vectors(runtime: Runtime) -> None:
-    row = mixed_adapter(runtime, "a", 1, 4)
-    assert row.mix is not None
-    half = row.scaled("a*0.5", 0.5)
-    assert half.mix is not None
-    assert torch.equal(half.values, row.values * 0.5)
-    assert torch.equal(half.mix, row.mix * 0.5)
-    assert (half.mix_size, half.rank) == (4, row.rank)
-    bare = solo(runtime, Request("a", prompt(runtime, 3), PARAMS))
-    agree(solo(runtime, Request("a", prompt(runtime, 3), PARAMS, row.scaled("a*0", 0.0))), bare, noise=1e-6)
