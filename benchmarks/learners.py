@@ -77,7 +77,7 @@ class Osora:
             return Diverged(str(observer.error))
         adapter, runtime = observer.outcome.adapter, self.runtime
         bank = Bank(runtime.basis, 1, device=runtime.device)
-        bank.write(1, adapter.to_row(runtime.basis), adapter.rank)
+        bank.write(1, adapter.to_row(runtime.basis), adapter.rank, adapter.mix_size)
 
         def answer(inputs: Tensor, positions: Tensor) -> Tensor:
             with use_slots(bank, torch.ones(len(inputs), dtype=torch.long, device=runtime.device)):
