@@ -56,9 +56,10 @@ REQUESTS = {"cpu": 64, "cuda": 256}
 COLUMNS = {
     "case": "32", "batch": "5d", "adapters": "8d", "registered": "10d", "tokens_per_second": "10.1f",
     "ttft_p50_ms": "11.2f", "ttft_p95_ms": "11.2f", "itl_p50_ms": "10.2f", "itl_p95_ms": "10.2f", "itl_p99_ms": "10.2f",
-    "milliseconds": "12.3f", "kilobytes": "9.1f",
+    "milliseconds": "12.3f", "kilobytes": "9.1f", "of_base": "7.3f",
 }  # fmt: skip
 DECODE_STEPS = 32
+MIXES = (16, 32, 64)
 CLIENTS = 32
 COLD_LOADS = 50
 # A load that has ended is known after as many turns of the event loop. A server's turns while its engine computes.
@@ -85,12 +86,13 @@ class Benchmark:
         self.checker = Checker(self.runtime, self.rank)
         self.rates: dict[str, float] = {}
         self.length = LONGEST_PROMPT + LONGEST_ANSWER
-        self._rows: dict[tuple[int, int], AdapterRow] = {}
+        self._rows: dict[tuple[int, int, int], AdapterRow] = {}
 
-    def row(self, content: int, rank: int | None = None) -> AdapterRow:
-        key = content, rank or self.rank
+    def row(self, content: int, rank: int | None = None, mix: int = 0) -> AdapterRow:
+        key = content, rank or self.rank, mix
         if key not in self._rows:
-            self._rows[key] = AdapterRow(f"content-{content}-r{key[1]}", make_values(self.runtime, *key), key[1])
+            name = f"content-{content}-r{key[1]}-c{mix}"
+            self._rows[key] = AdapterRow(name, make_values(self.runtime, *key), key[1], mix)
         return self._rows[key]
 
     @property
@@ -99,7 +101,9 @@ class Benchmark:
         return self.runtime.basis.row_length * self.runtime.basis.dtype.itemsize
 
     def engine(self, rows: int, adapters: int, length: int | None = None) -> InferenceEngine:
-        return InferenceEngine(self.runtime, rows=rows, adapters=adapters, max_length=length or self.length)
+        return InferenceEngine(
+            self.runtime, rows=rows, adapters=adapters, max_length=length or self.length, mixes=adapters
+        )
 
     def mixed_against_bare(self) -> None:
         """Batches in which every row has another adapter, and the same requests on the bare base."""
@@ -143,6 +147,28 @@ class Benchmark:
                 self.report.add(
                     case=f"decoding, rank {rank}", batch=batch, adapters=batch, tokens_per_second=with_adapters
                 )
+
+    def mixes(self) -> None:
+        """Decode steps alone, as above: adapters without a mix, with mixes of each size, and half of them with one."""
+        for batch in self.batches[-2:] if self.options.device == "cuda" else self.batches[-1:]:
+            prompt = tuple(range(10, 10 + 24))
+            engine = self.engine(batch, 5 * batch, 24 + 2 * DECODE_STEPS)
+            sizes = {"no mix": (0,), **{f"mix {c}": (c,) for c in MIXES}, "half without, half mix 32": (0, 32)}
+            sides = {
+                case: [Request(f"{i}", prompt, adapter=self.row(i, mix=own[i % len(own)])) for i in range(batch)]
+                for case, own in sizes.items()
+            }
+            sides["bare base"] = [Request(f"{i}", prompt) for i in range(batch)]
+            rates: dict[str, list[float]] = {case: [] for case in sides}
+            for repeat in range(1 + self.options.repeats):
+                for case, requests in sides.items():
+                    rate = decode_rate(engine, requests, DECODE_STEPS)
+                    rates[case] += [rate] if repeat else []  # the first compiles and captures
+            for case, measured in rates.items():
+                self.report.add(
+                    case=f"decoding, {case}", batch=batch, tokens_per_second=median(measured),
+                    of_base=median(a / b for a, b in zip(measured, rates["bare base"], strict=True)),
+                )  # fmt: skip
 
     def peers(self) -> None:
         """The same uneven questions, for transformers and PEFT."""
@@ -377,6 +403,7 @@ def _known(verdict: "Future[None] | None") -> bool:
 PARTS: dict[str, Callable[[Benchmark], None]] = {
     "served": Benchmark.mixed_against_bare,
     "decoding": Benchmark.decoding,
+    "mixes": Benchmark.mixes,
     "registered": Benchmark.registered,
     "peers": Benchmark.peers,
 }

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.training import make_base, make_random_basis
 from osora_core.basis import BasisCache
 from osora_core.inference import AdapterRow, InferenceEngine, Output, Request, SamplingParams
+from osora_core.mix import mix_length
 from osora_core.runtime import Runtime, install, set_threads
 
 # The name of a base that is made up, for a GPU.
@@ -47,11 +48,12 @@ def random_runtime(layers: int, rank: int) -> Runtime:
     return Runtime(RANDOM, model, tokenizer, basis, model.device, 4096, frozenset())
 
 
-def make_values(runtime: Runtime, content: int, rank: int) -> torch.Tensor:
-    """A random bank row [P] of a rank, strong enough to change what is said."""
+def make_values(runtime: Runtime, content: int, rank: int, mix: int = 0) -> torch.Tensor:
+    """A random bank row [P] of a rank, [P + M] with a mix of this size, strong enough to change what is said."""
     # A random basis holds little of a random base, so an adapter has to change more of it.
     strength = 0.02 if runtime.basis.base_fingerprint != "random" else 0.5
-    values = torch.randn(runtime.basis.row_length, generator=torch.Generator().manual_seed(content)) * strength
+    length = runtime.basis.row_length + (mix_length(runtime.basis.spans, mix) if mix else 0)
+    values = torch.randn(length, generator=torch.Generator().manual_seed(content)) * strength
     if rank < runtime.basis.rank:
         for span in runtime.basis.spans:
             values[span.sigma][rank:] = 0

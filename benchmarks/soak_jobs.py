@@ -140,7 +140,7 @@ def _adapters_are_close(found: bytes, expected: bytes) -> bool:
     return all(
         mine.keys() == theirs.keys()
         and all(torch.allclose(mine[name], theirs[name], rtol=_VALUE_RTOL, atol=_VALUE_ATOL) for name in mine)
-        for mine, theirs in ((one.sigma, other.sigma), (one.delta, other.delta))
+        for mine, theirs in ((one.sigma, other.sigma), (one.delta, other.delta), (one.mix, other.mix))
     )
 
 

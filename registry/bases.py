@@ -26,6 +26,8 @@ class Offer:
     problem: UnusableBaseError | None = None
     longest_row: int | None = None
     """Tokens of the longest row that it trains on, if an inference server says so."""
+    largest_mix: int | None = None
+    """The largest mix of an adapter that inference servers hold; likewise."""
     spans: Mapping[str, Sequence[Sequence[int]]] | None = None
     """By the name of a target module: ranks and outputs, `[rank, d_out]`, of all weights of that name; likewise."""
 
@@ -65,6 +67,7 @@ def _offer(told: Mapping[str, Any], path: str) -> Offer:
             size=told.get("parameters"),
             rank=basis.get("rank"),
             full_rank=basis.get("full_rank"),
+            largest_mix=told.get("largest_mix"),
         )
     try:
         return Offer(local_facts(path))
@@ -90,6 +93,21 @@ def check_length(offers: Offers, base: str, max_length: int) -> None:
             param="osora.max_length",
             code="invalid_value",
             next_action=f"use 2 to {longest}, or leave it out for {longest}",
+        )
+
+
+def check_mix(offers: Offers, base: str, mix: int) -> None:
+    """Raises InvalidRequest for a mix that no inference server could hold, where that is known: what nobody can call
+    need not be trained."""
+    largest = offers.get(base, Offer()).largest_mix
+    if largest is not None and mix > largest:
+        raise InvalidRequest(
+            f"osora.mix is {mix}, and the servers of the base {base!r} hold mixes of {largest} at most",
+            param="osora.mix",
+            code="invalid_value",
+            next_action=f"use 0 to {largest}, or raise OSORA_INFERENCE_MIX"
+            if largest
+            else "train without a mix, or give the inference server room for some (OSORA_INFERENCE_MIXES)",
         )
 
 

@@ -77,6 +77,8 @@ def accepted(
                 _check_share(file, request.osora)
     if "max_length" in request.osora:
         bases.check_length(offers, base, request.osora["max_length"])
+    if mix := request.osora.get("mix"):
+        bases.check_mix(offers, base, mix)
     if isinstance(targets := request.osora.get("target_modules"), list):
         bases.check_modules(offers, base, targets)
     ranks = bases.ranks(offers, base, targets, settings)

@@ -14,8 +14,9 @@ from inference.adapters import AdapterLoader
 from inference.schemas import AdapterRef
 from osora_core.adapter import Adapter
 from osora_core.basis import Basis, BasisCache
-from osora_core.errors import CorruptArtifact, IdentityMismatch
+from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
 from osora_core.inference import AdapterRow
+from osora_core.mix import mix_length
 from osora_core.runtime import Runtime
 from tests.support.tiny_base import make_base
 
@@ -124,6 +125,26 @@ def test_an_adapter_of_another_base_or_basis_is_refused(store: Store, basis: Bas
     lying = ref.model_copy(update={what: getattr(basis, what.removeprefix("basis_"))})  # and here what it holds does
     with pytest.raises(IdentityMismatch, match="0" * 64):
         asyncio.run(AdapterLoader(store, basis, MUCH, all_pass).get(lying, 1.0))
+
+
+def test_a_mix_comes_with_its_adapter_and_strength_scales_it_as_well(store: Store, basis: Basis) -> None:
+    row = torch.randn(basis.row_length + mix_length(basis.spans, 4), generator=torch.Generator().manual_seed(3))
+    modules = set(basis.target_modules)
+    ref = put(store, Adapter.from_row(row, basis, rank=basis.rank, modules=modules, base="tiny", mix=4), "mixed")
+
+    async def scenario() -> None:
+        loader = AdapterLoader(store, basis, MUCH, all_pass, largest_mix=4)
+        full, half = [(await loader.get(ref, strength)).row for strength in (1.0, 0.5)]
+        assert isinstance(full, AdapterRow)
+        assert isinstance(half, AdapterRow)
+        assert torch.equal(full.values, row)
+        assert torch.equal(half.values, row * 0.5)
+        assert full.mix == half.mix == 4
+        assert full.bytes == 4 * len(row)
+        with pytest.raises(UserError, match="mix is 4; this server has room for mixes of 3"):
+            await AdapterLoader(store, basis, MUCH, all_pass, largest_mix=3).get(ref, 1.0)
+
+    asyncio.run(scenario())
 
 
 def test_strength_scales_a_copy_under_a_key_of_its_own(store: Store, basis: Basis) -> None:

@@ -14,6 +14,7 @@ from inference.engines import make_engines
 from inference.settings import InferenceSettings
 from osora_core.errors import MemoryTooSmall
 from osora_core.inference.lora_bank import bank_bytes
+from osora_core.inference.mix_bank import mix_bytes
 from osora_core.runtime import Runtime
 from tests.support.tiny_base import make_base
 
@@ -32,7 +33,9 @@ def long_runtime(served_runtime: Runtime) -> Runtime:
 
 
 def settings(**given: int) -> InferenceSettings:
-    return InferenceSettings(inference_rows=4, inference_adapters=4, **given)  # type: ignore[arg-type]
+    """Without room for mixes, unless it is given."""
+    chosen = {"inference_mixes": 0, **given}
+    return InferenceSettings(inference_rows=4, inference_adapters=4, **chosen)  # type: ignore[arg-type]
 
 
 def test_by_default_it_is_half_of_what_is_free(
@@ -55,6 +58,30 @@ def test_no_more_is_taken_than_is_needed(
     engine = make_engines(settings(), {"tiny": served_runtime}, tmp_path)["tiny"]
     assert engine.pool.size.bytes == 4 * 128 * TOKEN
     assert "others wait" not in caplog.text
+
+
+def test_room_for_mixes_is_set_aside_and_texts_come_first(
+    served_runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = mix_bytes(served_runtime.basis, 8, 1)
+
+    def made(free: float, **given: int) -> tuple[int, int, int]:
+        monkeypatch.setattr(engines, "available_bytes", lambda _: 2 * free)
+        chosen = settings(**{"inference_lora_ranks": 0, "inference_mix": 8, "inference_mixes": 32, **given})
+        engine = make_engines(chosen, {"tiny": served_runtime}, tmp_path)["tiny"]
+        assert engine.mixes.bank.is_empty
+        return engine.mixes.bank.capacity, engine.mixes.bank.largest, engine.pool.size.bytes
+
+    assert made(1e12) == (32, 8, 4 * 128 * TOKEN)
+    assert "have room" not in caplog.text
+    # An eighth of what is free is for mixes, and the rest for texts.
+    mixes, _, texts = made(24 * one)
+    assert mixes == 3
+    assert min(21 * one, 4 * 128 * TOKEN) - TOKEN < texts <= 21 * one
+    assert "3 adapters with a mix of 8 have room, not the 32 of OSORA_INFERENCE_MIXES" in caplog.text
+    # Where not one has room, none is promised.
+    assert made(7 * one)[:2] == (0, 0)
+    assert made(1e12, inference_mixes=0)[:2] == (0, 0)
 
 
 def test_room_for_loras_is_set_aside_and_texts_come_first(

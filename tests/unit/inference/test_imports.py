@@ -17,6 +17,7 @@ from osora_common.scratch import Scratch
 from osora_core import canary
 from osora_core.adapter import CONFIG_NAME, WEIGHTS_NAME, Adapter, pack
 from osora_core.data import Renderer
+from osora_core.mix import mix_length
 from osora_core.runtime import Runtime
 from tests.support.loras import make_lora, peft_answer
 from tests.unit.inference.conftest import InferenceServer
@@ -90,6 +91,48 @@ def test_an_adapter_of_the_basis_is_asked_its_canary(server: InferenceServer) ->
     status, answer = inspect(server, replace(adapter, rank=4).files())
     assert status == 400
     assert "r is 4; its vectors have 8 values" in answer["error"]["message"]
+
+
+def test_an_adapter_with_a_mix_is_asked_its_canary_and_answers(server: InferenceServer) -> None:
+    runtime, largest = server.runtime, server.engine.mixes.bank.largest
+    assert server.http.get("/bases").json()["data"][0]["largest_mix"] == largest
+    length = runtime.basis.row_length + mix_length(runtime.basis.spans, 4)
+    row = 0.2 * torch.randn(length, generator=torch.Generator().manual_seed(1))
+    modules = {"q_proj", "o_proj"}
+    plain, mixed = (
+        Adapter.from_row(row if c else row[: runtime.basis.row_length], runtime.basis, rank=8, modules=modules,
+                         base="tiny", mix=c)
+        for c in (0, 4)
+    )  # fmt: skip
+    sung = replace(mixed, canary=canary.compute(runtime, mixed))
+    status, found = inspect(server, sung.files())
+    assert (status, found["parameters"]) == (200, mixed.parameters)
+    assert mixed.parameters > plain.parameters
+    louder = replace(sung, mix={name: 20 * C for name, C in sung.mix.items()})
+    status, answer = inspect(server, louder.files())
+    assert (status, answer["error"]["code"]) == (409, "canary_mismatch")
+    refs = [server.put(name, one.to_zip()) for name, one in (("plain", plain), ("sung", sung))]
+    texts = [server.text(adapter=ref) for ref in refs]
+    assert server.text(adapter=refs[0]) == texts[0]
+    assert server.text(adapter=refs[1], strength=0.0) == server.text()
+    assert "adp-sung" in server.http.get("/adapters").json()["data"]
+    server.http.post("/forget", json={"adapters": ["adp-sung"]}).raise_for_status()
+    assert server.text() == server.text(adapter=refs[1], strength=0.0)
+
+
+def test_a_mix_that_the_server_has_no_room_for_is_refused_with_the_setting(server: InferenceServer) -> None:
+    basis = server.runtime.basis
+    bank = server.engine.mixes.bank
+    row = torch.zeros(basis.row_length + mix_length(basis.spans, 8))
+    adapter = Adapter.from_row(row, basis, rank=8, modules={"q_proj"}, base="tiny", mix=8)
+    largest, bank.largest = bank.largest, 7
+    try:
+        status, answer = inspect(server, adapter.files())
+    finally:
+        bank.largest = largest
+    assert status == 400
+    assert "the adapter's mix is 8; this server has room for mixes of 7 at most" in answer["error"]["message"]
+    assert "OSORA_INFERENCE_MIX" in answer["error"]["next_action"]
 
 
 def test_values_that_are_no_numbers_reach_nobody(server: InferenceServer, files: Files) -> None:

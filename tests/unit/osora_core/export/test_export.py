@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from osora_core.basis import BasisCache, compute_basis
 from osora_core.errors import IdentityMismatch, UserError
 from osora_core.export.lora import _padded
 from osora_core.linear import use_slots
+from osora_core.mix import mix_length
 from osora_core.runtime import Runtime
 from osora_core.weights import fingerprint_base
 from tests.support.tiny_base import make_base
@@ -44,7 +46,7 @@ def write(files: dict[str, bytes], directory: Path) -> Path:
 
 def served(runtime: Runtime, adapter: Adapter) -> Tensor:
     bank = Bank(runtime.basis, 1, device=runtime.device)
-    bank.write(1, adapter.to_row(runtime.basis), adapter.rank)
+    bank.write(1, adapter.to_row(runtime.basis), adapter.rank, adapter.mix_size)
     with torch.no_grad(), use_slots(bank, torch.ones(len(TOKENS), dtype=torch.long)):
         return runtime.logits(runtime.hidden_states(TOKENS))
 
@@ -71,6 +73,38 @@ def test_a_lora_in_peft_says_what_the_service_says(
     assert config["base_model_name_or_path"] == "owner/name"
     assert config["init_lora_weights"] is True
     assert config["target_modules"] == ["down_proj", "k_proj", "q_proj"]
+
+
+def test_an_adapter_with_a_mix_is_the_same_as_a_lora_merged_and_served(
+    runtime: Runtime, base_path: Path, tmp_path: Path
+) -> None:
+    """Every product of B and A beside the definition, in float64 but for the rounding of what is written."""
+    length = runtime.basis.row_length + mix_length(runtime.basis.spans, 6)
+    row, modules = (
+        0.1 * torch.randn(length, generator=torch.Generator().manual_seed(4)),
+        {"q_proj", "k_proj", "up_proj"},
+    )
+    mixed = Adapter.from_row(row, runtime.basis, rank=10, modules=modules, base=str(base_path), mix=6)
+    files = export.to_lora(mixed, runtime.basis)
+    assert json.loads(files["adapter_config.json"])["r"] == 16
+    tensors = load(files["adapter_model.safetensors"])
+    for name, C in mixed.mix.items():
+        factors = runtime.basis.factors[name]
+        U, S, Vt, sigma, delta = (
+            t.double() for t in (factors.U, factors.S, factors.Vt, mixed.sigma[name], mixed.delta[name])
+        )
+        r = len(sigma)
+        middle = torch.diag(S[:r] + sigma)
+        middle[:6, :6] += C.double()
+        expected = torch.diag(1 + delta) @ U[:, :r] @ middle @ Vt[:r] - U[:, :r] @ torch.diag(S[:r]) @ Vt[:r]
+        A, B = (tensors[f"base_model.model.{name}.lora_{side}.weight"].double() for side in "AB")
+        assert (B @ A - expected).abs().max() < 1e-6 * expected.abs().max()
+    lora = PeftModel.from_pretrained(plain(base_path, dtype=torch.float32), write(files, tmp_path / "lora"))
+    export.merge(mixed, runtime.basis, tmp_path / "merged", dtype="float32")
+    for one in (logits(lora), logits(plain(tmp_path / "merged"))):
+        torch.testing.assert_close(one, served(runtime, mixed), rtol=1e-4, atol=1e-5)
+    without = replace(mixed, mix={}, mix_size=0)
+    assert (served(runtime, without) - served(runtime, mixed)).abs().max() > 1e-3
 
 
 def test_a_lora_has_one_dtype_whatever_that_of_the_basis(runtime: Runtime, adapter: Adapter) -> None:
