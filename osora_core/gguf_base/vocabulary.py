@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf import TokenType
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from osora_core.export.gguf_vocabulary import CUTS
@@ -45,14 +45,12 @@ def _of_bytes(file: GgufFile) -> PreTrainedTokenizerBase:
     backend = Tokenizer(models.BPE(vocab=used, merges=pairs, ignore_merges=whole_words))
     backend.pre_tokenizer, backend.decoder = pre, decoders.ByteLevel()
     if composed:
-        from tokenizers import normalizers
-
         backend.normalizer = normalizers.NFC()
     for id, text in enumerate(tokens):
         if types[id] in (TokenType.CONTROL, TokenType.USER_DEFINED):
             backend.add_tokens([AddedToken(text, special=types[id] == TokenType.CONTROL, normalized=False)])
     _add_around(file, backend, tokens)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **_named(file, tokens))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **_named(file, tokens))  # type: ignore[no-untyped-call]
 
 
 def _cutting(file: GgufFile) -> tuple[pre_tokenizers.PreTokenizer, bool, bool]:

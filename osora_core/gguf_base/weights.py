@@ -33,7 +33,7 @@ def places_of(file: GgufFile) -> list[Place]:
     """
     config: Any = file.config
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     architecture = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}[file.architecture]
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     places = []
