@@ -208,7 +208,7 @@ def run() -> dict[str, Any]:
         with stage("Asking the adapter"):
             after = answers(osora, valid_rows, adapter=adapter_id)
         adapter = osora.adapters.get(adapter_id)
-        base = next(base for base in osora.bases() if base["name"] == BASE)
+        base = next(base for base in osora.bases.list() if base["name"] == BASE)
         report = {
             "stages": stage.seconds,
             "loss": {"before": losses[0], "after": losses[-1]},
