@@ -12,7 +12,7 @@ from osora.sdk import Osora
 
 _LOOK_SECONDS = 0.5
 _DONE = {
-    "waiting": "waits for a worker",
+    "waiting": "waits to be prepared",
     "downloading": "is being downloaded",
     "converting": "is being converted",
     "checking": "is being checked",
