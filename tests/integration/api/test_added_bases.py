@@ -83,6 +83,7 @@ def test_the_same_request_sent_twice_adds_once(client: httpx.Client) -> None:
     assert answers[1].headers["idempotent-replayed"] == "true"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("name", ["a--b", "a/b", "x" * 64, "a\u0000b", "", "../x"])
 def test_names_are_refused_in_a_sentence(client: httpx.Client, name: str) -> None:
     error = error_of(client.post("/bases", json={"name": name, "source": SECRET}), 400)
