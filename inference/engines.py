@@ -1,8 +1,10 @@
 """The engines of all bases, in the memory that there is for keys and values, for LoRAs and for mixes."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import torch
 
 from inference.settings import InferenceSettings
 from osora_core.errors import MemoryTooSmall
@@ -34,37 +36,53 @@ def make_engines(
     MemoryTooSmall, naming the setting to change, and UnsupportedBase.
     """
     engines: dict[str, InferenceEngine] = {}
-    room = _room(settings, runtimes)
+    room = _room(settings, next(iter(runtimes.values())).device)  # as all others'
     for number, (name, runtime) in enumerate(runtimes.items()):
-        own = room / (len(runtimes) - number)
-        ranks = _lora_ranks(settings, runtime, own)
-        mixes = _mixes(settings, runtime, own)
-        aside = bank_bytes(runtime.basis, ranks) + mix_bytes(runtime.basis, settings.inference_mix, mixes)
-        aside = aside if settings.inference_kv_bytes is None else 0
-        try:
-            engine, verdict = checked_engine(
-                runtime, cache, rows=settings.inference_rows, adapters=settings.inference_adapters,
-                max_length=settings.inference_max_length, kv_bytes=own - aside, lora_ranks=ranks,
-                largest_mix=settings.inference_mix, mixes=mixes,
-                tenant_share=settings.inference_tenant_share or _TENANT_SHARE[runtime.device.type],
-            )  # fmt: skip
-        except MemoryTooSmall as error:
-            raise _named(error, name, settings) from error
-        logger.info(
-            "base %s (%s) answers through %s; at worst %.2g nats from transformers, where %g are allowed",
-            name, runtime.basis.base_fingerprint[:12], engine.execution, verdict.worst, verdict.tolerance,
-        )  # fmt: skip
-        _tell_size(name, engine, settings)
-        engines[name] = engine
-        room -= engine.pool.size.bytes + aside
+        engines[name], taken = _make(settings, runtime, cache, room / (len(runtimes) - number))
+        room -= taken
     return engines
 
 
-def _room(settings: InferenceSettings, runtimes: Mapping[str, Runtime]) -> float:
+def make_engine(
+    settings: InferenceSettings, runtime: Runtime, cache: Path, others: Sequence[InferenceEngine]
+) -> InferenceEngine:
+    """The engine of a base that comes while those of `others` run, in the memory that they leave.
+
+    Raises as `make_engines` does.
+    """
+    room = _room(settings, runtime.device)
+    if settings.inference_kv_bytes is not None or runtime.device.type == "cpu":
+        # A CPU's memory is taken when something is written to it; what is promised to others is not this one's.
+        room -= sum(engine.pool.size.bytes for engine in others)
+    return _make(settings, runtime, cache, max(0.0, room))[0]
+
+
+def _make(settings: InferenceSettings, runtime: Runtime, cache: Path, own: float) -> tuple[InferenceEngine, float]:
+    """An engine, and how much of the room `own` it takes."""
+    ranks, mixes = _lora_ranks(settings, runtime, own), _mixes(settings, runtime, own)
+    aside = bank_bytes(runtime.basis, ranks) + mix_bytes(runtime.basis, settings.inference_mix, mixes)
+    aside = aside if settings.inference_kv_bytes is None else 0
+    try:
+        engine, verdict = checked_engine(
+            runtime, cache, rows=settings.inference_rows, adapters=settings.inference_adapters,
+            max_length=settings.inference_max_length, kv_bytes=own - aside, lora_ranks=ranks,
+            largest_mix=settings.inference_mix, mixes=mixes,
+            tenant_share=settings.inference_tenant_share or _TENANT_SHARE[runtime.device.type],
+        )  # fmt: skip
+    except MemoryTooSmall as error:
+        raise _named(error, runtime.name, settings) from error
+    logger.info(
+        "base %s (%s) answers through %s; at worst %.2g nats from transformers, where %g are allowed",
+        runtime.name, runtime.basis.base_fingerprint[:12], engine.execution, verdict.worst, verdict.tolerance,
+    )  # fmt: skip
+    _tell_size(runtime.name, engine, settings)
+    return engine, engine.pool.size.bytes + aside
+
+
+def _room(settings: InferenceSettings, device: torch.device) -> float:
     """Bytes for keys and values, and if no setting says how many, for LoRAs as well."""
     if settings.inference_kv_bytes is not None:
         return settings.inference_kv_bytes
-    device = next(iter(runtimes.values())).device  # as all others'
     return _SHARE[device.type] * available_bytes(device)
 
 

@@ -50,10 +50,13 @@ Offers = Mapping[str, Offer]
 """By the bases' names. One that is missing here is as one of which nothing is known."""
 
 
-def offers(settings: Settings, loaded: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
-    """All that are configured. `loaded` is what inference servers say of theirs, which counts more than files do."""
+def offers(paths: Mapping[str, str], loaded: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
+    """All that are on offer, where `paths` says what each is loaded from.
+
+    `loaded` is what inference servers say of theirs, which counts more than files do.
+    """
     told = {base["name"]: base for base in loaded}
-    return {name: _offer(told.get(name, {}), path) for name, path in settings.base_paths.items()}
+    return {name: _offer(told.get(name, {}), path) for name, path in paths.items()}
 
 
 def _offer(told: Mapping[str, Any], path: str) -> Offer:
