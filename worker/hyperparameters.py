@@ -16,7 +16,7 @@ def training_spec(
     hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], *, rows: int, seed: int,
     method: Method = "supervised", ranks: Ranks = ANY_RANK,
 ) -> JobSpec:  # fmt: skip
-    """The spec of a job over `rows` rows. Raises UserError for a rate that would be zero, and a rank that is too high."""
+    """The spec of a job over `rows` rows. Raises UserError for a rate that is zero and a rank that is too high."""
     refusal = ranks.refusal(osora.get("rank"))
     if refusal is not None and "from_adapter" not in osora:  # its rank was a good one once, and cannot be another
         raise UserError(refusal[0], param="osora.rank", next_action=refusal[1])
