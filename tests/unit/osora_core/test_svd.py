@@ -84,8 +84,8 @@ def test_further_triplets_go_on_from_rounded_ones(
     torch.testing.assert_close(Vt @ Vt.T, identity, rtol=0, atol=1e-6)
     exact = torch.linalg.svdvals(weight)
     torch.testing.assert_close(S, exact[:rank], rtol=1e-3, atol=1e-6 * exact[0].item())
-    # What is left of the weight is what an exact decomposition leaves, as far as the first triplets span the space of the
-    # exact ones: on a steep spectrum float32 finds that to some 1e-5.
+    # What is left of the weight is what an exact decomposition leaves, as far as the first triplets span the space of
+    # the exact ones: on a steep spectrum float32 finds that to some 1e-5.
     left = torch.linalg.matrix_norm(weight - (U * S) @ Vt)
     optimum = exact[rank:].square().sum().sqrt()
     assert left <= 1.001 * optimum + 2e-5 * torch.linalg.matrix_norm(weight)
