@@ -28,16 +28,14 @@ class Tile:
     stages: int = 1
 
 
-# For ranks from 513 to 1024, with which no larger one fits an H200.
-_SMALLEST = Tile(16, 16, 4)
 # The fastest first, by the number of tokens up to which they are: measured on one H100 or H200 at 8, 64 and 256 tokens
 # and Llama-8B shapes. The next ones are for higher ranks and for GPUs with less shared memory. A head's columns are its
 # own.
 _RESIDUAL = {16: (Tile(16, 32, 4),), 64: (Tile(16, 64, 4), Tile(16, 32, 4)), 0: (Tile(64, 64, 8), Tile(16, 32, 4))}
 _GATE = {
-    16: (Tile(16, 32, 4), _SMALLEST),
-    64: (Tile(64, 128, 8), Tile(64, 64, 8), Tile(32, 64, 4), Tile(16, 32, 4), _SMALLEST),
-    0: (Tile(64, 64, 8, 7, 2), Tile(64, 64, 4), Tile(32, 64, 4), Tile(16, 32, 4), _SMALLEST),
+    16: (Tile(16, 32, 4),),
+    64: (Tile(64, 128, 8), Tile(64, 64, 8), Tile(32, 64, 4), Tile(16, 32, 4)),
+    0: (Tile(64, 64, 8, 7, 2), Tile(64, 64, 4), Tile(32, 64, 4), Tile(16, 32, 4)),
 }
 _HEADS = {16: (Tile(16, 0, 4),), 64: (Tile(16, 0, 8),), 0: (Tile(64, 0, 4), Tile(32, 0, 4), Tile(16, 0, 4))}
 
@@ -92,7 +90,7 @@ def heads_tile(count: int, size: int, K: int, device: torch.device) -> Tile:
 def fits(K: int, size: int, device: torch.device) -> bool:
     """Whether the kernels' smallest tiles fit the device at rank K and heads of this size."""
     limit, K = shared_memory(device), padded_rank(K)
-    return max(gate_bytes(_SMALLEST, K), one_bytes(16, size, K)) <= limit
+    return max(gate_bytes(Tile(16, 32, 4), K), one_bytes(16, size, K)) <= limit
 
 
 def highest_rank(size: int, device: torch.device) -> int:
