@@ -61,9 +61,9 @@ class Ranks:
                 f"use 1 to {self.full}, or full",
             )  # fmt: skip
         if self.held is not None and rank > self.held:
-            what = f"full, {rank} here," if asked == "full" else str(rank)
+            what = f"full, which is {rank} here" if asked == "full" else str(rank)
             return (
-                f"osora.rank is {what} over the basis's rank {self.held}",
+                f"osora.rank is {what}, over the basis's rank {self.held}",
                 f"use 1 to {self.held}, or have whoever runs the service raise OSORA_BASIS_RANK",
             )
         return None

@@ -76,7 +76,8 @@ class Shelf:
 
     def ranks(self, base: str, targets: str | Sequence[str], dtype: torch.dtype) -> list[int]:
         """The ranks at which a basis is stored in this dtype, here or in the remote store, the lowest first."""
-        name = re.compile(rf"{re.escape(key_of(base, targets, 0, dtype)).replace('-r0-', '-r([0-9]+)-', 1)}")
+        before, after = (re.escape(part) for part in key_of(base, targets, 0, dtype).split("-r0-"))
+        name = re.compile(f"{before}-r([0-9]+)-{after}")
         keys: set[str] = set()
         for folder in (folder_of(base), _FORMER_FOLDER + folder_of(base).removeprefix(FOLDER)):
             here = self.directory / folder

@@ -70,6 +70,10 @@ def accepted(
             code="model_not_found",
             next_action="choose one that is, or have whoever runs the service add it (osora bases add)",
         )
+    targets = request.osora.get("target_modules")
+    ranks = bases.ranks(offers, base, targets, settings)
+    if held is None:
+        bases.check_rank(ranks, request.osora.get("rank"))
     for param in ("training_file", "validation_file"):
         if (file_id := getattr(request, param)) is not None:
             file = files.get_for_training(session, principal, file_id, param=param)
@@ -81,11 +85,8 @@ def accepted(
         bases.check_length(offers, base, request.osora["max_length"])
     if mix := request.osora.get("mix"):
         bases.check_mix(offers, base, mix)
-    if isinstance(targets := request.osora.get("target_modules"), list):
+    if isinstance(targets, list):
         bases.check_modules(offers, base, targets)
-    ranks = bases.ranks(offers, base, targets, settings)
-    if held is None:
-        bases.check_rank(ranks, request.osora.get("rank"))
     job = Job(
         id=new_id("ftjob-"),
         tenant_id=principal.tenant_id,
