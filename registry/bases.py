@@ -6,6 +6,7 @@ from typing import Any
 
 from osora_common.base_facts import BaseFacts
 from osora_common.base_lookup import local_facts
+from osora_common.presets import Room
 from osora_common.unusable_base import UnusableBaseError
 from registry.errors import InvalidFile, InvalidRequest
 from registry.models import File
@@ -27,13 +28,23 @@ class Offer:
     """Tokens of the longest row that it trains on, if an inference server says so."""
     spans: Mapping[str, Sequence[Sequence[int]]] | None = None
     """By the name of a target module: ranks and outputs, `[rank, d_out]`, of all weights of that name; likewise."""
+    largest_mix: int | None = None
+    """Of an adapter that inference servers have room for; None where they do not say."""
 
-    def parameters(self, rank: int, modules: Iterable[str] | None) -> int | None:
-        """Of an adapter of this rank of these modules, or of all of them, exactly; None if that is not known."""
+    def parameters(self, rank: int, modules: Iterable[str] | None, mix: int = 0) -> int | None:
+        """Of an adapter of this rank and mix of these modules, or of all of them, exactly; None if that is not known.
+
+        A weight of a lower rank than the adapter's has that, and as small a mix.
+        """
         if self.spans is None:
             return None
         spans = (span for name in (self.spans if modules is None else modules) for span in self.spans[name])
-        return sum(min(rank, most) + outputs for most, outputs in spans)
+        return sum(min(rank, most) + outputs + min(mix, rank, most) ** 2 for most, outputs in spans)
+
+    def room(self, settings: Settings) -> Room:
+        """What an adapter of this base has room for here, as far as that is known."""
+        ranks = [most for spans in (self.spans or {}).values() for most, _ in spans]
+        return Room(settings.basis_rank, max(ranks, default=settings.basis_rank), self.largest_mix)
 
 
 Offers = Mapping[str, Offer]
@@ -49,7 +60,8 @@ def offers(settings: Settings, loaded: Iterable[Mapping[str, Any]]) -> dict[str,
 def _offer(told: Mapping[str, Any], path: str) -> Offer:
     facts = BaseFacts(told.get("family"), told.get("has_chat_template"))
     if facts != _UNKNOWN:
-        return Offer(facts, longest_row=told.get("longest_row"), spans=(told.get("basis") or {}).get("spans"))
+        spans = (told.get("basis") or {}).get("spans")
+        return Offer(facts, longest_row=told.get("longest_row"), spans=spans, largest_mix=told.get("largest_mix"))
     try:
         return Offer(local_facts(path))
     except UnusableBaseError as error:

@@ -4,16 +4,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from osora_common.hyperparameters import resolved_hyperparameters, scaled_rate, spec_values
+from osora_common.presets import Point
 from osora_core.errors import UserError
 from osora_core.training import JobSpec
-from registry.jobs import Plan, RowCounts
+from registry.jobs import Attempt, Plan, RowCounts
 from registry.models import Method
 
 
+def training_specs(attempt: Attempt, rows: int) -> list[JobSpec]:
+    """The specs of a job over `rows` rows, one of each of its points. Raises as `training_spec` does."""
+    asked = attempt.hyperparameters, attempt.osora
+    return [
+        training_spec(*asked, rows=rows, seed=attempt.seed, method=attempt.method, point=point)
+        for point in attempt.points
+    ]
+
+
 def training_spec(
-    hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], *, rows: int, seed: int, method: Method = "supervised"
+    hyperparameters: Mapping[str, Any],
+    osora: Mapping[str, Any],
+    *,
+    rows: int,
+    seed: int,
+    method: Method = "supervised",
+    point: Point | None = None,
 ) -> JobSpec:
-    """The spec of a job over `rows` rows. Raises UserError for a rate that would be zero."""
+    """The spec of a job over `rows` rows at a point of the dial. Raises UserError for a rate that would be zero."""
     if scaled_rate(hyperparameters) == 0:
         raise UserError(
             f"learning_rate_multiplier is {hyperparameters['learning_rate_multiplier']:g}, which makes the learning "
@@ -21,13 +37,13 @@ def training_spec(
             param="hyperparameters.learning_rate_multiplier",
             next_action="choose a higher multiplier, 1 for the default rate",
         )
-    return JobSpec.from_dict(spec_values(hyperparameters, osora, rows=rows, seed=seed, method=method))
+    return JobSpec.from_dict(spec_values(hyperparameters, osora, rows=rows, seed=seed, method=method, point=point))
 
 
-def plan_of(specs: Sequence[JobSpec], rows: RowCounts | None = None) -> Plan:
-    """What the registry keeps of one spec, or of a sweep's, and of what they train on."""
+def plan_of(specs: Sequence[JobSpec], rows: RowCounts | None = None, points: Sequence[Point] = ()) -> Plan:
+    """What the registry keeps of one spec, or of a sweep's, and of what they train on; of a job with these points."""
     plan: Plan = {
         "specs": [spec.to_dict() for spec in specs],
-        "hyperparameters": resolved_hyperparameters(specs),
+        "hyperparameters": resolved_hyperparameters(specs, points),
     }
     return plan if rows is None else {**plan, "rows": rows}

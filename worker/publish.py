@@ -93,7 +93,7 @@ def publish_outcome(records: Records, engine: EngineThread, outcome: Outcome, me
             adapter=new,
             metrics=metrics | evaluated_at(outcome.curve, outcome.adapter_step),
             result_files=[file for _, file in files],
-            plan=plan_of([outcome.spec]) if isinstance(outcome, SweepOutcome) else None,
+            plan=plan_of([outcome.spec], points=attempt.points) if isinstance(outcome, SweepOutcome) else None,
         )
     )
     reached("completed", attempt.job_id)

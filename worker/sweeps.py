@@ -11,7 +11,7 @@ from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.errors import JobTooShort
 from osora_core.training.sweep import choice_of, hold_back
 from osora_core.training.throughput import CHEAP, MEASURING
-from worker.hyperparameters import training_spec
+from worker.hyperparameters import training_specs
 from worker.records import Records
 from worker.reports import Reports
 from worker.threads import EngineThread
@@ -71,14 +71,13 @@ def decide(
     measures if it has to; else it is the default. Raises `Interruption` when a signal comes meanwhile.
     """
     attempt, at_most = records.attempt, records.settings.sweep_members
-    hyperparameters, osora, seed = attempt.hyperparameters, attempt.osora, attempt.seed
-    single = training_spec(hyperparameters, osora, rows=len(train), seed=seed, method=attempt.method)
-    asked = wants_sweep(osora)
-    if not asked and not leaves_rate_open(hyperparameters, osora):
+    single = training_specs(attempt, len(train))[0]
+    asked = wants_sweep(attempt.osora)
+    if not asked and not leaves_rate_open(attempt.hyperparameters, attempt.osora):
         return Decision([single])
     specs, _ = members(
-        lambda rows: training_spec(hyperparameters, osora, rows=rows, seed=seed, method=attempt.method),
-        osora,
+        lambda rows: training_specs(attempt, rows),
+        attempt.osora,
         at_most,
         training=len(train),
         validation=len(valid),
@@ -87,7 +86,7 @@ def decide(
         return Decision(specs)
     if attempt.probe_steps is not None:
         return Decision([single], "the default, as a probe does not measure what a sweep would take")
-    rows = Rows.of(specs, train, valid, seed)
+    rows = Rows.of(specs, train, valid, attempt.seed)
     cost, reason = _cost(records, job, specs, rows, engine, reports)
     sweeps = cost is not None and cost <= CHEAP
     return Decision(specs if sweeps else [single], reason, {"sweep": sweeps, "cost": cost, "limit": CHEAP})

@@ -30,7 +30,10 @@ NameOrHash = Annotated[
 async def list_bases(services: ServicesDep, principal: ReaderDep, offers: OffersDep) -> BaseList:
     """What can be fine-tuned and called here. `loaded` says whether an inference server has it in memory."""
     held = {base["name"]: base for base in await services.gateway.bases()}
-    return BaseList(data=[BaseOut.of(name, offers.get(name, Offer()), held.get(name)) for name in {**offers, **held}])
+    names = {**offers, **held}
+    return BaseList(
+        data=[BaseOut.of(name, offers.get(name, Offer()), held.get(name), services.settings) for name in names]
+    )
 
 
 @router.get(

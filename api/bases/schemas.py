@@ -5,7 +5,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic.config import JsonDict
 
+from api.dial import PresetOut, presets
 from registry.bases import Offer
+from registry.settings import Settings
 
 BASE_EXAMPLE: JsonDict = {
     "name": "osora-tiny",
@@ -22,6 +24,19 @@ BASE_EXAMPLE: JsonDict = {
     "dtype": "float32",
     "device": "cpu",
     "basis": {"fingerprint": "e3b98a4da31a127d…", "rank": 128, "target_modules": ["q_proj", "v_proj"]},
+    "presets": [
+        {
+            "preset": "small",
+            "rank": 128,
+            "mix": 0,
+            "parameters": 26_624,
+            "adapter_bytes": 106_496,
+            "learning_rate": 0.03,
+            "sigma_rate": 2.0,
+            "mix_rate": 0.1,
+            "available": True,
+        }
+    ],
 }
 
 
@@ -48,6 +63,8 @@ class BaseOut(BaseModel):
     dtype: str | None = None
     device: str | None = None
     basis: dict[str, Any] | None = None
+    presets: list[PresetOut]
+    """What each is on this base, and how large its adapters are where that is known."""
 
     @field_validator("basis")
     @classmethod
@@ -55,14 +72,16 @@ class BaseOut(BaseModel):
         return basis and {name: value for name, value in basis.items() if name not in ("object_key", "spans")}
 
     @classmethod
-    def of(cls, name: str, offer: Offer, held: dict[str, Any] | None) -> Self:
+    def of(cls, name: str, offer: Offer, held: dict[str, Any] | None, settings: Settings) -> Self:
         """What is known of a base, with what an inference server says that holds it."""
         said = {
             "family": offer.facts.family,
             "has_chat_template": offer.facts.has_chat_template,
             "problem": None if offer.problem is None else offer.problem.message,
         }
-        return cls.model_validate({"name": name, **said, **(held or {}), "loaded": held is not None})
+        return cls.model_validate(
+            {"name": name, **said, **(held or {}), "loaded": held is not None, "presets": presets(offer, settings)}
+        )
 
 
 class BaseList(BaseModel):

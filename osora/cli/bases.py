@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from osora.cli.dial import show_presets
 from osora.cli.names import completing, nearest
 from osora.cli.output import Json, human_bytes, print_json, print_table, say
 from osora.sdk import Osora
@@ -31,6 +32,7 @@ def list_bases(as_json: Json = False) -> None:
         for b in bases
     ]
     print_table(("name", "loaded", "size", "rank"), rows, "No bases. Next: name one in OSORA_BASES")
+    show_presets(bases)
 
 
 @app.command()

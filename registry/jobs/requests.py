@@ -8,11 +8,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from osora_common.hyperparameters import Spec
 from registry import audit, bases, files, overlaps
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
-from registry.jobs import begun_with, metering
+from registry.jobs import begun_with, metering, points
 from registry.jobs.queries import job_not_found
 from registry.jobs.state import append_event, end, requeue
 from registry.jobs.state import pause as set_paused
@@ -53,7 +52,8 @@ def accepted(
 
     Raises:
         InvalidRequest: the base is not on offer or cannot be used, a file is not training data or not for this base,
-            what to begin with does not fit, or an alias stands for several models.
+            what to begin with does not fit, an alias stands for several models, or there is no room for the rank or
+            the mix.
         Forbidden: the priority is higher than the tenant may have.
         NotFound: no such file, or nothing such to begin with, of this tenant's.
     """
@@ -78,6 +78,7 @@ def accepted(
         bases.check_length(offers, base, request.osora["max_length"])
     if isinstance(targets := request.osora.get("target_modules"), list):
         bases.check_modules(offers, base, targets)
+    settled = points.settle(request.osora, settings, offers.get(base, bases.Offer()), held)
     job = Job(
         id=new_id("ftjob-"),
         tenant_id=principal.tenant_id,
@@ -89,9 +90,8 @@ def accepted(
         metadata_=request.metadata,
         method=request.method,
         hyperparameters=request.hyperparameters,
-        osora=_of_rank(request.osora, settings)
-        if held is None
-        else {**request.osora, "from_adapter": request.from_adapter, "rank": held.rank},
+        osora=request.osora if held is None else {**request.osora, "from_adapter": request.from_adapter},
+        points=[point.to_dict() for point in settled],
         from_adapter_id=None if held is None else held.id,
         priority=quotas.priority_for(session, principal, request.osora.get("priority")),
         status="queued",
@@ -101,11 +101,6 @@ def accepted(
     metering.open_account(session, job, principal.key_id)
     session.flush()
     return job
-
-
-def _of_rank(osora: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """With a rank that the basis has, where the default is above that."""
-    return osora if settings.basis_rank >= Spec.rank else {"rank": settings.basis_rank, **osora}
 
 
 def _check_format(file: File, method: Method, param: str) -> None:

@@ -1,0 +1,91 @@
+"""The points of the dial that a job trains at: settled when it is accepted, and kept with it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from osora_common.presets import Point, former_point, kept_point, points
+from registry import bases
+from registry.errors import InvalidRequest
+from registry.models import Job
+from registry.references import AdapterRef
+from registry.settings import Settings
+
+
+def settle(osora: Mapping[str, Any], settings: Settings, offer: bases.Offer, held: AdapterRef | None) -> list[Point]:
+    """Those that a request means, on what is offered and from what it begins with, if that is an adapter.
+
+    Raises `InvalidRequest` for a rank that the basis has not, for a mix above the rank or above what the inference
+    servers hold, for a rate of a mix that there is not, and for presets of a list that come to the same here.
+    """
+    found = points(osora, offer.room(settings)) if held is None else [kept_point(held.rank, held.mix)]
+    for point in found:
+        _check_rank(point, osora, settings)
+        _check_mix(point, osora, offer)
+    if "mix_rate" in osora and not any(point.mix for point in found):
+        raise InvalidRequest(
+            "`osora.mix_rate` is how fast a mix learns, and the job has none",
+            param="osora.mix_rate",
+            code="invalid_value",
+            next_action="give `osora.mix` or a preset that has one, or leave out `osora.mix_rate`",
+        )
+    _check_distinct(found)
+    return found
+
+
+def of_job(job: Job) -> tuple[Point, ...]:
+    """Those that it was accepted with."""
+    if job.points is None:
+        return (former_point(job.osora),)
+    return tuple(map(Point.from_dict, job.points))
+
+
+def _check_rank(point: Point, osora: Mapping[str, Any], settings: Settings) -> None:
+    if "rank" in osora and point.rank > settings.basis_rank:
+        raise InvalidRequest(
+            f"osora.rank is {point.rank}, over the basis's rank {settings.basis_rank}",
+            param="osora.rank",
+            code="invalid_value",
+            next_action=f"use 1 to {settings.basis_rank}",
+        )
+
+
+def _check_mix(point: Point, osora: Mapping[str, Any], offer: bases.Offer) -> None:
+    if point.mix > point.rank:
+        raise InvalidRequest(
+            f"osora.mix is {point.mix}, over the rank {point.rank}",
+            param="osora.mix",
+            code="invalid_value",
+            next_action=f"use 0 to {point.rank}" + ("" if "rank" in osora else ", or a higher `osora.rank`"),
+        )
+    if offer.largest_mix is None or point.mix <= offer.largest_mix:
+        return
+    below = f"use 0 to {offer.largest_mix}" if offer.largest_mix else "leave it out"
+    if "mix" in osora:
+        said, param, next_action = f"osora.mix is {point.mix}", "osora.mix", below
+    elif "preset" in osora:
+        said, param = f"the preset {point.preset!r} has a mix of {point.mix}", "osora.preset"
+        next_action = f"choose another preset, or give `osora.mix`, 0 to {offer.largest_mix}"
+    else:  # that of what it begins with
+        said, param = f"the adapter that the job begins with has a mix of {point.mix}", "osora.from_adapter"
+        next_action = "begin with another adapter, or with the base"
+    raise InvalidRequest(
+        f"{said}, and the inference servers have room for {offer.largest_mix or 'none'}: nothing could be asked of the "
+        "adapter here",
+        param=param,
+        code="mix_too_large",
+        next_action=next_action,
+    )
+
+
+def _check_distinct(found: list[Point]) -> None:
+    seen: dict[tuple[int, int], Point] = {}
+    for point in found:
+        same = seen.setdefault((point.rank, point.mix), point)
+        if same is not point:
+            raise InvalidRequest(
+                f"`osora.preset` lists {same.preset!r} and {point.preset!r}, which are the same here: rank "
+                f"{point.rank}, mix {point.mix}",
+                param="osora.preset",
+                code="invalid_value",
+                next_action="leave out one of them",
+            )
