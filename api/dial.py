@@ -57,5 +57,5 @@ def presets(offer: Offer, settings: Settings) -> list[PresetOut]:
             mix_rate=point.mix_rate,
             available=offer.largest_mix is None or point.mix <= offer.largest_mix,
         )
-        for point in points({"preset": [*PRESETS]}, offer.room(settings))
+        for point in points({"preset": [*PRESETS]}, offer.room(settings.basis_rank))
     ]

@@ -109,6 +109,21 @@ class InferenceGateway:
         self._bases_until = time.monotonic() + _BASES_SECONDS
         return self._bases
 
+    async def added_bases(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """What each server says of the bases that it was told to add, by name; silent servers left out."""
+        answers = await asyncio.gather(*(self._get(f"{url}/bases") for url in self._urls))
+        return {
+            url: {base["name"]: base for base in answer.get("added", [])}
+            for url, answer in zip(self._urls, answers, strict=True)
+            if answer is not None
+        }
+
+    async def tell(self, url: str, path: str, body: Mapping[str, Any]) -> None:
+        """Tells one server something. Raises `httpx.HTTPError` if it does not take it."""
+        answer = await self._http.post(f"{url}{path}", json=body, headers=self._headers, timeout=_PROBE_TIMEOUT)
+        answer.raise_for_status()
+        self._bases_until = 0.0
+
     async def held_adapters(self) -> dict[str, list[str]]:
         """The ids of the adapters that each server has in memory; silent servers left out."""
         answers = await asyncio.gather(*(self._get(f"{url}/adapters") for url in self._urls))
@@ -116,9 +131,7 @@ class InferenceGateway:
 
     async def forget(self, url: str, adapters: Sequence[str]) -> None:
         """Has a server let go of adapters. Raises `httpx.HTTPError` if it does not answer."""
-        body = {"adapters": adapters}
-        answer = await self._http.post(f"{url}/forget", json=body, headers=self._headers, timeout=_PROBE_TIMEOUT)
-        answer.raise_for_status()
+        await self.tell(url, "/forget", {"adapters": adapters})
 
     async def ready(self) -> int:
         """How many servers are ready."""

@@ -10,6 +10,7 @@ import httpx
 from anyio import CapacityLimiter
 
 from api.authenticator import Authenticator
+from api.bases.keeping import Keeping
 from api.event_reader import EventReader
 from api.forgetting import Forgetting
 from api.gateway import InferenceGateway
@@ -50,6 +51,8 @@ class Services:
     """The registry again, with connections that no route uses up."""
     gateway: InferenceGateway
     publisher: Publisher
+    bases: Keeping
+    """Has inference servers hold the bases that were added."""
     courier: Courier
     refusals: Refusals
     forgetting: Forgetting
@@ -104,6 +107,7 @@ class Services:
                         Courier.working(registry) as courier,
                         Refusals.recording(registry) as refusals,
                         Forgetting.watching(registry, gateway) as forgetting,
+                        Keeping.watching(aside, gateway) as bases,
                         EventReader.working(aside) as events,
                         Revocations.working(aside, authenticator.forget) as revocations,
                         Collector.working(registry, gateway),
@@ -117,6 +121,7 @@ class Services:
                             aside=aside,
                             gateway=gateway,
                             publisher=publisher,
+                            bases=bases,
                             courier=courier,
                             refusals=refusals,
                             forgetting=forgetting,

@@ -98,6 +98,11 @@ class AdapterLoader:
         """Of the rows in host memory: each begins with its adapter's id and `@`."""
         return [*self._loaded]
 
+    def close(self) -> None:
+        """Load nothing any more."""
+        for threads in (self._threads, self._hashing):
+            threads.shutdown(wait=False, cancel_futures=True)
+
     def drop(self, is_unwanted: Callable[[str], bool]) -> None:
         """Let go of the rows with such keys. One that is being loaded just now is kept until it is asked again."""
         for key in filter(is_unwanted, self.keys):

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from inference import errors, imports, inputs
 from inference.adapters import AdapterLoader, judged
 from inference.authentication import AuthenticationMiddleware
-from inference.errors import ServerError
+from inference.bases import Bases
 from inference.exports import Exporter
 from inference.generation import Generation, Served
 from inference.lines import Line
@@ -26,11 +26,13 @@ from inference.loop import EngineLoop
 from inference.measuring import Measurer
 from inference.metering import keep_synced
 from inference.schemas import (
+    AddBase,
     ExportRequest,
     ForgetRequest,
     GenerateRequest,
     InspectRequest,
     MeasureRequest,
+    RemoveBase,
     TakeUsage,
 )
 from inference.settings import InferenceSettings
@@ -69,15 +71,18 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         spool = app.state.spool = Spool(settings.data_dir / "usage", settings.inference_usage_bytes)
-        app.state.served = {name: _serve(engine, settings, store, spool, on_death) for name, engine in engines.items()}
-        app.state.measurer = Measurer(store.fetch, settings.base_paths, scratch)
+        bases = app.state.bases = Bases(
+            settings, store, lambda engine: _serve(engine, settings, store, spool, on_death)
+        )
+        bases.begin(engines)
+        app.state.measurer = Measurer(store.fetch, bases.paths, scratch)
+        app.state.exporter = Exporter(store.get, bases.paths, scratch)
         await run_in_threadpool(lambda: scratch.folder)  # and what a process before this one has left goes
         syncing = asyncio.create_task(keep_synced(spool))
         with giving_back():
             yield
         await app.state.measurer.close()
-        for served in app.state.served.values():
-            served.loop.stop()
+        await bases.close()
         syncing.cancel()
         spool.close()
         scratch.close()
@@ -91,7 +96,7 @@ def create_app(
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        alive = all(served.loop.alive for served in app.state.served.values())
+        alive = all(served.loop.alive for served in app.state.bases)
         return JSONResponse({"status": "ok" if alive else "engine stopped"}, 200 if alive else 503)
 
     @app.get("/ready")
@@ -100,15 +105,21 @@ def create_app(
 
     @app.get("/bases")
     async def bases() -> dict[str, Any]:
-        return {"data": [served.describe() for served in app.state.served.values()]}
+        described: dict[str, Any] = app.state.bases.describe()
+        return described
+
+    @app.post("/bases")
+    async def add_base(body: AddBase) -> dict[str, bool]:
+        """Begins to load it; `GET /bases` says what came of that."""
+        app.state.bases.add(body)
+        return {"loading": True}
+
+    @app.post("/bases/remove")
+    async def remove_base(body: RemoveBase) -> dict[str, bool]:
+        return {"removed": app.state.bases.remove(body.name)}
 
     def held(base: str) -> Served:
-        served: Served | None = app.state.served.get(base)
-        if served is None:
-            raise ServerError(
-                503, "service_unavailable_error", "base_not_loaded", f"this server does not hold base {base!r}",
-                next_action="give API and inference server the same OSORA_BASES",
-            )  # fmt: skip
+        served: Served = app.state.bases.held(base)
         return served
 
     # Each may take as much memory as an upload may have bytes, a few times over, and wait for the engine for long.
@@ -127,17 +138,16 @@ def create_app(
 
     @app.get("/adapters")
     async def adapters() -> dict[str, list[str]]:
-        keys = {key for served in app.state.served.values() for key in served.in_memory()}
+        keys = {key for served in app.state.bases for key in served.in_memory()}
         return {"data": sorted({key.partition("@")[0] for key in keys})}
 
     @app.post("/forget")
     async def forget(body: ForgetRequest) -> dict[str, bool]:
         unwanted = frozenset(body.adapters)
-        for served in app.state.served.values():
+        for served in app.state.bases:
             served.drop(lambda key: key.partition("@")[0] in unwanted)
         return {"forgotten": True}
 
-    exporter = Exporter(store.get, settings.base_paths, scratch)
     # A merged one takes the base's memory once more, and its disk space until it is downloaded.
     exporting = Line("exports", at_once=1, most_of_tenant=4)
     making = ThreadPoolExecutor(1, "export", initializer=give_way)
@@ -151,6 +161,7 @@ def create_app(
         async def made() -> Path:
             async with exporting.turn(body.tenant):
                 with CancelScope(shield=True):  # or nobody would know of the file
+                    exporter: Exporter = app.state.exporter
                     path = await asyncio.get_running_loop().run_in_executor(making, exporter.make, runtime, body)
                     kept.callback(path.unlink)
                 return path

@@ -1,8 +1,10 @@
 """The engines of all bases, in the memory that there is for keys and values and for LoRAs."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import torch
 
 from inference.settings import InferenceSettings
 from osora_core.errors import MemoryTooSmall
@@ -32,34 +34,51 @@ def make_engines(
     MemoryTooSmall, naming the setting to change, and UnsupportedBase.
     """
     engines: dict[str, InferenceEngine] = {}
-    room = _room(settings, runtimes)
+    room = _room(settings, next(iter(runtimes.values())).device)  # as all others'
     for number, (name, runtime) in enumerate(runtimes.items()):
-        own = room / (len(runtimes) - number)
-        ranks = _lora_ranks(settings, runtime, own)
-        loras = bank_bytes(runtime.basis, ranks) if settings.inference_kv_bytes is None else 0
-        try:
-            engine, verdict = checked_engine(
-                runtime, cache, rows=settings.inference_rows, adapters=settings.inference_adapters,
-                max_length=settings.inference_max_length, kv_bytes=own - loras, lora_ranks=ranks,
-                tenant_share=settings.inference_tenant_share or _TENANT_SHARE[runtime.device.type],
-            )  # fmt: skip
-        except MemoryTooSmall as error:
-            raise _named(error, name, settings) from error
-        logger.info(
-            "base %s (%s) answers; at worst %.2g nats from transformers, where %g are allowed",
-            name, runtime.basis.base_fingerprint[:12], verdict.worst, verdict.tolerance,
-        )  # fmt: skip
-        _tell_size(name, engine, settings)
-        engines[name] = engine
-        room -= engine.pool.size.bytes + loras
+        engines[name], taken = _make(settings, runtime, cache, room / (len(runtimes) - number))
+        room -= taken
     return engines
 
 
-def _room(settings: InferenceSettings, runtimes: Mapping[str, Runtime]) -> float:
+def make_engine(
+    settings: InferenceSettings, runtime: Runtime, cache: Path, others: Sequence[InferenceEngine]
+) -> InferenceEngine:
+    """The engine of a base that comes while those of `others` run, in the memory that they leave.
+
+    Raises as `make_engines` does.
+    """
+    room = _room(settings, runtime.device)
+    if settings.inference_kv_bytes is not None or runtime.device.type == "cpu":
+        # A CPU's memory is taken when something is written to it; what is promised to others is not this one's.
+        room -= sum(engine.pool.size.bytes for engine in others)
+    return _make(settings, runtime, cache, max(0.0, room))[0]
+
+
+def _make(settings: InferenceSettings, runtime: Runtime, cache: Path, own: float) -> tuple[InferenceEngine, float]:
+    """An engine, and how much of the room `own` it takes."""
+    ranks = _lora_ranks(settings, runtime, own)
+    loras = bank_bytes(runtime.basis, ranks) if settings.inference_kv_bytes is None else 0
+    try:
+        engine, verdict = checked_engine(
+            runtime, cache, rows=settings.inference_rows, adapters=settings.inference_adapters,
+            max_length=settings.inference_max_length, kv_bytes=own - loras, lora_ranks=ranks,
+            tenant_share=settings.inference_tenant_share or _TENANT_SHARE[runtime.device.type],
+        )  # fmt: skip
+    except MemoryTooSmall as error:
+        raise _named(error, runtime.name, settings) from error
+    logger.info(
+        "base %s (%s) answers; at worst %.2g nats from transformers, where %g are allowed",
+        runtime.name, runtime.basis.base_fingerprint[:12], verdict.worst, verdict.tolerance,
+    )  # fmt: skip
+    _tell_size(runtime.name, engine, settings)
+    return engine, engine.pool.size.bytes + loras
+
+
+def _room(settings: InferenceSettings, device: torch.device) -> float:
     """Bytes for keys and values, and if no setting says how many, for LoRAs as well."""
     if settings.inference_kv_bytes is not None:
         return settings.inference_kv_bytes
-    device = next(iter(runtimes.values())).device  # as all others'
     return _SHARE[device.type] * available_bytes(device)
 
 

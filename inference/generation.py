@@ -52,6 +52,11 @@ class Served:
         self.adapters.drop(is_unwanted)
         self.loop.drop(is_unwanted)
 
+    def close(self) -> None:
+        """Let go of what is its own, when its engine has stopped."""
+        self.adapters.close()
+        self.turns.close()
+
     def describe(self) -> dict[str, Any]:
         """What GET /bases says of it."""
         runtime = self.runtime

@@ -68,6 +68,11 @@ class EngineLoop:
             if not self._taken[tenant]:
                 del self._taken[tenant]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request has a place."""
+        return bool(self._taken)
+
     def submit(self, requests: Sequence[Request], account: Account) -> Outputs:
         """Hand checked requests to the engine; the outputs of all come through one queue.
 
@@ -126,7 +131,8 @@ class EngineLoop:
         self._command(partial(self.engine.loras.drop, is_unwanted))
 
     def stop(self) -> None:
-        """End the thread after its current step."""
+        """End the thread after its current step; nobody gets a place any more."""
+        self.alive = False
         with self._wake:
             self._stopping = True
             self._wake.notify()

@@ -119,3 +119,19 @@ class GenerateRequest(BaseModel):
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt or messages")
         return self
+
+
+class AddBase(BaseModel):
+    """A base to load: `source` and `content` as `osora_core.base_folders` takes them; `id` tells it from another that
+    was called so before."""
+
+    name: str
+    id: str
+    source: str
+    content: str | None = None
+
+
+class RemoveBase(BaseModel):
+    """A base to let go of."""
+
+    name: str

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import registry.added_bases.tables
 import registry.audit_tables
 import registry.limits.tables
 import registry.measures

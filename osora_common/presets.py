@@ -93,7 +93,7 @@ def _point(name: PresetName | None, osora: Mapping[str, Any], room: Room, most_m
 
 
 def kept_point(rank: int, mix: int) -> Point:
-    """That of a job which goes on from an adapter, and keeps its rank and mix."""
+    """That of a job which goes on from an adapter, with its rank and at least its mix."""
     return _with_rates(None, rank, mix, _nearest(mix))
 
 

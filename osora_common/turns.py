@@ -28,6 +28,10 @@ class Turns:
         job.add_done_callback(lambda _: _release(loop, lock))
         return await asyncio.wrap_future(job)
 
+    def close(self) -> None:
+        """Begin no work any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
 
 def _release(loop: asyncio.AbstractEventLoop, lock: asyncio.Lock) -> None:
     try:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from osora_core import basis_file, basis_place
+from osora_core import basis_file, basis_place, progress
 from osora_core.checkpoint import own_values
 from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
 from osora_core.identity import ANY, FETCH_BASIS, Identity, mismatch
@@ -209,6 +209,7 @@ def compute_basis(
     with torch.no_grad():
         for name, one in of_each(partial(compute_factors, rank=rank, dtype=DTYPE), weights):
             factors[name] = Factors(one.U.cpu(), one.S.cpu(), one.Vt.cpu())
+            progress.tell(len(factors), len(modules))
             if len(factors) == 1 and wanted.probe not in (None, _hash(factors)):
                 raise IdentityMismatch(
                     f"the adapter was made on basis {wanted.basis}, which is not stored here, and this processor would "

@@ -14,7 +14,6 @@ from registry.errors import InvalidRequest, NotFound, OsoraError
 from registry.ids import model_name, new_id
 from registry.limits import quotas
 from registry.models import Adapter, AdapterType
-from registry.settings import Settings
 from registry.tenants import Principal
 
 T = TypeVar("T")
@@ -45,9 +44,9 @@ class Facts:
     mix: int = 0
 
 
-def base_of(settings: Settings, name: str | None) -> str:
-    """The base that is meant; without a name, the only one. Raises `InvalidRequest` and `NotFound`."""
-    known = list(settings.base_paths)
+def base_of(known: Sequence[str], name: str | None) -> str:
+    """Of the bases on offer the one that is meant; without a name, the only one. Raises `InvalidRequest` and
+    `NotFound`."""
     if name is None and len(known) > 1:
         raise InvalidRequest(
             f"there are several bases here: {', '.join(known)}", param="base", next_action="name the adapter's own"

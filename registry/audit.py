@@ -25,6 +25,8 @@ Action = Literal[
     "alias.set",
     "audit.trimmed",
     "authentication.refused",
+    "base.added",
+    "base.removed",
     "basis.downloaded",
     "checkpoint.deleted",
     "file.deleted",

@@ -10,7 +10,6 @@ from osora_common.presets import Room
 from osora_common.unusable_base import UnusableBaseError
 from registry.errors import InvalidFile, InvalidRequest
 from registry.models import File
-from registry.settings import Settings
 
 _UNKNOWN = BaseFacts()
 _TEXTS = ("completion", "text")
@@ -41,20 +40,23 @@ class Offer:
         spans = (span for name in (self.spans if modules is None else modules) for span in self.spans[name])
         return sum(min(rank, most) + outputs + min(mix, rank, most) ** 2 for most, outputs in spans)
 
-    def room(self, settings: Settings) -> Room:
-        """What an adapter of this base has room for here, as far as that is known."""
+    def room(self, basis_rank: int) -> Room:
+        """What an adapter of this base has room for where bases have this rank, as far as that is known."""
         ranks = [most for spans in (self.spans or {}).values() for most, _ in spans]
-        return Room(settings.basis_rank, max(ranks, default=settings.basis_rank), self.largest_mix)
+        return Room(basis_rank, max(ranks, default=basis_rank), self.largest_mix)
 
 
 Offers = Mapping[str, Offer]
 """By the bases' names. One that is missing here is as one of which nothing is known."""
 
 
-def offers(settings: Settings, loaded: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
-    """All that are configured. `loaded` is what inference servers say of theirs, which counts more than files do."""
+def offers(paths: Mapping[str, str], loaded: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
+    """All that are on offer, where `paths` says what each is loaded from.
+
+    `loaded` is what inference servers say of theirs, which counts more than files do.
+    """
     told = {base["name"]: base for base in loaded}
-    return {name: _offer(told.get(name, {}), path) for name, path in settings.base_paths.items()}
+    return {name: _offer(told.get(name, {}), path) for name, path in paths.items()}
 
 
 def _offer(told: Mapping[str, Any], path: str) -> Offer:

@@ -7,7 +7,19 @@ import time
 from typing import Literal
 
 Prefix = Literal[
-    "file-", "upload_", "part_", "ftjob-", "adp-", "tenant-", "key-", "cp_", "webhook-", "wh_", "evt_", "audit-"
+    "file-",
+    "upload_",
+    "part_",
+    "ftjob-",
+    "adp-",
+    "tenant-",
+    "key-",
+    "cp_",
+    "webhook-",
+    "wh_",
+    "evt_",
+    "audit-",
+    "base-",
 ]
 
 # Crockford's base 32 in lower case: its order as text is its order as a number.

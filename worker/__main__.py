@@ -26,10 +26,12 @@ from registry.outbox import train_queue
 from registry.publisher import Publisher
 from registry.settings import Settings, get_settings
 from worker.app import add_tasks, create_app
+from worker.bases import BaseKeeper
 from worker.basis_store import StoredBasis
 from worker.followers import FollowerProcesses, spread
 from worker.node import Node
 from worker.pool import Pool
+from worker.queues import Queues
 
 logger = logging.getLogger("worker")
 
@@ -66,10 +68,13 @@ def _work(settings: Settings) -> None:
             node = Node(registry, runtimes, publisher, on_failure=end, passes=passes)
         app = create_app(settings)
         add_tasks(app, node)
+        keeper: BaseKeeper | None = None
 
         @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
         def ready(**_: Any) -> None:
             print("ready", file=sys.stderr, flush=True)
+            if keeper is not None:
+                keeper.start()
 
         @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
         def drain(**_: Any) -> None:
@@ -92,8 +97,13 @@ def _work(settings: Settings) -> None:
             without_heartbeat=True,
             quiet=True,
         )
+        if others is None:  # those are for one base
+            queues = Queues(worker)
+            keeper = BaseKeeper(registry, node, cache, queues.listen, queues.ignore)
         with giving_back():
             worker.start()
+        if keeper is not None:
+            keeper.stop()
         ended = node.stop()
         if others is not None:
             others.stop()

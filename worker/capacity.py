@@ -30,6 +30,17 @@ class Capacity:
             jobs = min(_fitting(runtime, passes, 1 / len(runtimes), further) for runtime in runtimes.values())
         return cls(jobs, _slots(jobs, further))
 
+    def beside(self, settings: Settings, runtime: Runtime, passes: MakePasses, bases: int) -> "Capacity":
+        """With a base more, the last of so many: no more jobs than before, and no more than fit beside that base.
+
+        Raises MemoryTooSmall where not even one does.
+        """
+        if settings.worker_jobs != "auto":
+            return self
+        further = settings.sweep_members
+        jobs = min(self.jobs, _fitting(runtime, passes, 1 / bases, further))
+        return Capacity(jobs, _slots(jobs, further))
+
 
 def _slots(jobs: int, further: int) -> int:
     """As many again as jobs, for the further members of sweeps, and as one sweep may need: a job never waits for a

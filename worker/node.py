@@ -64,6 +64,10 @@ class Node:
         self._counting = threading.Lock()
         self._renewed_at = 0.0
         self._announced = False
+        self._passes = passes
+        self._at_first = self.capacity
+        self._beside: dict[str, Capacity] = {}
+        # Replaced as a whole when a base comes or goes: others read it meanwhile.
         self._engines = {
             base: EngineThread(TrainingEngine(runtime, max_jobs=self.capacity.slots, passes=passes), self.fail)
             for base, runtime in runtimes.items()
@@ -78,6 +82,45 @@ class Node:
             Periodic("erasure", _ERASURE_SECONDS, self._erase),
             Periodic("retention", _RETENTION_SECONDS, lambda: retention.maintain(registry)),
         ]
+
+    @property
+    def bases(self) -> Collection[str]:
+        """Those whose jobs it runs."""
+        return self._engines.keys()
+
+    def add_base(self, runtime: Runtime) -> None:
+        """Run the jobs of a base more from now on. Raises MemoryTooSmall where there is no room for any."""
+        base = runtime.name
+        capacity = self.capacity.beside(self.registry.settings, runtime, self._passes, len(self._engines) + 1)
+        engine = EngineThread(TrainingEngine(runtime, max_jobs=capacity.slots, passes=self._passes), self.fail)
+        engine.start()
+        self._identities = {**self._identities, base: (runtime.basis.base_fingerprint, runtime.basis.fingerprint)}
+        self._engines = {**self._engines, base: engine}
+        self._beside[base] = capacity
+        self._set_capacity()
+
+    def heed_base(self, base: str) -> None:
+        """Have jobs of a base taken up that were queued while nobody here listened."""
+        with self.registry.transaction() as session:
+            jobs.reconcile(session, base, 0.0)
+
+    def remove_base(self, base: str) -> bool:
+        """Run no job of a base any more, and let go of it; False while a job of it is still held."""
+        if any(attempt.base == base for attempt, _ in self._held.all()):
+            return False
+        engine = self._engines[base]
+        self._engines = {name: each for name, each in self._engines.items() if name != base}
+        self._identities = {name: each for name, each in self._identities.items() if name != base}
+        engine.stop(_ENGINE_STOP_SECONDS)
+        self._beside.pop(base, None)
+        self._set_capacity()
+        return True
+
+    def _set_capacity(self) -> None:
+        """As the base that leaves room for the fewest jobs has it, and told at the next heartbeat, which is now."""
+        self.capacity = min((self._at_first, *self._beside.values()), key=lambda capacity: capacity.jobs)
+        self.places.resize(self.capacity.jobs)
+        self._renewed_at = 0.0
 
     def start(self) -> None:
         """Start the engines, the heartbeat and the maintenance."""
@@ -108,7 +151,7 @@ class Node:
 
     def train(self, base: str) -> None:
         """Act on a wake-up: run the base's job whose turn it is, if there is one, until it ends or is given back."""
-        while True:
+        while base in self._engines:
             passed_over = self.places.passed_over()
             alone = self._wants_to_be_alone(base, passed_over)
             if alone is None:
@@ -121,6 +164,8 @@ class Node:
                     return
             if not self.places.room:
                 return self._pass_on(base)
+        else:
+            return  # it has been removed, with all its jobs
         if passed_over:
             with self._counting:
                 self._unheeded[base] += 1

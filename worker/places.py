@@ -72,6 +72,13 @@ class Places:
                 return 0
             return max(0, claimable - len(self._preparing) - len(self._training))
 
+    def resize(self, jobs: int) -> None:
+        """From now on so many jobs train at once, no more than at the beginning."""
+        with self._changed:
+            self._jobs, self._most_of_tenant = jobs, max(1, jobs // 2)
+            self._changed.notify_all()
+        self._on_change()
+
     def passed_over(self) -> list[str]:
         """The tenants that may have no further job prepared now."""
         with self._changed:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.adapters.inspection import inspected
 from api.adapters.schemas import AdapterOut, AdaptersQuery, DownloadQuery, ImportedOut, ImportForm
+from api.bases.known import base_paths
 from api.deps import ReaderDep, ReadSessionDep, RegistryDep, ServicesDep, TrainerDep
 from api.downloads import attachment
 from api.generate.proxy import pass_on
@@ -66,7 +67,7 @@ async def import_adapter(
         read_form(request, ImportForm, file="file", example="-F file=@adapter.zip", room=room) as sent,
     ):
         await once.begin(sent.digest)
-        base = imports.base_of(registry.settings, sent.form.base)
+        base = imports.base_of(list(await base_paths(services)), sent.form.base)
         draft = await run_in_threadpool(imports.store, registry, principal, base, sent.form.file.file)
     try:
         facts = await inspected(services, request, principal, draft)

@@ -9,6 +9,7 @@ from api.deps import ReaderDep, ReadSessionDep, RegistryDep, SessionDep, Trainer
 from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.schemas import Deleted, ListPage, PageQuery, errors
+from registry.added_bases import offered
 from registry.names import aliases
 
 router = APIRouter(prefix="/aliases", tags=["aliases"], route_class=JsonRoute)
@@ -32,7 +33,7 @@ def set_alias(
         principal,
         body.name,
         body.weights,
-        bases=registry.settings.base_paths,
+        bases=offered.paths(session, registry.settings),
         expected_version=body.expected_version,
     )
     return once.keep(session, AliasOut.of(alias))
@@ -74,7 +75,7 @@ def roll_back(
         session,
         principal,
         name,
-        bases=registry.settings.base_paths,
+        bases=offered.paths(session, registry.settings),
         to=body.version,
         expected_version=body.expected_version,
     )

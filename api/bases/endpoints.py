@@ -1,24 +1,29 @@
 """The base models on offer, and their bases. `{base}` is a name, which may contain slashes, or the hash of a basis."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path
+from fastapi import APIRouter, Header, Path, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
-from api.bases.known import OffersDep
-from api.bases.schemas import BaseList, BaseOut
-from api.deps import ReaderDep, ServicesDep
+from api.bases.known import OffersDep, base_paths
+from api.bases.schemas import AddBase, BaseList, BaseOut, BaseRemoval, RemoveBaseQuery
+from api.deps import OperatorDep, ReaderDep, ServicesDep, SessionDep
 from api.downloads import resumable
+from api.idempotency import OnceDep
+from api.json_body import JsonRoute
 from api.schemas import errors
 from api.services import Services
 from registry import audit
+from registry.added_bases import adding
+from registry.added_bases.tables import AddedBase
 from registry.bases import Offer
 from registry.context import Registry
 from registry.errors import NotFound, Unavailable
 from registry.tenants import Principal
 
-router = APIRouter(prefix="/bases", tags=["bases"])
+router = APIRouter(prefix="/bases", tags=["bases"], route_class=JsonRoute)
 
 NameOrHash = Annotated[
     str,
@@ -28,12 +33,57 @@ NameOrHash = Annotated[
 
 @router.get("", summary="List bases", responses=errors(401, 403))
 async def list_bases(services: ServicesDep, principal: ReaderDep, offers: OffersDep) -> BaseList:
-    """What can be fine-tuned and called here. `loaded` says whether an inference server has it in memory."""
+    """What can be fine-tuned and called here, and what is being made ready for it.
+
+    `loaded` says whether an inference server has it in memory. Why a base cannot be used is told to operators alone.
+    """
     held = {base["name"]: base for base in await services.gateway.bases()}
-    names = {**offers, **held}
-    return BaseList(
-        data=[BaseOut.of(name, offers.get(name, Offer()), held.get(name), services.settings) for name in names]
-    )
+    to_operator = principal.has("operator")
+    added = {row.name: row for row in await run_in_threadpool(_added, services.registry)}
+    configured = [
+        BaseOut.of(name, offers.get(name, Offer()), held.get(name), to_operator=to_operator)
+        for name in {**offers, **held}
+        if name not in added
+    ]
+    data = [*configured, *(_shown(services, row, held, principal) for row in added.values())]
+    return BaseList(data=[base.with_presets(offers.get(base.name), services.settings) for base in data])
+
+
+@router.post("", summary="Add a base", responses=errors(400, 401, 403, 409))
+def add_base(
+    body: AddBase, session: SessionDep, services: ServicesDep, principal: OperatorDep, once: OnceDep
+) -> BaseOut:
+    """Adds a base to the running service. A worker fetches or converts it, checks it and computes its basis; `state`
+    says how far that is. What trains and what is answered goes on meanwhile.
+
+    Its files stay where they are; of a package or a `.gguf` file, the service makes a copy of its own. One that has
+    failed is tried anew.
+    """
+    row = adding.add(session, principal, services.settings, body.name, body.source)
+    return once.keep(session, BaseOut.of_added(row, to_operator=True))
+
+
+@router.delete("/{base}", summary="Remove a base", responses=errors(400, 401, 403, 404, 409))
+async def remove_base(
+    base: Annotated[str, Path(examples=["smollm2-135m"])],
+    services: ServicesDep,
+    principal: OperatorDep,
+    query: Annotated[RemoveBaseQuery, Query()],
+) -> BaseRemoval:
+    """Takes a base that was added off the service; what is being answered ends as it would.
+
+    Refused while a job needs it that has not ended, and unless `leave_adapters` where adapters, checkpoints or aliases
+    hang on it: the message counts them. No file of yours is deleted, only what the service has made of one.
+    """
+
+    def remove() -> BaseRemoval:
+        with services.registry.transaction() as session:
+            hanging = adding.remove(session, principal, services.settings, base, leave_adapters=query.leave_adapters)
+            return BaseRemoval.of(base, hanging)
+
+    removal = await run_in_threadpool(remove)
+    services.bases.soon()
+    return removal
 
 
 @router.get(
@@ -90,7 +140,7 @@ async def _basis(services: Services, name_or_hash: str) -> dict[str, Any]:
         if name_or_hash in (base["name"], base["basis"]["fingerprint"]):
             found: dict[str, Any] = base["basis"]
             return found
-    if name_or_hash in services.settings.base_paths:
+    if name_or_hash in await base_paths(services):
         raise Unavailable(
             f"no inference server has loaded the base {name_or_hash!r}",
             code="base_not_loaded",
@@ -106,3 +156,13 @@ async def _basis(services: Services, name_or_hash: str) -> dict[str, Any]:
 def _record_download(registry: Registry, principal: Principal, fingerprint: str) -> None:
     with registry.transaction() as session:
         audit.record(session, principal, "basis.downloaded", "base", fingerprint)
+
+
+def _added(registry: Registry) -> Sequence[AddedBase]:
+    with registry.reading() as session:
+        return adding.everything(session)
+
+
+def _shown(services: Services, row: AddedBase, held: Mapping[str, Any], principal: Principal) -> BaseOut:
+    problem = services.bases.problem(row.name)
+    return BaseOut.of_added(row, held.get(row.name), problem, to_operator=principal.has("operator"))

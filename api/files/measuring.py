@@ -7,6 +7,7 @@ import logging
 import httpx
 from fastapi.concurrency import run_in_threadpool
 
+from api.bases.known import base_paths
 from api.gateway import close
 from api.services import Services
 from osora_data.measures import Measure
@@ -62,7 +63,7 @@ async def measured(
 
 async def begin_measuring(services: Services, file: File) -> None:
     """Has a new file measured where it is clear on which base it will be trained: most who send one make a job next."""
-    bases = list(services.settings.base_paths)
+    bases = list(await base_paths(services))
     if len(bases) == 1:
         await measured(services, file, *bases, seconds=0)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.bases.known import base_paths
 from api.files.measuring import measured
 from api.services import Services
 from osora_data.measures import Measure
@@ -122,7 +123,7 @@ async def report_of(services: Services, file: File, base: str | None) -> FileRep
             param="file_id",
             next_action="read its content",
         )
-    offered = services.settings.base_paths
+    offered = await base_paths(services)
     if base is not None and base not in offered:
         raise InvalidRequest(
             f"base {base!r} is not on offer here, only {', '.join(offered)}",

@@ -6,6 +6,7 @@ from api.files.measuring import measure_of
 from api.services import Services
 from osora_data.measures import Measure
 from registry import files, references
+from registry.added_bases import offered
 from registry.context import Registry
 from registry.errors import InvalidRequest, OsoraError
 from registry.jobs import JobRequest, begun_with
@@ -67,7 +68,7 @@ def _some(words: list[str], count: int, between: str) -> str:
 def _meant(registry: Registry, principal: Principal, request: JobRequest) -> tuple[str, dict[str, File]]:
     """The base of a job, and its files. Raises OsoraError for what there is not."""
     with registry.reading() as session:
-        request = begun_with.without_aliases(session, principal, request, registry.settings.base_paths)
+        request = begun_with.without_aliases(session, principal, request, offered.paths(session, registry.settings))
         base = request.base or references.refer(session, principal, request.from_adapter or "").base
         named = {"training_file": request.training_file, "validation_file": request.validation_file}
         return base, {

@@ -101,6 +101,12 @@ def paired(rows: Tensor, heads: int) -> Tensor:
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
+def unpaired(rows: Tensor, heads: int) -> Tensor:
+    """The inverse of `paired`."""
+    pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
 def _rotary_factors(config: Any) -> Iterator[Stored]:
     """What frequencies are divided by, where that is another number for each."""
     rope = rotary(config)

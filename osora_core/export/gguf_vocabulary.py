@@ -28,7 +28,7 @@ _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _REST_SLASHED = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # How words are cut, and whether a word that is a token is taken whole -> llama.cpp's name for both.
-_CUTS: Mapping[tuple[str, bool], str] = {
+CUTS: Mapping[tuple[str, bool], str] = {
     ("bytes", False): "gpt-2",
     ("digits bytes", False): "smollm",
     (f"{_ENGLISH}|{_WORD}|\\p{{N}}{{1,3}}|{_REST} mapped", True): "llama-bpe",
@@ -186,7 +186,7 @@ def _cut(state: Mapping[str, Any]) -> str:
     """llama.cpp's name for how a tokenizer of bytes cuts text into words."""
     steps = _steps(state["pre_tokenizer"], "pretokenizers")
     how = " ".join(_step(step) for step in steps)
-    name = _CUTS.get((how, state["model"].get("ignore_merges") or False))
+    name = CUTS.get((how, state["model"].get("ignore_merges") or False))
     normalizers = [step["type"] for step in _steps(state["normalizer"], "normalizers")]
     if name is None or normalizers not in ([], ["NFC"]):
         raise refusal("the tokenizer cuts text into words by a rule that llama.cpp has no name for")

@@ -79,18 +79,18 @@ def hold(session: Session, principal: Principal, request: JobRequest, settings: 
             next_action=f"use {ref.rank}, or leave out `osora.rank`",
         )
     mix = request.osora.get("mix", ref.mix)
-    if mix != ref.mix:
+    if mix < ref.mix:
         raise InvalidRequest(
-            f"{name!r} has {_mix(ref.mix)}, and a job keeps that of what it begins with: {mix} is another",
+            f"{name!r} has {_mix(ref.mix)}, and a job cuts nothing off what it begins with: {mix} is smaller",
             param="osora.mix",
-            next_action=f"use {ref.mix}, or leave out `osora.mix`",
+            next_action=f"use {ref.mix} or more, or leave out `osora.mix`",
         )
     if "preset" in request.osora:
         raise InvalidRequest(
-            f"`osora.preset` chooses a rank and a mix, and a job that begins with {name!r} keeps those that it has: "
-            f"rank {ref.rank}, {_mix(ref.mix)}",
+            f"`osora.preset` chooses a rank and a mix, and a job that begins with {name!r} goes on with those that it "
+            f"has: rank {ref.rank}, {_mix(ref.mix)}",
             param="osora.preset",
-            next_action="leave out `osora.preset`, or train from the base",
+            next_action="leave out `osora.preset`, or train from the base; `osora.mix` may be larger",
         )
     _check_identity(session, ref, param, settings)
     return ref

@@ -17,7 +17,10 @@ def settle(osora: Mapping[str, Any], settings: Settings, offer: bases.Offer, hel
     Raises `InvalidRequest` for a rank that the basis has not, for a mix above the rank or above what the inference
     servers hold, for a rate of a mix that there is not, and for presets of a list that come to the same here.
     """
-    found = points(osora, offer.room(settings)) if held is None else [kept_point(held.rank, held.mix)]
+    if held is None:
+        found = points(osora, offer.room(settings.basis_rank))
+    else:
+        found = [kept_point(held.rank, osora.get("mix", held.mix))]
     for point in found:
         _check_rank(point, osora, settings)
         _check_mix(point, osora, offer)

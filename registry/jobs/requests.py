@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry import audit, bases, files, overlaps
+from registry.added_bases import offered
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
 from registry.jobs import begun_with, metering, points
@@ -57,15 +58,16 @@ def accepted(
         Forbidden: the priority is higher than the tenant may have.
         NotFound: no such file, or nothing such to begin with, of this tenant's.
     """
-    request = begun_with.without_aliases(session, principal, request, settings.base_paths)
+    paths = offered.paths(session, settings)
+    request = begun_with.without_aliases(session, principal, request, paths)
     held = begun_with.hold(session, principal, request, settings)
     base = request.base if held is None else held.base
-    if base not in settings.base_paths:
+    if base not in paths or not offered.hold(session, settings, base):
         raise InvalidRequest(
-            f"base {base!r} is not on offer here, only {', '.join(settings.base_paths)}",
+            f"base {base!r} is not on offer here, only {', '.join(paths)}",
             param="model",
             code="model_not_found",
-            next_action="choose one that is, or have whoever runs the service add it to OSORA_BASES",
+            next_action="choose one that is, or have whoever runs the service add it (osora bases add)",
         )
     for param in ("training_file", "validation_file"):
         if (file_id := getattr(request, param)) is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from registry.added_bases import offered
 from registry.errors import OsoraError
 from registry.jobs import begun_with
 from registry.jobs.forecast import Forecast, foresee, foresee_new
@@ -33,7 +34,7 @@ def view(session: Session, job: Job, settings: Settings) -> JobView:
 def expected(session: Session, principal: Principal, request: JobRequest, settings: Settings) -> Forecast:
     """The forecast of a job that is about to be submitted; an empty one, if it will be refused."""
     try:
-        request = begun_with.without_aliases(session, principal, request, settings.base_paths)
+        request = begun_with.without_aliases(session, principal, request, offered.paths(session, settings))
         base = request.base or refer(session, principal, request.from_adapter or "").base
     except OsoraError:
         return Forecast()

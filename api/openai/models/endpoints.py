@@ -10,6 +10,7 @@ from api.openai.models.schemas import ModelList, ModelOut
 from api.routes import ThreadRoute
 from api.schemas import Deleted, errors
 from registry import adapters, tenants
+from registry.added_bases import offered
 from registry.errors import Forbidden
 from registry.expiry import expiries
 from registry.names import aliases, permissions
@@ -29,7 +30,7 @@ def list_models(session: ReadSessionDep, principal: ReaderDep, registry: Registr
     own = [(AdapterRef.of(row), principal.tenant_name) for row in adapters.everything(session, principal)]
     trained = [*own, *permissions.shared_with(session, principal)]
     ends = expiries(session, registry.settings, [ref for ref, _ in trained])
-    bases = [ModelOut.of_base(base) for base in registry.settings.base_paths]
+    bases = [ModelOut.of_base(base) for base in offered.paths(session, registry.settings)]
     named = [ModelOut.of_alias(alias, principal.tenant_name) for alias in aliases.everything(session, principal)]
     return ModelList(
         data=[*bases, *named, *(ModelOut.of_adapter(ref, owner, ends.get(ref.id)) for ref, owner in trained)]
@@ -39,7 +40,7 @@ def list_models(session: ReadSessionDep, principal: ReaderDep, registry: Registr
 @router.get("/{model:path}", summary="Get a model", responses=errors(401, 403, 404))
 def get_model(model: ModelName, session: ReadSessionDep, principal: ReaderDep, registry: RegistryDep) -> ModelOut:
     """A base, an adapter, a checkpoint, or an alias under its own name."""
-    target = resolve_model(registry, principal, model, key=b"")
+    target = resolve_model(registry, principal, model, key=b"", to_call=False)
     if target.alias is not None:
         return ModelOut.of_alias(aliases.get(session, principal, target.alias), principal.tenant_name)
     if target.adapter is None:
@@ -56,7 +57,7 @@ def delete_model(model: ModelName, services: ServicesDep, principal: TrainerDep)
     Of an alias only the name goes; what it stands for stays.
     """
     registry = services.registry
-    target = resolve_model(registry, principal, model, key=b"")
+    target = resolve_model(registry, principal, model, key=b"", to_call=False)
     if target.alias is not None:
         with registry.transaction() as session:
             aliases.remove(session, principal, target.alias)

@@ -116,11 +116,11 @@ def test_the_database_refuses_what_cannot_be(registry: Registry, principal: Prin
 
 def test_bases_by_name(registry: Registry) -> None:
     settings = registry.settings
-    assert adapter_imports.base_of(settings, None) == "osora-tiny"
+    assert adapter_imports.base_of(list(settings.base_paths), None) == "osora-tiny"
     with pytest.raises(NotFound, match="no base 'other'") as caught:
-        adapter_imports.base_of(settings, "other")
+        adapter_imports.base_of(list(settings.base_paths), "other")
     assert caught.value.param == "base"
     several = settings.model_copy(update={"bases": "osora-tiny,b=/b"})
-    assert adapter_imports.base_of(several, "b") == "b"
+    assert adapter_imports.base_of(list(several.base_paths), "b") == "b"
     with pytest.raises(InvalidRequest, match="osora-tiny, b"):
-        adapter_imports.base_of(several, None)
+        adapter_imports.base_of(list(several.base_paths), None)
