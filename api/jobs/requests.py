@@ -308,6 +308,13 @@ class CreateJob(RequestModel):
     def to_job_request(self, settings: Settings) -> JobRequest:
         """The request as the registry takes it. Raises `InvalidRequest` for knobs that cannot be had together."""
         knobs: dict[str, Any] = self.osora.model_dump(exclude_none=True) if self.osora else {}
+        if knobs.get("rank", 0) > settings.basis_rank:
+            raise InvalidRequest(
+                f"osora.rank is {knobs['rank']}, over the basis's rank {settings.basis_rank}",
+                param="osora.rank",
+                code="invalid_value",
+                next_action=f"use 1 to {settings.basis_rank}",
+            )
         self._check_validated(knobs)
         _check_sweep(knobs, settings.sweep_members)
         if scaled_rate(self._chosen.model_dump()) == 0:

@@ -14,7 +14,7 @@ from registry.settings import Settings
 def settle(osora: Mapping[str, Any], settings: Settings, offer: bases.Offer, held: AdapterRef | None) -> list[Point]:
     """Those that a request means, on what is offered and from what it begins with, if that is an adapter.
 
-    Raises `InvalidRequest` for a rank that the basis has not, for a mix above the rank or above what the inference
+    Raises `InvalidRequest` for a mix above the rank or above what the inference
     servers hold, for a rate of a mix that there is not, and for presets of a list that come to the same here.
     """
     if held is None:
@@ -22,7 +22,6 @@ def settle(osora: Mapping[str, Any], settings: Settings, offer: bases.Offer, hel
     else:
         found = [kept_point(held.rank, osora.get("mix", held.mix))]
     for point in found:
-        _check_rank(point, osora, settings)
         _check_mix(point, osora, offer)
     if "mix_rate" in osora and not any(point.mix for point in found):
         raise InvalidRequest(
@@ -40,16 +39,6 @@ def of_job(job: Job) -> tuple[Point, ...]:
     if job.points is None:
         return (former_point(job.osora),)
     return tuple(map(Point.from_dict, job.points))
-
-
-def _check_rank(point: Point, osora: Mapping[str, Any], settings: Settings) -> None:
-    if "rank" in osora and point.rank > settings.basis_rank:
-        raise InvalidRequest(
-            f"osora.rank is {point.rank}, over the basis's rank {settings.basis_rank}",
-            param="osora.rank",
-            code="invalid_value",
-            next_action=f"use 1 to {settings.basis_rank}",
-        )
 
 
 def _check_mix(point: Point, osora: Mapping[str, Any], offer: bases.Offer) -> None:
