@@ -167,7 +167,7 @@ def _rates(text: str | None, option: str, words: tuple[str, ...]) -> str | float
 
 def _several(names: str | None) -> str | list[str] | None:
     """`small` as it is, `small,balanced` as a list. The service says which there are."""
-    return names.split(",") if names is not None and "," in names else names
+    return [name.strip() for name in names.split(",")] if names is not None and "," in names else names
 
 
 def _method(method: str, hyperparameters: dict[str, Any] | None) -> dict[str, Any]:
