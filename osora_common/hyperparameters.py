@@ -64,6 +64,10 @@ class Spec:
         values = self.to_dict()
         return values if self.mix else {name: value for name, value in values.items() if name not in _OF_MIXES}
 
+    def rates(self) -> dict[str, float]:
+        """Those that a sweep ranges over, by their names; that of a mix where there is one."""
+        return {name: getattr(self, name) for name in _RATES if name != "mix_rate" or self.mix}
+
     def steps(self, rows: int) -> int:
         """Those of a job over so many rows, if it does not end early."""
         return math.ceil(rows / self.batch_size) * self.epochs

@@ -9,7 +9,7 @@ import stat
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,15 @@ class Adapter:
             canary=config.get("canary"),
             extra={k: v for k, v in config.items() if k not in (*_OWN, *_IDENTITY) and v is not None},
         )
+
+    def with_mix(self, c: int) -> "Adapter":
+        """The same adapter with mixes of size c, at least its own: what is added is zero."""
+        if c == self.mix_size:
+            return self
+        mix = {name: sigma.new_zeros(min(c, len(sigma)), min(c, len(sigma))) for name, sigma in self.sigma.items()}
+        for name, own in self.mix.items():
+            mix[name][: len(own), : len(own)] = own
+        return replace(self, mix=mix, mix_size=c)
 
     def check(self, basis: Basis) -> None:
         """Raise IdentityMismatch, naming both hashes, unless this adapter was made on this base and basis.

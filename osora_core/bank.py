@@ -1,5 +1,8 @@
 """The bank: the vectors of many adapters as one matrix, the same object in training and in serving."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +10,8 @@ from osora_core.basis import Basis
 from osora_core.errors import OutOfSlots
 from osora_core.lazy_zeros import zeros
 from osora_core.mix import mix_length
+
+NONE: Mapping[int, Tensor] = MappingProxyType({})
 
 
 class Bank:
@@ -60,15 +65,23 @@ class Bank:
         for tensor in (*self._views, *self.mixes.values()):
             tensor.grad = None
 
-    def put_grads(self, grads: Tensor) -> None:
-        """Replace what backward passes left by these gradients [n, P]; later passes add to them."""
+    def put_grads(self, grads: Tensor, of_mixes: Mapping[int, Tensor] = NONE) -> None:
+        """Replace what backward passes left by these gradients [n, P], and those [M] of mixes by slot; later passes add
+        to them."""
         columns = torch.split(grads, [view.shape[1] for view in self._views], dim=1)
         for view, part in zip(self._views, columns, strict=True):
             view.grad = part.contiguous()  # as those are to which a backward pass adds
+        for slot, mix in self.mixes.items():
+            mix.grad = of_mixes.get(slot)
+
+    @property
+    def rows(self) -> int:
+        """n: its slots, and the bare base."""
+        return self.values.shape[0]
 
     @property
     def capacity(self) -> int:
-        return self.values.shape[0] - 1
+        return self.rows - 1
 
     @property
     def free(self) -> int:

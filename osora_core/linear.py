@@ -1,26 +1,30 @@
 """The layer that applies the operator to a frozen linear, and the context that says which rows have which adapter."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from osora_core.bank import Bank
 from osora_core.basis import Factors
-from osora_core.operator import Run, SlotRuns, osora_linear
+from osora_core.mix import mix_spans
+from osora_core.operator import Mixes, Run, SlotRuns, of_layers, osora_linear
 
 
 @dataclass(frozen=True)
 class Selection:
     """Which slot of a bank each batch row uses: slots [B], or [B, T] for one a token; grouped: the rows' runs by slot,
-    where they are grouped by it."""
+    where they are grouped by it; mixes: of each layer those of its rows, none where no row has one."""
 
     bank: Bank
     slots: Tensor
     grouped: SlotRuns | None
+    mixes: Sequence[Sequence[Mixes]]
 
 
 _selection: ContextVar[Selection | None] = ContextVar("osora_selection", default=None)
@@ -34,11 +38,27 @@ def use_slots(bank: Bank, slots: Tensor, runs: tuple[Run, ...] | None = None) ->
     or the batched execution.
     """
     grouped = None if runs is None else SlotRuns.of(runs, slots.device)
-    token = _selection.set(Selection(bank, slots, grouped))
+    token = _selection.set(Selection(bank, slots, grouped, _mixes(bank, slots, grouped) if bank.mixes else ()))
     try:
         yield
     finally:
         _selection.reset(token)
+
+
+def _mixes(bank: Bank, slots: Tensor, grouped: SlotRuns | None) -> Sequence[Sequence[Mixes]]:
+    """Those of each layer: one for each size. Their gradients reach the bank's."""
+    present = bank.mixes.keys() if grouped is None else {run.slot for run in grouped.runs} & bank.mixes.keys()
+    by_size: dict[int, list[int]] = defaultdict(list)
+    for slot in sorted(present):
+        by_size[bank.mix_sizes[slot]].append(slot)
+    found = []
+    for size, own in by_size.items():
+        values = torch.stack([torch.zeros_like(bank.mixes[own[0]]), *(bank.mixes[slot] for slot in own)])
+        spans = mix_spans(bank.basis.spans, size)
+        layers = torch.split(values, [span.size**2 for span in spans], dim=1)
+        square = [part.view(-1, span.size, span.size) for part, span in zip(layers, spans, strict=True)]
+        found.append(of_layers(square, {slot: i for i, slot in enumerate(own, start=1)}, slots, bank.rows, grouped))
+    return list(zip(*found, strict=True))
 
 
 class LowRank(Protocol):
@@ -89,5 +109,8 @@ class OsoraLinear(nn.Module):
             return add_loras(self.index, x, bare)
         sigma, delta = selection.bank.layers[self.index]
         ranks = selection.bank.ranks
-        y = osora_linear(x, self.base, self.U, self.S, self.Vt, sigma, delta, selection.slots, ranks, selection.grouped)
+        mixes = selection.mixes[self.index] if selection.mixes else ()
+        y = osora_linear(
+            x, self.base, self.U, self.S, self.Vt, sigma, delta, selection.slots, ranks, selection.grouped, mixes
+        )
         return add_loras(self.index, x, y)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from osora_core.basis import Basis
 from osora_core.families import FAMILIES
 from osora_core.linear import OsoraLinear
 from osora_core.merged_attention import LONGEST, Attended, Attention, Text, normalize, unnormalized
+from osora_core.merged_linears import Group, Slot, base_of
 from osora_core.weights import is_plain
 
 MOST_VALUES = 2**25
@@ -37,81 +38,6 @@ T = TypeVar("T")
 _GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 
 
-@dataclass(frozen=True)
-class _Stack:
-    """The linears of one name in all layers: U [L, d_out, R], S [L, R], Vt [L, R, d_in]. outputs: where theirs are
-    among the group's; sigma, delta: where theirs are among the values of a layer."""
-
-    U: Tensor
-    S: Tensor
-    Vt: Tensor
-    outputs: slice
-    sigma: slice
-    delta: slice
-
-    def own(self, vectors: Tensor, rank: int, layers: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """sigma [l, 1, r], s0 + sigma [l, 1, r] and delta [l, d_out, 1] of l layers in the vectors [L, P / L] of a
-        slot."""
-        sigma = vectors[layers, self.sigma][:, :rank].unsqueeze(1)
-        return sigma, self.S[layers, :rank].unsqueeze(1) + sigma, vectors[layers, self.delta].unsqueeze(2)
-
-
-class _Group:
-    """Linears that read the same input, as one: weight [L, outputs, d_in], bias [L, outputs] if they have one."""
-
-    def __init__(self, layers: Sequence[Sequence[OsoraLinear]], norms: Sequence[Tensor] | None, basis: Basis) -> None:
-        """layers: the linears of each layer; norms: the weights [d_in] of the norm before them, if there is one."""
-        scales = None if norms is None else torch.stack([*norms]).unsqueeze(1)
-
-        def laid_out(tensors: Sequence[Tensor]) -> Tensor:
-            stacked = torch.stack([*tensors])
-            return stacked if scales is None else stacked * scales
-
-        self.weight = laid_out([torch.cat([_base(linear).weight for linear in linears]) for linears in layers])
-        biases: list[list[Tensor]] = [[_base(linear).bias for linear in linears] for linears in layers]
-        self.bias = None if biases[0][0] is None else torch.stack([torch.cat(own) for own in biases])
-        self._stacks: list[_Stack] = []
-        first = 0
-        for linears in zip(*layers, strict=True):
-            span = basis.spans[linears[0].index]
-            U, S = (torch.stack([getattr(linear, name) for linear in linears]) for name in ("U", "S"))
-            Vt = laid_out([linear.Vt for linear in linears])
-            outputs = slice(first, first + span.d_out)
-            self._stacks.append(_Stack(U, S.to(U.dtype), Vt, outputs, span.sigma, span.delta))
-            first += span.d_out
-
-    @property
-    def costs(self) -> tuple[int, int]:
-        """Products that a dense weight takes, and those that it saves a token, over R; see `operator.choice`."""
-        shapes = [(stack.U.shape[1], stack.Vt.shape[2]) for stack in self._stacks]
-        layers = len(self.weight)
-        return sum(2 * layers * out * d_in for out, d_in in shapes), sum(
-            layers * (d_in + 4 * out) for out, d_in in shapes
-        )
-
-    def merge(self, vectors: Tensor, rank: int, layers: slice, into: Tensor) -> None:
-        """Write W0 + U * (sigma + delta (s0 + sigma)) V^T of these layers' linears into `into` [L, outputs, d_in]; see
-        `operator.factored.lora_factor`."""
-        for stack in self._stacks:
-            sigma, scale, delta = stack.own(vectors, rank, layers)
-            factor = torch.addcmul(sigma, delta, scale).mul_(stack.U[layers, :, :rank])
-            own = into[layers, stack.outputs]
-            torch.baddbmm(self.weight[layers, stack.outputs], factor, stack.Vt[layers, :rank], out=own)
-
-    def gradients(self, vectors: Tensor, rank: int, layers: slice, x: Tensor, g: Tensor, into: Tensor) -> None:
-        """Write dL/dsigma and dL/ddelta of these layers into `into` [L, P / L], from inputs x [L, N, d_in] and
-        g [L, N, outputs].
-
-        With M = U * (g^T z): dL/dsigma = (1 + delta)^T M and dL/ddelta = M (s0 + sigma).
-        """
-        for stack in self._stacks:
-            _, scale, delta = stack.own(vectors, rank, layers)
-            z = x[layers] @ stack.Vt[layers, :rank].mT
-            moment = (g[layers, :, stack.outputs].mT @ z).mul_(stack.U[layers, :, :rank])
-            into[layers, stack.sigma][:, :rank] = ((1 + delta).mT @ moment).squeeze(1)
-            into[layers, stack.delta] = (moment @ scale.mT).squeeze(2)
-
-
 class MergedDecoder:
     """The decoder layers of a model, for slots of a bank over its all-linear `basis`."""
 
@@ -121,7 +47,7 @@ class MergedDecoder:
         norms = ([layer.input_layernorm.weight for layer in layers], None,
                  [layer.post_attention_layernorm.weight for layer in layers], None)  # fmt: skip
         self.groups = [
-            _Group([_linears(layer, names) for layer in layers], before, basis)
+            Group([_linears(layer, names) for layer in layers], before, basis)
             for names, before in zip(_GROUPS, norms, strict=True)
         ]
         self.attentions = [Attention(layer.self_attn) for layer in layers]
@@ -144,7 +70,7 @@ class MergedDecoder:
         linears = [linear for layer in layers for linear in layer]
         if not all(isinstance(linear, OsoraLinear) and type(linear.base) is nn.Linear for linear in linears):
             return False
-        weights = [_base(linear).weight for linear in linears]
+        weights = [base_of(linear).weight for linear in linears]
         return (
             all(is_plain(weight) and weight.dtype in (torch.float32, torch.float64) for weight in weights)
             and sum(weight.numel() for weight in weights) <= MOST_VALUES
@@ -177,13 +103,13 @@ class MergedDecoder:
 
         return list(self._threads.map(alone, parts))
 
-    def merged(self, vectors: Tensor, rank: int) -> list[Tensor]:
-        """The weights [L, outputs, d_in] of each group with the update of vectors [L, P / L]."""
+    def merged(self, slot: Slot) -> list[Tensor]:
+        """The weights [L, outputs, d_in] of each group with the update of a slot."""
         weights = [torch.empty_like(group.weight) for group in self.groups]
 
         def merge(layers: slice) -> None:
             for group, into in zip(self.groups, weights, strict=True):
-                group.merge(vectors, rank, layers, into)
+                group.merge(slot, layers, into)
 
         self.each(merge, self.layer_parts())
         return weights
@@ -209,12 +135,11 @@ class MergedDecoder:
             run = _Run(self, [group.weight for group in self.groups], parts)
             bare: Tensor = self._model.norm(run.forward(x))
             return bare
-        vectors = bank.values[slot].detach().to(x.dtype).view(len(self.attentions), -1)
-        rank = int(bank.ranks[slot])
-        run = _Run(self, self.merged(vectors, rank), parts)
+        own = Slot.of(bank, slot, len(self.attentions), x.dtype)
+        run = _Run(self, self.merged(own), parts)
         views = [view for pair in bank.layers for view in pair]
         if torch.is_grad_enabled() and views[0].requires_grad:
-            x = _Decoding.apply(run, x, vectors, rank, slot, *views)  # type: ignore[no-untyped-call]
+            x = _Decoding.apply(run, x, own, slot, bank.mixes.get(slot), *views)  # type: ignore[no-untyped-call]
         else:
             x = run.forward(x)
         hidden: Tensor = self._model.norm(x)
@@ -249,20 +174,17 @@ def _parts(cos: Tensor, sin: Tensor, lengths: Sequence[int]) -> list[_Part]:
     return parts
 
 
-def _base(linear: OsoraLinear) -> nn.Linear:
-    return cast(nn.Linear, linear.base)
-
-
 def _linears(layer: Any, names: Sequence[str]) -> list[OsoraLinear]:
     return [getattr(layer.self_attn if hasattr(layer.self_attn, name) else layer.mlp, name) for name in names]
 
 
 class _Decoding(torch.autograd.Function):
-    """The layers for a slot of a trainable bank, whose views are given so that their gradients can be returned."""
+    """The layers for a slot of a trainable bank, whose mix and views are given so that their gradients can be
+    returned."""
 
     @staticmethod
-    def forward(ctx: Any, run: "_Run", x: Tensor, vectors: Tensor, rank: int, slot: int, *views: Tensor) -> Tensor:
-        ctx.run, ctx.vectors, ctx.rank, ctx.slot = run, vectors, rank, slot
+    def forward(ctx: Any, run: "_Run", x: Tensor, own: Slot, slot: int, mix: Tensor | None, *views: Tensor) -> Tensor:
+        ctx.run, ctx.own, ctx.slot = run, own, slot
         ctx.shapes = [(view.shape, view.dtype) for view in views]
         hidden = run.forward(x, keeps=True)
         # The run holds them as well. Here autograd's hooks see them, as they see what any other pass keeps.
@@ -272,11 +194,12 @@ class _Decoding(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         run, ctx.run = ctx.run, None
-        row = run.backward(grad_outputs[0], ctx.vectors, ctx.rank).flatten()
+        of_vectors, of_mix = run.backward(grad_outputs[0], ctx.own)
+        row, of_mix = of_vectors.flatten(), None if of_mix is None else of_mix.flatten()
         (rows, _), dtype = ctx.shapes[0]
         grads = row.new_zeros(rows, len(row), dtype=dtype)
         grads[ctx.slot] = row
-        return (None, None, None, None, None, *torch.split(grads, [shape[1] for shape, _ in ctx.shapes], dim=1))
+        return (None, None, None, None, of_mix, *torch.split(grads, [shape[1] for shape, _ in ctx.shapes], dim=1))
 
 
 class _Run:
@@ -328,17 +251,19 @@ class _Run:
                 part.layers.append((first, second, attended))
         return x
 
-    def backward(self, g: Tensor, vectors: Tensor, rank: int) -> Tensor:
-        """dL/d vectors [L, P / L], from that of what `forward` returned, g [N, d]."""
+    def backward(self, g: Tensor, slot: Slot) -> tuple[Tensor, Tensor | None]:
+        """dL/d vectors [L, P / L], and dL/d mix [L, M / L] if there is one, from that of what `forward` returned,
+        g [N, d]."""
         self._decoder.each(lambda part: self._backward(part, g[part.tokens]), self._parts)
-        grads = torch.zeros_like(vectors)
+        grads = torch.zeros_like(slot.vectors)
+        mix_grads = None if slot.mix is None else torch.zeros_like(slot.mix)
 
         def learn(layers: slice) -> None:
             for group, inputs, outputs in zip(self._decoder.groups, self._inputs, self._outputs, strict=True):
-                group.gradients(vectors, rank, layers, inputs, outputs, grads)
+                group.gradients(slot, layers, inputs, outputs, grads, mix_grads)
 
         self._decoder.each(learn, self._decoder.layer_parts())
-        return grads
+        return grads, mix_grads
 
     def _backward(self, part: _Part, g: Tensor) -> None:
         """Leave the gradients of outputs in their places."""

@@ -1,9 +1,10 @@
 """What a job's history says in words about its training."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from osora_core.training import Evaluation, JobSpec, Outcome, Rung, SweepOutcome, TrainingJob
+from osora_core.training import Evaluation, Outcome, Rung, SweepOutcome, TrainingJob
 from registry.models import EventLevel
 from worker.sweeps import Decision, Rows
 
@@ -18,12 +19,14 @@ def announcement(job: TrainingJob, decision: Decision, rows: Rows) -> str:
     words = (
         f"Training {_count(job.total_steps, 'step')}: {_count(len(job.train), 'row')}, {_count(spec.epochs, 'epoch')}, "
         f"batch size {spec.batch_size}, "
-        f"rank {spec.rank}, " + ("from an adapter, " if job.start else "")
+        f"rank {spec.rank}, "
+        + (f"a mix of size {spec.mix}, " if spec.mix else "")
+        + ("from an adapter, " if job.start else "")
     )
     if len(specs) == 1:
         return f"{words}learning rate {spec.learning_rate:g}{because}"
     source = "training rows that none of them trains on" if rows.held_back else "validation rows"
-    rates = ", ".join(map(_rates, specs))
+    rates = ", ".join(_rates(spec.rates()) for spec in specs)
     chosen = f"of which the loss on {len(rows.choice)} {source} chooses one: {rates}"
     return f"{words}a sweep of {len(specs)} rates{because}, {chosen}"
 
@@ -39,8 +42,7 @@ def rung_message(rung: Rung) -> str:
     words = f"Sweep after step {rung.step} of {rung.total_steps}: {len(left)} of {len(rung.members)} go on"
     if best["loss"] is None:  # somebody diverged before anything was measured
         return words
-    rates = f"{best['learning_rate']:g} with {best['sigma_rate']:g} times that for s"
-    return f"{words}, first learning rate {rates} (loss {best['loss']:.4f})"
+    return f"{words}, first learning rate {_rates(best)} (loss {best['loss']:.4f})"
 
 
 def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLevel]]:
@@ -48,8 +50,8 @@ def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLeve
     warning where training has made nothing better."""
     if isinstance(outcome, SweepOutcome):
         yield (
-            f"The sweep chose learning rate {_rates(outcome.spec)}. Only this one's {outcome.trained_tokens} tokens "
-            "are counted; sweep.csv has the curves of all",
+            f"The sweep chose learning rate {_rates(outcome.spec.rates())}. Only this one's {outcome.trained_tokens} "
+            "tokens are counted; sweep.csv has the curves of all",
             "info",
         )
         yield from _against_the_start(outcome)
@@ -108,5 +110,6 @@ def _advice(start: Evaluation, evaluations: Sequence[Evaluation]) -> str:
     return "Try a lower learning rate, or rows more like those of the validation file"
 
 
-def _rates(spec: JobSpec) -> str:
-    return f"{spec.learning_rate:g} with {spec.sigma_rate:g} times that for s"
+def _rates(member: Mapping[str, Any]) -> str:
+    of_mix = f" and {member['mix_rate']:g} times for the mix" if "mix_rate" in member else ""
+    return f"{member['learning_rate']:g} with {member['sigma_rate']:g} times that for s{of_mix}"

@@ -81,7 +81,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, eq=False)
 class AdapterRow:
-    """An adapter in host memory, as `values` [P] that can be copied into a slot.
+    """An adapter in host memory, as `values` [P] that can be copied into a slot; [P + M] with a mix of size `mix`.
 
     `key` names its id, version and strength: what has the same key has the same values for ever.
     """
@@ -89,6 +89,7 @@ class AdapterRow:
     key: str
     values: Tensor
     rank: int
+    mix: int = 0
 
     @property
     def bytes(self) -> int:

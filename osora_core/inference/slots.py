@@ -11,6 +11,7 @@ from osora_core.bank import Bank
 from osora_core.errors import CorruptArtifact, OutOfSlots, UserError
 from osora_core.inference.lora_bank import LoraBank
 from osora_core.inference.request import AdapterRow, LoraRow
+from osora_core.mix import mix_length
 
 LORA_RANKS = 256
 """Of all LoRAs at once: sixteen of rank 16."""
@@ -98,10 +99,11 @@ class AdapterSlots(_Slots[AdapterRow]):
         self.bank = bank
 
     def _place(self, adapter: AdapterRow) -> int:
-        if adapter.values.shape != self.bank.values.shape[1:]:
-            raise CorruptArtifact(
-                f"{adapter.key} has {adapter.values.numel()} values, this basis needs {self.bank.values.shape[1]}"
-            )
+        needed = self.bank.values.shape[1]
+        if adapter.mix:
+            needed += mix_length(self.bank.basis.spans, adapter.mix)
+        if adapter.values.shape != (needed,):
+            raise CorruptArtifact(f"{adapter.key} has {adapter.values.numel()} values, this basis needs {needed}")
         try:
             slot = self.bank.acquire()
         except OutOfSlots:
@@ -109,7 +111,7 @@ class AdapterSlots(_Slots[AdapterRow]):
             if evicted is None:
                 raise
             slot = evicted
-        self.bank.write(slot, adapter.values, adapter.rank)
+        self.bank.write(slot, adapter.values, adapter.rank, adapter.mix)
         return slot
 
     def _erase(self, slot: int) -> None:

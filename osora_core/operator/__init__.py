@@ -45,17 +45,20 @@ from osora_core.operator.batched import osora_add_batched
 from osora_core.operator.choice import osora_linear
 from osora_core.operator.factored import dense_update, lora_factor, merged_weight, osora_add
 from osora_core.operator.merged import osora_linear_merged
+from osora_core.operator.mixes import Mixes, of_layers
 from osora_core.operator.reference import osora_update_reference
 from osora_core.operator.runs import EqualRuns, Run, SlotRuns, equal_runs, runs
 
 __all__ = [
     "EqualRuns",
+    "Mixes",
     "Run",
     "SlotRuns",
     "dense_update",
     "equal_runs",
     "lora_factor",
     "merged_weight",
+    "of_layers",
     "osora_add",
     "osora_add_batched",
     "osora_linear",

@@ -39,6 +39,7 @@ from osora_core.bank import Bank
 from osora_core.data import Example
 from osora_core.free_memory import available_bytes
 from osora_core.linear import use_slots
+from osora_core.mix import mix_length
 from osora_core.runtime import Runtime
 from osora_core.training.errors import DeviceLostError
 from osora_core.training.memory import Memory
@@ -126,6 +127,7 @@ class SharedPasses(Passes):
         step = _Step(
             list(slots),
             self.bank.ranks[held].tolist(),
+            [self.bank.mix_sizes.get(slot, 0) for slot in held],
             list(shares),
             list(own.items()),
             passes=max(map(len, passes)),
@@ -135,6 +137,8 @@ class SharedPasses(Passes):
             common = {"do": "backward", "step": asdict(step)}
             self._followers.tell([{**common, "rows": [_to_json(item) for item in share]} for share in others])
             dist.broadcast(self.bank.values[held], LEADER)
+            for mix in _mixes(self.bank, held):
+                dist.broadcast(mix, LEADER)
         with self._followers.together():
             sums = self._part(mine, step)
         with _in_touch():
@@ -187,20 +191,39 @@ def follow(runtime: Runtime, messages: IO[str]) -> None:
             continue
         step = _Step(**message["step"])
         held = _distinct(step.slots)
-        values = torch.empty_like(passes.bank.values[held])
-        dist.broadcast(values, LEADER)
-        for slot, row, rank in zip(held, values, step.ranks, strict=True):
-            passes.bank.write(slot, row, rank)
+        _receive(passes.bank, held, step)
         try:
             sums = _part(passes, [_from_json(row) for row in message["rows"]], step)
         except _StepDropped as dropped:
             if dropped.cause is not None:
                 logger.warning("a step is dropped: %s: %s", type(dropped.cause).__name__, dropped.cause)
-            passes.bank.take_grads()
+            passes.bank.drop_grads()
             if runtime.device.type == "cuda":
                 torch.cuda.empty_cache()
             continue
         _gather(passes.bank, step.slots, sums)
+
+
+def _mixes(bank: Bank, held: Sequence[int]) -> list[Tensor]:
+    """Of those slots that have one, each [M]."""
+    return [bank.mixes[slot].detach() for slot in held if slot in bank.mixes]
+
+
+def _receive(bank: Bank, held: Sequence[int], step: "_Step") -> None:
+    """Have in a follower's bank what lies in these slots of the leader's, and no mix of any other."""
+    for slot in bank.mixes.keys() - set(held):
+        bank.write(slot, torch.zeros(bank.values.shape[1]), rank=0)
+    values = torch.empty_like(bank.values[held])
+    dist.broadcast(values, LEADER)
+    for slot, row, rank, mix in zip(held, values, step.ranks, step.mixes, strict=True):
+        if not mix:
+            bank.write(slot, row, rank)
+        elif bank.mix_sizes.get(slot) == mix:
+            bank.write(slot, torch.cat([row, bank.mixes[slot].detach()]), rank, mix)
+        else:
+            bank.write(slot, torch.cat([row, row.new_zeros(mix_length(bank.basis.spans, mix))]), rank, mix)
+    for own in _mixes(bank, held):
+        dist.broadcast(own, LEADER)
 
 
 def _own_passes(runtime: Runtime, capacity: int) -> Passes:
@@ -209,12 +232,13 @@ def _own_passes(runtime: Runtime, capacity: int) -> Passes:
 
 @dataclass(frozen=True)
 class _Step:
-    """What all must know of a step: whose rows come (`slots`, with the `ranks` of each that is there), `shares` and
-    `own` as in `Passes.backward`; as many passes as the one with the most makes, the largest of which takes `needed`
-    bytes of a sharded base's devices."""
+    """What all must know of a step: whose rows come (`slots`, with the `ranks` of each that is there and the sizes of
+    its `mixes`, 0 for none), `shares` and `own` as in `Passes.backward`; as many passes as the one with the most makes,
+    the largest of which takes `needed` bytes of a sharded base's devices."""
 
     slots: list[int]
     ranks: list[int]
+    mixes: list[int]
     shares: list[float]
     own: list[tuple[int, int]]
     passes: int
@@ -302,12 +326,15 @@ def _idle_pass(passes: Passes, *, backward: bool = False) -> None:
 def _gather(bank: Bank, slots: Sequence[int], sums: Tensor) -> Tensor:
     """Add up gradients and sums [2, jobs] of all processes on the leader; returns its sums."""
     grads, held = bank.take_grads(), _distinct(slots)
-    whole = torch.cat([grads[held].flatten(), sums.flatten()])
+    left = bank.take_mix_grads()
+    of_mixes = {slot: left.get(slot, torch.zeros_like(bank.mixes[slot])) for slot in held if slot in bank.mixes}
+    whole = torch.cat([grads[held].flatten(), *of_mixes.values(), sums.flatten()])
     dist.reduce(whole, LEADER)
-    mine = whole[: -sums.numel()].view(len(held), -1)
     if dist.get_rank() == LEADER:
-        grads[held] = mine
-        bank.put_grads(grads)
+        sizes = [grads[held].numel(), *map(len, of_mixes.values()), sums.numel()]
+        vectors, *mixes, _ = torch.split(whole, sizes)
+        grads[held] = vectors.view(len(held), -1)
+        bank.put_grads(grads, dict(zip(of_mixes, mixes, strict=True)))
     return whole[-sums.numel() :].view_as(sums)
 
 

@@ -83,7 +83,7 @@ class TrainingEngine:
             )
         self.memory.admit([job], list(self.jobs.values()))
         job.slot = self.bank.acquire()
-        self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank)
+        self.bank.write(job.slot, start if state is None else state.values, rank=spec.rank, mix=spec.mix)
         job.hold_reference(self.bank)
         scale = row_scale(spec, basis)
         if state is None:
@@ -143,6 +143,7 @@ class TrainingEngine:
             return
         del self.jobs[job.id]
         self.bank.release(job.slot)
+        self.optimizer.end(job.slot)
         job.let_go_reference(self.bank)
 
     def step(self) -> bool:
@@ -273,7 +274,7 @@ class TrainingEngine:
             job.observer.finished(outcome)
 
     def _kept(self, job: TrainingJob) -> tuple[Tensor, int]:
-        """The row [P] that becomes the adapter, and the step after which it was the job's."""
+        """The row that becomes the adapter, and the step after which it was the job's."""
         best = job.curve.best
         if best is None or job.keeps_last:
             return self.bank.read(job.slot), job.step
@@ -283,14 +284,15 @@ class TrainingEngine:
         return job.best, best.step
 
     def _checkpoint(self, job: TrainingJob) -> Checkpoint:
+        first, second = self.optimizer.read(job.slot)
         return Checkpoint(
             step=job.step,
             trained_tokens=job.trained_tokens,
             identity=job.identity(self.runtime.basis),
             spec=job.spec.to_dict(),
             values=self.bank.read(job.slot),
-            first=self.optimizer.first[job.slot].cpu().clone(),
-            second=self.optimizer.second[job.slot].cpu().clone(),
+            first=first,
+            second=second,
             curve=job.curve.copy(),
             best=job.best,
             ends_epoch=job.ends_epoch,

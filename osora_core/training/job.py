@@ -17,6 +17,7 @@ from osora_core.bank import Bank
 from osora_core.basis import Basis
 from osora_core.data import Row, batch_order
 from osora_core.errors import UserError
+from osora_core.mix import mix_length
 from osora_core.runtime import Runtime
 from osora_core.training.checkpoint import Checkpoint
 from osora_core.training.curve import Curve, Evaluation
@@ -91,8 +92,9 @@ class Observer(Protocol):
 class TrainingJob:
     """A job to hand to the engine. `resume` continues it exactly from a checkpoint of the same spec, data and basis.
 
-    `start` is the adapter that it begins with, where that is not the bare base; of the job's rank, whatever its
-    modules. `prompts` (token ids) are answered at every evaluation, with at most `sample_tokens` tokens each.
+    `start` is the adapter that it begins with, where that is not the bare base; of the job's rank and of at most its
+    mix, whatever its modules.
+    `prompts` (token ids) are answered at every evaluation, with at most `sample_tokens` tokens each.
     Where there is more to do than fits a round, tenants share it by `weight`; jobs of one `party` step together.
     A checkpoint is due at the end of every epoch, and before that every `checkpoint_steps` steps and every
     `checkpoint_seconds` seconds, whichever comes first.
@@ -129,7 +131,7 @@ class TrainingJob:
     sampled_at: int = field(default=-1, init=False)
     _identity: str | None = field(default=None, init=False)
     best: Tensor | None = field(default=None, init=False)
-    """The row [P] at the lowest validation loss so far, where the spec keeps the best and that is not the start's."""
+    """The row at the lowest validation loss so far, where the spec keeps the best and that is not the start's."""
     checkpointed: tuple[int, float] = field(default=(0, 0.0), init=False)
 
     def __post_init__(self, same_rows_as: "TrainingJob | None") -> None:
@@ -145,6 +147,12 @@ class TrainingJob:
                 f"the adapter to begin with has rank {self.start.rank}, the job {self.spec.rank}",
                 param="osora.rank",
                 next_action=f"train with rank {self.start.rank}: a job keeps the rank of what it begins with",
+            )
+        if self.start is not None and self.start.mix_size > self.spec.mix:
+            raise UserError(
+                f"the adapter to begin with has a mix of size {self.start.mix_size}, the job one of {self.spec.mix}",
+                param="osora.mix",
+                next_action=f"train with a mix of {self.start.mix_size} or more: what it has learned is not cut off",
             )
         self.checkpointed = (0, time.monotonic())
 
@@ -268,16 +276,21 @@ class TrainingJob:
         return [self.train[row] for row in self._order[index]]
 
     def start_row(self, basis: Basis) -> Tensor:
-        """The row [P] that it begins with: zero for the bare base."""
-        return torch.zeros(basis.row_length) if self.start is None else self.start.to_row(basis)
+        """The row [P] ([P + M] with a mix) that it begins with: zero for the bare base."""
+        mix = self.spec.mix
+        if self.start is None:
+            return torch.zeros(basis.row_length + mix_length(basis.spans, mix))
+        return self.start.with_mix(mix).to_row(basis)
 
     def adapter(self, row: Tensor, runtime: Runtime) -> Adapter:
-        """The adapter that the job's row [P] is: of the modules that it trains, and of those that it began with."""
+        """The adapter that the job's row is: of the modules that it trains, and of those that it began with."""
         basis, targets = runtime.basis, self.spec.target_modules
         modules = set(basis.target_modules if targets == "all-linear" else targets)
         if self.start is not None:
             modules.update(self.start.target_modules)
-        return Adapter.from_row(row, basis, rank=self.spec.rank, modules=modules, base=runtime.public_name)
+        return Adapter.from_row(
+            row, basis, rank=self.spec.rank, modules=modules, base=runtime.public_name, mix=self.spec.mix
+        )
 
     def wants_evaluation(self) -> bool:
         """Before the first step and at each epoch's end, once each."""

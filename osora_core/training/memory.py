@@ -15,6 +15,7 @@ from osora_core import out_of_memory
 from osora_core.bank import Bank
 from osora_core.errors import MemoryTooSmall
 from osora_core.linear import use_slots
+from osora_core.mix import mix_length
 from osora_core.operator import runs
 from osora_core.runtime import Runtime, threads
 from osora_core.training.errors import JobTooLarge, NotEnoughMemory
@@ -30,6 +31,11 @@ _OPTIMIZER_ROWS = 10
 # float32 values for every value of a slot, taken or free: vectors, two moments and scale, which lie there for good, and
 # gradients, in the layers' views and gathered.
 _LASTING_ROWS, _GRADIENT_ROWS = 4, 2
+# float32 values for every value of a job's mix, which is there as long as the job is: the same as of a slot; the copy
+# that a pass works with and its gradients, in the layers' views and gathered; and one for the optimizer's step.
+_MIX_ROWS = _LASTING_ROWS + _GRADIENT_ROWS + 4
+# The mix of a job's reference: as it is, and as passes work with it.
+_REFERENCE_ROWS = 2
 # Values of the widest layer that its backward pass works on at once.
 _WORKING = 6
 _PROBE = (32, 96)
@@ -71,7 +77,15 @@ class Memory:
         batches = sum(job.spec.batch_size * job.facts.row_tokens for job in jobs)
         tokens = max(longest, min(self._budget, batches))
         counted = sum(job.spec.batch_size * job.facts.counted_tokens for job in jobs)
-        return self._needed(tokens, counted, len(jobs))
+        return self._needed(tokens, counted, len(jobs)) + sum(map(self._of_mix, jobs))
+
+    def _of_mix(self, job: TrainingJob) -> int:
+        """Bytes for a job's mix, 0 without one."""
+        spans, start = self._runtime.basis.spans, job.start
+        own = _MIX_ROWS * mix_length(spans, job.spec.mix)
+        if start is None or not job.method.needs_reference:
+            return 4 * own
+        return 4 * (own + _REFERENCE_ROWS * mix_length(spans, start.mix_size))
 
     def of_pass(self, group: Sequence[Item]) -> int:
         """Bytes of one pass of these rows."""
@@ -114,6 +128,14 @@ class Memory:
         """For a job, or all members of a sweep: raises NotEnoughMemory if it has to wait for others to end, JobTooLarge
         if that would not help."""
         first, alone = joining[0], self.needed(joining)
+        of_mix = self._of_mix(first)
+        if self.needed([first]) - of_mix <= self.limit < self.needed([first]):
+            raise JobTooLarge(
+                f"the job needs {_gib(self.needed([first]))} of memory, {_gib(of_mix)} of it for its mix of size "
+                f"{first.spec.mix}, and {_gib(self.limit)} are there",
+                param="osora.mix",
+                next_action="train with a smaller mix, or without one",
+            )
         if self.needed([first]) > self.limit:
             raise JobTooLarge(
                 f"the job needs {_gib(alone)} of memory and {_gib(self.limit)} are there: "

@@ -61,7 +61,7 @@ def backward(passes: Passes, parts: Sequence[Part], *, apart: bool) -> tuple[Ten
             again = _step_down(parts, passes.token_budget)
         except Exception:
             again = False
-        passes.bank.take_grads()
+        passes.bank.drop_grads()
         if passes.runtime.device.type == "cuda":
             torch.cuda.empty_cache()
         if not again:

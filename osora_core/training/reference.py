@@ -26,7 +26,7 @@ class Reference:
         """The first to hold it writes `start`, if there is one, into a slot. Raises OutOfSlots if none is free."""
         if self._holders == 0 and start is not None:
             self.slot = bank.acquire()
-            bank.write(self.slot, start.to_row(bank.basis), start.rank)
+            bank.write(self.slot, start.to_row(bank.basis), start.rank, start.mix_size)
         self._holders += 1
 
     def let_go(self, bank: Bank) -> None:

@@ -19,7 +19,7 @@ class JobSpec(Spec):
             "learning_rate": 0 < self.learning_rate < float("inf"),
             "sigma_rate": 0 < self.sigma_rate < float("inf"),
             "rank": self.rank >= 1,
-            "mix": 0 <= self.mix <= self.rank,
+            "mix": type(self.mix) is int and self.mix >= 0,
             "mix_rate": 0 < self.mix_rate < float("inf"),
             "train": self.train in ("both", "s", "o"),
             "warmup_ratio": 0 <= self.warmup_ratio <= 1,
@@ -32,6 +32,12 @@ class JobSpec(Spec):
         for name, holds in checks.items():
             if not holds:
                 raise UserError(f"{name} cannot be {getattr(self, name)!r}", param=name)
+        if self.mix > self.rank:
+            raise UserError(
+                f"the mix {self.mix} is above the rank {self.rank}",
+                param="osora.mix",
+                next_action=f"choose a mix of at most {self.rank}, or a higher rank",
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "JobSpec":

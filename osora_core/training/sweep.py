@@ -65,8 +65,9 @@ def _sample(rows: int, count: int, seed: int) -> list[int]:
 class Sweep:
     """Trains `specs` on the data of `job` side by side; `choice` are the rows to choose by.
 
-    The specs differ in nothing but `learning_rate` and `sigma_rate`; `job.spec` is the first, which wins ties. A plain
-    object: once it has joined an engine, the engine's steps drive it, and its owner hears of it as of a job.
+    The specs differ in nothing but `learning_rate`, `sigma_rate` and `mix_rate`; `job.spec` is the first, which wins
+    ties. A plain object: once it has joined an engine, the engine's steps drive it, and its owner hears of it as of a
+    job.
     """
 
     def __init__(
@@ -213,9 +214,10 @@ class Sweep:
         """Losses on the rows to choose by, of what all members began with and of what the best leaves: the members were
         only compared with each other, and the last one with nobody. In a slot that its end has freed."""
         bank, losses = engine.bank, []
-        for row in (self.job.start_row(bank.basis), outcome.adapter.to_row(bank.basis)):
+        start, best = self.job.start_row(bank.basis), outcome.adapter.to_row(bank.basis)
+        for row, mix in ((start, self.job.spec.mix), (best, outcome.adapter.mix_size)):
             slot = bank.acquire()
-            bank.write(slot, row, self.job.spec.rank)
+            bank.write(slot, row, self.job.spec.rank, mix)
             losses += mean_losses(self.job, self.choice, [slot], engine.passes)
             bank.release(slot)
         before, after = losses
@@ -243,7 +245,8 @@ class Sweep:
         borrowed = {run: bank.acquire() for run in runs if run.outcome is not None}
         for run, slot in borrowed.items():
             assert run.outcome is not None
-            bank.write(slot, run.outcome.adapter.to_row(bank.basis), run.member.spec.rank)
+            adapter = run.outcome.adapter
+            bank.write(slot, adapter.to_row(bank.basis), adapter.rank, adapter.mix_size)
         slots = [borrowed.get(run, run.job.slot) for run in runs]
         losses = mean_losses(self.job, self.choice, slots, engine.passes)
         for slot in borrowed.values():

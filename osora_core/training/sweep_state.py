@@ -58,8 +58,7 @@ class Member:
     def row(self) -> dict[str, Any]:
         """What an event says of it."""
         return {
-            "learning_rate": self.spec.learning_rate,
-            "sigma_rate": self.spec.sigma_rate,
+            **self.spec.rates(),
             "loss": self.loss if math.isfinite(self.loss) else None,
             "fate": self.fate,
         }
@@ -165,13 +164,16 @@ def _member_from_json(row: dict[str, Any], state: Tensor | None) -> Member:
 def family_csv(members: Sequence[Member]) -> str:
     """All members' curves, a line a member and step: rates, losses, and at its last line what became of it.
 
-    `sweep_loss` is the loss on the rows to choose by. Numbers are written so that they read back as the same floats.
+    `sweep_loss` is the loss on the rows to choose by; `mix_rate` is there where they have a mix. Numbers are written so
+    that they read back as the same floats.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["learning_rate", "sigma_rate", "step", "train_loss", "valid_loss", "sweep_loss", "outcome"])
+    names = list({name: None for member in members for name in member.spec.rates()})
+    writer.writerow([*names, "step", "train_loss", "valid_loss", "sweep_loss", "outcome"])
     for member in members:
-        rates = [repr(member.spec.learning_rate), repr(member.spec.sigma_rate)]
+        of_member = member.spec.rates()
+        rates = [repr(of_member[name]) if name in of_member else "" for name in names]
         valid = {evaluation.step: repr(evaluation.loss) for evaluation in member.curve.evaluations}
         measured = {step: repr(loss) for step, loss in member.measured.items()}
         losses = dict(enumerate(map(repr, member.curve.losses), start=1))

@@ -12,6 +12,7 @@ import torch
 
 from osora_core.data import Row
 from osora_core.errors import OutOfSlots
+from osora_core.mix import mix_length
 from osora_core.training.errors import JobTooShort
 from osora_core.training.job import TrainingJob
 from osora_core.training.memory import Memory
@@ -26,13 +27,16 @@ MEASURING = 0.05
 """Measuring takes at most this share of the time that a single job is expected to take."""
 _REPEATS = 2
 
+_Shape = tuple[str, int, int, int, int]
+"""What the time of a step goes by: method, mix, rows, longest row and copies."""
+
 
 class Throughput:
     """Seconds of all passes that a step of a job takes in so many copies.
 
     Measured when first asked for, in slots that are free, which it leaves as they were; known from then on for batches
-    of the same method and about the same shape (rows and longest row to the next power of two). `apart`: whether jobs
-    share no passes, as in `TrainingEngine`.
+    of the same method and mix and about the same shape (rows and longest row to the next power of two). `apart`:
+    whether jobs share no passes, as in `TrainingEngine`.
     """
 
     def __init__(self, passes: Passes, memory: Memory, *, apart: bool) -> None:
@@ -43,7 +47,7 @@ class Throughput:
         # On a CPU each token costs as much as the first, once they cost more than to run the model at all. A GPU has
         # units to spare well beyond that, but what does not fit a pass takes another.
         self._full = passes.pass_tokens if passes.runtime.device.type == "cpu" else passes.token_budget
-        self._seconds: dict[tuple[str, int, int, int], float] = {}
+        self._seconds: dict[_Shape, float] = {}
 
     def cost_of_sweep(self, job: TrainingJob, members: int, choice: Sequence[Row]) -> Iterator[float | None]:
         """How many times as long as `job`, which has not joined, a sweep takes that chooses by the rows `choice`.
@@ -112,15 +116,18 @@ class Throughput:
 
     def _timed(self, job: TrainingJob, batch: Sequence[Row], copies: int) -> float:
         """Seconds of a step of so many copies. It waits for the device. Raises OutOfSlots where memory is too small."""
-        slots = [self._bank.acquire() for _ in range(copies)]
+        slots, spec = [self._bank.acquire() for _ in range(copies)], job.spec
         try:
+            for slot in slots if spec.mix else ():
+                values = torch.zeros(self._bank.values.shape[1] + mix_length(self._bank.basis.spans, spec.mix))
+                self._bank.write(slot, values, spec.rank, spec.mix)
             started = time.perf_counter()
             self._step(job, batch, slots)
             return time.perf_counter() - started
         except torch.OutOfMemoryError as error:
             raise OutOfSlots(f"{copies} copies of a batch do not fit the device's memory") from error
         finally:
-            self._bank.take_grads()
+            self._bank.drop_grads()
             for slot in slots:
                 self._bank.release(slot)
 
@@ -152,9 +159,9 @@ class _Allowance:
             raise JobTooShort(f"measuring a sweep takes longer than {MEASURING:.0%} of {self.total_steps} steps")
 
 
-def _shape(job: TrainingJob, batch: Sequence[Row], copies: int) -> tuple[str, int, int, int]:
+def _shape(job: TrainingJob, batch: Sequence[Row], copies: int) -> _Shape:
     rows, longest = (2 ** math.ceil(math.log2(size)) for size in (len(batch), max(map(len, batch))))
-    return job.spec.method, rows, longest, copies
+    return job.spec.method, job.spec.mix, rows, longest, copies
 
 
 def relative_cost(members: int, total_steps: int, seconds: Mapping[int, float], choosing: float = 0.0) -> float:

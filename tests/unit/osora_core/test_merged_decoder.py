@@ -19,6 +19,7 @@ from osora_core.data import Example, flatten
 from osora_core.families import FAMILIES
 from osora_core.linear import use_slots
 from osora_core.merged_decoder import MergedDecoder
+from osora_core.mix import mix_length
 from osora_core.operator import runs
 from osora_core.runtime import Runtime
 from osora_core.training.passes import Passes
@@ -43,14 +44,15 @@ def rows(*lengths: int) -> list[Example]:
     return [Example(text, tuple(place > 1 for place in range(len(text))), line) for line, text in enumerate(texts)]
 
 
-def filled_bank(runtime: Runtime, rank: int, dtype: torch.dtype) -> Bank:
-    """Slots 1 and 2, whose vectors are those of adapters of this rank."""
+def filled_bank(runtime: Runtime, rank: int, dtype: torch.dtype, mix: int = 0) -> Bank:
+    """Slots 1 and 2, whose vectors are those of adapters of this rank and mix."""
     bank = Bank(runtime.basis, 2, device=runtime.device, trainable=True, dtype=dtype)
     for seed in (1, 2):
-        row = 0.1 * torch.randn(runtime.basis.row_length, generator=torch.Generator().manual_seed(seed))
+        length = runtime.basis.row_length + mix_length(runtime.basis.spans, mix)
+        row = 0.1 * torch.randn(length, generator=torch.Generator().manual_seed(seed))
         for span in runtime.basis.spans:
             row[span.start + min(rank, span.rank) : span.start + span.rank] = 0
-        bank.write(bank.acquire(), row, rank=rank)
+        bank.write(bank.acquire(), row, rank=rank, mix=mix)
     return bank
 
 
@@ -66,14 +68,14 @@ def make_norms_double(model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(("kind", "extra"), MEMBERS, ids=[kind.model_type for kind, _ in MEMBERS])
-@pytest.mark.parametrize("rank", [24, 7])
+@pytest.mark.parametrize(("rank", "mix"), [(24, 0), (7, 0), (7, 5), (24, 24)])
 def test_every_family_learns_the_same_in_double_precision(
-    tmp_path: Path, kind: type[PretrainedConfig], extra: dict[str, Any], rank: int
+    tmp_path: Path, kind: type[PretrainedConfig], extra: dict[str, Any], rank: int, mix: int
 ) -> None:
     runtime = loaded(tmp_path, kind, **extra)
     runtime.model.double()
     make_norms_double(runtime.model)
-    bank = filled_bank(runtime, rank, torch.float64)
+    bank = filled_bank(runtime, rank, torch.float64, mix)
     assert MergedDecoder.supports(runtime.model, runtime.basis)
     decoder = MergedDecoder(runtime.model, runtime.basis)
     batch = flatten(rows(3, 17, 9, 2), runtime.device)
@@ -89,13 +91,13 @@ def test_every_family_learns_the_same_in_double_precision(
     def own() -> Tensor:
         return decoder.hidden_states(batch.inputs, batch.places, batch.lengths, bank, 2)
 
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor, dict[int, Tensor]]] = []
     for forward in (own, general):
         hidden = forward()
         weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
         (hidden * weights).sum().backward()  # type: ignore[no-untyped-call]
-        found.append((hidden.detach(), bank.take_grads()))
-    (hidden, grads), (expected, expected_grads) = found
+        found.append((hidden.detach(), bank.take_grads(), bank.take_mix_grads()))
+    (hidden, grads, of_mix), (expected, expected_grads, expected_of_mix) = found
     torch.testing.assert_close(hidden, expected, rtol=1e-10, atol=1e-10)
     with torch.no_grad():
         assert torch.equal(own(), hidden)
@@ -106,6 +108,10 @@ def test_every_family_learns_the_same_in_double_precision(
     torch.testing.assert_close(grads[2][used], expected_grads[2][used], rtol=1e-10, atol=1e-10 * scale)
     assert not grads[:2].any()
     assert not grads[2][~used].any()
+    assert of_mix.keys() == expected_of_mix.keys() == ({2} if mix else set())
+    for slot, grad in of_mix.items():
+        scale = float(expected_of_mix[slot].abs().max())
+        torch.testing.assert_close(grad, expected_of_mix[slot], rtol=1e-10, atol=1e-10 * scale)
 
 
 def test_all_known_families_are_among_those_compared() -> None:

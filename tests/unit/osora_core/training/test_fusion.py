@@ -35,6 +35,7 @@ specs = st.builds(
     batch_size=st.integers(3, 9),
     learning_rate=st.sampled_from([0.01, 0.03]),
     rank=st.sampled_from([2, 8, RANK]),
+    mix=st.sampled_from([0, 0, 1, 2]),
     target_modules=st.sampled_from(["all-linear", ("q_proj", "down_proj"), ("up_proj",)]),
     train=st.sampled_from(["both", "s", "o"]),
 )
