@@ -68,6 +68,11 @@ class Spec:
         """Those that a sweep ranges over, by their names; that of a mix where there is one."""
         return {name: getattr(self, name) for name in _RATES if name != "mix_rate" or self.mix}
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rank and mix: where it is on the dial."""
+        return self.rank, self.mix
+
     def steps(self, rows: int) -> int:
         """Those of a job over so many rows, if it does not end early."""
         return math.ceil(rows / self.batch_size) * self.epochs
@@ -239,7 +244,7 @@ def resolved_hyperparameters(specs: Sequence[Spec], points: Sequence[Point] = ()
     if first.method == "dpo":
         hyperparameters["beta"] = first.beta
     if len(specs) == 1:
-        own = (point.learning_rate for point in points if (point.rank, point.mix) == (first.rank, first.mix))
+        own = (point.learning_rate for point in points if (point.rank, point.mix) == first.shape)
         hyperparameters["learning_rate_multiplier"] = first.learning_rate / next(own, DEFAULT_LEARNING_RATE)
     return hyperparameters
 
