@@ -15,7 +15,7 @@ from osora_core.adapter import Adapter, verify
 from osora_core.basis import Basis
 from osora_core.errors import CorruptArtifact, IdentityMismatch, UserError
 from osora_core.inference import AdapterRow, LoraRow
-from osora_core.inference.slots import LORA_RANKS, check_rank
+from osora_core.inference.slots import LARGEST_MIX, LORA_RANKS, check_mix, check_rank
 from osora_core.lora import Lora
 from osora_core.runtime import set_threads
 
@@ -44,7 +44,7 @@ class AdapterLoader:
     The key holds the artifact's hash, so a row can never be another adapter's than the one that was asked for. `check`
     is called with an adapter and its row the first time that it is fetched, on a thread of the loader's. It raises if
     the adapter is not to be served, or returns who will tell. Plain LoRAs, of up to `lora_ranks`, bring no answers that
-    they could be checked by.
+    they could be checked by. An adapter's mix is of size `largest_mix` at most.
     """
 
     def __init__(
@@ -54,11 +54,13 @@ class AdapterLoader:
         capacity_bytes: int,
         check: Callable[[Adapter, AdapterRow], "Future[None] | None"],
         lora_ranks: int = LORA_RANKS,
+        largest_mix: int = LARGEST_MIX,
     ) -> None:
         self._fetch = fetch
         self._check = check
         self._basis = basis
         self._lora_ranks = lora_ranks
+        self._largest_mix = largest_mix
         # By hash: it holds as long as the process does.
         self._checked: set[str] = set()
         self._capacity = capacity_bytes
@@ -137,13 +139,14 @@ class AdapterLoader:
 
     def _lay_out(self, data: bytes | memoryview, adapter_id: str, key: str) -> tuple[Adapter, AdapterRow]:
         adapter = Adapter.from_zip(data)
+        check_mix(adapter.mix_size, self._largest_mix)
         values = adapter.to_row(self._basis)
         if not _is_finite(values):
             raise CorruptArtifact(
                 f"the adapter {adapter_id} holds values that are not numbers",
                 next_action="train it again with a lower learning rate",
             )
-        return adapter, AdapterRow(key, values.to(self._basis.dtype), adapter.rank)
+        return adapter, AdapterRow(key, values.to(self._basis.dtype), adapter.rank, adapter.mix_size)
 
     def _keep(self, key: str, sha256: str, task: "asyncio.Future[Loaded]") -> None:
         del self._loading[key]
@@ -179,7 +182,7 @@ def _scale(row: AdapterRow | LoraRow, strength: float) -> AdapterRow | LoraRow:
         return LoraRow(key, factors, row.rank)
     values = row.values * strength
     _require_finite([values], strength)
-    return AdapterRow(key, values, row.rank)
+    return AdapterRow(key, values, row.rank, row.mix)
 
 
 def _require_finite(parts: Sequence[Tensor], strength: float) -> None:

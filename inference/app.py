@@ -224,12 +224,14 @@ def _serve(
             return None
         return judged(loop.examine(row, published.tokens, published.ids), published.judge)
 
+    room = {"lora_ranks": engine.loras.bank.capacity, "largest_mix": engine.mixes.bank.largest}
+    loader = AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes, check, **room)
     renderer = Renderer(runtime.tokenizer, runtime.max_length)
     grammars = GrammarCompiler(runtime.tokenizer, engine.vocabulary, runtime.eos_ids)
     return Served(
         runtime,
         loop,
-        AdapterLoader(store.get, runtime.basis, settings.inference_cache_bytes, check, engine.loras.bank.capacity),
+        loader,
         renderer,
         grammars,
         ToolUse.of(renderer.call_format, grammars),

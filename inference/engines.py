@@ -1,4 +1,4 @@
-"""The engines of all bases, in the memory that there is for keys and values and for LoRAs."""
+"""The engines of all bases, in the memory that there is for keys and values, for LoRAs and for mixes."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from osora_core.free_memory import available_bytes
 from osora_core.inference import InferenceEngine
 from osora_core.inference.check import checked_engine
 from osora_core.inference.lora_bank import bank_bytes
+from osora_core.inference.mix_bank import mix_bytes
 from osora_core.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -19,8 +20,9 @@ logger = logging.getLogger(__name__)
 # Of the memory that is free when all bases are loaded. On a GPU the rest is for what a step works on. On a CPU it is
 # the other programs' too, and one that takes too much is killed.
 _SHARE = {"cuda": 0.8, "cpu": 0.5}
-# Of that, what is set aside for LoRAs at most: a base whose memory is short is for texts first.
+# Of that, what is set aside for LoRAs at most, and as much for mixes: a base whose memory is short is for texts first.
 _LORA_SHARE = 0.125
+_MIX_SHARE = 0.125
 # Of the rows, for one tenant. Each row more makes a CPU's steps longer for all, a GPU's hardly.
 _TENANT_SHARE = {"cuda": 0.875, "cpu": 0.5}
 
@@ -57,22 +59,24 @@ def make_engine(
 
 def _make(settings: InferenceSettings, runtime: Runtime, cache: Path, own: float) -> tuple[InferenceEngine, float]:
     """An engine, and how much of the room `own` it takes."""
-    ranks = _lora_ranks(settings, runtime, own)
-    loras = bank_bytes(runtime.basis, ranks) if settings.inference_kv_bytes is None else 0
+    ranks, mixes = _lora_ranks(settings, runtime, own), _mixes(settings, runtime, own)
+    aside = bank_bytes(runtime.basis, ranks) + mix_bytes(runtime.basis, settings.inference_mix, mixes)
+    aside = aside if settings.inference_kv_bytes is None else 0
     try:
         engine, verdict = checked_engine(
             runtime, cache, rows=settings.inference_rows, adapters=settings.inference_adapters,
-            max_length=settings.inference_max_length, kv_bytes=own - loras, lora_ranks=ranks,
+            max_length=settings.inference_max_length, kv_bytes=own - aside, lora_ranks=ranks,
+            largest_mix=settings.inference_mix, mixes=mixes,
             tenant_share=settings.inference_tenant_share or _TENANT_SHARE[runtime.device.type],
         )  # fmt: skip
     except MemoryTooSmall as error:
         raise _named(error, runtime.name, settings) from error
     logger.info(
-        "base %s (%s) answers; at worst %.2g nats from transformers, where %g are allowed",
-        runtime.name, runtime.basis.base_fingerprint[:12], verdict.worst, verdict.tolerance,
+        "base %s (%s) answers through %s; at worst %.2g nats from transformers, where %g are allowed",
+        runtime.name, runtime.basis.base_fingerprint[:12], engine.execution, verdict.worst, verdict.tolerance,
     )  # fmt: skip
     _tell_size(runtime.name, engine, settings)
-    return engine, engine.pool.size.bytes + loras
+    return engine, engine.pool.size.bytes + aside
 
 
 def _room(settings: InferenceSettings, device: torch.device) -> float:
@@ -94,6 +98,21 @@ def _lora_ranks(settings: InferenceSettings, runtime: Runtime, room: float) -> i
             runtime.name, ranks, wanted,
         )  # fmt: skip
     return ranks
+
+
+def _mixes(settings: InferenceSettings, runtime: Runtime, room: float) -> int:
+    """How many mixes a base has room for: as many as are set, and no more than a part of what is free."""
+    wanted = settings.inference_mixes
+    one = mix_bytes(runtime.basis, settings.inference_mix, 1)
+    if settings.inference_kv_bytes is not None or one == 0:
+        return wanted
+    mixes = min(wanted, int(_MIX_SHARE * room / one))
+    if mixes < wanted:
+        logger.info(
+            "base %s: %d adapters with a mix of %d have room, not the %d of OSORA_INFERENCE_MIXES",
+            runtime.name, mixes, settings.inference_mix, wanted,
+        )  # fmt: skip
+    return mixes
 
 
 def _tell_size(name: str, engine: InferenceEngine, settings: InferenceSettings) -> None:

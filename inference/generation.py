@@ -44,8 +44,7 @@ class Served:
 
     def in_memory(self) -> set[str]:
         """The keys of the adapters in memory, of the host or in the banks."""
-        engine = self.loop.engine
-        return {*self.adapters.keys, *engine.slots.keys, *engine.loras.keys}
+        return {*self.adapters.keys, *self.loop.engine.held.keys}
 
     def drop(self, is_unwanted: Callable[[str], bool]) -> None:
         """Let go of the adapters with such keys, as soon as no request uses them."""
@@ -69,6 +68,7 @@ class Served:
             "bytes": runtime.bytes,
             "max_length": self.loop.engine.max_length,
             "longest_row": runtime.max_length,
+            "largest_mix": self.loop.engine.mixes.bank.largest,
             "dtype": str(runtime.model.dtype).removeprefix("torch."),
             "device": str(runtime.device),
             "basis": {

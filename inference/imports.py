@@ -15,7 +15,7 @@ from osora_core import canary
 from osora_core.adapter import CONFIG_NAME, Adapter, unpack, verify
 from osora_core.errors import CorruptArtifact, UserError
 from osora_core.inference import AdapterRow, LoraRow
-from osora_core.inference.slots import check_rank
+from osora_core.inference.slots import check_mix, check_rank
 from osora_core.lora import Lora
 
 _SECONDS = 120
@@ -54,6 +54,7 @@ def _kind(config: bytes) -> str:
 
 def _osora(loop: EngineLoop, adapter: Adapter, key: str) -> dict[str, Any]:
     runtime = loop.engine.runtime
+    check_mix(adapter.mix_size, loop.engine.mixes.bank.largest)
     row = adapter.to_row(runtime.basis)
     longest = max(len(sigma) for sigma in adapter.sigma.values())
     if type(adapter.rank) is not int or not longest <= adapter.rank <= runtime.basis.rank:
@@ -64,7 +65,7 @@ def _osora(loop: EngineLoop, adapter: Adapter, key: str) -> dict[str, Any]:
         )
     if not row.isfinite().all():
         raise UserError("the adapter holds values that are not numbers", param="file")
-    asked = AdapterRow(key, row.to(runtime.basis.dtype), adapter.rank)
+    asked = AdapterRow(key, row.to(runtime.basis.dtype), adapter.rank, adapter.mix_size)
     published = canary.read(runtime, adapter)
     if published is None:
         _ask(loop, asked)

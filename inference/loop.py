@@ -127,8 +127,7 @@ class EngineLoop:
 
     def drop(self, is_unwanted: Callable[[str], bool]) -> None:
         """Erase the adapters with such keys, as soon as no request uses them."""
-        self._command(partial(self.engine.slots.drop, is_unwanted))
-        self._command(partial(self.engine.loras.drop, is_unwanted))
+        self._command(partial(self.engine.held.drop, is_unwanted))
 
     def stop(self) -> None:
         """End the thread after its current step; nobody gets a place any more."""

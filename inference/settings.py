@@ -49,6 +49,13 @@ class InferenceSettings(BaseSettings):
     """Ranks of the plain LoRAs that are computed at once: 256 are sixteen LoRAs of rank 16. A LoRA of a larger rank is
     refused, and one that finds no room waits. The memory (1.3 GB of a Llama-8B in bfloat16) is set aside, and taken
     when the first LoRA comes; where memory is short there are fewer, and the log says so."""
+    inference_mix: int = Field(default=128, ge=0, le=8192)
+    """The largest mix (`osora.mix`) that an adapter may have here; one with a larger mix is refused, and so is a job
+    that would train it."""
+    inference_mixes: int = Field(default=32, ge=0)
+    """Adapters with a mix that are computed at once; one that finds no room waits. The memory (235 MB of a Llama-8B in
+    bfloat16) is set aside, and taken when the first of them comes; where memory is short there are fewer, and the log
+    says so. Adapters without a mix need none of it."""
     inference_tenant_share: float | None = Field(default=None, gt=0, le=1)
     """The part of the rows, and of the room for keys and values, that one tenant's requests hold at once: what comes
     from it beyond waits, so that others never wait for its answers to end. By default 7/8 on a GPU, and half on a CPU,

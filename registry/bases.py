@@ -25,10 +25,10 @@ class Offer:
     problem: UnusableBaseError | None = None
     longest_row: int | None = None
     """Tokens of the longest row that it trains on, if an inference server says so."""
+    largest_mix: int | None = None
+    """The largest mix of an adapter that inference servers hold; likewise."""
     spans: Mapping[str, Sequence[Sequence[int]]] | None = None
     """By the name of a target module: ranks and outputs, `[rank, d_out]`, of all weights of that name; likewise."""
-    largest_mix: int | None = None
-    """Of an adapter that inference servers have room for; None where they do not say."""
 
     def parameters(self, rank: int, modules: Iterable[str] | None, mix: int = 0) -> int | None:
         """Of an adapter of this rank and mix of these modules, or of all of them, exactly; None if that is not known.
@@ -62,8 +62,8 @@ def offers(paths: Mapping[str, str], loaded: Iterable[Mapping[str, Any]]) -> dic
 def _offer(told: Mapping[str, Any], path: str) -> Offer:
     facts = BaseFacts(told.get("family"), told.get("has_chat_template"))
     if facts != _UNKNOWN:
-        spans = (told.get("basis") or {}).get("spans")
-        return Offer(facts, longest_row=told.get("longest_row"), spans=spans, largest_mix=told.get("largest_mix"))
+        longest, mix, basis = told.get("longest_row"), told.get("largest_mix"), told.get("basis") or {}
+        return Offer(facts, longest_row=longest, largest_mix=mix, spans=basis.get("spans"))
     try:
         return Offer(local_facts(path))
     except UnusableBaseError as error:

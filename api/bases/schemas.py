@@ -28,6 +28,7 @@ BASE_EXAMPLE: JsonDict = {
     "bytes": 5_600_000,
     "max_length": 1024,
     "longest_row": 1024,
+    "largest_mix": 128,
     "dtype": "float32",
     "device": "cpu",
     "basis": {"fingerprint": "e3b98a4da31a127d…", "rank": 128, "target_modules": ["q_proj", "v_proj"]},
@@ -81,6 +82,8 @@ class BaseOut(BaseModel):
     """Tokens of the longest text that it is asked with, answer included."""
     longest_row: int | None = None
     """Tokens of the longest row that it trains on."""
+    largest_mix: int | None = None
+    """The largest `osora.mix` of an adapter that can be called here."""
     dtype: str | None = None
     device: str | None = None
     basis: dict[str, Any] | None = None

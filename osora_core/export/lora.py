@@ -18,10 +18,10 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def to_lora(adapter: Adapter, basis: Basis, *, rank: int | None = None, base: str | None = None) -> dict[str, bytes]:
     """The adapter as the files of a PEFT LoRA directory, which computes the same.
 
-    dW = (diag(o) U diag(s) - U diag(s0)) V^T has rank r already, so A = V^T [r, d_in] and B [d_out, r], both
-    float32, are read off; lora_alpha is the rank, so nothing is scaled. Both are padded with zeros to `rank`, by
-    default the next one that vLLM allows. `base` is what the files call their base, by default the name that it had in
-    training.
+    dW = (diag(o) U (diag(s) + C) - U diag(s0)) V^T has rank r already, with a mix C or without, so A = V^T [r, d_in]
+    and B [d_out, r], both float32, are read off; lora_alpha is the rank, so nothing is scaled. Both are padded with
+    zeros to `rank`, by default the next one that vLLM allows. `base` is what the files call their base, by default the
+    name that it had in training.
 
     Raises IdentityMismatch if the basis is not the adapter's, UserError for a rank that is too small or that vLLM
     would refuse.
@@ -34,8 +34,9 @@ def to_lora(adapter: Adapter, basis: Basis, *, rank: int | None = None, base: st
         A = torch.zeros(rank, factors.Vt.shape[1])
         A[: len(sigma)] = factors.Vt[: len(sigma)]
         B = torch.zeros(factors.U.shape[0], rank)
-        exact = (t.cpu().double() for t in (factors.U, factors.S, sigma, adapter.delta[name]))
-        B[:, : len(sigma)] = lora_factor(*exact).float()
+        U, S, s, o = (t.cpu().double() for t in (factors.U, factors.S, sigma, adapter.delta[name]))
+        mix = adapter.mix[name].cpu().double() if adapter.mix_size else None
+        B[:, : len(sigma)] = lora_factor(U, S, s, o, mix).float()
         tensors[f"{KEY_PREFIX}{name}.lora_A.weight"] = A
         tensors[f"{KEY_PREFIX}{name}.lora_B.weight"] = B
     config = {

@@ -66,4 +66,4 @@ def _merged(adapter: Adapter | Lora, name: str, weight: Tensor, basis: Basis) ->
         return (weight.double() + update).to(weight.dtype)
     stored = basis.factors[name]
     factors = Factors(stored.U.cpu(), stored.S.cpu(), stored.Vt.cpu())
-    return merged_weight(weight, factors, adapter.sigma[name], adapter.delta[name])
+    return merged_weight(weight, factors, adapter.sigma[name], adapter.delta[name], adapter.mix.get(name))

@@ -15,12 +15,14 @@ from osora_core.errors import OsoraCoreError, UserError
 from osora_core.fairness import FairQueue
 from osora_core.inference import execution
 from osora_core.inference.admission import Admission
+from osora_core.inference.banks import Banks
 from osora_core.inference.cache import KVPool, PoolSize
 from osora_core.inference.live import Examination, Launched, LiveSequence
 from osora_core.inference.lora_bank import LoraBank
+from osora_core.inference.mix_bank import MixBank
 from osora_core.inference.request import AdapterRow, Computed, LoraRow, Output, Request, TokenScore
 from osora_core.inference.sampling import Sampler, sample, score, send
-from osora_core.inference.slots import LORA_RANKS, AdapterSlots, LoraSlots
+from osora_core.inference.slots import LARGEST_MIX, LORA_RANKS, MIXES, AdapterSlots, AllSlots, LoraSlots, MixSlots
 from osora_core.inference.text import TextStream
 from osora_core.inference.turns import StepTurns
 from osora_core.runtime import Runtime
@@ -43,7 +45,8 @@ class InferenceEngine:
     the keys and values of fewer tokens than `rows` texts of `max_length`, there are fewer rows, or requests wait until
     those that run leave room for all that they may become, and at last texts are shorter: see `PoolSize`. The bank
     holds as many adapters as `adapters` says, and at least one for each row, so that no request ever waits for a slot.
-    Plain LoRAs have a bank of their own, for `lora_ranks` in all; one that finds no room waits, and others pass it by.
+    Plain LoRAs have a bank of their own, for `lora_ranks` in all, and so have the mixes of adapters, for `mixes` of
+    size `largest_mix`; one that finds no room waits, and others pass it by.
     Rows [0, decoding) are those that decode; behind them are the rows whose prompts are still being read. A `brief`
     engine is for a few texts: it prepares nothing and leaves the model's weights where they are.
 
@@ -53,7 +56,7 @@ class InferenceEngine:
     def __init__(
         self, runtime: Runtime, *, rows: int = 32, adapters: int = 256, max_length: int | None = None,
         prefill_tokens: int = 2048, brief: bool = False, kv_bytes: float = math.inf, lora_ranks: int = LORA_RANKS,
-        tenant_share: float = 1.0,
+        tenant_share: float = 1.0, largest_mix: int = LARGEST_MIX, mixes: int = MIXES,
     ) -> None:  # fmt: skip
         self.runtime = runtime
         length = min(max_length or runtime.max_length, runtime.max_length)
@@ -64,8 +67,12 @@ class InferenceEngine:
         self.slots = AdapterSlots(bank)
         self.pool = KVPool(runtime.config, size, dtype=dtype, device=device)
         self.loras = LoraSlots(LoraBank(runtime.basis, lora_ranks, device=device, dtype=dtype))
-        self._admission = Admission(size, self.loras, tenant_share)
-        self._execution = execution.choose(runtime, self.pool, bank, self.loras.bank, brief=brief)
+        mix_bank = MixBank(runtime.basis, mixes, largest_mix, device=device, dtype=runtime.basis.dtype)
+        self.mixes = MixSlots(mix_bank)
+        self.held = AllSlots(self.slots, self.loras, self.mixes)
+        self._admission = Admission(size, self.loras, self.mixes, tenant_share)
+        banks = Banks(bank, self.loras.bank, mix_bank)
+        self._execution = execution.choose(runtime, self.pool, banks, brief=brief)
         self._ahead = self._execution.ahead
         self._turns = None if self._ahead else StepTurns(shares=self._execution.skips)
         self._launched: Launched | None = None
@@ -188,12 +195,7 @@ class InferenceEngine:
     def _start(self, request: Request, queued: float, examination: Examination | None = None) -> None:
         sampler = Sampler(request, self.vocabulary, self.runtime.device)
         stream = TextStream(self.runtime.tokenizer, request.prompt, request.params.stop, request.shown)
-        adapter = request.adapter
-        if isinstance(adapter, LoraRow):
-            self._execution.join(len(self._live), 0, 0, self.loras.acquire(adapter))
-        else:
-            slot = self.slots.acquire(adapter)
-            self._execution.join(len(self._live), slot, adapter.rank if adapter else 0, 0)
+        self._execution.join(len(self._live), self.held.acquire(request.adapter))
         self._live.append(LiveSequence(request, stream, sampler, queued, examination=examination))
 
     def _launch(self, chosen: dict[LiveSequence, int | OsoraCoreError]) -> Launched | None:
@@ -373,11 +375,7 @@ class InferenceEngine:
         """Take a sequence out and close the gap: the last decoding row moves in, then the last row of all."""
         sequence = self._live[row]
         sequence.gone = True
-        adapter = sequence.request.adapter
-        if isinstance(adapter, LoraRow):
-            self.loras.release(adapter)
-        else:
-            self.slots.release(adapter)
+        self.held.release(sequence.request.adapter)
         self._execution.leave(row, sequence.cached)
         if row < self._decoding:
             self._fill(row, self._decoding - 1)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from osora_core.attention import shortest_window
-from osora_core.bank import Bank
+from osora_core.inference.banks import Banks, Places
 from osora_core.inference.cache import CacheView, KVPool
 from osora_core.inference.decoder import Decoder
-from osora_core.inference.lora_bank import LoraBank, PassLoras
+from osora_core.inference.lora_bank import PassLoras
 from osora_core.inference.packed import Packed, PackedDecoder
 from osora_core.inference.row_adapters import RowAdapters
 from osora_core.inference.segments import PADDING, Segment, segments_of
@@ -32,9 +32,8 @@ class Execution(Protocol):
     def warm_up(self) -> None:
         """Do now what the first steps would otherwise do: compile and capture."""
 
-    def join(self, row: int, slot: int, rank: int, lora: int) -> None:
-        """A new batch row begins, with the adapter in this slot of the bank and the LoRA in that slot of theirs; slot 0
-        of either is none."""
+    def join(self, row: int, places: Places) -> None:
+        """A new batch row begins, whose adapter lies there."""
 
     def move(self, source: int, target: int, length: int) -> None:
         """Batch row `source`, with `length` tokens in the cache, becomes row `target`, which is empty."""
@@ -57,15 +56,15 @@ class Execution(Protocol):
         """
 
 
-def choose(runtime: Runtime, pool: KVPool, bank: Bank, loras: LoraBank, *, brief: bool) -> Execution:
+def choose(runtime: Runtime, pool: KVPool, banks: Banks, *, brief: bool) -> Execution:
     """The fastest execution that computes this model on its device; a brief one compiles and captures nothing."""
     window = shortest_window(runtime.config)
     if window is not None and window < pool.length:
         # Our own wiring looks back to the beginning.
-        return Padded(runtime, pool, bank, loras)
+        return Padded(runtime, pool, banks)
     if PackedDecoder.supports(runtime) and not brief:
-        return Packed(runtime, pool, bank, loras)
-    return (Flat if Decoder.supports(runtime) else Padded)(runtime, pool, bank, loras)
+        return Packed(runtime, pool, banks)
+    return (Flat if Decoder.supports(runtime) else Padded)(runtime, pool, banks)
 
 
 class _Direct:
@@ -74,20 +73,19 @@ class _Direct:
     ahead = False
     skips = False
 
-    def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank, loras: LoraBank) -> None:
+    def __init__(self, runtime: Runtime, pool: KVPool, banks: Banks) -> None:
         self._runtime = runtime
         self._pool = pool
-        self._bank = bank
-        self._adapters = RowAdapters(runtime.basis, pool.lines, runtime.device)
-        self._loras = loras
+        self._adapters = RowAdapters(runtime.basis, pool.lines, runtime.device, banks)
+        self._loras = banks.loras
         self._lora_slots = [0] * pool.lines
 
     def warm_up(self) -> None:
         """Nothing: there is nothing to compile."""
 
-    def join(self, row: int, slot: int, rank: int, lora: int) -> None:
-        self._adapters.fill(row, self._bank, slot, rank)
-        self._lora_slots[row] = lora
+    def join(self, row: int, places: Places) -> None:
+        self._adapters.fill(row, places)
+        self._lora_slots[row] = places.lora
 
     def move(self, source: int, target: int, length: int) -> None:
         self._pool.move(source, target, length)
@@ -96,6 +94,7 @@ class _Direct:
 
     def leave(self, row: int, length: int) -> None:
         self._pool.clear(row, length)
+        self._adapters.leave(row)
         self._lora_slots[row] = 0
 
     def _low_rank(self, parts: Sequence[tuple[int, list[list[int]]]], *, flat: bool) -> PassLoras | None:
@@ -116,8 +115,8 @@ class Flat(_Direct):
 
     skips = True
 
-    def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank, loras: LoraBank) -> None:
-        super().__init__(runtime, pool, bank, loras)
+    def __init__(self, runtime: Runtime, pool: KVPool, banks: Banks) -> None:
+        super().__init__(runtime, pool, banks)
         self._decoder = Decoder(runtime)
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:

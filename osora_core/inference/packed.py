@@ -1,9 +1,9 @@
 """Execution on a GPU: tokens packed without padding, groups of linears as one product, adapters inside the kernels.
 
 Prompts and decoding share one forward: N tokens, each with its slot, position and line of the pool. Decoding is
-captured in CUDA graphs by batch size, without adapters, with them, and with plain LoRAs beside them; loads, evictions,
-joins and leaves change only what the graphs read. Passes with LoRAs are captured when the first of their size comes,
-and where they read prompts not at all: until a LoRA is asked for, none costs anything.
+captured in CUDA graphs by batch size, without adapters, with them, with mixes, and with plain LoRAs beside them; loads,
+evictions, joins and leaves change only what the graphs read. Passes with mixes or LoRAs are captured when the first of
+their size comes, and those with LoRAs where they read prompts not at all: until one is asked for, none costs anything.
 
 Shapes: N tokens, d hidden size, D head size.
 """
@@ -11,17 +11,17 @@ Shapes: N tokens, d hidden size, D head size.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from osora_core import kernels
-from osora_core.bank import Bank
 from osora_core.families import FAMILIES
+from osora_core.inference.banks import Banks, Places
 from osora_core.inference.cache import KVPool
-from osora_core.inference.lora_bank import LoraBank, PassLoras
+from osora_core.inference.lora_bank import PassLoras
 from osora_core.kernels.group import Group
 from osora_core.linear import OsoraLinear
 from osora_core.runtime import Runtime
@@ -30,7 +30,7 @@ from osora_core.weights import is_plain
 if kernels.available():
     from osora_core.kernels.attention import Blocks, attend, block_size
     from osora_core.kernels.expand import Heads, Tokens, Vectors, embed, gate, heads, residual
-    from osora_core.kernels.tiles import fits
+    from osora_core.kernels.mix import Mixes, mix
 
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 # Rotary embeddings whose angles depend on how long the text is: no table can hold them.
@@ -48,8 +48,12 @@ class _Layer:
     down: Group
 
 
-_Adapted = Literal["no", "yes", "with LoRAs"]
-"""What a pass computes: the bare base; all adapters of the basis; LoRAs too."""
+class _Adapted(NamedTuple):
+    """What a pass computes beside the bare base: adapters of the basis, their mixes, LoRAs."""
+
+    adapters: bool
+    mixes: bool = False
+    loras: bool = False
 
 
 # A model's weights are laid out once, however many engines run on it.
@@ -94,8 +98,7 @@ class PackedDecoder:
         if not kernels.available() or runtime.device.type != "cuda" or config.model_type not in FAMILIES:
             return False
         model: Any = runtime.model.base_model
-        head_size = model.layers[0].self_attn.head_dim
-        if model.rotary_emb.rope_type in _ROTARY_BY_LENGTH or not fits(runtime.basis.rank, head_size, runtime.device):
+        if model.rotary_emb.rope_type in _ROTARY_BY_LENGTH:
             return False
         for layer in model.layers:
             size = layer.self_attn.head_dim
@@ -121,25 +124,28 @@ class PackedDecoder:
 
     def hidden_states(
         self, ids: Tensor, tokens: "Tokens", blocks: "Blocks", pool: KVPool, vectors: "Vectors | None",
-        loras: PassLoras | None,
+        mixes: "Mixes | None", loras: PassLoras | None,
     ) -> Tensor:  # fmt: skip
         """Last hidden states [N, d] of tokens ids [N]; without vectors and LoRAs those of the bare base."""
         adapted = vectors is not None
         norms = iter(self._norms)
         norm = next(norms)
-        stream = embed(ids, self._table, norm.weight, self._layers[0].o.U.shape[1])
+        first = self._layers[0]
+        stream = embed(ids, self._table, norm.weight, max(first.o.U.shape[1], first.down.U.shape[1]))
         for index, (layer, layout) in enumerate(zip(self._layers, self._heads, strict=True)):
             keys, values = pool.keys[index], pool.values[index]
             y = layer.qkv.apply(stream.h, adapted, loras)
-            query = heads(y, layer.qkv, tokens, vectors, stream, norm.variance_epsilon, layout, keys, values)
+            mixed = mix(y, layer.qkv, mixes)
+            query = heads(y, layer.qkv, tokens, vectors, stream, norm.variance_epsilon, layout, keys, values, mixed)
             y = layer.o.apply(attend(query, keys, values, tokens, blocks, self._scaling), adapted, loras)
             norm = next(norms)
-            residual(y, layer.o, tokens, vectors, stream, norm.weight)
+            residual(y, layer.o, tokens, vectors, stream, norm.weight, mix(y, layer.o, mixes))
             y = layer.gate_up.apply(stream.h, adapted, loras)
-            mixed = gate(y, layer.gate_up, tokens, vectors, stream, norm.variance_epsilon)
-            y = layer.down.apply(mixed, adapted, loras)
+            mixed = mix(y, layer.gate_up, mixes)
+            gated = gate(y, layer.gate_up, tokens, vectors, stream, norm.variance_epsilon, mixed)
+            y = layer.down.apply(gated, adapted, loras)
             norm = next(norms)
-            residual(y, layer.down, tokens, vectors, stream, norm.weight)
+            residual(y, layer.down, tokens, vectors, stream, norm.weight, mix(y, layer.down, mixes))
         mean = stream.squares.sum(dim=-1, keepdim=True) / stream.x.shape[1]
         return (stream.h * torch.rsqrt(mean + norm.variance_epsilon)).to(stream.x.dtype)
 
@@ -155,15 +161,17 @@ class Packed:
 
     skips = False
 
-    def __init__(self, runtime: Runtime, pool: KVPool, bank: Bank, loras: LoraBank) -> None:
+    def __init__(self, runtime: Runtime, pool: KVPool, banks: Banks) -> None:
         self._runtime = runtime
         self._pool = pool
-        self._loras = loras
+        self._loras, self._mixes = banks.loras, banks.mixes
         self._decoder = PackedDecoder(runtime, pool.length)
-        self._vectors = Vectors(bank.values, bank.ranks)
-        # Of every batch row: its bank slot, that of its LoRA, and the line that holds its keys and values.
+        self._vectors = Vectors(banks.adapters.values, banks.adapters.ranks)
+        # Of every batch row: its bank slot, that of its LoRA and of its mix, and the line that holds its keys and
+        # values.
         self._slots = [0] * pool.lines
         self._lora_slots = [0] * pool.lines
+        self._mix_slots = [0] * pool.lines
         self._lines = list(range(pool.lines))
         self._capturing = self.ahead = runtime.device.type == "cuda"
         self._sizes = _sizes(pool.lines)
@@ -175,28 +183,28 @@ class Packed:
 
     def warm_up(self) -> None:
         if self._capturing:
-            kinds: tuple[_Adapted, ...] = ("yes", "no")
-            for adapted in kinds:
+            for adapted in (_Adapted(adapters=True), _Adapted(adapters=False)):
                 for size in reversed(self._sizes):
                     self._captured_decode(size, adapted)
                 for size in reversed(_READ_SIZES):
                     self._captured_read(size, adapted)
 
-    def join(self, row: int, slot: int, rank: int, lora: int) -> None:
-        self._slots[row], self._lora_slots[row] = slot, lora
+    def join(self, row: int, places: Places) -> None:
+        self._slots[row], self._lora_slots[row], self._mix_slots[row] = places.slot, places.lora, places.mix
 
     def move(self, source: int, target: int, length: int) -> None:
         lines = self._lines
         lines[target], lines[source] = lines[source], lines[target]
-        self._slots[target], self._lora_slots[target] = self._slots[source], self._lora_slots[source]
+        for slots in (self._slots, self._lora_slots, self._mix_slots):
+            slots[target] = slots[source]
 
     def leave(self, row: int, length: int) -> None:
         """Nothing: what a row held is read by nobody, because lengths are known."""
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         count = len(tokens)
-        adapted, rows = self._adapted(count), [self._slots, self._lora_slots, self._lines]
-        columns = torch.tensor([tokens, positions, *(own[:count] for own in rows)], dtype=torch.int32)
+        adapted = self._adapted(count)
+        columns = torch.tensor([tokens, positions, *(own[:count] for own in self._of_rows)], dtype=torch.int32)
         if not self._capturing:
             return self._decode_forward(columns.to(self._runtime.device), adapted)
         size = next(size for size in self._sizes if size >= count)
@@ -218,22 +226,26 @@ class Packed:
                 blocks[1].append(min(longest, len(chunk) - offset))
             columns[0] += chunk
             columns[1] += range(begin, begin + len(chunk))
-            for column, own in zip(columns[2:], (self._slots, self._lora_slots, self._lines), strict=True):
+            for column, own in zip(columns[2:], self._of_rows, strict=True):
                 column += [own[row]] * len(chunk)
         hidden = self._read(columns, blocks, self._adapted(len(chunks)))
         decoded, *read = torch.split(hidden, [len(tokens), *(len(chunk) for chunk in chunks[len(tokens) :])])
         return decoded, read
 
+    @property
+    def _of_rows(self) -> list[list[int]]:
+        """What is known of every row, in the order of _COLUMNS."""
+        return [self._slots, self._lora_slots, self._mix_slots, self._lines]
+
     def _adapted(self, rows: int) -> _Adapted:
         """What the first so many rows need."""
-        if any(self._lora_slots[:rows]):
-            return "with LoRAs"
-        return "yes" if any(self._slots[:rows]) else "no"
+        adapters, mixes, loras = (any(own[:rows]) for own in (self._slots, self._mix_slots, self._lora_slots))
+        return _Adapted(adapters or loras, mixes, loras)
 
     def _read(self, columns: list[list[int]], blocks: list[list[int]], adapted: _Adapted) -> Tensor:
         """Hidden states [N, d]. columns: see _COLUMNS; blocks: first tokens and counts."""
         count = len(columns[0])
-        if not self._capturing or count > _READ_SIZES[-1] or adapted == "with LoRAs":
+        if not self._capturing or count > _READ_SIZES[-1] or adapted.loras:
             flat = torch.tensor([*chain(*columns, *blocks)], dtype=torch.int32).to(self._runtime.device)
             return self._read_forward(flat, count, adapted)
         size = next(size for size in _READ_SIZES if size >= count)
@@ -277,29 +289,37 @@ class Packed:
     def _read_forward(self, flat: Tensor, count: int, adapted: _Adapted) -> Tensor:
         """Hidden states [N, d] of prompts: _COLUMNS [N] each, then first tokens and counts of blocks, int32, one behind
         the other."""
-        ids, positions, slots, loras, lines = flat[: _COLUMNS * count].view(_COLUMNS, count)
+        ids, positions, slots, loras, mixes, lines = flat[: _COLUMNS * count].view(_COLUMNS, count)
         firsts, counts = flat[_COLUMNS * count :].view(2, -1)
         folded = self._decoder.folded
         return self._decoder.hidden_states(
             ids, Tokens(slots, positions, lines), Blocks(firsts, counts, _tile(block_size(folded) * folded), 1),
-            self._pool, None if adapted == "no" else self._vectors, self._low_rank(loras, adapted),
+            self._pool, *self._beside(adapted, mixes, loras),
         )  # fmt: skip
 
     def _decode_forward(self, columns: Tensor, adapted: _Adapted) -> Tensor:
         """Logits [N, vocabulary] of one token a row: columns [_COLUMNS, N] int32."""
-        ids, positions, slots, loras, lines = columns
+        ids, positions, slots, loras, mixes, lines = columns
         firsts = torch.arange(ids.shape[0], dtype=torch.int32, device=ids.device)
         splits = min(_MOST_SPLITS, _power(_PROGRAMS // (ids.shape[0] * self._decoder.pairs)))
         hidden = self._decoder.hidden_states(
             ids, Tokens(slots, positions, lines),
             Blocks(firsts, torch.ones_like(firsts), _tile(self._decoder.folded), splits), self._pool,
-            None if adapted == "no" else self._vectors, self._low_rank(loras, adapted),
+            *self._beside(adapted, mixes, loras),
         )  # fmt: skip
         return self._runtime.logits(hidden)
 
-    def _low_rank(self, slots: Tensor, adapted: _Adapted) -> PassLoras | None:
-        """The LoRAs of tokens with these LoRA slots [N]: all of the bank, which lies where it lies."""
-        return PassLoras.of(self._loras.columns, slots) if adapted == "with LoRAs" else None
+    def _beside(
+        self, adapted: _Adapted, mixes: Tensor, loras: Tensor
+    ) -> "tuple[Vectors | None, Mixes | None, PassLoras | None]":
+        """What is computed beside the base, for tokens with these slots [N] for mixes and LoRAs: all of the banks,
+        which lie where they lie."""
+        own = None
+        if adapted.mixes:
+            stored = self._mixes.stored
+            own = Mixes(stored.values, stored.sides, stored.starts, mixes, self._mixes.largest)
+        low_rank = PassLoras.of(self._loras.columns, loras) if adapted.loras else None
+        return self._vectors if adapted.adapters else None, own, low_rank
 
 
 class _Captured:
@@ -334,8 +354,8 @@ class _Captured:
         return self._output
 
 
-# What is known of a token: its id, position, slot, LoRA slot and line.
-_COLUMNS = 5
+# What is known of a token: its id, position, slot, LoRA slot, mix slot and line.
+_COLUMNS = 6
 # Tokens of a pass with prompts that are captured; more of them keep the GPU busy for longer than their launches take.
 _READ_SIZES = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 

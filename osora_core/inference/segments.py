@@ -42,8 +42,12 @@ class Segment:
         return flat[self.first : self.first + self.rows * self.steps].view(self.rows, self.steps, -1)
 
     def scale(self, z: Tensor, module: int, into: Tensor) -> None:
-        """sigma z above (s0 + sigma) z of a module, this segment's part of `into` [2, N, R], from z [N, R]."""
-        torch.mul(self.of(z), self.adapters.scales[module][..., : z.shape[-1]], out=self.of(into))
+        """sigma z above (s0 + sigma) z of a module, both with the C z of rows with a mix: this segment's part of `into`
+        [2, N, R], from z [N, R]."""
+        own, scaled = self.of(z), self.of(into)
+        torch.mul(own, self.adapters.scales[module][..., : z.shape[-1]], out=scaled)
+        for mixes in self.adapters.mixes:
+            mixes.add(module, own, scaled)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """What this segment's tokens see: query [N, H, D], key and value [N, G, D] -> [B T, H D]."""

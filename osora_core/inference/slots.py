@@ -9,12 +9,16 @@ import torch
 
 from osora_core.bank import Bank
 from osora_core.errors import CorruptArtifact, OutOfSlots, UserError
+from osora_core.inference.banks import Places
 from osora_core.inference.lora_bank import LoraBank
+from osora_core.inference.mix_bank import MixBank
 from osora_core.inference.request import AdapterRow, LoraRow
 from osora_core.mix import mix_length
 
 LORA_RANKS = 256
 """Of all LoRAs at once: sixteen of rank 16."""
+LARGEST_MIX, MIXES = 128, 32
+"""The size of a mix, and how many lie in the bank at once."""
 
 Row = TypeVar("Row", AdapterRow, LoraRow)
 
@@ -28,13 +32,11 @@ class _Slots(ABC, Generic[Row]):
         self._idle: OrderedDict[str, None] = OrderedDict()
         self._unwanted: set[str] = set()
 
-    def acquire(self, adapter: Row | None) -> int:
-        """The slot of an adapter, copied in if it is cold; 0 for none.
+    def acquire(self, adapter: Row) -> int:
+        """The slot of an adapter, copied in if it is cold.
 
         Raises OutOfSlots while all room is referenced, and what `_place` raises.
         """
-        if adapter is None:
-            return 0
         key = adapter.key
         if key not in self._slots:
             self._slots[key] = self._place(adapter)
@@ -42,10 +44,8 @@ class _Slots(ABC, Generic[Row]):
         self._references[key] = self._references.get(key, 0) + 1
         return self._slots[key]
 
-    def release(self, adapter: Row | None) -> None:
+    def release(self, adapter: Row) -> None:
         """One reference less; at zero the adapter may be evicted."""
-        if adapter is None:
-            return
         self._references[adapter.key] -= 1
         if self._references[adapter.key] == 0:
             del self._references[adapter.key]
@@ -111,11 +111,40 @@ class AdapterSlots(_Slots[AdapterRow]):
             if evicted is None:
                 raise
             slot = evicted
-        self.bank.write(slot, adapter.values, adapter.rank, adapter.mix)
+        # Its mix has a bank of its own.
+        self.bank.write(slot, adapter.values[: self.bank.values.shape[1]], adapter.rank)
         return slot
 
     def _erase(self, slot: int) -> None:
         self.bank.release(slot)
+
+
+class MixSlots(_Slots[AdapterRow]):
+    """Of the mixes of adapters that have one. Raises UserError for one that has no room even alone."""
+
+    def __init__(self, bank: MixBank) -> None:
+        super().__init__()
+        self.bank = bank
+
+    def fits(self, adapters: Iterable[AdapterRow]) -> bool:
+        """Whether the mixes of all of these can be in the bank at once. One that never has room is no reason to
+        wait."""
+        keys = {adapter.key for adapter in adapters if 0 < adapter.mix <= self.bank.largest}
+        return len(keys) <= self.bank.capacity
+
+    def _place(self, adapter: AdapterRow) -> int:
+        check_mix(adapter.mix, self.bank.largest)
+        try:
+            return self.bank.place(adapter)
+        except OutOfSlots:
+            evicted = self._evict()
+            if evicted is None:
+                raise
+            self.bank.remove(evicted)
+            return self.bank.place(adapter)
+
+    def _erase(self, slot: int) -> None:
+        self.bank.erase(slot)
 
 
 class LoraSlots(_Slots[LoraRow]):
@@ -143,6 +172,54 @@ class LoraSlots(_Slots[LoraRow]):
 
     def _erase(self, slot: int) -> None:
         self.bank.erase(slot)
+
+
+class AllSlots:
+    """The slots of adapters of the basis, of plain LoRAs and of mixes: what one adapter takes of them."""
+
+    def __init__(self, adapters: AdapterSlots, loras: LoraSlots, mixes: MixSlots) -> None:
+        self._adapters, self._loras, self._mixes = adapters, loras, mixes
+
+    def acquire(self, adapter: AdapterRow | LoraRow | None) -> Places:
+        """Where it lies, copied in if it is cold. Raises what the slots raise, and has then taken none."""
+        if isinstance(adapter, LoraRow):
+            return Places(lora=self._loras.acquire(adapter))
+        if adapter is None:
+            return Places()
+        slot = self._adapters.acquire(adapter)
+        try:
+            return Places(slot, adapter.rank, mix=self._mixes.acquire(adapter) if adapter.mix else 0)
+        except Exception:
+            self._adapters.release(adapter)
+            raise
+
+    def release(self, adapter: AdapterRow | LoraRow | None) -> None:
+        """One reference less; at zero the adapter may be evicted."""
+        if isinstance(adapter, LoraRow):
+            self._loras.release(adapter)
+        elif adapter is not None:
+            self._adapters.release(adapter)
+            if adapter.mix:
+                self._mixes.release(adapter)
+
+    def drop(self, is_unwanted: Callable[[str], bool]) -> None:
+        """Erase the adapters with such keys: at once, or when the last request that uses one has ended."""
+        for slots in (self._adapters, self._loras, self._mixes):
+            slots.drop(is_unwanted)
+
+    @property
+    def keys(self) -> set[str]:
+        """Of the adapters in the banks. For any thread."""
+        return {*self._adapters.keys, *self._loras.keys, *self._mixes.keys}
+
+
+def check_mix(size: int, largest: int) -> None:
+    """Raise UserError unless a bank of mixes of size `largest` has room for one of this size."""
+    if size > largest:
+        raise UserError(
+            f"the adapter's mix is {size}; this server has room for mixes of {largest} at most",
+            next_action="raise OSORA_INFERENCE_MIX, or train with a smaller osora.mix",
+        )
 
 
 def check_rank(rank: int, capacity: int) -> None:

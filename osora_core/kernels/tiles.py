@@ -1,9 +1,11 @@
 """How many tokens and columns one program of a kernel takes: the fastest that was measured and that fits the device.
 
-K is the rank to which a group's factors are padded (`osora_core.kernels.group`).
+K is the rank to which a group's factors are padded (`osora_core.kernels.group`). A program takes all triplets at once
+up to _AT_ONCE of them, and where that is too much for shared memory a part after the other: every rank fits.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -19,13 +21,14 @@ def early(device: torch.device) -> bool:
 @dataclass(frozen=True)
 class Tile:
     """Tokens and columns of a program, its warps; how many blocks of columns it takes one after another, and in how
-    many stages they are loaded."""
+    many stages they are loaded; how many triplets at a time."""
 
     rows: int
     columns: int
     warps: int
     steps: int = 1
     stages: int = 1
+    triplets: int = 0
 
 
 # The fastest first, by the number of tokens up to which they are: measured on one H100 or H200 at 8, 64 and 256 tokens
@@ -65,6 +68,30 @@ def one_bytes(rows: int, columns: int, K: int) -> int:
     return 4 * rows * K + 2 * columns * K
 
 
+# More triplets at once would leave a multiprocessor with one program, and pad ranks to powers of two that are far off.
+_AT_ONCE, _PART, _LEAST = 512, 128, 16
+
+
+def _parts(K: int) -> Iterator[int]:
+    """How many triplets a program may take at a time, the fastest first."""
+    whole = padded_rank(K)
+    if whole <= _AT_ONCE:
+        yield whole
+    part = _PART
+    while part >= _LEAST:
+        if part < whole:
+            yield part
+        part //= 2
+
+
+def _fitting(tiles: tuple[Tile, ...], used: Callable[[Tile, int], int], K: int, device: torch.device) -> Tile:
+    """The first of the tiles whose program, which needs `used` bytes for so many triplets, fits the device."""
+    limit = shared_memory(device)
+    return next(
+        replace(tile, triplets=triplets) for triplets in _parts(K) for tile in tiles if used(tile, triplets) <= limit
+    )
+
+
 def _class(count: int) -> int:
     """The key of the tables for so many tokens."""
     return 16 if count <= 16 else 64 if count <= 64 else 0
@@ -72,22 +99,14 @@ def _class(count: int) -> int:
 
 def residual_tile(count: int, K: int, device: torch.device) -> Tile:
     """The tile for adding `count` tokens' outputs to the residual stream."""
-    limit = shared_memory(device)
-    return next(t for t in _RESIDUAL[_class(count)] if one_bytes(t.rows, t.columns, padded_rank(K)) <= limit)
+    return _fitting(_RESIDUAL[_class(count)], lambda tile, part: one_bytes(tile.rows, tile.columns, part), K, device)
 
 
 def gate_tile(count: int, K: int, device: torch.device) -> Tile:
     """The tile for the gated MLP of `count` tokens."""
-    return next(t for t in _GATE[_class(count)] if gate_bytes(t, padded_rank(K)) <= shared_memory(device))
+    return _fitting(_GATE[_class(count)], gate_bytes, K, device)
 
 
 def heads_tile(count: int, size: int, K: int, device: torch.device) -> Tile:
     """The tile for the queries, keys and values of `count` tokens, in heads of `size`."""
-    limit = shared_memory(device)
-    return next(t for t in _HEADS[_class(count)] if one_bytes(t.rows, size, padded_rank(K)) <= limit)
-
-
-def fits(K: int, size: int, device: torch.device) -> bool:
-    """Whether the kernels' smallest tiles fit the device at rank K and heads of this size."""
-    limit, K = shared_memory(device), padded_rank(K)
-    return max(gate_bytes(Tile(16, 32, 4), K), one_bytes(16, size, K)) <= limit
+    return _fitting(_HEADS[_class(count)], lambda tile, part: one_bytes(tile.rows, size, part), K, device)

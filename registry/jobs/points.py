@@ -51,21 +51,22 @@ def _check_mix(point: Point, osora: Mapping[str, Any], offer: bases.Offer) -> No
         )
     if offer.largest_mix is None or point.mix <= offer.largest_mix:
         return
-    below = f"use 0 to {offer.largest_mix}" if offer.largest_mix else "leave it out"
     if "mix" in osora:
-        said, param, next_action = f"osora.mix is {point.mix}", "osora.mix", below
+        said, param = f"osora.mix is {point.mix}", "osora.mix"
+        next_action = f"use 0 to {offer.largest_mix}" if offer.largest_mix else "leave it out"
     elif "preset" in osora:
         said, param = f"the preset {point.preset!r} has a mix of {point.mix}", "osora.preset"
         next_action = f"choose another preset, or give `osora.mix`, 0 to {offer.largest_mix}"
-    else:  # that of what it begins with
+    else:
         said, param = f"the adapter that the job begins with has a mix of {point.mix}", "osora.from_adapter"
         next_action = "begin with another adapter, or with the base"
     raise InvalidRequest(
-        f"{said}, and the inference servers have room for {offer.largest_mix or 'none'}: nothing could be asked of the "
-        "adapter here",
+        f"{said}, and the inference servers hold {f'mixes of at most {offer.largest_mix}' if offer.largest_mix else 'none'}"
+        ": nobody could call the adapter",
         param=param,
-        code="mix_too_large",
-        next_action=next_action,
+        code="invalid_value",
+        next_action=f"{next_action}; or have whoever runs the service make room (OSORA_INFERENCE_MIX, "
+        "OSORA_INFERENCE_MIXES)",
     )
 
 

@@ -1,12 +1,17 @@
 """Requests to an inference engine, and what comes of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from osora_core.bank import Bank
 from osora_core.data import Renderer
 from osora_core.inference import AdapterRow, InferenceEngine, LoraRow, Output, Request, TokenScore
+from osora_core.inference.banks import Banks
+from osora_core.inference.lora_bank import LoraBank
+from osora_core.inference.mix_bank import MixBank
+from osora_core.mix import mix_length
 from osora_core.runtime import Runtime
 
 
@@ -70,6 +75,20 @@ def random_lora(runtime: Runtime, name: str, rank: int) -> LoraRow:
         for index, one in enumerate(runtime.basis.factors.values()) if index % 2
     }  # fmt: skip
     return LoraRow(name, factors, rank)
+
+
+def make_banks(adapters: Bank, *, mixes: int = 0, largest_mix: int = 0) -> Banks:
+    """The banks of an engine whose adapters these are."""
+    basis, device, dtype = adapters.basis, adapters.values.device, adapters.values.dtype
+    mix_bank = MixBank(basis, mixes, largest_mix, device=device, dtype=dtype)
+    return Banks(adapters, LoraBank(basis, 1, device=device, dtype=dtype), mix_bank)
+
+
+def mixed_adapter(runtime: Runtime, name: str, seed: int, mix: int) -> AdapterRow:
+    """The vectors of `adapter`, with a random mix that changes what is said as well."""
+    plain, length = adapter(runtime, name, seed), mix_length(runtime.basis.spans, mix)
+    values = torch.randn(length, generator=torch.Generator().manual_seed(100 + seed)) * 0.3
+    return replace(plain, values=torch.cat((plain.values, values)), mix=mix)
 
 
 def adapter(runtime: Runtime, name: str, seed: int) -> AdapterRow:

@@ -66,7 +66,12 @@ def test_a_job_of_before_trains_what_it_would_have(registry: Registry, principal
 @pytest.mark.parametrize(
     ("osora", "param", "message", "next_action"),
     [
-        ({"mix": 33}, "osora.mix", "osora.mix is 33, and the inference servers have room for 32", "use 0 to 32"),
+        (
+            {"mix": 33},
+            "osora.mix",
+            "osora.mix is 33, and the inference servers hold mixes of at most 32",
+            "use 0 to 32",
+        ),
         ({"preset": "quality"}, "osora.preset", "the preset 'quality' has a mix of 64", "choose another preset"),
         ({"preset": ["small", "quality"]}, "osora.preset", "the preset 'quality' has a mix of 64", "another preset"),
         ({"preset": "quality", "mix": 48}, "osora.mix", "osora.mix is 48", "use 0 to 32"),

@@ -18,6 +18,7 @@ from osora_core.bank import Bank
 from osora_core.basis import BasisCache
 from osora_core.families import FAMILIES
 from osora_core.inference import InferenceEngine, Request, SamplingParams
+from osora_core.inference.banks import Places
 from osora_core.inference.decoder import Decoder
 from osora_core.inference.execution import Flat
 from osora_core.inference.row_adapters import RowAdapters
@@ -25,7 +26,7 @@ from osora_core.inference.segments import Segment, linear, segments_of
 from osora_core.linear import OsoraLinear
 from osora_core.operator import osora_update_reference
 from osora_core.runtime import Runtime
-from tests.support.inference import adapter, run
+from tests.support.inference import adapter, make_banks, run
 from tests.support.tiny_base import make_family
 
 
@@ -77,7 +78,7 @@ NO_CACHE: Any = None
 def test_segments_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int, ...], tokens: int) -> None:
     """Rows of several ranks in one batch, after a move, against the reference in float64."""
     bank = Bank(runtime.basis, 3, device=runtime.device)
-    adapters = RowAdapters(runtime.basis, 5, runtime.device)
+    adapters = RowAdapters(runtime.basis, 5, runtime.device, make_banks(bank))
     for row, rank in enumerate(ranks):
         values = adapter(runtime, f"{row}", row).values.clone()
         for span in runtime.basis.spans:
@@ -86,8 +87,8 @@ def test_segments_add_what_the_operator_adds(runtime: Runtime, ranks: tuple[int,
         bank.write(row + 1, values, rank)
     # The rows stand behind another one, and the last takes a detour.
     for row, rank in enumerate(ranks[:2]):
-        adapters.fill(1 + row, bank, row + 1, rank)
-    adapters.fill(4, bank, 3, ranks[2])
+        adapters.fill(1 + row, Places(row + 1, rank))
+    adapters.fill(4, Places(3, ranks[2]))
     adapters.move(4, 3)
     assert adapters.rank(1, 3) == max(ranks)
     # Two segments of one flat sequence: a token for each of two rows, and some of a third.
