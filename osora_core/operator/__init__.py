@@ -10,6 +10,17 @@ With z = V^T x, sigma = s - s0 and delta = o - 1 (arXiv 2505.14350, rearranged s
 The second and third term are the *update*. They need W0 neither dense nor in floating point, so the base layer may be
 anything that maps [..., d_in] to [..., d_out].
 
+An adapter may have a *mix*, a trained C [c, c] between U and V, which begins at zero, c at most r. With z_c the first c
+values of z, and C z_c followed by zeros:
+
+    y = W0 x + U (sigma * z + C z_c) + delta * U ((s0 + sigma) * z + C z_c)
+
+so that the weight is W_res + diag(o) U (diag(s) + C) V^T. The mix is an extension of ours and no part of OSoRA as it
+was published. Nearest to it are LoRA-XS, which trains such a matrix alone (arXiv 2405.17604), SVFT, which trains sparse
+ones (arXiv 2405.19597), and PSOFT, whose matrix is orthogonal (ICLR 2026). It is an operand of its own (`Mixes`, of the
+rows that have one; the reference and the executions for one adapter take C itself): where no row has one, nothing is
+computed that would not be otherwise.
+
 Every execution, and who chooses it:
 
     execution                         computes                           chosen by
@@ -33,6 +44,9 @@ Every execution, and who chooses it:
                                       U as one; x [N, d_in]              known decoder family
     kernels.expand                    update and the next elementwise    `inference.execution.choose`: a GPU with Triton
                                       work in one kernel; y [N, D + nR]  and a known decoder family
+
+All of them take mixes. U and V are multiplied as without one; what comes on top is c^2 products a token in those that
+go through z, and d_out c^2 a slot in those that go through B or a dense weight.
 
 A plain LoRA is no adapter of the basis: `inference.lora_bank.PassLoras` adds its B A x to whatever one of these gives.
 

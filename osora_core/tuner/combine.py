@@ -5,7 +5,8 @@ weighted sum of such updates has no s and o of its own: with two adapters its en
 which is no single product. What can be combined are the vectors, which are differences from the base as the task
 vectors of task arithmetic are (arXiv 2212.04089): sigma = sum w_i sigma_i, delta = sum w_i delta_i. The update of that
 is the weighted sum of the updates up to terms in sigma * delta. It is that sum exactly where all adapters train only s,
-or all only o.
+or all only o. Mixes, which stand beside s, are combined as sigma is; where they differ in size, the smaller ones are
+corners of the largest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -106,7 +107,7 @@ def check_combinable(
 def combined_config(configs: Sequence[OsoraConfig], modules: set[str]) -> OsoraConfig:
     """The config of adapters of these configs combined, which adapt `modules` (full names)."""
     first = configs[0]
-    combined = replace(first, canary=None)
+    combined = replace(first, canary=None, mix=max(config.mix for config in configs))
     if any(config.train != first.train for config in configs):
         combined.train = "both"
     if any(_where(config) != _where(first) for config in configs):

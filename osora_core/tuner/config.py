@@ -6,6 +6,7 @@ from typing import Any, Literal
 from peft import PeftConfig
 from peft.utils import PeftType
 
+from osora_core.adapter import MIXED_VERSION
 from osora_core.errors import UserError
 from osora_core.weights import ALL_LINEAR
 
@@ -43,12 +44,15 @@ class OsoraConfig(PeftConfig):
         layers_to_transform: indices of the decoder layers to adapt; all where it is None.
         layers_pattern: the name of the list of layers, such as "layers" or "h", where PEFT does not find it itself.
         train: "both", or only the singular values "s" or the output vector "o".
+        mix: the size c of a matrix that trains between U and V of every targeted weight, 0 for none and at most r. An
+            extension of ours, see `osora_core.operator`; it trains whatever `train` says.
         init_weights: True starts as the base; False with small random values, for tests of what an adapter changes.
         basis_rank: how many triplets the base's stored basis has. None: 128 or r, whichever is more. An adapter is
             tied to its basis, so a service with another basis rank than this refuses it.
         base_fingerprint, basis_fingerprint, basis_probe: hashes of the base's weights, of the basis, and of its first
             factors. Filled in when the adapter is made; a loaded adapter is refused on any other base or basis.
         canary: what the adapter answered when it was published, see `osora_core.canary`.
+        format_version: of the adapter's files, filled in: 2 with a mix; None, which is not written, without.
     """
 
     r: int = field(default=128, metadata={"help": "How many leading singular triplets the adapter uses."})
@@ -65,6 +69,7 @@ class OsoraConfig(PeftConfig):
     train: Literal["both", "s", "o"] = field(
         default="both", metadata={"help": "Which vectors train: the singular values, the output vector, or both."}
     )
+    mix: int = field(default=0, metadata={"help": "The size of a trained matrix between U and V; 0 is none."})
     init_weights: bool = field(default=True, metadata={"help": "Whether to start as the base (True) or at random."})
     basis_rank: int | None = field(default=None, metadata={"help": "How many triplets the stored basis has."})
     base_fingerprint: str | None = field(default=None, metadata={"help": "Hash of the base's weights."})
@@ -73,6 +78,7 @@ class OsoraConfig(PeftConfig):
     canary: dict[str, Any] | None = field(
         default=None, metadata={"help": "What the adapter answered when it was published."}
     )
+    format_version: int | None = field(default=None, metadata={"help": "Of the adapter's files: 2 with a mix."})
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
@@ -86,9 +92,13 @@ class OsoraConfig(PeftConfig):
         checks = {
             "r": 1 <= self.r <= self.basis_rank,
             "train": self.train in ("both", "s", "o"),
+            "mix": type(self.mix) is int and 0 <= self.mix <= self.r,
+            "format_version": self.format_version in (None, 1, MIXED_VERSION),
             "target_modules": bool(self.target_modules),
             "layers_pattern": not self.layers_pattern or self.layers_to_transform is not None,
         }
+        if self.mix:
+            self.format_version = self.format_version or MIXED_VERSION
         for name, holds in checks.items():
             if not holds:
                 raise UserError(
@@ -97,12 +107,19 @@ class OsoraConfig(PeftConfig):
                     next_action={
                         "r": f"choose 1 to {self.basis_rank}, or a higher basis_rank",
                         "train": "choose 'both', 's' or 'o'",
+                        "mix": f"choose 0 to {self.r}, or a higher r",
+                        "format_version": "install a later version of Osora, which reads this adapter",
                         "target_modules": "name a module, or 'all-linear'",
                         "layers_pattern": "say which layers with layers_to_transform",
                     }[name],
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, with module names in order: equal adapters have equal files."""
+        """The fields, with module names in order: equal adapters have equal files; without a mix nothing of one."""
         values: dict[str, Any] = super().to_dict()
-        return {name: sorted(value) if isinstance(value, set) else value for name, value in values.items()}
+        left_out = () if self.mix else ("mix", "format_version")
+        return {
+            name: sorted(value) if isinstance(value, set) else value
+            for name, value in values.items()
+            if name not in left_out
+        }

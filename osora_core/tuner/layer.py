@@ -1,6 +1,7 @@
 """The layer that PEFT puts around a targeted linear: one basis, the vectors of any number of adapters."""
 
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from osora_core.basis import Basis, Factors
 from osora_core.errors import UserError
-from osora_core.operator import dense_update, osora_add, osora_update
+from osora_core.operator import dense_update, of_layers, osora_add, osora_update
 from osora_core.tuner.config import OsoraConfig
 from osora_core.tuner.vectors import AdapterVectors
 from osora_core.weights import is_plain
@@ -30,20 +31,31 @@ class Mixture:
 
     names: tuple[str, ...]
     slots: Tensor
-    banks: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    banks: dict[int, "_Stacked"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stacked:
+    """sigma [n, R], delta [n, d_out] and ranks [n] of the base (row 0) and of the adapters of a mixture; mixes: of each
+    size of C that there is, those C [m + 1, c, c], the first of them zero, with their places by row."""
+
+    sigma: Tensor
+    delta: Tensor
+    ranks: Tensor
+    mixes: Sequence[tuple[Tensor, dict[int, int]]]
 
 
 mixture: ContextVar[Mixture | None] = ContextVar("osora_mixture", default=None)
 
 
 class OsoraTunerLinear(nn.Module, BaseTunerLayer):
-    """A frozen linear and what its adapters add to it; several active ones add up.
+    """A frozen linear and what its adapters add to it; several active ones add up. osora_mix: of those with a mix.
 
     U [d_out, R], S [R] and Vt [R, d_in] are there once, whatever the number of adapters; an adapter of rank r uses the
     first r triplets. `basis` is where they come from; further adapters of the model use it too.
     """
 
-    adapter_layer_names = ("osora_sigma", "osora_delta")
+    adapter_layer_names = ("osora_sigma", "osora_delta", "osora_mix")
     other_param_names = ("trains",)
     U: Tensor
     S: Tensor
@@ -59,6 +71,7 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
         self.in_features, self.out_features = self.Vt.shape[1], self.U.shape[0]
         self.osora_sigma = AdapterVectors()
         self.osora_delta = AdapterVectors()
+        self.osora_mix = AdapterVectors()
         self.trains: dict[str, str] = {}
         self.merged_adapters: list[str] = []
         self._unmerged: Tensor | None = None
@@ -72,11 +85,16 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
         S, device = self.S, self.U.device
         sigma = torch.zeros(min(config.r, S.shape[0]), device=device)
         delta = torch.zeros(self.U.shape[0], device=device)
+        c = min(config.mix, sigma.shape[0])
+        mix = torch.zeros(c, c, device=device)
         if not config.init_weights:
             sigma = 0.1 * torch.randn_like(sigma) * S[: sigma.shape[0]].float()
             delta = 0.1 * torch.randn_like(delta)
+            mix = 0.1 * torch.randn_like(mix) * (S[:c].float().mean() if c else 1)
         self.osora_sigma[adapter_name] = nn.Parameter(sigma)
         self.osora_delta[adapter_name] = nn.Parameter(delta)
+        if c:
+            self.osora_mix[adapter_name] = nn.Parameter(mix)
         self.trains[adapter_name] = config.train
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -92,7 +110,7 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
         for name in self.active_adapters:
             if name in self.osora_sigma:
                 sigma, delta = self.osora_sigma[name], self.osora_delta[name]
-                y = osora_add(x, y, self.U, self.S, self.Vt, sigma, delta)
+                y = osora_add(x, y, self.U, self.S, self.Vt, sigma, delta, self._mix(name))
         return y
 
     def _add_mixture(self, x: Tensor, y: Tensor, mixed: Mixture) -> Tensor:
@@ -107,21 +125,35 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
             )
         if id(self) not in mixed.banks:
             mixed.banks[id(self)] = self._bank(mixed.names)
-        sigma, delta, ranks = mixed.banks[id(self)]
+        bank = mixed.banks[id(self)]
         slots = mixed.slots.to(x.device).repeat_interleave(repeats)
-        update = osora_update(x.to(self.U.dtype), self.U, self.S, self.Vt, sigma, delta, slots, ranks)
+        mixes = [of_layers([C], places, slots, len(bank.ranks))[0] for C, places in bank.mixes]
+        vectors = bank.sigma, bank.delta, slots, bank.ranks
+        update = osora_update(x.to(self.U.dtype), self.U, self.S, self.Vt, *vectors, mixes)
         return y + update.to(y.dtype)
 
-    def _bank(self, names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """sigma [n, R], delta [n, d_out] and ranks [n] of the base (row 0) and of `names`."""
+    def _bank(self, names: Sequence[str]) -> _Stacked:
         sigma = torch.zeros(len(names) + 1, self.S.shape[0], device=self.S.device)
         delta = torch.zeros(len(names) + 1, self.U.shape[0], device=self.S.device)
         ranks = torch.zeros(len(names) + 1, dtype=torch.long, device=self.S.device)
+        by_size: dict[int, dict[int, Tensor]] = defaultdict(dict)
         for row, name in enumerate(names, start=1):
             if name in self.osora_sigma:
                 ranks[row] = rank = self.osora_sigma[name].shape[0]
                 sigma[row, :rank], delta[row] = self.osora_sigma[name].detach(), self.osora_delta[name].detach()
-        return sigma, delta, ranks
+            if (mix := self._mix(name)) is not None:
+                by_size[len(mix)][row] = mix.detach()
+        mixes = [
+            (torch.stack([torch.zeros_like(next(iter(own.values()))), *own.values()]),
+             {row: place for place, row in enumerate(own, start=1)})
+            for own in by_size.values()
+        ]  # fmt: skip
+        return _Stacked(sigma, delta, ranks, mixes)
+
+    def _mix(self, name: str) -> Tensor | None:
+        """The C [c, c] of an adapter, if it has one."""
+        mix: Tensor | None = self.osora_mix.get(name)
+        return mix
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Fold adapters into the weight. The sum is made in float64 and rounded once; the old weight is kept aside.
@@ -166,8 +198,9 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
         return self._oriented(self._update(adapter)).float()
 
     def _update(self, name: str) -> Tensor:
-        factors = Factors(self.U, self.S, self.Vt)
-        return dense_update(factors, self.osora_sigma[name].detach(), self.osora_delta[name].detach())
+        factors, mix = Factors(self.U, self.S, self.Vt), self._mix(name)
+        vectors = self.osora_sigma[name].detach(), self.osora_delta[name].detach()
+        return dense_update(factors, *vectors, None if mix is None else mix.detach())
 
     def _base_weight(self) -> Tensor:
         return cast(Tensor, self.get_base_layer().weight)
@@ -176,10 +209,13 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
         return dense.T if isinstance(self.get_base_layer(), Conv1D) else dense
 
     def combine(self, adapters: Sequence[str], into: str, combine: Callable[[Sequence[Tensor]], Tensor]) -> None:
-        """Set the vectors of adapter `into` to those of `adapters` combined, zeros where this layer has not one."""
-        for vectors in (self.osora_sigma, self.osora_delta):
+        """Set the vectors of adapter `into` to those of `adapters` combined, and its mix, which is as large as the
+        largest of theirs; zeros where this layer has not one."""
+        for vectors in (self.osora_sigma, self.osora_delta, self.osora_mix):
+            if into not in vectors:
+                continue
             zero = torch.zeros_like(vectors[into])
-            found = [vectors[name].detach() if name in vectors else zero for name in adapters]
+            found = [_widened(vectors[name].detach(), zero) if name in vectors else zero for name in adapters]
             with torch.no_grad():
                 vectors[into].copy_(combine(found))
 
@@ -190,7 +226,7 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
         """Make these the active adapters; they train unless in inference mode, all others do not."""
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         self._active_adapter = names
-        for name in {*names, *self.osora_sigma.in_use, *self.osora_delta.in_use}:
+        for name in {*names, *(name for vectors in self._parts() for name in vectors.in_use)}:
             self._place(name, trains=name in names and not inference_mode)
 
     def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
@@ -203,8 +239,7 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
         if enabled == (not self._disable_adapters):
             return
         if not enabled:
-            vectors = (self.osora_sigma, self.osora_delta)
-            self._suspended = [p for part in vectors for p in part.parameters() if p.requires_grad]
+            self._suspended = [p for part in self._parts() for p in part.parameters() if p.requires_grad]
         for parameter in self._suspended:
             parameter.requires_grad_(enabled)
         if enabled:
@@ -212,16 +247,20 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
         self._disable_adapters = not enabled
 
     def _place(self, name: str, trains: bool) -> None:
-        """Let the vectors of an adapter train as its config says, and be registered if they do or are active."""
-        for vectors, part in ((self.osora_sigma, "s"), (self.osora_delta, "o")):
+        """Let the vectors of an adapter train as its config says, and its mix in any case, and be registered if they do
+        or are active."""
+        for vectors, parts in zip(self._parts(), (("both", "s"), ("both", "o"), ("both", "s", "o")), strict=True):
             if name in vectors:
-                trained = trains and self.trains[name] in ("both", part)
+                trained = trains and self.trains[name] in parts
                 vectors[name].requires_grad_(trained)
                 vectors.use(name, trained or name in self.active_adapters)
 
+    def _parts(self) -> tuple[AdapterVectors, AdapterVectors, AdapterVectors]:
+        return self.osora_sigma, self.osora_delta, self.osora_mix
+
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """After a load onto meta parameters: to the base's device, and never to its dtype."""
-        for vectors in (self.osora_sigma, self.osora_delta):
+        for vectors in self._parts():
             if adapter_name in vectors and not vectors[adapter_name].is_meta:
                 vectors[adapter_name].data = vectors[adapter_name].data.to(device or self.U.device)
 
@@ -236,3 +275,12 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "osora." + super().__repr__()
+
+
+def _widened(values: Tensor, like: Tensor) -> Tensor:
+    """Values as a corner of zeros of this shape, if that is larger, as a mix may be."""
+    if values.shape == like.shape:
+        return values
+    wide = torch.zeros_like(like)
+    wide[: values.shape[0], : values.shape[1]] = values
+    return wide

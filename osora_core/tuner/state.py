@@ -50,7 +50,8 @@ def _vectors(model: nn.Module, adapter_name: str) -> dict[str, Tensor]:
             for wrapper in _WRAPPERS:
                 name = name.replace(wrapper, "")
             for part in layer.adapter_layer_names:
-                vectors[f"{name}.{part}"] = getattr(layer, part)[adapter_name].detach()
+                if adapter_name in getattr(layer, part):
+                    vectors[f"{name}.{part}"] = getattr(layer, part)[adapter_name].detach()
     return vectors
 
 

@@ -45,7 +45,7 @@ class AdapterVectors(nn.ParameterDict):
             delattr(self, key)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AdapterVectors":
-        """Follow moves between devices but not casts: sigma and delta are small differences, which bfloat16 loses."""
+        """Follow moves between devices but not casts: all are small differences, which bfloat16 loses."""
 
         def move(tensor: Tensor) -> Tensor:
             moved = fn(tensor)

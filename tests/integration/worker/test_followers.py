@@ -22,7 +22,7 @@ from worker.followers import FollowerProcesses, spread
 
 SPECS = [
     JobSpec(seed=1, epochs=2, batch_size=4, rank=8),
-    JobSpec(seed=2, epochs=2, batch_size=8, rank=4, learning_rate=0.05, target_modules=("q_proj", "up_proj")),
+    JobSpec(seed=2, epochs=2, batch_size=8, rank=4, mix=3, learning_rate=0.05, target_modules=("q_proj", "up_proj")),
     JobSpec(seed=3, epochs=1, batch_size=1, rank=8, train="o"),  # one row a step: nothing is left for the follower
 ]
 

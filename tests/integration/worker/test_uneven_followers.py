@@ -25,7 +25,7 @@ from worker.followers import FollowerProcesses, spread
 
 SPECS = [
     JobSpec(seed=1, epochs=1, batch_size=4, rank=8),
-    JobSpec(seed=2, epochs=1, batch_size=4, rank=4, learning_rate=0.05, target_modules=("q_proj", "up_proj")),
+    JobSpec(seed=2, epochs=1, batch_size=4, rank=4, mix=2, learning_rate=0.05, target_modules=("q_proj", "up_proj")),
 ]
 AVAILABLE = 10**8
 POISON = 0  # padding, which no row has
