@@ -40,8 +40,8 @@ $(INSTALLED_WITH_LOCKS): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip-audit uv
 	@touch $@
 
-demo: $(INSTALLED) ## Start the service, fine-tune on real input, show what changed, stop
-	@$(BIN)/python examples/demo.py
+demo: $(INSTALLED) ## Start the service, fine-tune on real input, show what changed, stop; BASE=smollm2-135m on a real base
+	@$(BIN)/python examples/demo.py $(BASE)
 
 demo-openai: $(INSTALLED_WITH_OPENAI) ## The same job by a program that uses nothing but OpenAI's client
 	@$(BIN)/python examples/demo_openai.py

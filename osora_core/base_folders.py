@@ -154,7 +154,7 @@ def _installed(package: Package) -> Path | None:
 def _wheel(package: Package, folder: Path) -> Path:
     """By pip alone, so that its settings (an index of one's own, a proxy) hold here as well."""
     wanted = f"{package.project}=={package.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(
         [*command, "--dest", str(folder), wanted], capture_output=True, text=True, stdin=subprocess.DEVNULL
     )

@@ -184,7 +184,7 @@ class _Reporting:
         self._registry = registry
         self._held = held
         self._lost = lost
-        self._line: Mapping[str, Any] = {"state": "checking", "progress": None, "seconds_left": None}
+        self._line: Mapping[str, Any] = {"state": "waiting", "progress": None, "seconds_left": None}
         self._thread = Periodic("base-report", min(_REPORT_SECONDS, registry.settings.heartbeat_seconds), self._report)
 
     def take(self, line: Mapping[str, Any]) -> None:

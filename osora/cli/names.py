@@ -36,7 +36,7 @@ def known(osora: Osora, kind: Kind) -> dict[str, str]:
     if kind == "alias":
         return {a["name"]: " ".join(a["targets"]) for a in osora.aliases.list(limit=_MOST)}
     if kind == "base":
-        return {base["name"]: "base" for base in osora.bases()}
+        return {base["name"]: "base" for base in osora.bases.list()}
     if kind == "endpoint":
         return {e["id"]: e["url"] for e in osora.webhooks.list(limit=_MOST)}
     if kind == "file":

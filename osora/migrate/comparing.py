@@ -56,7 +56,7 @@ class Model:
     """A model of the service, by any name that it has there."""
 
     def __init__(self, osora: Osora, name: str, max_tokens: int | None) -> None:
-        is_base = any(base["name"] == name for base in osora.bases())
+        is_base = any(base["name"] == name for base in osora.bases.list())
         self._options: dict[str, Any] = {
             "base" if is_base else "adapter": name,
             "temperature": 0,

@@ -289,11 +289,19 @@ class Permission(TypedDict, total=False):
 
 
 class Base(TypedDict, total=False):
-    """`family`, `has_chat_template` and `problem` are None where they are not known, and what follows them where no
-    inference server has it in memory."""
+    """`family` and `has_chat_template` are None where they are not known, and what follows `problem` where no inference
+    server has it in memory. `source`, `problem` and `next_action` are told to operators."""
 
     name: str
     loaded: bool
+    added: bool
+    """Whether it was added to the running service; else it is in OSORA_BASES."""
+    state: Literal["waiting", "downloading", "converting", "checking", "basis", "ready", "failed"]
+    progress: float | None
+    seconds_left: float | None
+    created_at: int | None
+    source: str | None
+    next_action: str | None
     family: str | None
     has_chat_template: bool | None
     problem: str | None
@@ -305,6 +313,17 @@ class Base(TypedDict, total=False):
     device: str | None
     basis: dict[str, Any] | None
     presets: list[BasePreset]
+
+
+class BaseRemoval(TypedDict):
+    """A base that was removed, and what hung on it: that is kept."""
+
+    name: str
+    deleted: bool
+    adapters: int
+    imported_adapters: int
+    checkpoints: int
+    aliases: int
 
 
 class WebhookEndpoint(TypedDict, total=False):

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from osora.options import GenerateOptions
-from osora.schemas import Base, Generation, Message, Readiness
+from osora.schemas import Generation, Message, Readiness
 from osora.sdk.adapters import Adapters
 from osora.sdk.audit import Audit
+from osora.sdk.bases import Bases
 from osora.sdk.basis import library_folder, pull
 from osora.sdk.call import Call, Steps, given
 from osora.sdk.endpoint import Mode, Resource, iterated, method
@@ -17,7 +18,6 @@ from osora.sdk.jobs import Jobs
 from osora.sdk.keys import Keys
 from osora.sdk.limits import Limits
 from osora.sdk.names import Aliases, Permissions
-from osora.sdk.paging import Items, items
 from osora.sdk.streams import Stream
 from osora.sdk.tenants import Tenants
 from osora.sdk.transport import AsyncTransport, Transport
@@ -33,6 +33,7 @@ class Service(Resource[Mode]):
         self.files: Files[Mode] = Files(transport)
         self.uploads: Uploads[Mode] = Uploads(transport)
         self.jobs: Jobs[Mode] = Jobs(transport)
+        self.bases: Bases[Mode] = Bases(transport)
         self.adapters: Adapters[Mode] = Adapters(transport)
         self.aliases: Aliases[Mode] = Aliases(transport)
         self.permissions: Permissions[Mode] = Permissions(transport)
@@ -64,11 +65,6 @@ class Service(Resource[Mode]):
         With n, the pieces are those of the first answer; the others are in the result.
         """
         return Stream(_generation_body(prompt, adapter, options))
-
-    @method
-    def bases(self) -> Call[Items[Base]]:
-        """The bases that the service offers."""
-        return Call("GET", "/bases", parse=items)
 
     @method
     def pull_basis(self, base: str, folder: str | os.PathLike[str] | None = None) -> Steps[Path]:

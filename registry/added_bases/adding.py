@@ -108,7 +108,7 @@ def remove(
         )
     base = get(session, name) if base is None else base
     live = select(Job.status, func.count()).where(Job.base == name, Job.status.not_in(TERMINAL)).group_by(Job.status)
-    if jobs := session.execute(live).tuples().all():
+    if jobs := session.execute(live).all():
         counts = ", ".join(f"{count} {status}" for status, count in sorted(jobs))
         raise Conflict(
             f"jobs that have not ended need the base {name!r}: {counts}",

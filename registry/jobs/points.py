@@ -60,9 +60,9 @@ def _check_mix(point: Point, osora: Mapping[str, Any], offer: bases.Offer) -> No
     else:
         said, param = f"the adapter that the job begins with has a mix of {point.mix}", "osora.from_adapter"
         next_action = "begin with another adapter, or with the base"
+    held = f"mixes of at most {offer.largest_mix}" if offer.largest_mix else "none"
     raise InvalidRequest(
-        f"{said}, and the inference servers hold {f'mixes of at most {offer.largest_mix}' if offer.largest_mix else 'none'}"
-        ": nobody could call the adapter",
+        f"{said}, and the inference servers hold {held}: nobody could call the adapter",
         param=param,
         code="invalid_value",
         next_action=f"{next_action}; or have whoever runs the service make room (OSORA_INFERENCE_MIX, "

@@ -105,6 +105,9 @@ class FakeInference:
         self.may_acknowledge = True
         """Whether it hears an acknowledgement; `deaf` is set when it did not."""
         self.deaf = threading.Event()
+        self.added: dict[str, dict[str, Any]] = {}
+        """Bases that it was told to add; `told` is notified when that changes."""
+        self.told = threading.Condition()
         self._token = token
 
     def server(self) -> uvicorn.Server:
@@ -116,6 +119,8 @@ class FakeInference:
         app.post("/measure")(self._measure)
         app.post("/usage/take")(self._take_usage)
         app.get("/bases")(self._bases)
+        app.post("/bases")(self._add_base)
+        app.post("/bases/remove")(self._remove_base)
         app.get("/ready")(self._ready)
         app.get("/adapters")(self._adapters)
         app.post("/forget")(self._forget)
@@ -198,7 +203,20 @@ class FakeInference:
         about["longest_row"] = self.longest_row
         if self.largest_mix is not None:  # of which older servers say nothing
             about["largest_mix"] = self.largest_mix
-        return {"data": [{"name": name, **about} for name in self.bases]}
+        return {"data": [{"name": name, **about} for name in self.bases], "added": list(self.added.values())}
+
+    async def _add_base(self, request: Request) -> dict[str, bool]:
+        body = await request.json()
+        with self.told:
+            self.added[body["name"]] = {**body, "loaded": True, "problem": None}
+            self.told.notify_all()
+        return {"loading": True}
+
+    async def _remove_base(self, request: Request) -> dict[str, bool]:
+        with self.told:
+            removed = self.added.pop((await request.json())["name"], None) is not None
+            self.told.notify_all()
+        return {"removed": removed}
 
     async def _adapters(self) -> dict[str, list[str]]:
         return {"data": self.held}

@@ -95,7 +95,7 @@ class InferenceServer:
         self.http = httpx.Client(base_url=url, headers=headers, timeout=60)
         self.gate = gate
         self.runtime = runtime
-        self.served: Served = app.state.served["tiny"]
+        self.served: Served = app.state.bases.held("tiny")
         self.engine: InferenceEngine = self.served.loop.engine
         self.steps = Steps(self.engine)
         self._app = app
