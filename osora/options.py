@@ -4,6 +4,7 @@ from typing import Any, Literal, Required, TypedDict
 
 Auto = Literal["auto"]
 Order = Literal["asc", "desc"]
+Preset = Literal["small", "balanced", "quality"]
 
 
 class Hyperparameters(TypedDict, total=False):
@@ -30,9 +31,12 @@ class Method(TypedDict, total=False):
 class JobOptions(TypedDict, total=False):
     """What OSoRA has and OpenAI's API has no name for. What is left out, the service chooses."""
 
+    preset: Preset | list[Preset] | None
     rank: int | Literal["full"] | None
+    mix: int | None
     learning_rate: float | list[float] | Literal["auto", "sweep"] | None
     sigma_rate: float | list[float] | None
+    mix_rate: float | list[float] | None
     target_modules: list[str] | Literal["all-linear"] | None
     train: Literal["both", "s", "o"] | None
     warmup_ratio: float | None

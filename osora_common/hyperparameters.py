@@ -6,9 +6,11 @@ The API says by these rules what a job would train with, and a worker trains by 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from typing import Any, Literal, TypeVar
 
-from osora_common.ranks import ANY_RANK, DEFAULT_RANK, Ranks
+from osora_common.presets import PRESETS, Point, former_point
+from osora_common.ranks import DEFAULT_RANK
 
 Overlong = Literal["refuse", "truncate", "drop"]
 """What becomes of rows that are longer than the limit."""
@@ -67,6 +69,11 @@ class Spec:
         """Those that a sweep ranges over, by their names; that of a mix where there is one."""
         return {name: getattr(self, name) for name in _RATES if name != "mix_rate" or self.mix}
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rank and mix: where it is on the dial."""
+        return self.rank, self.mix
+
     def steps(self, rows: int) -> int:
         """Those of a job over so many rows, if it does not end early."""
         return math.ceil(rows / self.batch_size) * self.epochs
@@ -86,16 +93,22 @@ _GRID_SIGMA_RATES = (Spec.sigma_rate, Spec.sigma_rate / 4)
 _GRID_MIX_RATES = (Spec.mix_rate, 3 * Spec.mix_rate)
 # What decides how a job runs, not what comes out of it; what is done with its rows before; and what is worked out here.
 _NOT_THE_SPECS = (
-    "learning_rate", "sigma_rate", "mix_rate", "max_length", "overlong", "validation_share", "checkpoint_steps",
-    "checkpoint_seconds", "sample_prompts", "sample_tokens", "from_adapter", "priority",
+    "preset", "rank", "mix", "learning_rate", "sigma_rate", "mix_rate", "max_length", "overlong", "validation_share",
+    "checkpoint_steps", "checkpoint_seconds", "sample_prompts", "sample_tokens", "from_adapter", "priority",
 )  # fmt: skip
 
 
 def spec_values(
-    hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], *, rows: int, seed: int, method: str = "supervised",
-    ranks: Ranks = ANY_RANK,
-) -> dict[str, Any]:  # fmt: skip
-    """The fields of the spec of a job over `rows` rows; where rates are to be swept, with the default ones.
+    hyperparameters: Mapping[str, Any],
+    osora: Mapping[str, Any],
+    *,
+    rows: int,
+    seed: int,
+    method: str = "supervised",
+    point: Point | None = None,
+) -> dict[str, Any]:
+    """The fields of the spec of a job over `rows` rows at a point of the dial; where rates are to be swept, with the
+    point's. Without one, at that of a job of before there were points.
 
     "auto" batches grow with the data, from 4 to 64 rows, and "auto" epochs are as many as give a small dataset about
     400 steps, from 2 to 10: vectors learn by steps, not by batch size.
@@ -103,23 +116,25 @@ def spec_values(
     batch_size = _number(hyperparameters.get("batch_size"), min(64, max(4, 2 ** round(math.log2(max(rows, 1) / 80)))))
     epochs = _number(hyperparameters.get("n_epochs"), min(10, max(2, round(400 * batch_size / max(rows, 1)))))
     own = {name: value for name, value in osora.items() if name not in _NOT_THE_SPECS}
+    point = former_point(osora) if point is None else point
     return {
         **own,
-        "rank": ranks.resolved(osora.get("rank")),
+        "rank": point.rank,
+        "mix": point.mix,
         "seed": seed,
         "epochs": int(epochs),
         "batch_size": int(batch_size),
-        "learning_rate": _number(osora.get("learning_rate"), scaled_rate(hyperparameters)),
-        "sigma_rate": _number(osora.get("sigma_rate"), Spec.sigma_rate),
-        "mix_rate": _number(osora.get("mix_rate"), Spec.mix_rate),
+        "learning_rate": _number(osora.get("learning_rate"), scaled_rate(hyperparameters, point.learning_rate)),
+        "sigma_rate": _number(osora.get("sigma_rate"), point.sigma_rate),
+        "mix_rate": _number(osora.get("mix_rate"), point.mix_rate),
         "method": method,
         "beta": _number(hyperparameters.get("beta"), Spec.beta),
     }
 
 
-def scaled_rate(hyperparameters: Mapping[str, Any]) -> float:
-    """The default learning rate, by the multiplier that was asked for; 0 where that is too small."""
-    return DEFAULT_LEARNING_RATE * _number(hyperparameters.get("learning_rate_multiplier"), 1.0)
+def scaled_rate(hyperparameters: Mapping[str, Any], rate: float = DEFAULT_LEARNING_RATE) -> float:
+    """A default learning rate, by the multiplier that was asked for; 0 where that is too small."""
+    return rate * _number(hyperparameters.get("learning_rate_multiplier"), 1.0)
 
 
 def sweep_specs(spec: S, osora: Mapping[str, Any], at_most: int) -> list[S]:
@@ -152,23 +167,57 @@ def sweep_specs(spec: S, osora: Mapping[str, Any], at_most: int) -> list[S]:
     return specs[:most]
 
 
+def dial_specs(specs: Sequence[S], osora: Mapping[str, Any], at_most: int) -> list[S]:
+    """The members of a sweep that was asked for: of each point's spec what was listed, or the grid around it.
+
+    A point without a mix has one member where others have one for every rate of the mix. Of our grid, those over
+    `at_most` are left out, so that every point keeps as many as the others.
+    """
+    each = [sweep_specs(spec, osora, at_most) if _lists_rates(osora, spec.mix > 0) else [spec] for spec in specs]
+    found = [spec for specs in zip_longest(*each) for spec in specs if spec is not None]
+    return found[:at_most] if osora.get("learning_rate") == "sweep" else found
+
+
 def members(
-    make: Callable[[int], S], osora: Mapping[str, Any], at_most: int, *, training: int, validation: int
+    make: Callable[[int], Sequence[S]], osora: Mapping[str, Any], at_most: int, *, training: int, validation: int
 ) -> tuple[list[S], int]:
-    """The members of a sweep over so many rows, and how many of them they train on; `make` is the spec of so many rows.
+    """The members of a sweep over so many rows, and how many of them they train on; `make` is the specs of so many
+    rows, one of each of the job's points.
 
     Rows that are held back to choose by may change how many epochs or rows a batch "auto" is.
     """
-    specs = sweep_specs(make(training), osora, at_most)
+    sweep = dial_specs if wants_sweep(osora) else _grid
+    specs = sweep(make(training), osora, at_most)
     if len(specs) == 1:
         return specs, training
     left = training - held_back(training, validation)
-    return sweep_specs(make(left), osora, at_most), left
+    return sweep(make(left), osora, at_most), left
+
+
+def _grid(specs: Sequence[S], osora: Mapping[str, Any], at_most: int) -> list[S]:
+    return sweep_specs(specs[0], osora, at_most)
 
 
 def wants_sweep(osora: Mapping[str, Any]) -> bool:
     """Whether the tenant asked for a sweep, by name or by listing values."""
-    return osora.get("learning_rate") == "sweep" or any(isinstance(osora.get(name), list) for name in _RATES)
+    return isinstance(osora.get("preset"), list) or _lists_rates(osora)
+
+
+def listed_members(osora: Mapping[str, Any]) -> int:
+    """How many members of a sweep the listed values make: every one with every other, but for the rates of a mix where
+    a listed preset has none."""
+    lengths = {name: len(value) if isinstance(value := osora.get(name), list) else 1 for name in _RATES}
+    with_mix = math.prod(lengths.values())
+    presets = osora.get("preset")
+    if not isinstance(presets, list):
+        return with_mix
+    mixes = [osora.get("mix", PRESETS[name].mix) for name in presets]
+    return sum(with_mix if mix else with_mix // lengths["mix_rate"] for mix in mixes)
+
+
+def _lists_rates(osora: Mapping[str, Any], has_mix: bool = True) -> bool:
+    names = [name for name in _RATES if has_mix or name != "mix_rate"]
+    return osora.get("learning_rate") == "sweep" or any(isinstance(osora.get(name), list) for name in names)
 
 
 def leaves_rate_open(hyperparameters: Mapping[str, Any], osora: Mapping[str, Any]) -> bool:
@@ -188,14 +237,16 @@ def held_out(rows: int, share: float) -> int:
     return max(1, math.floor(share * rows + 0.5))
 
 
-def resolved_hyperparameters(specs: Sequence[Spec]) -> dict[str, Any]:
-    """OpenAI's hyperparameters as numbers, as far as one spec, or all of a sweep's, decide them."""
+def resolved_hyperparameters(specs: Sequence[Spec], points: Sequence[Point] = ()) -> dict[str, Any]:
+    """OpenAI's hyperparameters as numbers, as far as one spec, or all of a sweep's, decide them; of a job with these
+    points."""
     first = specs[0]
     hyperparameters: dict[str, Any] = {"n_epochs": first.epochs, "batch_size": first.batch_size}
     if first.method == "dpo":
         hyperparameters["beta"] = first.beta
     if len(specs) == 1:
-        hyperparameters["learning_rate_multiplier"] = first.learning_rate / DEFAULT_LEARNING_RATE
+        own = (point.learning_rate for point in points if (point.rank, point.mix) == first.shape)
+        hyperparameters["learning_rate_multiplier"] = first.learning_rate / next(own, DEFAULT_LEARNING_RATE)
     return hyperparameters
 
 

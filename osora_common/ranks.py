@@ -45,11 +45,15 @@ class Ranks:
         """The rank of an adapter of which this was asked: the default, as far as there is so much, where that is
         nothing. `refusal` says whether it can be had."""
         if asked is None:
-            default = default_rank(self.parameters)
-            return default if self.most is None else min(default, self.most)
+            return self.at_most(default_rank(self.parameters))
         if asked == "full":
             return self.full or self.held or default_rank(self.parameters)
         return asked
+
+    def at_most(self, wished: Rank) -> int:
+        """This rank, as far as there is so much."""
+        rank = self.resolved(wished)
+        return rank if self.most is None else min(rank, self.most)
 
     def refusal(self, asked: Rank | None) -> tuple[str, str] | None:
         """Why this rank cannot be had, in one sentence, and what to do; None if it can, as far as is known."""

@@ -41,6 +41,7 @@ class Facts:
     base_fingerprint: str
     basis_fingerprint: str | None
     warnings: Sequence[str]
+    mix: int = 0
 
 
 def base_of(known: Sequence[str], name: str | None) -> str:
@@ -99,6 +100,7 @@ def publish(
         base_fingerprint=facts.base_fingerprint,
         basis_fingerprint=facts.basis_fingerprint,
         rank=facts.rank,
+        mix=facts.mix,
         parameters=facts.parameters,
         target_modules=list(facts.target_modules),
         object_key=draft.object_key,

@@ -6,6 +6,7 @@ from typing import Any
 
 from osora_common.base_facts import BaseFacts
 from osora_common.base_lookup import local_facts
+from osora_common.presets import Room
 from osora_common.ranks import Rank, Ranks, installed_rank
 from osora_common.unusable_base import UnusableBaseError
 from registry.errors import InvalidFile, InvalidRequest
@@ -38,12 +39,15 @@ class Offer:
     full_rank: int | None = None
     """The largest full rank of its weights; likewise."""
 
-    def parameters(self, rank: int, modules: Iterable[str] | None) -> int | None:
-        """Of an adapter of this rank of these modules, or of all of them, exactly; None if that is not known."""
+    def parameters(self, rank: int, modules: Iterable[str] | None, mix: int = 0) -> int | None:
+        """Of an adapter of this rank and mix of these modules, or of all of them, exactly; None if that is not known.
+
+        A weight of a lower rank than the adapter's has that, and as small a mix.
+        """
         if self.spans is None:
             return None
         spans = (span for name in (self.spans if modules is None else modules) for span in self.spans[name])
-        return sum(min(rank, most) + outputs for most, outputs in spans)
+        return sum(min(rank, most) + outputs + min(mix, rank, most) ** 2 for most, outputs in spans)
 
 
 Offers = Mapping[str, Offer]
@@ -99,21 +103,6 @@ def check_length(offers: Offers, base: str, max_length: int) -> None:
         )
 
 
-def check_mix(offers: Offers, base: str, mix: int) -> None:
-    """Raises InvalidRequest for a mix that no inference server could hold, where that is known: what nobody can call
-    need not be trained."""
-    largest = offers.get(base, Offer()).largest_mix
-    if largest is not None and mix > largest:
-        raise InvalidRequest(
-            f"osora.mix is {mix}, and the servers of the base {base!r} hold mixes of {largest} at most",
-            param="osora.mix",
-            code="invalid_value",
-            next_action=f"use 0 to {largest}, or raise OSORA_INFERENCE_MIX"
-            if largest
-            else "train without a mix, or give the inference server room for some (OSORA_INFERENCE_MIXES)",
-        )
-
-
 def check_modules(offers: Offers, base: str, modules: Iterable[str]) -> None:
     """Raises InvalidRequest for a module that the base has not, where that is known."""
     spans = offers.get(base, Offer()).spans
@@ -127,9 +116,12 @@ def check_modules(offers: Offers, base: str, modules: Iterable[str]) -> None:
         )
 
 
-def ranks(offers: Offers, base: str, targets: str | Collection[str] | None, settings: Settings) -> Ranks:
-    """What ranks an adapter of these modules can have, as far as that is known."""
-    offer = offers.get(base, Offer())
+def room(offer: Offer, targets: str | Collection[str] | None, settings: Settings) -> Room:
+    """What adapters of these modules there is room for, as far as that is known."""
+    return Room(_ranks(offer, targets, settings), offer.largest_mix)
+
+
+def _ranks(offer: Offer, targets: str | Collection[str] | None, settings: Settings) -> Ranks:
     held, full = offer.rank, offer.full_rank
     if held is None and (installed := installed_rank(settings.basis_rank)) != "full":
         held = installed

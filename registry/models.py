@@ -61,6 +61,7 @@ class Base(DeclarativeBase):
         float: Double(),
         dict[str, Any]: _Json,
         list[str]: _Json,
+        list[dict[str, Any]]: _Json,
     }
 
 
@@ -191,6 +192,9 @@ class Job(Base):
     method: Mapped[Method] = mapped_column(String(16), server_default="supervised")
     hyperparameters: Mapped[dict[str, Any]]
     osora: Mapped[dict[str, Any]]
+    points: Mapped[list[dict[str, Any]] | None]
+    """Of the dial (`osora_common.presets.Point`), as they were when it was accepted; None of a job of before there were
+    any."""
     from_adapter_id: Mapped[str | None] = mapped_column(PlainText(40))
     """The adapter or checkpoint that it begins with: not to be deleted while the job is live."""
     plan: Mapped[dict[str, Any] | None]
@@ -325,6 +329,7 @@ class Checkpoint(Base):
     base_fingerprint: Mapped[str]
     basis_fingerprint: Mapped[str]
     rank: Mapped[int]
+    mix: Mapped[int] = mapped_column(default=0, server_default="0")
     metrics: Mapped[dict[str, Any]]
     created_at: Mapped[int] = mapped_column(default=now_seconds())
 
@@ -354,6 +359,7 @@ class Adapter(Base):
     basis_fingerprint: Mapped[str | None]
     """None for a plain LoRA, which knows no basis."""
     rank: Mapped[int]
+    mix: Mapped[int] = mapped_column(default=0, server_default="0")
     parameters: Mapped[int]
     target_modules: Mapped[list[str]]
     object_key: Mapped[str] = mapped_column(index=True)

@@ -46,6 +46,8 @@ class AdapterRef:
     """None for a plain LoRA."""
     created_at: int
     type: AdapterType = "osora"
+    mix: int = 0
+    """The size of its matrix C; 0 for one that has none."""
     parameters: int | None = None
     target_modules: Sequence[str] | None = None
     """Like `parameters`, known of a published adapter; a checkpoint's row has neither."""
@@ -66,6 +68,7 @@ class AdapterRef:
             job_id=adapter.job_id,
             step=adapter.step,
             rank=adapter.rank,
+            mix=adapter.mix,
             object_key=adapter.object_key,
             sha256=adapter.sha256,
             bytes=adapter.bytes,
@@ -89,6 +92,7 @@ class AdapterRef:
             job_id=job.id,
             step=checkpoint.step,
             rank=checkpoint.rank,
+            mix=checkpoint.mix,
             object_key=checkpoint.adapter_key,
             sha256=checkpoint.adapter_sha256,
             bytes=checkpoint.adapter_bytes,

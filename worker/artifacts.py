@@ -20,6 +20,7 @@ def artifact(adapter: Adapter, key: str, step: int) -> tuple[bytes, NewAdapter]:
         rank=adapter.rank,
         parameters=adapter.parameters,
         target_modules=adapter.target_modules,
+        mix=adapter.mix_size,
     )
 
 

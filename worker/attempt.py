@@ -160,7 +160,7 @@ class Runner:
             case Rung():
                 self.records.say(rung_message(report), data=asdict(report))
             case Outcome():
-                for remark, level in remarks(work.job, report):
+                for remark, level in remarks(work.job, report, self.attempt.points):
                     self.records.say(remark, level)
                 publish_outcome(self.records, self.engine, report, self.metrics)
                 return False

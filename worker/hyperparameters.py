@@ -4,20 +4,43 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from osora_common.hyperparameters import resolved_hyperparameters, scaled_rate, spec_values
+from osora_common.presets import Point, former_point
 from osora_common.ranks import ANY_RANK, Ranks
 from osora_core.errors import UserError
 from osora_core.runtime import Runtime
 from osora_core.training import JobSpec
-from registry.jobs import Plan, RowCounts
+from registry.jobs import Attempt, Plan, RowCounts
 from registry.models import Method
 
 
+def training_specs(attempt: Attempt, rows: int, ranks: Ranks) -> list[JobSpec]:
+    """The specs of a job over `rows` rows, one of each of its points. Raises as `training_spec` does.
+
+    ranks: that an adapter of its modules can have on the base as it is loaded.
+    """
+    asked = attempt.hyperparameters, attempt.osora
+    return [
+        training_spec(*asked, rows=rows, seed=attempt.seed, method=attempt.method, point=point, ranks=ranks)
+        for point in attempt.points
+    ]
+
+
 def training_spec(
-    hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], *, rows: int, seed: int,
-    method: Method = "supervised", ranks: Ranks = ANY_RANK,
-) -> JobSpec:  # fmt: skip
-    """The spec of a job over `rows` rows. Raises UserError for a rate that would be zero, or too high a rank."""
-    refusal = ranks.refusal(osora.get("rank"))
+    hyperparameters: Mapping[str, Any],
+    osora: Mapping[str, Any],
+    *,
+    rows: int,
+    seed: int,
+    method: Method = "supervised",
+    point: Point | None = None,
+    ranks: Ranks = ANY_RANK,
+) -> JobSpec:
+    """The spec of a job over `rows` rows at a point of the dial.
+
+    Raises UserError for a rate that would be zero, or a rank that the base has not.
+    """
+    point = former_point(osora) if point is None else point
+    refusal = ranks.refusal(point.rank)
     if refusal is not None and "from_adapter" not in osora:  # its rank was a good one once, and cannot be another
         raise UserError(refusal[0], param="osora.rank", next_action=refusal[1])
     if scaled_rate(hyperparameters) == 0:
@@ -27,7 +50,7 @@ def training_spec(
             param="hyperparameters.learning_rate_multiplier",
             next_action="choose a higher multiplier, 1 for the default rate",
         )
-    return JobSpec.from_dict(spec_values(hyperparameters, osora, rows=rows, seed=seed, method=method, ranks=ranks))
+    return JobSpec.from_dict(spec_values(hyperparameters, osora, rows=rows, seed=seed, method=method, point=point))
 
 
 def ranks_on(runtime: Runtime, targets: str | Sequence[str]) -> Ranks:
@@ -36,10 +59,10 @@ def ranks_on(runtime: Runtime, targets: str | Sequence[str]) -> Ranks:
     return Ranks(runtime.parameters, basis.rank, basis.full_rank_of(None if targets == "all-linear" else targets))
 
 
-def plan_of(specs: Sequence[JobSpec], rows: RowCounts | None = None) -> Plan:
-    """What the registry keeps of one spec, or of a sweep's, and of what they train on."""
+def plan_of(specs: Sequence[JobSpec], rows: RowCounts | None = None, points: Sequence[Point] = ()) -> Plan:
+    """What the registry keeps of one spec, or of a sweep's, and of what they train on; of a job with these points."""
     plan: Plan = {
         "specs": [spec.to_dict() for spec in specs],
-        "hyperparameters": resolved_hyperparameters(specs),
+        "hyperparameters": resolved_hyperparameters(specs, points),
     }
     return plan if rows is None else {**plan, "rows": rows}

@@ -74,7 +74,7 @@ def prepare(records: Records, engine: EngineThread, reports: Reports, turns: Tur
     first, *others = specs = decision.specs
     rows = Rows.of(specs, train, valid, attempt.seed)
     if attempt.plan is None:
-        plan = plan_of(specs, dataset.counts(len(rows.train)))
+        plan = plan_of(specs, dataset.counts(len(rows.train)), attempt.points)
         said = Remark(announcement(job(first, rows.train), decision, rows), data=decision.to_event())
         records.write(lambda session: jobs.record_plan(session, attempt, plan, [*dataset.remarks(), said]))
     if attempt.probe_steps is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from osora_core import canary
 from osora_core.errors import CorruptArtifact
-from osora_core.training import Checkpoint, Outcome, SweepOutcome, TrainingJob
+from osora_core.training import Checkpoint, JobSpec, Outcome, SweepOutcome, TrainingJob
 from registry import jobs
 from worker.artifacts import artifact, result_files
 from worker.hyperparameters import plan_of
@@ -32,7 +32,9 @@ def publish_checkpoint(
     """
     data, attempt = checkpoint.to_bytes(), records.attempt
     key = f"checkpoints/{attempt.job_id}/{attempt.number}/{checkpoint.step}"
-    adapter = job.adapter(checkpoint.values, engine.engine.runtime)
+    # Of a sweep's best so far, whose rank and mix may be others than the first member's.
+    of = replace(job, spec=JobSpec.from_dict(checkpoint.spec), same_rows_as=job)
+    adapter = of.adapter(checkpoint.values, engine.engine.runtime)
     zipped, new = artifact(adapter, f"{key}.zip", checkpoint.step)
 
     def upload() -> None:
@@ -93,7 +95,7 @@ def publish_outcome(records: Records, engine: EngineThread, outcome: Outcome, me
             adapter=new,
             metrics=metrics | evaluated_at(outcome.curve, outcome.adapter_step),
             result_files=[file for _, file in files],
-            plan=plan_of([outcome.spec]) if isinstance(outcome, SweepOutcome) else None,
+            plan=plan_of([outcome.spec], points=attempt.points) if isinstance(outcome, SweepOutcome) else None,
         )
     )
     reached("completed", attempt.job_id)

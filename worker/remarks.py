@@ -1,9 +1,10 @@
 """What a job's history says in words about its training."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from osora_common.presets import Point
 from osora_core.training import Evaluation, Outcome, Rung, SweepOutcome, TrainingJob
 from registry.models import EventLevel
 from worker.sweeps import Decision, Rows
@@ -16,19 +17,28 @@ def announcement(job: TrainingJob, decision: Decision, rows: Rows) -> str:
     """What is going to be trained, and why at these rates if they were left to us."""
     spec, specs = job.spec, decision.specs
     because = f" ({decision.why})" if decision.why else ""
+    differ = _differ(spec.shape for spec in specs)
     words = (
         f"Training {_count(job.total_steps, 'step')}: {_count(len(job.train), 'row')}, {_count(spec.epochs, 'epoch')}, "
         f"batch size {spec.batch_size}, "
-        f"rank {spec.rank}, "
-        + (f"a mix of size {spec.mix}, " if spec.mix else "")
+        + ("" if differ else f"{_shape(*spec.shape)}, ")
         + ("from an adapter, " if job.start else "")
     )
     if len(specs) == 1:
         return f"{words}learning rate {spec.learning_rate:g}{because}"
     source = "training rows that none of them trains on" if rows.held_back else "validation rows"
-    rates = ", ".join(_rates(spec.rates()) for spec in specs)
+    rates = ", ".join((f"{_shape(*spec.shape)} at " if differ else "") + _rates(spec.rates()) for spec in specs)
     chosen = f"of which the loss on {len(rows.choice)} {source} chooses one: {rates}"
-    return f"{words}a sweep of {len(specs)} rates{because}, {chosen}"
+    of = "" if differ else " rates"
+    return f"{words}a sweep of {len(specs)}{of}{because}, {chosen}"
+
+
+def _differ(shapes: Iterable[tuple[int, int]]) -> bool:
+    return len(set(shapes)) > 1
+
+
+def _shape(rank: int, mix: int) -> str:
+    return f"rank {rank}" + (f", a mix of size {mix}" if mix else "")
 
 
 def _count(number: int, noun: str) -> str:
@@ -42,16 +52,18 @@ def rung_message(rung: Rung) -> str:
     words = f"Sweep after step {rung.step} of {rung.total_steps}: {len(left)} of {len(rung.members)} go on"
     if best["loss"] is None:  # somebody diverged before anything was measured
         return words
-    return f"{words}, first learning rate {_rates(best)} (loss {best['loss']:.4f})"
+    of = f"{_shape(best['rank'], best['mix'])} at " if _differ((m["rank"], m["mix"]) for m in rung.members) else ""
+    return f"{words}, first {of}learning rate {_rates(best)} (loss {best['loss']:.4f})"
 
 
-def remarks(job: TrainingJob, outcome: Outcome) -> Iterator[tuple[str, EventLevel]]:
-    """Which rates a sweep chose; when it ended, if that was early; which state was kept, if that was chosen; and a
-    warning where training has made nothing better."""
+def remarks(job: TrainingJob, outcome: Outcome, points: Sequence[Point] = ()) -> Iterator[tuple[str, EventLevel]]:
+    """Which rates a sweep chose, and of several points which; when it ended, if that was early; which state was kept,
+    if that was chosen; and a warning where training has made nothing better."""
     if isinstance(outcome, SweepOutcome):
+        of = f"{_shape(*outcome.spec.shape)} at " if len(points) > 1 else ""
         yield (
-            f"The sweep chose learning rate {_rates(outcome.spec.rates())}. Only this one's {outcome.trained_tokens} "
-            "tokens are counted; sweep.csv has the curves of all",
+            f"The sweep chose {of}learning rate {_rates(outcome.spec.rates())}. Only this one's "
+            f"{outcome.trained_tokens} tokens are counted; sweep.csv has the curves of all",
             "info",
         )
         yield from _against_the_start(outcome)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from osora_common.hyperparameters import ENOUGH_TO_CHOOSE, leaves_rate_open, members, wants_sweep
@@ -12,7 +11,7 @@ from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.errors import JobTooShort
 from osora_core.training.sweep import choice_of, hold_back
 from osora_core.training.throughput import CHEAP, MEASURING
-from worker.hyperparameters import ranks_on, training_spec
+from worker.hyperparameters import ranks_on, training_specs
 from worker.records import Records
 from worker.reports import Reports
 from worker.threads import EngineThread
@@ -72,16 +71,15 @@ def decide(
     measures if it has to; else it is the default. Raises `Interruption` when a signal comes meanwhile.
     """
     attempt, at_most = records.attempt, records.settings.sweep_members
-    hyperparameters, osora, seed = attempt.hyperparameters, attempt.osora, attempt.seed
-    ranks = ranks_on(engine.engine.runtime, osora.get("target_modules", JobSpec.target_modules))
-    make = partial(training_spec, hyperparameters, osora, seed=seed, method=attempt.method, ranks=ranks)
-    single = make(rows=len(train))
-    asked = wants_sweep(osora)
-    if not asked and not leaves_rate_open(hyperparameters, osora):
+    targets = attempt.osora.get("target_modules", JobSpec.target_modules)
+    ranks = ranks_on(engine.engine.runtime, targets)
+    single = training_specs(attempt, len(train), ranks)[0]
+    asked = wants_sweep(attempt.osora)
+    if not asked and not leaves_rate_open(attempt.hyperparameters, attempt.osora):
         return Decision([single])
     specs, _ = members(
-        lambda rows: make(rows=rows),
-        osora,
+        lambda rows: training_specs(attempt, rows, ranks),
+        attempt.osora,
         at_most,
         training=len(train),
         validation=len(valid),
@@ -90,7 +88,7 @@ def decide(
         return Decision(specs)
     if attempt.probe_steps is not None:
         return Decision([single], "the default, as a probe does not measure what a sweep would take")
-    rows = Rows.of(specs, train, valid, seed)
+    rows = Rows.of(specs, train, valid, attempt.seed)
     cost, reason = _cost(records, job, specs, rows, engine, reports)
     sweeps = cost is not None and cost <= CHEAP
     return Decision(specs if sweeps else [single], reason, {"sweep": sweeps, "cost": cost, "limit": CHEAP})

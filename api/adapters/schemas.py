@@ -22,6 +22,7 @@ ADAPTER_EXAMPLE: JsonDict = {
     "job_id": "ftjob-01k9v3x2b8mabcdefghjkmnpqrs",
     "step": 225,
     "rank": 64,
+    "mix": 0,
     "parameters": 36864,
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
     "bytes": 152480,
@@ -86,6 +87,7 @@ class AdapterOut(BaseModel):
     job_id: Annotated[str | None, Field(description="Null for an adapter that was brought here.")]
     step: Annotated[int | None, Field(description="The step of its job whose state it is.")]
     rank: int
+    mix: Annotated[int, Field(description="Size of its matrix C; 0 for one without.")]
     parameters: Annotated[int | None, Field(description="Null for a checkpoint.")]
     target_modules: Annotated[list[str] | None, Field(description="Null for a checkpoint.")]
     bytes: int

@@ -45,7 +45,8 @@ async def list_bases(services: ServicesDep, principal: ReaderDep, offers: Offers
         for name in {**offers, **held}
         if name not in added
     ]
-    return BaseList(data=[*configured, *(_shown(services, row, held, principal) for row in added.values())])
+    data = [*configured, *(_shown(services, row, held, principal) for row in added.values())]
+    return BaseList(data=[base.with_presets(offers.get(base.name), services.settings) for base in data])
 
 
 @router.post("", summary="Add a base", responses=errors(400, 401, 403, 409))

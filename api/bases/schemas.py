@@ -5,10 +5,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.config import JsonDict
 
+from api.dial import PresetOut, presets
 from api.schemas import NO_NUL, QueryModel, RequestModel
 from registry.added_bases.adding import Dependents
 from registry.added_bases.tables import AddedBase, BaseState
 from registry.bases import Offer
+from registry.settings import Settings
 
 BASE_EXAMPLE: JsonDict = {
     "name": "osora-tiny",
@@ -35,6 +37,19 @@ BASE_EXAMPLE: JsonDict = {
         "full_rank": 256,
         "target_modules": ["q_proj", "v_proj"],
     },
+    "presets": [
+        {
+            "preset": "small",
+            "rank": 128,
+            "mix": 0,
+            "parameters": 26_624,
+            "adapter_bytes": 106_496,
+            "learning_rate": 0.03,
+            "sigma_rate": 2.0,
+            "mix_rate": 0.1,
+            "available": True,
+        }
+    ],
 }
 
 
@@ -77,6 +92,8 @@ class BaseOut(BaseModel):
     dtype: str | None = None
     device: str | None = None
     basis: dict[str, Any] | None = None
+    presets: list[PresetOut] = []
+    """What each is on this base, and how large its adapters are where that is known."""
 
     @field_validator("basis")
     @classmethod
@@ -95,6 +112,10 @@ class BaseOut(BaseModel):
             "next_action": offer.problem.next_action if offer.problem is not None and to_operator else None,
         }
         return cls.model_validate({"name": name, **said, **(held or {}), "loaded": held is not None})
+
+    def with_presets(self, offer: Offer | None, settings: Settings) -> Self:
+        """The same, with what each preset is on it; with none where it is not on offer."""
+        return self if offer is None else self.model_copy(update={"presets": presets(offer, settings)})
 
     @classmethod
     def of_added(

@@ -1,12 +1,12 @@
 """A job as it would be: `POST /jobs?dry_run=true`."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
 
+from api.dial import SizedPointOut, sized
 from api.files.measuring import measured
 from api.jobs.probing import Probed, probe
 from api.jobs.schemas import DryRunOut, RowsOut, TokensOut
@@ -24,7 +24,7 @@ from osora_common.hyperparameters import (
     sweep_specs,
     wants_sweep,
 )
-from osora_common.ranks import Ranks
+from osora_common.presets import Point
 from osora_data.measures import Measure
 from registry import bases, jobs
 from registry.jobs import JobRequest, Rehearsal, RowCounts
@@ -42,8 +42,7 @@ async def dry_run(
     validation = None
     if found.validation_file is not None:
         validation = await _rows(services, found, found.validation_file, warnings)
-    ranks = bases.ranks(offers, found.base, found.osora.get("target_modules"), services.settings)
-    plan = _plan(found, training, validation, services.settings.sweep_members, ranks, warnings)
+    plan = _plan(found, training, validation, services.settings.sweep_members, warnings)
     probed = Probed()
     if probe_steps is not None:
         with_seed = replace(request, seed=found.seed)
@@ -102,9 +101,7 @@ async def _rows(services: Services, found: Rehearsal, file: File, warnings: list
     return _Rows(kept.rows, dropped, truncated, kept.tokens, kept.trained_tokens)
 
 
-def _plan(
-    found: Rehearsal, training: _Rows, validation: _Rows | None, at_most: int, ranks: Ranks, warnings: list[str]
-) -> _Plan:
+def _plan(found: Rehearsal, training: _Rows, validation: _Rows | None, at_most: int, warnings: list[str]) -> _Plan:
     dropped = training.dropped + (validation.dropped if validation else 0)
     truncated = training.truncated + (validation.truncated if validation else 0)
     share = found.osora.get("validation_share")
@@ -116,13 +113,14 @@ def _plan(
             "Rows with one prompt are held out together: if the file repeats prompts, the numbers of rows may differ."
         )
 
-    def make(rows: int) -> Spec:
-        values = spec_values(
-            found.hyperparameters, found.osora, rows=rows, seed=found.seed, method=found.method, ranks=ranks
-        )
-        return Spec(**values)
+    def spec(rows: int, point: Point) -> Spec:
+        asked = found.hyperparameters, found.osora
+        return Spec(**spec_values(*asked, rows=rows, seed=found.seed, method=found.method, point=point))
 
-    specs, trained = [make(training.rows)], training.rows
+    def make(rows: int) -> list[Spec]:
+        return [spec(rows, point) for point in found.points]
+
+    specs, trained = make(training.rows), training.rows
     if wants_sweep(found.osora):
         specs, trained = members(make, found.osora, at_most, training=training.rows, validation=valid.rows)
         if len(specs) > 1:
@@ -142,14 +140,13 @@ def _plan(
 
 
 def _answer(found: Rehearsal, plan: _Plan, probed: Probed, offer: bases.Offer, warnings: list[str]) -> DryRunOut:
-    first = plan.specs[0]
     rows: RowCounts = {
         "training": plan.training.rows,
         "validation": plan.validation.rows,
         "dropped": plan.dropped,
         "truncated": plan.truncated,
     }
-    hyperparameters = resolved_hyperparameters(plan.specs)
+    hyperparameters = resolved_hyperparameters(plan.specs, found.points)
     specs = [spec.to_dict() for spec in plan.specs]
     if probed.plan is not None:  # which are the worker's own figures
         rows = probed.plan.get("rows", rows)
@@ -160,12 +157,15 @@ def _answer(found: Rehearsal, plan: _Plan, probed: Probed, offer: bases.Offer, w
     start = found.forecast.estimated_start
     if start is None:
         warnings.append(f"Its start is not known: it would wait for {found.forecast.waiting_for}.")
+    points = _points(found, offer, warnings)
+    sizes = [point.adapter_bytes for point in points]
     return DryRunOut(
         model=found.base,
         method={"type": found.method, found.method: {"hyperparameters": decided}},
         seed=found.seed,
         hyperparameters=decided,
-        osora=_settings(found.osora, specs),
+        osora=_settings(found, specs),
+        points=points,
         rows=RowsOut(**rows),
         tokens=TokensOut(
             training=plan.training.tokens, trained=plan.training.trained, validation=plan.validation.tokens
@@ -175,18 +175,21 @@ def _answer(found: Rehearsal, plan: _Plan, probed: Probed, offer: bases.Offer, w
         estimated_start=start,
         estimated_finish=None if start is None or seconds is None else start + round(seconds),
         estimated_seconds=None if seconds is None else round(seconds, 1),
-        adapter_bytes=_adapter_bytes(found, first, offer, warnings),
+        adapter_bytes=None if None in sizes else max(size for size in sizes if size is not None),
         warnings=warnings,
         probe=probed.out,
     )
 
 
-def _settings(osora: Mapping[str, Any], specs: list[dict[str, Any]]) -> dict[str, Any]:
+def _settings(found: Rehearsal, specs: list[dict[str, Any]]) -> dict[str, Any]:
     """What the job trains with: the settings that were asked for, and in place of what was left open its values."""
     if len(specs) == 1:
-        return {**osora, **specs[0]}
-    rates = [{"learning_rate": spec["learning_rate"], "sigma_rate": spec["sigma_rate"]} for spec in specs]
-    return {**osora, **specs[0], "learning_rate": None, "sigma_rate": None, "sweep": rates}
+        return {**found.osora, **specs[0]}
+    swept = ["learning_rate", "sigma_rate"]
+    swept += ["mix_rate"] if any(spec["mix"] for spec in specs) else []
+    swept += ["rank", "mix"] if len(found.points) > 1 else []
+    members = [{name: spec[name] for name in swept} for spec in specs]
+    return {**found.osora, **specs[0], **dict.fromkeys(swept), "sweep": members}
 
 
 def _seconds(
@@ -205,13 +208,13 @@ def _seconds(
     return found.pace.seconds(plan.training.tokens * epochs)
 
 
-def _adapter_bytes(found: Rehearsal, spec: Spec, offer: bases.Offer, warnings: list[str]) -> int | None:
-    """Of its vectors in float32; names and settings in its file come to some thousand bytes more."""
-    targets = None if spec.target_modules == "all-linear" else set(spec.target_modules)
-    if targets is not None and "from_adapter" in found.osora:
-        targets = None if found.begun_with is None else targets | set(found.begun_with.target_modules)
-    parameters = offer.parameters(spec.rank, targets)
-    if parameters is None:
+def _points(found: Rehearsal, offer: bases.Offer, warnings: list[str]) -> list[SizedPointOut]:
+    """The job's points with their sizes: vectors and mixes in float32; names and settings in the file of an adapter
+    come to some thousand bytes more."""
+    targets = found.osora.get("target_modules", "all-linear")
+    modules = None if targets == "all-linear" else set(targets)
+    if modules is not None and "from_adapter" in found.osora:
+        modules = None if found.begun_with is None else modules | set(found.begun_with.target_modules)
+    if offer.spans is None:
         warnings.append("The adapter's size is not known: no inference server has loaded the base.")
-        return None
-    return 4 * parameters
+    return [sized(point, offer.parameters(point.rank, modules, point.mix)) for point in found.points]

@@ -1,6 +1,5 @@
 """What a client may ask of a job, and its way to the registry's `JobRequest`."""
 
-import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -8,18 +7,19 @@ from pydantic.config import JsonValue
 from pydantic_core import PydanticCustomError
 
 from api.schemas import AtMost, Metadata, Name, RequestModel, Suffix
-from osora_common.hyperparameters import Overlong, scaled_rate
+from osora_common.hyperparameters import Overlong, listed_members, scaled_rate
+from osora_common.presets import PresetName
 from registry.errors import InvalidRequest
 from registry.jobs import JobRequest
 from registry.models import JobPriority
 from registry.settings import Settings
 
 
-def _each_once(values: list[float]) -> list[float]:
-    seen: set[float] = set()
+def _each_once(values: list[Any]) -> list[Any]:
+    seen: set[Any] = set()
     for value in values:
         if value in seen:
-            raise ValueError(f"lists {value:g} twice")
+            raise ValueError(f"lists {value if isinstance(value, str) else f'{value:g}'} twice")
         seen.add(value)
     return values
 
@@ -28,6 +28,7 @@ Auto = Literal["auto"]
 _Steps = Annotated[int, Field(ge=1, le=1_000_000)]
 _Rate = Annotated[float, Field(gt=0)]
 _Rates = Annotated[list[_Rate], Field(min_length=1), AtMost(1000), AfterValidator(_each_once)]
+_Presets = Annotated[list[PresetName], Field(min_length=1), AtMost(100), AfterValidator(_each_once)]
 
 JOB_REQUEST_EXAMPLES: list[JsonValue] = [
     {
@@ -53,6 +54,11 @@ JOB_REQUEST_EXAMPLES: list[JsonValue] = [
         "model": "osora-tiny",
         "training_file": "file-01k9v3t0w5qabcdefghjkmnpqrs",
         "osora": {"learning_rate": [0.01, 0.03, 0.1], "sigma_rate": [1, 4]},
+    },
+    {
+        "model": "osora-tiny",
+        "training_file": "file-01k9v3t0w5qabcdefghjkmnpqrs",
+        "osora": {"preset": ["small", "balanced"]},
     },
 ]
 
@@ -114,6 +120,14 @@ class Method(RequestModel):
 class Knobs(RequestModel):
     """What OSoRA has and OpenAI's API has no name for. What is left out, the service chooses."""
 
+    preset: Annotated[
+        PresetName | _Presets | None,
+        Field(
+            description="A point of the dial from the smallest adapter to the best: a rank, a mix, and default rates "
+            "(GET /bases has each, with its size). `rank`, `mix` and rates that are given win over the preset's. "
+            "Several are a sweep: they train side by side, each with every other value that is listed."
+        ),
+    ] = None
     rank: Annotated[
         Annotated[int, Field(ge=1)] | Literal["full"] | None,
         Field(
@@ -121,18 +135,31 @@ class Knobs(RequestModel):
             "`full` is that one. A weight of a smaller full rank uses what it has."
         ),
     ] = None
+    mix: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="Size of the matrix C that learns between U and V of each weight, beside the two vectors; at "
+            "most the rank, 0 for none. It takes `mix` squared values a weight.",
+        ),
+    ] = None
     learning_rate: Annotated[
         _Rate | _Rates | Literal["auto", "sweep"] | None,
         Field(
             description="The peak. Several values, or `sweep` for a grid of our own, train side by side (with those of "
-            "`sigma_rate` at most 8, unless the operator sets another number); the best by validation loss, that of "
-            "the method (without a validation file: by a tenth of the training rows, held back) becomes the adapter. "
-            "`auto` sweeps where that takes at most 1.5 times as long, else it is the default."
+            "`sigma_rate`, `mix_rate` and `preset` at most 8, unless the operator sets another number); the best by "
+            "validation loss, that of the method (without a validation file: by a tenth of the training rows, held "
+            "back) becomes the adapter. `auto` sweeps where that takes at most 1.5 times as long, else it is the "
+            "default."
         ),
     ] = None
     sigma_rate: Annotated[
         _Rate | _Rates | None,
         Field(description="How many times faster than o, the other vector, s learns; several values are a sweep."),
+    ] = None
+    mix_rate: Annotated[
+        _Rate | _Rates | None,
+        Field(description="How many times as fast as o the mix learns; several values are a sweep."),
     ] = None
     target_modules: Annotated[list[Name], Field(min_length=1), AtMost(1000)] | Literal["all-linear"] | None = None
     train: Annotated[
@@ -192,7 +219,7 @@ class Knobs(RequestModel):
         Name | None,
         Field(
             description="An adapter or a checkpoint to go on from, by id or name: its vectors, a fresh optimizer. The "
-            "rank is its own."
+            "rank and its mix are its own."
         ),
     ] = None
     sample_prompts: Annotated[
@@ -321,14 +348,15 @@ class CreateJob(RequestModel):
 
 
 def _check_sweep(knobs: dict[str, Any], at_most: int) -> None:
-    """Raises `InvalidRequest` for more rates than a worker trains side by side."""
-    listed = {name: value for name in ("learning_rate", "sigma_rate") if isinstance(value := knobs.get(name), list)}
-    members = math.prod(map(len, listed.values()))
+    """Raises `InvalidRequest` for more members than a worker trains side by side."""
+    names = ("learning_rate", "sigma_rate", "mix_rate", "preset")
+    listed = [name for name in names if isinstance(knobs.get(name), list)]
+    members = listed_members(knobs)
     if members > at_most:
         raise InvalidRequest(
             f"{' and '.join(f'osora.{name}' for name in listed)} make a sweep of {members} members, and a worker here "
             f"trains at most {at_most} side by side",
-            param=f"osora.{next(iter(listed))}",
+            param=f"osora.{listed[0]}",
             code="invalid_value",
             next_action="list fewer values",
         )

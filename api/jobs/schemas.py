@@ -4,6 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel
 
+from api.dial import PointOut, SizedPointOut
+from osora_common.presets import Point
 from registry.ids import event_id
 from registry.jobs import JobView
 from registry.models import AttemptOutcome, Checkpoint, EventLevel, EventType, Job, JobAttempt, JobEvent
@@ -69,6 +71,9 @@ class JobDetails(BaseModel):
     """How many jobs are ahead, while it is queued."""
     settings: dict[str, Any]
     """The `osora` object that it was created with."""
+    points: list[PointOut] | None
+    """Of the dial, settled when it was accepted: one, or of a sweep over presets one for each. Null for a job of before
+    there were any."""
     resolved: dict[str, Any] | None
     """All that it trains with, once that is decided: what was left out or "auto" as values; of a sweep, the best."""
     rows: RowsOut | None
@@ -89,6 +94,7 @@ class JobDetails(BaseModel):
             requested=job.signal,
             queue_position=view.forecast.queue_position,
             settings=job.osora,
+            points=None if job.points is None else [PointOut.of(Point.from_dict(point)) for point in job.points],
             resolved=_resolved(job),
             rows=RowsOut(**job.plan["rows"]) if job.plan and "rows" in job.plan else None,
             compute_seconds=round(sum(attempt.compute_seconds for attempt in attempts), 3),
@@ -213,7 +219,7 @@ class DryRunOut(BaseModel):
     """If the request names none, one that was drawn: with it the job trains as its probe did."""
     hyperparameters: dict[str, Any]
     osora: dict[str, Any]
-    """The settings, with all that was left open as values; of a sweep, `sweep` has the rates of its members."""
+    """The settings, with all that was left open as values; of a sweep, `sweep` has those of its members that differ."""
     rows: RowsOut
     tokens: TokensOut
     steps: int
@@ -222,8 +228,11 @@ class DryRunOut(BaseModel):
     estimated_finish: int | None
     estimated_seconds: float | None
     """From its start to its end."""
+    points: list[SizedPointOut]
+    """Of the dial: one, or of a sweep over presets one for each."""
     adapter_bytes: int | None
-    """Of the adapter's vectors; its file has some thousand more, of names and settings."""
+    """Of the adapter's values, of several points the largest one's; its file has some thousand more, of names and
+    settings."""
     warnings: list[str]
     probe: ProbeOut | None
 

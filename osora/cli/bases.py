@@ -7,6 +7,7 @@ import typer
 
 from osora.cli.adding import follow_base, how_far
 from osora.cli.asking import Yes, confirm
+from osora.cli.dial import show_presets
 from osora.cli.names import completing, nearest
 from osora.cli.output import Json, human_bytes, print_json, print_table, say
 from osora.schemas import Base
@@ -38,6 +39,7 @@ def list_bases(as_json: Json = False) -> None:
         if base.get("problem"):
             next_action = base.get("next_action")
             say(f"{base['name']}: {base['problem']}." + (f" Next: {next_action}." if next_action else ""))
+    show_presets(bases)
 
 
 @app.command()

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from osora.cli.chart import LossChart
+from osora.cli.dial import point_fields
 from osora.cli.flags import in_flags
 from osora.cli.output import console, duration, human_bytes, print_fields, say, sentences, when
 
 # What the service resolves and a person may want to change, and how it is called here.
 _KNOBS = {
     "learning_rate": "learning rate",
-    "rank": "rank",
     "overlong": "too long rows",
     "validation_share": "held out",
     "keep": "keep",
@@ -32,6 +32,7 @@ def show_forecast(forecast: Mapping[str, Any]) -> None:
             "tokens": _tokens(tokens),
             "epochs": hyperparameters.get("n_epochs"),
             "batch size": hyperparameters.get("batch_size"),
+            **(point_fields(points) if (points := forecast.get("points")) else {"rank": knobs.get("rank")}),
             **{words: knobs.get(name) for name, words in _KNOBS.items()},
             "steps": forecast.get("steps"),
             "jobs ahead": forecast.get("queue_position"),

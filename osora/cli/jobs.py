@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from osora.cli.dial import point_fields
 from osora.cli.figures import of_event
 from osora.cli.flags import in_flags
 from osora.cli.following import follow_to_exit
@@ -13,7 +14,7 @@ from osora.cli.lists import DEFAULT_LIMIT, All, Limit, fetch, most, show_list, t
 from osora.cli.names import completing
 from osora.cli.output import Json, ago, duration, print_fields, print_json, print_json_line, say, when
 from osora.cli.transfers import new_path, receiving
-from osora.schemas import ENDED, Attempt, Checkpoint, Job
+from osora.schemas import ENDED, Attempt, Checkpoint, Job, JobDetails, Point
 from osora.sdk import Osora
 
 app = typer.Typer(invoke_without_command=True, help="Fine-tuning jobs. Without a command: the newest ones.")
@@ -193,6 +194,7 @@ def _show(job: Job, as_json: bool, kept: Sequence[Checkpoint] = ()) -> None:
             "suffix": job.get("user_provided_suffix"),
             "method": (job.get("method") or {}).get("type"),
             "priority": (details.get("settings") or {}).get("priority"),
+            **point_fields(_points(details)),
             "epochs": (job.get("hyperparameters") or {}).get("n_epochs"),
             "training file": job["training_file"],
             "validation": job.get("validation_file"),
@@ -221,6 +223,13 @@ def _show(job: Job, as_json: bool, kept: Sequence[Checkpoint] = ()) -> None:
     )
     for attempt in details.get("attempts", []):
         _show_attempt(attempt)
+
+
+def _points(details: JobDetails) -> Sequence[Point]:
+    """What it trains; of a sweep over presets, what that has chosen once it has."""
+    points, resolved = details.get("points") or [], details.get("resolved") or {}
+    chosen = [p for p in points if (p["rank"], p["mix"]) == (resolved.get("rank"), resolved.get("mix"))]
+    return chosen or points
 
 
 def _adapter(job: Job) -> str | None:

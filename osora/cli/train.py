@@ -42,8 +42,19 @@ def train(
         str | None,
         typer.Option(metavar="RATE", help="How many times faster than o the vector s learns: a number or several."),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="From small to good: small, balanced or quality; several are a sweep."),
+    ] = None,
     rank: Annotated[
         str | None, typer.Option(metavar="N|full", help="Directions of the shared basis to use, or all that there are.")
+    ] = None,
+    mix: Annotated[
+        int | None, typer.Option(min=0, metavar="SIZE", help="Side of the matrix C that learns too; 0 for none.")
+    ] = None,
+    mix_rate: Annotated[
+        str | None,
+        typer.Option(metavar="RATE", help="How many times as fast as o the mix learns: a number or several."),
     ] = None,
     priority: Annotated[
         Literal["low", "normal", "high"] | None, typer.Option(help="Which of your own jobs goes first.")
@@ -97,6 +108,7 @@ def train(
     rates = _rates(learning_rate, "--learning-rate", ("auto", "sweep"))
     sigma_rates = _rates(sigma_rate, "--sigma-rate", ())
     rank_asked = _rank(rank)
+    mix_rates = _rates(mix_rate, "--mix-rate", ())
     with Osora() as osora:
         model = chosen_base(osora, base)
         with Datasets(osora, as_json) as datasets:
@@ -109,7 +121,10 @@ def train(
                 "osora": _given(
                     learning_rate=rates,
                     sigma_rate=sigma_rates,
+                    mix_rate=mix_rates,
+                    preset=_several(preset),
                     rank=rank_asked,
+                    mix=mix,
                     priority=priority,
                     from_adapter=from_adapter,
                     keep=keep,
@@ -161,6 +176,11 @@ def _rates(text: str | None, option: str, words: tuple[str, ...]) -> str | float
             f"{text!r} is not a number, a list such as 0.01,0.03{known}", param_hint=option
         ) from None
     return rates[0] if len(rates) == 1 else rates
+
+
+def _several(names: str | None) -> str | list[str] | None:
+    """`small` as it is, `small,balanced` as a list. The service says which there are."""
+    return [name.strip() for name in names.split(",")] if names is not None and "," in names else names
 
 
 def _method(method: str, hyperparameters: dict[str, Any] | None) -> dict[str, Any]:

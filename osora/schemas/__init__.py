@@ -127,6 +127,30 @@ class Attempt(TypedDict, total=False):
     error: JobError | None
 
 
+class Point(TypedDict, total=False):
+    """A point of the dial."""
+
+    preset: str | None  # None: by its rank or mix alone
+    rank: int
+    mix: int
+
+
+class SizedPoint(Point, total=False):
+    """The same, with how many values an adapter has there, and their bytes; None where that is not known."""
+
+    parameters: int | None
+    adapter_bytes: int | None
+
+
+class BasePreset(SizedPoint, total=False):
+    """A preset on a base, with the rates of a job that names none."""
+
+    learning_rate: float
+    sigma_rate: float
+    mix_rate: float
+    available: bool  # whether the installation has room for it
+
+
 class JobDetails(TypedDict, total=False):
     """Osora's own part of a job, beside the OpenAI fields."""
 
@@ -137,6 +161,7 @@ class JobDetails(TypedDict, total=False):
     requested: Literal["cancel", "pause"] | None  # asked for, and not yet come about
     queue_position: int | None
     settings: dict[str, Any]
+    points: list[Point] | None  # settled when it was accepted
     resolved: dict[str, Any] | None  # what it trains with, once decided
     compute_seconds: float
     attempts: list[Attempt]
@@ -190,7 +215,8 @@ class DryRun(TypedDict, total=False):
     estimated_start: int | None
     estimated_finish: int | None
     estimated_seconds: float | None
-    adapter_bytes: int
+    points: list[SizedPoint]
+    adapter_bytes: int | None
     warnings: list[Any]
     probe: Probe | None
 
@@ -219,6 +245,7 @@ class Adapter(TypedDict, total=False):
     base: str
     bytes: int
     rank: int
+    mix: int  # size of its matrix C; 0: it has none
     parameters: int
     created_at: int
     expires_at: int | None  # when retention deletes it, if it does
@@ -285,6 +312,7 @@ class Base(TypedDict, total=False):
     dtype: str | None
     device: str | None
     basis: dict[str, Any] | None
+    presets: list[BasePreset]
 
 
 class BaseRemoval(TypedDict):

@@ -21,6 +21,7 @@ from osora_core.runtime import Runtime, threads
 from osora_core.training.errors import JobTooLarge, NotEnoughMemory
 from osora_core.training.job import TrainingJob
 from osora_core.training.passes import Item, Passes
+from osora_core.training.spec import listed
 
 SHARE = 0.8
 """Of the memory that is free when the engine begins: the rest is for fragments and for what is not foreseen."""
@@ -144,10 +145,11 @@ class Memory:
                 next_action="shorten, split or remove the longest rows",
             )
         if alone > self.limit:
+            param, what = listed(job.spec for job in joining)
             raise JobTooLarge(
                 f"a sweep of {len(joining)} needs {_gib(alone)} of memory and {_gib(self.limit)} are there",
-                param="osora.learning_rate",
-                next_action="list fewer rates, or one",
+                param=param,
+                next_action=f"list fewer {what}, or one",
             )
         together = self.needed([*others, *joining])
         if together > self.limit:

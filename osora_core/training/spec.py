@@ -1,6 +1,6 @@
 """What a training job is: a frozen, serialisable value, stored with the job and its adapter."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -54,3 +54,10 @@ class JobSpec(Spec):
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
         return self.learning_rate * (total_steps - step) / max(1, total_steps - warmup)
+
+
+def listed(specs: Iterable[JobSpec]) -> tuple[str, str]:
+    """What the members of a sweep were listed by, as the name of a field and in words: presets where they differ in
+    rank or mix, else rates."""
+    several = len({spec.shape for spec in specs}) > 1
+    return ("osora.preset", "presets") if several else ("osora.learning_rate", "rates")

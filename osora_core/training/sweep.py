@@ -1,4 +1,5 @@
-"""A learning-rate sweep: one job trains several specs on the same data as one fused group, and keeps the best.
+"""A sweep: one job trains several specs, of other rates, ranks or mixes, on the same data as one fused group, and keeps
+the best.
 
 The members are jobs like any other and share the engine's steps. From time to time the worse half of them is discarded
 by its loss on rows to choose by (successive halving, Jamieson & Talwalkar 2016), until one is left: the whole costs
@@ -25,7 +26,7 @@ from osora_core.training.engine import TrainingEngine
 from osora_core.training.errors import DuplicateJob, JobTooLarge, NonFiniteLoss
 from osora_core.training.evaluation import mean_losses
 from osora_core.training.job import Observer, Outcome, Progress, Samples, TrainingJob
-from osora_core.training.spec import JobSpec
+from osora_core.training.spec import JobSpec, listed
 from osora_core.training.sweep_state import Fate, Member, Rung, SweepCheckpoint, SweepOutcome, family_csv, halvings
 
 
@@ -65,9 +66,8 @@ def _sample(rows: int, count: int, seed: int) -> list[int]:
 class Sweep:
     """Trains `specs` on the data of `job` side by side; `choice` are the rows to choose by.
 
-    The specs differ in nothing but `learning_rate`, `sigma_rate` and `mix_rate`; `job.spec` is the first, which wins
-    ties. A plain object: once it has joined an engine, the engine's steps drive it, and its owner hears of it as of a
-    job.
+    The specs differ in nothing but their rates, rank and mix; `job.spec` is the first, which wins ties. A plain object:
+    once it has joined an engine, the engine's steps drive it, and its owner hears of it as of a job.
     """
 
     def __init__(
@@ -112,10 +112,11 @@ class Sweep:
         self._runs = [_Run(self, index) for index, member in enumerate(self.members) if member.fate is None]
         slots = len(self._runs) + self.job.slots_beside
         if engine.bank.capacity < slots:
+            param, what = listed(self._specs)
             raise JobTooLarge(
                 f"a sweep of {len(self._runs)} needs {slots} slots, and there are {engine.bank.capacity} here",
-                param="osora.learning_rate",
-                next_action="list fewer rates, or one",
+                param=param,
+                next_action=f"list fewer {what}, or one",
             )
         if engine.bank.free < slots:
             raise OutOfSlots(f"a sweep of {len(self._runs)} needs {slots} slots, and {engine.bank.free} are free")
@@ -215,9 +216,9 @@ class Sweep:
         only compared with each other, and the last one with nobody. In a slot that its end has freed."""
         bank, losses = engine.bank, []
         start, best = self.job.start_row(bank.basis), outcome.adapter.to_row(bank.basis)
-        for row, mix in ((start, self.job.spec.mix), (best, outcome.adapter.mix_size)):
+        for row, shape in ((start, self.job.spec.shape), (best, (outcome.adapter.rank, outcome.adapter.mix_size))):
             slot = bank.acquire()
-            bank.write(slot, row, self.job.spec.rank, mix)
+            bank.write(slot, row, *shape)
             losses += mean_losses(self.job, self.choice, [slot], engine.passes)
             bank.release(slot)
         before, after = losses

@@ -59,6 +59,8 @@ class Member:
         """What an event says of it."""
         return {
             **self.spec.rates(),
+            "rank": self.spec.rank,
+            "mix": self.spec.mix,
             "loss": self.loss if math.isfinite(self.loss) else None,
             "fate": self.fate,
         }
@@ -164,15 +166,18 @@ def _member_from_json(row: dict[str, Any], state: Tensor | None) -> Member:
 def family_csv(members: Sequence[Member]) -> str:
     """All members' curves, a line a member and step: rates, losses, and at its last line what became of it.
 
-    `sweep_loss` is the loss on the rows to choose by; `mix_rate` is there where they have a mix. Numbers are written so
+    `sweep_loss` is the loss on the rows to choose by; `mix_rate` is there where they have a mix, `rank` and
+    `mix` where they differ in those. Numbers are written so
     that they read back as the same floats.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = list({name: None for member in members for name in member.spec.rates()})
+    if len({member.spec.shape for member in members}) > 1:
+        names += ["rank", "mix"]
     writer.writerow([*names, "step", "train_loss", "valid_loss", "sweep_loss", "outcome"])
     for member in members:
-        of_member = member.spec.rates()
+        of_member = {**member.spec.rates(), "rank": member.spec.rank, "mix": member.spec.mix}
         rates = [repr(of_member[name]) if name in of_member else "" for name in names]
         valid = {evaluation.step: repr(evaluation.loss) for evaluation in member.curve.evaluations}
         measured = {step: repr(loss) for step, loss in member.measured.items()}

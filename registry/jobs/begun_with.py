@@ -51,7 +51,7 @@ def hold(session: Session, principal: Principal, request: JobRequest, settings: 
 
     Raises:
         NotFound: the tenant has no such adapter or checkpoint.
-        InvalidRequest: it is a plain LoRA, or of another base, basis or rank than the job.
+        InvalidRequest: it is a plain LoRA, or of another base, basis, rank or mix than the job.
     """
     name = request.from_adapter
     if name is None:
@@ -78,8 +78,26 @@ def hold(session: Session, principal: Principal, request: JobRequest, settings: 
             param="osora.rank",
             next_action=f"use {ref.rank}, or leave out `osora.rank`",
         )
+    mix = request.osora.get("mix", ref.mix)
+    if mix < ref.mix:
+        raise InvalidRequest(
+            f"{name!r} has {_mix(ref.mix)}, and a job cuts nothing off what it begins with: {mix} is smaller",
+            param="osora.mix",
+            next_action=f"use {ref.mix} or more, or leave out `osora.mix`",
+        )
+    if "preset" in request.osora:
+        raise InvalidRequest(
+            f"`osora.preset` chooses a rank and a mix, and a job that begins with {name!r} goes on with those that it "
+            f"has: rank {ref.rank}, {_mix(ref.mix)}",
+            param="osora.preset",
+            next_action="leave out `osora.preset`, or train from the base; `osora.mix` may be larger",
+        )
     _check_identity(session, ref, param, settings)
     return ref
+
+
+def _mix(mix: int) -> str:
+    return f"a mix of {mix}" if mix else "no mix"
 
 
 def _check_identity(session: Session, ref: AdapterRef, param: str, settings: Settings) -> None:

@@ -49,6 +49,7 @@ def complete(
         base_fingerprint=adapter.base_fingerprint,
         basis_fingerprint=adapter.basis_fingerprint,
         rank=adapter.rank,
+        mix=adapter.mix,
         parameters=adapter.parameters,
         target_modules=adapter.target_modules,
         object_key=adapter.object_key,

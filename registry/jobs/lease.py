@@ -8,7 +8,7 @@ from sqlalchemy import Row, Select, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.db import now, now_seconds, take_turns
-from registry.jobs import begun_with, turns
+from registry.jobs import begun_with, points, turns
 from registry.jobs.state import append_event, close_attempt, lock_fenced, obey_signal, requeue
 from registry.jobs.types import Attempt, CheckpointRef, FileRef, HeartbeatSignal, Plan
 from registry.limits import quotas
@@ -191,6 +191,7 @@ def _attempt(session: Session, job: Job) -> Attempt:
         method=job.method,
         hyperparameters=job.hyperparameters,
         osora=job.osora,
+        points=points.of_job(job),
         training_file=_file(session, job.training_file_id),
         validation_file=None if job.validation_file_id is None else _file(session, job.validation_file_id),
         checkpoints=tuple(

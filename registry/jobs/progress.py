@@ -116,6 +116,7 @@ def record_checkpoint(
         base_fingerprint=adapter.base_fingerprint,
         basis_fingerprint=adapter.basis_fingerprint,
         rank=adapter.rank,
+        mix=adapter.mix,
         metrics=metrics,
     )
     session.add(checkpoint)

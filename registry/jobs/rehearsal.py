@@ -6,8 +6,10 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from osora_common.presets import Point
 from registry import bases, overlaps
 from registry.context import Registry
+from registry.jobs import points
 from registry.jobs.forecast import HISTORY_JOBS, Forecast, foresee_new
 from registry.jobs.requests import submit
 from registry.jobs.types import JobRequest
@@ -36,6 +38,7 @@ class Rehearsal:
     seed: int
     hyperparameters: dict[str, Any]
     osora: dict[str, Any]
+    points: tuple[Point, ...]
     training_file: File
     validation_file: File | None
     begun_with: Adapter | None
@@ -60,6 +63,7 @@ def rehearse(registry: Registry, principal: Principal, request: JobRequest, offe
             seed=job.seed,
             hyperparameters=job.hyperparameters,
             osora=job.osora,
+            points=points.of_job(job),
             training_file=session.get_one(File, training),
             validation_file=None if validation is None else session.get_one(File, validation),
             begun_with=None if job.from_adapter_id is None else session.get(Adapter, job.from_adapter_id),

@@ -8,13 +8,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from osora_common.hyperparameters import Spec
-from osora_common.ranks import Ranks
 from registry import audit, bases, files, overlaps
 from registry.added_bases import offered
 from registry.errors import Conflict, InvalidRequest
 from registry.ids import new_id
-from registry.jobs import begun_with, metering
+from registry.jobs import begun_with, metering, points
 from registry.jobs.queries import job_not_found
 from registry.jobs.state import append_event, end, requeue
 from registry.jobs.state import pause as set_paused
@@ -55,7 +53,8 @@ def accepted(
 
     Raises:
         InvalidRequest: the base is not on offer or cannot be used, a file is not training data or not for this base,
-            what to begin with does not fit, or an alias stands for several models.
+            what to begin with does not fit, an alias stands for several models, or there is no room for the rank or
+            the mix.
         Forbidden: the priority is higher than the tenant may have.
         NotFound: no such file, or nothing such to begin with, of this tenant's.
     """
@@ -71,9 +70,9 @@ def accepted(
             next_action="choose one that is, or have whoever runs the service add it (osora bases add)",
         )
     targets = request.osora.get("target_modules")
-    ranks = bases.ranks(offers, base, targets, settings)
+    room = bases.room(offers.get(base, bases.Offer()), targets, settings)
     if held is None:
-        bases.check_rank(ranks, request.osora.get("rank"))
+        bases.check_rank(room.ranks, request.osora.get("rank"))
     for param in ("training_file", "validation_file"):
         if (file_id := getattr(request, param)) is not None:
             file = files.get_for_training(session, principal, file_id, param=param)
@@ -83,10 +82,9 @@ def accepted(
                 _check_share(file, request.osora)
     if "max_length" in request.osora:
         bases.check_length(offers, base, request.osora["max_length"])
-    if mix := request.osora.get("mix"):
-        bases.check_mix(offers, base, mix)
     if isinstance(targets, list):
         bases.check_modules(offers, base, targets)
+    settled = points.settle(request.osora, room, held)
     job = Job(
         id=new_id("ftjob-"),
         tenant_id=principal.tenant_id,
@@ -98,9 +96,8 @@ def accepted(
         metadata_=request.metadata,
         method=request.method,
         hyperparameters=request.hyperparameters,
-        osora=_of_rank(request.osora, ranks)
-        if held is None
-        else {**request.osora, "from_adapter": request.from_adapter, "rank": held.rank},
+        osora=request.osora if held is None else {**request.osora, "from_adapter": request.from_adapter},
+        points=[point.to_dict() for point in settled],
         from_adapter_id=None if held is None else held.id,
         priority=quotas.priority_for(session, principal, request.osora.get("priority")),
         status="queued",
@@ -110,12 +107,6 @@ def accepted(
     metering.open_account(session, job, principal.key_id)
     session.flush()
     return job
-
-
-def _of_rank(osora: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
-    """With a rank that the basis has, where the default is above that."""
-    default = ranks.resolved(None)
-    return osora if default == Spec.rank else {"rank": default, **osora}
 
 
 def _check_format(file: File, method: Method, param: str) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, TypedDict
 
+from osora_common.presets import Point
 from registry.models import EventLevel, Method
 
 HeartbeatSignal = Literal["continue", "cancel", "pause", "suspend", "lost"]
@@ -116,6 +117,8 @@ class Attempt:
     method: Method
     hyperparameters: dict[str, Any]
     osora: dict[str, Any]
+    points: tuple[Point, ...]
+    """Of the dial, which it was accepted with: one, or several as a sweep."""
     training_file: FileRef
     validation_file: FileRef | None
     checkpoints: tuple[CheckpointRef, ...]
@@ -145,6 +148,7 @@ class NewAdapter:
     rank: int
     parameters: int
     target_modules: list[str]
+    mix: int = 0
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def messages(registry: Registry, principal: Principal, job: Job) -> list[str]:
         return [event.message for event in jobs.events(session, principal, job.id, limit=1000).data]
 
 
-def new_adapter(attempt: Attempt) -> NewAdapter:
+def new_adapter(attempt: Attempt, mix: int = 0) -> NewAdapter:
     """What a worker would publish."""
     return NewAdapter(
         step=9,
@@ -70,6 +70,7 @@ def new_adapter(attempt: Attempt) -> NewAdapter:
         rank=16,
         parameters=5678,
         target_modules=["q_proj"],
+        mix=mix,
     )
 
 

@@ -91,6 +91,7 @@ class FakeInference:
         self.asked: list[dict[str, Any]] = []
         self.spans: dict[str, Any] | None = None
         self.longest_row: int | None = None
+        self.largest_mix: int | None = None
         self.measure: dict[str, Any] | None = None
         self.may_measure = threading.Event()
         self.may_measure.set()
@@ -202,6 +203,8 @@ class FakeInference:
         basis = {"rank": 128, "fingerprint": BASIS, "object_key": BASIS_KEY, "spans": self.spans}
         about = {"family": "llama", "fingerprint": self.fingerprint, "parameters": 7, "basis": basis}
         about["longest_row"] = self.longest_row
+        if self.largest_mix is not None:  # of which older servers say nothing
+            about["largest_mix"] = self.largest_mix
         return {"data": [{"name": name, **about} for name in self.bases], "added": list(self.added.values())}
 
     async def _add_base(self, request: Request) -> dict[str, bool]:

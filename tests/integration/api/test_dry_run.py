@@ -98,6 +98,7 @@ def test_all_that_is_told(dry: Dry, registry: Registry, path: str) -> None:
         "queue_position": 0,
         "estimated_finish": None,
         "estimated_seconds": None,
+        "points": [{"preset": None, "rank": 100, "mix": 0, "parameters": 1064, "adapter_bytes": 4256}],
         # 100 + 300, 64 + 200, twice 100 + 100 numbers of four bytes
         "adapter_bytes": 4 * (400 + 264 + 400),
         "warnings": ["How long it takes is not known: no supervised job on osora-tiny has succeeded yet."],

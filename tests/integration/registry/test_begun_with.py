@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import update
 
+from osora_common.presets import kept_point
 from registry import adapters, jobs, retention, workers
 from registry.context import Registry
 from registry.errors import Conflict, InvalidRequest, NotFound
@@ -33,7 +34,8 @@ def test_by_id_or_as_the_model(registry: Registry, principal: Principal, source:
     request = {"base": None, "from_adapter": source.name} if by_model else {"from_adapter": source.id}
     job = submit(registry, principal, **request)
     assert (job.base, job.from_adapter_id) == ("osora-tiny", source.id)
-    assert job.osora == {"from_adapter": request["from_adapter"], "rank": 16}
+    assert job.osora == {"from_adapter": request["from_adapter"]}
+    assert job.points == [kept_point(16, 0).to_dict()]
     attempt = claim(registry, job)
     assert (attempt.from_adapter_id, attempt.start) == (source.id, StartRef(source.object_key, source.sha256))
 

@@ -30,15 +30,17 @@ def test_submit_queues_a_job(registry: Registry, principal: Principal) -> None:
     ]
 
 
-@pytest.mark.parametrize(("of_basis", "asked", "rank"), [(64, {}, 64), (64, {"rank": 8}, 8), (256, {}, None)])
+@pytest.mark.parametrize(("of_basis", "asked", "rank"), [(64, {}, 64), (64, {"rank": 8}, 8), (256, {}, 128)])
 def test_a_job_has_no_higher_rank_than_the_basis(
-    settings: Settings, registry: Registry, principal: Principal, of_basis: int, asked: dict[str, int], rank: int | None
+    settings: Settings, registry: Registry, principal: Principal, of_basis: int, asked: dict[str, int], rank: int
 ) -> None:
     """By default it has 128, or 64 where the basis has no more; one that names its own keeps it."""
     request = JobRequest(base="osora-tiny", training_file=upload(registry, principal).id, osora=asked)
     with registry.transaction() as session:
         job = jobs.submit(session, principal, request, settings.model_copy(update={"basis_rank": of_basis}))
-        assert job.osora.get("rank") == rank
+        assert job.points is not None
+        assert [point["rank"] for point in job.points] == [rank]
+        assert job.osora == asked
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,12 @@ def test_train_takes_what_goes_by_evaluations_and_shows_samples(service: FakeSer
         (["--learning-rate", "auto"], {"learning_rate": "auto"}),
         (["--learning-rate", "0.01,0.03, 0.1"], {"learning_rate": [0.01, 0.03, 0.1]}),
         (["--learning-rate", "0.1", "--sigma-rate", "1,4"], {"learning_rate": 0.1, "sigma_rate": [1.0, 4.0]}),
+        (["--preset", "balanced"], {"preset": "balanced"}),
+        (
+            ["--preset", "small, balanced", "--mix-rate", "0.1,0.3"],
+            {"preset": ["small", "balanced"], "mix_rate": [0.1, 0.3]},
+        ),
+        (["--rank", "64", "--mix", "0"], {"rank": 64, "mix": 0}),
     ],
 )
 def test_train_takes_several_rates(service: FakeService, trained: Path, rates: list[str], sent: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from osora_common.basis_progress import BasisProgress
-from osora_common.hyperparameters import Spec, spec_values
+from osora_common.presets import Room, points
 from osora_common.ranks import DEFAULT_RANK, Rank, Ranks, default_rank, installed_rank
 
 
@@ -22,8 +22,7 @@ from osora_common.ranks import DEFAULT_RANK, Rank, Ranks, default_rank, installe
 def test_what_is_asked_becomes_a_number(ranks: Ranks, asked: Rank | None, rank: int) -> None:
     assert ranks.resolved(asked) == rank
     assert ranks.refusal(asked) is None
-    values = spec_values({}, {} if asked is None else {"rank": asked}, rows=10, seed=0, ranks=ranks)
-    assert Spec(**values).rank == rank
+    assert points({} if asked is None else {"rank": asked}, Room(ranks))[0].rank == rank
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from typing import Any, cast
 import pytest
 
 from osora_common.hyperparameters import sweep_specs
+from osora_common.presets import Room, points
+from osora_common.ranks import Ranks
 from osora_core.data import Example, Preference, Row
 from osora_core.errors import OutOfSlots
 from osora_core.training import JobSpec, TrainingJob
@@ -110,7 +112,12 @@ def decided(
     probe_steps = asked.pop("probe_steps", None)
     records = SimpleNamespace(
         attempt=SimpleNamespace(
-            method=method, hyperparameters=hyperparameters, osora=asked, seed=1, probe_steps=probe_steps
+            method=method,
+            hyperparameters=hyperparameters,
+            osora=asked,
+            points=points(asked, Room(Ranks(held=128, full=128))),
+            seed=1,
+            probe_steps=probe_steps,
         ),
         settings=SimpleNamespace(sweep_members=at_most),
         say=(events if events is not None else []).append,
