@@ -87,7 +87,9 @@ class FakeEngine:
 
         self.timed = 0
         throughput = SimpleNamespace(cost_of_sweep=cost_of_sweep)
-        self.engine = SimpleNamespace(throughput=throughput, jobs=dict.fromkeys(range(jobs)))
+        basis = SimpleNamespace(rank=128, full_rank_of=lambda targets: 128)
+        runtime = SimpleNamespace(parameters=1_000_000, basis=basis)
+        self.engine = SimpleNamespace(throughput=throughput, jobs=dict.fromkeys(range(jobs)), runtime=runtime)
 
     def post(self, function: Callable[[Any], Any]) -> Future[Any]:
         future: Future[Any] = Future()
