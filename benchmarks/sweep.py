@@ -124,7 +124,7 @@ class Benchmark:
         """Of what the last job left, on the rows that the sweep chooses by."""
         adapter, bank = self.ending.outcome.adapter, self.engine.bank
         slot = bank.acquire()
-        bank.write(slot, adapter.to_row(bank.basis), adapter.rank)
+        bank.write(slot, adapter.to_row(bank.basis), adapter.rank, adapter.mix_size)
         (loss,) = mean_losses(self.job(self.specs[0]), self.choice, [slot], self.engine.passes)
         bank.release(slot)
         return loss
