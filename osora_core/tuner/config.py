@@ -95,7 +95,7 @@ class OsoraConfig(PeftConfig):
         checks = {
             "r": isinstance(r, int) and 1 <= r <= most if r != "full" else self.basis_rank is None,
             "train": self.train in ("both", "s", "o"),
-            "mix": type(self.mix) is int and 0 <= self.mix <= (r if isinstance(r, int) else math.inf),
+            "mix": type(self.mix) is int and self.mix >= 0 and (not isinstance(r, int) or self.mix <= r),
             "format_version": self.format_version in (None, 1, MIXED_VERSION),
             "target_modules": bool(self.target_modules),
             "layers_pattern": not self.layers_pattern or self.layers_to_transform is not None,
