@@ -38,7 +38,7 @@ def list_files(limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Json =
         files = fetch(osora.files.list(most(limit, every)))
     columns = ("id", "name", "format", "rows", "size", "created", "purpose")
     empty = "No files. Next: osora files upload FILE"
-    show_list(files, as_json, columns, _row, empty, spare=("purpose", "format", "created"))
+    show_list(files, as_json, columns, _row, empty, spare=("purpose", "format", "created"), cropped="name")
 
 
 @app.command("upload")

@@ -70,7 +70,7 @@ def list_keys(
         keys = fetch(osora.keys.list(most(limit, every), tenant=tenant))
     columns = ("id", "name", "tenant", "scopes", "ends in", "created", "by", "used", "expires", "revoked", "hash")
     spare = ("by", "ends in", "created", "hash", "revoked", "expires", "used", "tenant", "scopes")
-    show_list(keys, as_json, columns, _row, "No keys. Next: osora key create NAME", spare=spare)
+    show_list(keys, as_json, columns, _row, "No keys. Next: osora key create NAME", spare=spare, cropped="name")
     hanging = sum(not key.get("revoked_at") and key.get("server_secret") in ("fallback", "unknown") for key in keys)
     if hanging and not as_json:
         print_note(f"Not hashed with the current server secret yet: {hanging} of these. Each is when it is used.")

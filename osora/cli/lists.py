@@ -41,12 +41,13 @@ def show_list(
     empty: str,
     *,
     spare: Sequence[str] = (),
+    cropped: str | None = None,
 ) -> None:
     """A table of the items, or their JSON, and on stderr that there are more."""
     if as_json:
         print_json(items)
     else:
-        print_table(columns, [row(item) for item in items], empty, spare=spare)
+        print_table(columns, [row(item) for item in items], empty, spare=spare, cropped=cropped)
     tell_of_more(items, as_json)
 
 

@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import Annotated, Any, TextIO
 
 import typer
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
@@ -38,6 +38,8 @@ _LOOKALIKES = {"…": "...", "·": "-", "—": "-", "→": ">", "“": '"', "”
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _STEERED = "\N{REPLACEMENT CHARACTER}"
+_LEAST_CELL = 12
+"""Cells that a column is not cropped below."""
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the job or the request failed; 2 wrong usage; 3 the service cannot be reached; "
@@ -109,12 +111,18 @@ codecs.register_error(LOOKALIKES, _replaced)
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str, *, spare: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    empty: str,
+    *,
+    spare: Sequence[str] = (),
+    cropped: str | None = None,
 ) -> None:
     """A table, or the sentence `empty` when there are no rows.
 
     A line is as long as its cells: folded over two lines, an id could not be copied. In a terminal too narrow for that,
-    the columns of `spare` are left out, the first one first; a pipe gets all of them.
+    the columns of `spare` are left out, the first one first, and where that is not enough, the cells of the column
+    `cropped` end in "…"; a pipe gets all of them, whole.
     """
     cells = [["" if cell is None else " ".join(plain(str(cell)).splitlines()) for cell in row] for row in rows]
     if not cells:
@@ -122,6 +130,8 @@ def print_table(
         return
     widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
     shown = _fitting(columns, widths, spare)
+    if cropped is not None:
+        _crop(cells, widths, shown, columns.index(cropped))
     screen = console()
     for number, line in enumerate((columns, *cells)):
         text = Text(style="bold" if number == 0 else "")
@@ -137,10 +147,26 @@ def _fitting(columns: Sequence[str], widths: Sequence[int], spare: Sequence[str]
     shown = list(range(len(columns)))
     width = terminal_width()
     for name in spare:
-        if width is None or sum(widths[place] + 2 for place in shown) - 2 <= width:
+        if width is None or _length(widths, shown) <= width:
             break
         shown.remove(columns.index(name))
     return shown
+
+
+def _crop(cells: Sequence[list[str]], widths: list[int], shown: Sequence[int], place: int) -> None:
+    """Shorten one column's cells by what the lines are too long by, but to no less than leaves something to read."""
+    width = terminal_width()
+    if width is None or place not in shown or _length(widths, shown) <= width:
+        return
+    too_long = _length(widths, shown) - width
+    widths[place] = min(widths[place], max(_LEAST_CELL, widths[place] - too_long))
+    for line in cells:
+        if cell_len(line[place]) > widths[place]:
+            line[place] = set_cell_size(line[place], widths[place] - 1).rstrip() + "…"
+
+
+def _length(widths: Sequence[int], shown: Sequence[int]) -> int:
+    return sum(widths[place] + 2 for place in shown) - 2
 
 
 def terminal_width() -> int | None:

@@ -28,7 +28,7 @@ def list_endpoints(limit: Limit = DEFAULT_LIMIT, every: All = False, as_json: Js
         endpoints = fetch(osora.webhooks.list(most(limit, every)))
     columns = ("id", "name", "url", "events", "state")
     empty = "No webhooks. Next: osora webhooks create https://…"
-    show_list(endpoints, as_json, columns, _row, empty, spare=("events", "name"))
+    show_list(endpoints, as_json, columns, _row, empty, spare=("events", "name"), cropped="url")
 
 
 @app.command()

@@ -19,11 +19,11 @@ _ROWS = ("values", "first", "second")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A job after `step` steps: its bank row and Adam moments, [P] each, and its curve so far.
+    """A job after `step` steps: its bank row and Adam moments, [P] each ([P + M] with a mix), and its curve so far.
 
     The data order is a function of seed and epoch and the schedule one of the step, so the step is cursor, schedule
     and random state in one. `spec` is the job's (`JobSpec.to_dict`): what was "auto" when the job began stays what it
-    was then. `identity` ties the checkpoint to the spec, data and basis that it belongs to. `best` is the row [P] at
+    was then. `identity` ties the checkpoint to the spec, data and basis that it belongs to. `best` is the row at
     the lowest validation loss so far, where the job keeps that.
     """
 

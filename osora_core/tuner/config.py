@@ -92,7 +92,7 @@ class OsoraConfig(PeftConfig):
         checks = {
             "r": 1 <= self.r <= self.basis_rank,
             "train": self.train in ("both", "s", "o"),
-            "mix": type(self.mix) is int and 0 <= self.mix <= self.r,
+            "mix": type(self.mix) is int and self.mix >= 0 and (not isinstance(self.r, int) or self.mix <= self.r),
             "format_version": self.format_version in (None, 1, MIXED_VERSION),
             "target_modules": bool(self.target_modules),
             "layers_pattern": not self.layers_pattern or self.layers_to_transform is not None,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from osora_core.adapter import CONFIG_NAME, WEIGHTS_NAME, Adapter
 from osora_core.bank import Bank
+from osora_core.basis import Basis, compute_factors
 from osora_core.errors import CorruptArtifact
 from osora_core.mix import mix_length
 from osora_core.runtime import Runtime
@@ -127,3 +128,20 @@ def test_hostile_headers_of_a_mix_are_refused(mixed: Adapter) -> None:
         content = len(changed).to_bytes(8, "little") + changed + weights[8 + length :]
         with pytest.raises(CorruptArtifact):
             Adapter.from_files(files[CONFIG_NAME], content)
+
+
+def test_a_weight_of_a_smaller_full_rank_uses_what_it_has() -> None:
+    weights = {"layers.0.k": torch.randn(3, 9), "layers.0.q": torch.randn(8, 9)}
+    basis = Basis({name: compute_factors(weight, 6) for name, weight in weights.items()}, "base", 6)
+    length = basis.row_length + mix_length(basis.spans, 5)
+    assert length == (3 + 3) + (6 + 8) + 3 * 3 + 5 * 5
+    row = torch.randn(length, generator=torch.Generator().manual_seed(1))
+    adapter = Adapter.from_row(row, basis, rank=6, modules={"k", "q"}, base="small", mix=5)
+    assert {name: tuple(C.shape) for name, C in adapter.mix.items()} == {"layers.0.k": (3, 3), "layers.0.q": (5, 5)}
+    again = Adapter.from_zip(adapter.to_zip())
+    assert torch.equal(again.to_row(basis), row)
+    wider = again.with_mix(6)
+    assert torch.equal(wider.mix["layers.0.k"], adapter.mix["layers.0.k"])
+    assert torch.equal(wider.mix["layers.0.q"][:5, :5], adapter.mix["layers.0.q"])
+    assert not wider.mix["layers.0.q"][5:].any()
+    assert not wider.mix["layers.0.q"][:, 5:].any()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import osora_data
 from osora_core.adapter import Adapter
 from osora_core.data import Example, Preference, Renderer, pad, read_preferences, rows_of
 from osora_core.errors import DataError
+from osora_core.mix import mix_length
 from osora_core.operator import lora_factor
 from osora_core.runtime import Runtime
 from osora_core.training import Checkpoint, JobSpec, TrainingEngine, TrainingJob
@@ -45,10 +47,11 @@ def pairs(runtime: Runtime) -> list[Preference]:
     return read_preferences(pairs_of(10), Renderer(runtime.tokenizer, runtime.max_length))
 
 
-def start(runtime: Runtime, seed: int, rank: int = 16) -> Adapter:
-    row = 0.1 * torch.randn(runtime.basis.row_length, generator=torch.Generator().manual_seed(seed))
+def start(runtime: Runtime, seed: int, rank: int = 16, mix: int = 0) -> Adapter:
+    length = runtime.basis.row_length + mix_length(runtime.basis.spans, mix)
+    row = 0.1 * torch.randn(length, generator=torch.Generator().manual_seed(seed))
     modules = set(runtime.basis.target_modules)
-    return Adapter.from_row(row, runtime.basis, rank=rank, modules=modules, base="small")
+    return Adapter.from_row(row, runtime.basis, rank=rank, modules=modules, base="small", mix=mix)
 
 
 def job(spec: JobSpec, rows: Any, recorder: Recorder | None = None, **more: Any) -> TrainingJob:
@@ -110,6 +113,18 @@ def test_loss_and_gradient_are_those_of_the_formula_in_float64(
     assert part.known.loss == pytest.approx(loss.item(), rel=1e-4)
     assert values.grad is not None
     torch.testing.assert_close(found, values.grad, rtol=1e-3, atol=1e-4 * values.grad.abs().max().item())
+
+
+def test_a_reference_with_a_mix_is_what_the_job_begins_with(runtime: Runtime, pairs: list[Preference]) -> None:
+    """Before the first step policy and reference answer alike, though the job's own mix may be larger."""
+    for spec in (replace(DPO, mix=3), replace(DPO, mix=4)):
+        engine, recorder = TrainingEngine(runtime, max_jobs=2), Recorder()
+        run(engine, job(spec, pairs, recorder, start=start(runtime, 1, mix=3), valid=pairs[:3]))
+        first, last = recorder.evaluations[0], recorder.evaluations[-1]
+        assert first.loss == pytest.approx(0.6931, abs=1e-3)
+        assert first.reward_margin == pytest.approx(0, abs=1e-4)
+        assert last.loss < first.loss
+        assert not engine.bank.mixes
 
 
 def test_preferences_beside_answers_learn_what_each_learns_alone(
