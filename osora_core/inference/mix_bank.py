@@ -36,7 +36,8 @@ class Stored:
 
 @dataclass(frozen=True)
 class EqualMixes:
-    """The mixes of one size of some rows of a pass: rows [m], and the C [m, c, c] of each module."""
+    """The mixes of one size of some rows of a pass: rows [m], and the C [m, c, c] of each module, or the one [1, c, c]
+    that they share."""
 
     rows: Tensor
     matrices: Sequence[Tensor]
@@ -45,7 +46,10 @@ class EqualMixes:
         """Add C z to `into` [2, B, (T,) R], from z [B, (T,) R], where the rows' C has so many triplets."""
         C = self.matrices[module]
         own = z[self.rows, ..., : C.shape[1]]
-        mixed = torch.bmm(C, own.unsqueeze(2)).squeeze(2) if own.dim() == 2 else torch.bmm(own, C.mT)
+        if len(C) == 1:
+            mixed = own @ C[0].mT
+        else:
+            mixed = torch.bmm(C, own.unsqueeze(2)).squeeze(2) if own.dim() == 2 else torch.bmm(own, C.mT)
         into[..., : C.shape[1]].index_add_(1, self.rows, mixed.to(into.dtype).expand(2, *mixed.shape))
 
 
@@ -115,23 +119,31 @@ class MixBank:
     def equal(self, slots: Sequence[int]) -> list[EqualMixes]:
         """The mixes of neighbouring rows with these slots, those of a size together; 0 has none.
 
-        Each is copied once more for it, so that a step reads it in one piece: kept until a slot changes, for the last
-        few batches.
+        Where most rows have one of their own, they are copied once more, so that a step reads them in one piece: kept
+        for the last few batches, until a slot changes.
         """
         key = tuple(slots)
         if not any(key):
             return []
-        if key not in self._equal:
+        found = self._equal.pop(key, None)
+        if found is None:
+            sizes = sorted({self._sizes[slot] for slot in key if slot})
+            found = [equal for size in sizes for equal in self._of_size(size, key)]
             if len(self._equal) >= _KEPT:
                 del self._equal[next(iter(self._equal))]
-            sizes = sorted({self._sizes[slot] for slot in key if slot})
-            self._equal[key] = [self._of_size(size, key) for size in sizes]
-        return self._equal[key]
+        self._equal[key] = found
+        return found
 
-    def _of_size(self, size: int, slots: Sequence[int]) -> EqualMixes:
+    def _of_size(self, size: int, slots: Sequence[int]) -> list[EqualMixes]:
         rows = [row for row, slot in enumerate(slots) if slot and self._sizes[slot] == size]
-        own = torch.tensor([slots[row] for row in rows], device=self._device)
-        values = self.stored.values[own, : mix_length(self._spans, size)]
+        own = {slots[row] for row in rows}
+        if 2 * len(own) > len(rows) > 1:
+            places = torch.tensor([slots[row] for row in rows], device=self._device)
+            return [self._equal_mixes(size, rows, self.stored.values[places, : mix_length(self._spans, size)])]
+        by_slot = {slot: [row for row in rows if slots[row] == slot] for slot in sorted(own)}
+        return [self._equal_mixes(size, same, self.stored.values[slot : slot + 1]) for slot, same in by_slot.items()]
+
+    def _equal_mixes(self, size: int, rows: Sequence[int], values: Tensor) -> EqualMixes:
         matrices = [values[:, span.values].view(-1, span.size, span.size) for span in mix_spans(self._spans, size)]
         return EqualMixes(torch.tensor(rows, device=self._device), matrices)
 

@@ -104,22 +104,24 @@ def test_mixed_batches_equal_solo(runtime: Runtime, prefill_tokens: int, mixes: 
 @pytest.mark.parametrize("tokens", [1, 3])
 def test_segments_add_what_the_operator_adds(runtime: Runtime, tokens: int) -> None:
     """Rows with mixes of two sizes and one without, after a move, against the reference in float64."""
-    sizes = (5, 0, 12, 5)
+    sizes = (5, 0, 5, 12)
     bank = Bank(runtime.basis, 4, device=runtime.device)
     banks = make_banks(bank, mixes=4, largest_mix=16)
-    adapters = RowAdapters(runtime.basis, 6, runtime.device, banks)
+    adapters = RowAdapters(runtime.basis, 7, runtime.device, banks)
     rows = [mixed_adapter(runtime, f"{n}", n, c) if c else adapter(runtime, f"{n}", n) for n, c in enumerate(sizes)]
     for n, row in enumerate(rows):
         bank.write(n + 1, row.values[: runtime.basis.row_length], row.rank)
         adapters.fill(n if n < 3 else 5, Places(n + 1, row.rank, mix=banks.mixes.place(row) if row.mix else 0))
     adapters.move(5, 3)
+    # Two rows share the last one's, and two of its size have one each.
+    adapters.fill(4, Places(4, rows[3].rank, mix=3))
     segments = [
         Segment(0, 3, 1, NO_CACHE, adapters.view(0, 3, single=True), whole=False),
-        Segment(3, 1, tokens, NO_CACHE, adapters.view(3, 1, single=tokens == 1), whole=False),
+        Segment(3, 2, tokens, NO_CACHE, adapters.view(3, 2, single=tokens == 1), whole=False),
     ]
-    slots = torch.tensor([1, 2, 3, *[4] * tokens])
+    slots = torch.tensor([1, 2, 3, *[4] * tokens, *[4] * tokens])
     for layer in (module for module in runtime.model.modules() if isinstance(module, OsoraLinear)):
-        x = torch.randn(3 + tokens, layer.Vt.shape[1])
+        x = torch.randn(3 + 2 * tokens, layer.Vt.shape[1])
         sigma, delta = bank.layers[layer.index]
         C = torch.zeros(5, 16, 16, dtype=torch.float64)
         for n, row in enumerate(rows, start=1):
