@@ -114,7 +114,8 @@ class AdapterLoader:
             ("base", ref.base_fingerprint, self._basis.base_fingerprint),
             ("basis", ref.basis_fingerprint, self._basis.fingerprint),
         ):
-            if theirs != ours and not (what == "basis" and ref.type == "lora"):
+            is_ours = theirs == ours or (what == "basis" and theirs is not None and self._basis.holds(theirs))
+            if not is_ours and not (what == "basis" and ref.type == "lora"):
                 raise IdentityMismatch(f"the adapter {ref.id} was made on {what} {theirs}; this server holds {ours}")
 
     def _load(self, ref: AdapterRef, key: str) -> Loaded:

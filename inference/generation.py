@@ -74,11 +74,18 @@ class Served:
             "basis": {
                 "fingerprint": runtime.basis.fingerprint,
                 "rank": runtime.basis.rank,
+                "full_rank": runtime.basis.full_rank,
+                "beginnings": _beginnings(runtime.basis),
                 "target_modules": runtime.basis.target_modules,
                 "object_key": runtime.basis.key,
                 "spans": _spans(runtime.basis),
             },
         }
+
+
+def _beginnings(basis: Basis) -> dict[str, str]:
+    """Where the smaller stored bases lie that this one begins with, by their hash: adapters are made on those too."""
+    return {one.fingerprint: basis.key_at(one) for one in basis.known[:-1]}
 
 
 def _spans(basis: Basis) -> dict[str, list[tuple[int, int]]]:

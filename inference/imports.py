@@ -11,6 +11,7 @@ from inference.adapters import judged
 from inference.errors import ServerError
 from inference.loop import EngineLoop
 from inference.schemas import InspectRequest
+from osora_common.ranks import DEFAULT_RANK
 from osora_core import canary
 from osora_core.adapter import CONFIG_NAME, Adapter, unpack, verify
 from osora_core.errors import CorruptArtifact, UserError
@@ -56,7 +57,7 @@ def _osora(loop: EngineLoop, adapter: Adapter, key: str) -> dict[str, Any]:
     runtime = loop.engine.runtime
     row = adapter.to_row(runtime.basis)
     longest = max(len(sigma) for sigma in adapter.sigma.values())
-    if type(adapter.rank) is not int or not longest <= adapter.rank <= runtime.basis.rank:
+    if type(adapter.rank) is not int or not longest <= adapter.rank <= max(runtime.basis.rank, DEFAULT_RANK):
         raise UserError(
             f"the adapter's r is {str(adapter.rank)[:40]}; its vectors have {longest} values and the basis has rank "
             f"{runtime.basis.rank}",

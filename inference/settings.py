@@ -27,7 +27,7 @@ class InferenceSettings(BaseSettings):
     """Where to read adapters from, if not the object store itself. With `OSORA_OBJECT_STORE=db:` this is the API's
     `http://host:port/internal/objects`."""
     internal_token: OwnSecret | None = None
-    basis_rank: int = Field(default=128, ge=1, le=8192)
+    basis_rank: Annotated[int, Field(ge=1, le=8192)] | Literal["auto", "full"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_level: LogLevel = "INFO"
 

@@ -1,5 +1,6 @@
 """Adapters and bases from the object store, read-only but for bases that are not there yet."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,3 +58,9 @@ class ArtifactStore:
         except (NotFoundError, FileNotFoundError):
             with suppress(AlreadyExistsError):
                 obstore.put(self._store, key, path, mode="create", use_multipart=False)
+
+    def keys(self, folder: str) -> Iterable[str]:
+        """See `osora_core.basis.RemoteBasis.keys`: the API tells none."""
+        if not self._writable:
+            return []
+        return [found["path"] for batch in obstore.list(self._store, folder) for found in batch]

@@ -30,7 +30,7 @@ class Method(TypedDict, total=False):
 class JobOptions(TypedDict, total=False):
     """What OSoRA has and OpenAI's API has no name for. What is left out, the service chooses."""
 
-    rank: int | None
+    rank: int | Literal["full"] | None
     learning_rate: float | list[float] | Literal["auto", "sweep"] | None
     sigma_rate: float | list[float] | None
     target_modules: list[str] | Literal["all-linear"] | None

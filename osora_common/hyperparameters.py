@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
+from osora_common.ranks import ANY_RANK, DEFAULT_RANK, Ranks
+
 Overlong = Literal["refuse", "truncate", "drop"]
 """What becomes of rows that are longer than the limit."""
 
@@ -37,7 +39,7 @@ class Spec:
     learning_rate: float = 0.03
     # Singular values bear a faster rate than outputs do: on the bundled example twice the rate learns most.
     sigma_rate: float = 2.0
-    rank: int = 128
+    rank: int = DEFAULT_RANK
     target_modules: str | tuple[str, ...] = "all-linear"
     train: Literal["both", "s", "o"] = "both"
     warmup_ratio: float = 0.05
@@ -70,8 +72,9 @@ _NOT_THE_SPECS = (
 
 
 def spec_values(
-    hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], *, rows: int, seed: int, method: str = "supervised"
-) -> dict[str, Any]:
+    hyperparameters: Mapping[str, Any], osora: Mapping[str, Any], *, rows: int, seed: int, method: str = "supervised",
+    ranks: Ranks = ANY_RANK,
+) -> dict[str, Any]:  # fmt: skip
     """The fields of the spec of a job over `rows` rows; where rates are to be swept, with the default ones.
 
     "auto" batches grow with the data, from 4 to 64 rows, and "auto" epochs are as many as give a small dataset about
@@ -82,6 +85,7 @@ def spec_values(
     own = {name: value for name, value in osora.items() if name not in _NOT_THE_SPECS}
     return {
         **own,
+        "rank": ranks.resolved(osora.get("rank")),
         "seed": seed,
         "epochs": int(epochs),
         "batch_size": int(batch_size),

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from osora_core.basis import Basis, Span
-from osora_core.errors import CorruptArtifact
+from osora_core.errors import CorruptArtifact, IdentityMismatch
 from osora_core.identity import mismatch
 
 CONFIG_NAME = "adapter_config.json"
@@ -168,8 +168,9 @@ class Adapter:
             ("base", self.base_fingerprint, basis.base_fingerprint),
             ("basis", self.basis_fingerprint, basis.fingerprint),
         ):
-            if mine != theirs:
+            if mine != theirs and not (what == "basis" and basis.holds(mine)):
                 raise mismatch(what, mine, theirs)
+        check_loaded(max(map(len, self.sigma.values())), basis)
         names = tuple(self.sigma)
         sigma, delta = (tuple(part[name].numel() for name in names) for part in (self.sigma, self.delta))
         return _order(basis.spans, names, sigma, delta)
@@ -178,15 +179,25 @@ class Adapter:
     def from_row(cls, row: Tensor, basis: Basis, *, rank: int, modules: set[str], base: str) -> "Adapter":
         """The adapter that a row [P] holds, of the modules whose last name component is in `modules`."""
         spans = [span for span in basis.spans if span.name.rpartition(".")[2] in modules]
+        made_on = basis.for_rank(rank)
         return cls(
             {span.name: row[span.start : span.start + min(rank, span.rank)].clone() for span in spans},
             {span.name: row[span.delta].clone() for span in spans},
             rank=rank,
             base=base,
             base_fingerprint=basis.base_fingerprint,
-            basis_fingerprint=basis.fingerprint,
-            basis_rank=basis.rank,
-            basis_probe=basis.stored.probe,
+            basis_fingerprint=made_on.fingerprint,
+            basis_rank=made_on.rank,
+            basis_probe=made_on.probe,
+        )
+
+
+def check_loaded(triplets: int, basis: Basis) -> None:
+    """Raise IdentityMismatch for an adapter of more triplets than are loaded of the basis that it was made on."""
+    if basis.rank < triplets <= basis.stored.rank:
+        raise IdentityMismatch(
+            f"the adapter uses {triplets} triplets, and of its basis {basis.rank} are loaded here",
+            next_action="load the basis at a higher rank: OSORA_BASIS_RANK is that of a service",
         )
 
 

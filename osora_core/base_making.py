@@ -15,12 +15,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from transformers.utils import logging as transformers_logging
 
 from osora_common.priority import give_way
-from osora_core import base_models, progress
+from osora_common.ranks import Rank
+from osora_core import base_models
 from osora_core.base_folders import BaseFolders
 from osora_core.basis import BasisCache, RemoteBasis
 from osora_core.errors import OsoraCoreError
@@ -39,7 +40,7 @@ class Order:
     content: str | None
     data_dir: str
     device: str
-    rank: int
+    rank: Rank | Literal["auto"]
     only_files: bool = False
 
 
@@ -75,12 +76,15 @@ def prepare(order: Order, tell: _Teller, remote: RemoteBasis | None) -> dict[str
     with folders.held(order.source, content):
         place = folders.place(order.source, content)
         base_models.look_up(place)
-        with (
-            refusing_to_run_out(f"the base {order.name!r}"),
-            progress.watching(lambda done, total: tell("basis", done / total)),
-        ):
-            cache = BasisCache(Path(order.data_dir) / "cache", remote)
-            runtime = Runtime.load(order.name, cache, path=place, device=order.device, rank=order.rank)
+        with refusing_to_run_out(f"the base {order.name!r}"):
+            runtime = Runtime.load(
+                order.name,
+                BasisCache(Path(order.data_dir) / "cache", remote),
+                path=place,
+                device=order.device,
+                rank=order.rank,
+                progress=lambda done, total: tell("basis", done / total),
+            )
     return {
         "content": content,
         "family": runtime.model.config.model_type,

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -18,8 +18,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from osora_common.ranks import Rank, installed_rank
 from osora_core import attention, base_check, base_models
-from osora_core.basis import Basis, BasisCache
+from osora_core.basis import Basis, BasisCache, Progress
+from osora_core.basis_log import BasisLog
 from osora_core.cores import available_cores
 from osora_core.data.conversation import conversations_of
 from osora_core.errors import UnsupportedBase, UserError
@@ -45,14 +47,16 @@ class Runtime:
 
     @classmethod
     def load(
-        cls, name: str, cache: BasisCache, *, path: str | None = None, device: str = "auto", rank: int = 128,
-        dtype: torch.dtype | None = None,
+        cls, name: str, cache: BasisCache, *, path: str | None = None, device: str = "auto",
+        rank: Rank | Literal["auto"] = "auto", dtype: torch.dtype | None = None,
+        progress: Progress = lambda done, total: None,
     ) -> "Runtime":  # fmt: skip
         """Load base `name` (from `path` where that differs) and its all-linear basis of `rank`.
 
-        device: "auto" (CUDA where there is one), "cpu" or "cuda". dtype: of the weights, by default float32 on a CPU
-        and bfloat16 on a GPU. Raises UnknownBase if it is not found, UserError if its architecture is not supported and
-        MemoryTooSmall if it takes more than is free.
+        device: "auto" (CUDA where there is one), "cpu" or "cuda". rank: a number, "full", or "auto" for the default of
+        a base of this size. dtype: of the weights, by default float32 on a CPU and bfloat16 on a GPU. progress: told of
+        each weight of a basis that is computed, as the log is. Raises UnknownBase if the base is not found, UserError
+        if its architecture is not supported and MemoryTooSmall if it takes more than is free.
         """
         place = torch.device(
             "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
@@ -83,7 +87,20 @@ class Runtime:
             )
         model = model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]
         bare = base_check.Bare(name, model, place, max_length)
-        basis = cache.get(model, ALL_LINEAR, rank, place, before=lambda: base_check.check_attention(bare))
+        log = BasisLog(name)
+
+        def told(done: int, total: int) -> None:
+            log(done, total)
+            progress(done, total)
+
+        basis = cache.get(
+            model,
+            ALL_LINEAR,
+            installed_rank(rank, sum(p.numel() for p in model.parameters())),
+            place,
+            before=lambda: base_check.check_attention(bare),
+            progress=told,
+        )
         install(model, basis)
         runtime = cls(
             name=name,

@@ -47,6 +47,14 @@ def dense_weight(module: nn.Module) -> Tensor:
     )
 
 
+def weight_shape(module: nn.Module) -> tuple[int, int]:
+    """d_out and d_in of a linear, without reading its weight."""
+    if isinstance(module, Conv1D):
+        return module.weight.shape[1], module.weight.shape[0]
+    assert isinstance(module, nn.Linear)
+    return module.out_features, module.in_features
+
+
 def find_targets(model: nn.Module, targets: str | Iterable[str]) -> dict[str, nn.Module]:
     """Modules to adapt, by full name in model order: every linear but the output head and a task's head, or those whose
     last name component is listed. Raises UserError if a listed name matches nothing."""

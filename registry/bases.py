@@ -1,14 +1,16 @@
 """The bases on offer, as far as they are known: from their files, or from whoever has loaded them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from osora_common.base_facts import BaseFacts
 from osora_common.base_lookup import local_facts
+from osora_common.ranks import Rank, Ranks, installed_rank
 from osora_common.unusable_base import UnusableBaseError
 from registry.errors import InvalidFile, InvalidRequest
 from registry.models import File
+from registry.settings import Settings
 
 _UNKNOWN = BaseFacts()
 _TEXTS = ("completion", "text")
@@ -26,6 +28,13 @@ class Offer:
     """Tokens of the longest row that it trains on, if an inference server says so."""
     spans: Mapping[str, Sequence[Sequence[int]]] | None = None
     """By the name of a target module: ranks and outputs, `[rank, d_out]`, of all weights of that name; likewise."""
+
+    size: int | None = None
+    """Values of its weights; likewise."""
+    rank: int | None = None
+    """Of its basis; likewise."""
+    full_rank: int | None = None
+    """The largest full rank of its weights; likewise."""
 
     def parameters(self, rank: int, modules: Iterable[str] | None) -> int | None:
         """Of an adapter of this rank of these modules, or of all of them, exactly; None if that is not known."""
@@ -51,7 +60,15 @@ def offers(paths: Mapping[str, str], loaded: Iterable[Mapping[str, Any]]) -> dic
 def _offer(told: Mapping[str, Any], path: str) -> Offer:
     facts = BaseFacts(told.get("family"), told.get("has_chat_template"))
     if facts != _UNKNOWN:
-        return Offer(facts, longest_row=told.get("longest_row"), spans=(told.get("basis") or {}).get("spans"))
+        basis = told.get("basis") or {}
+        return Offer(
+            facts,
+            longest_row=told.get("longest_row"),
+            spans=basis.get("spans"),
+            size=told.get("parameters"),
+            rank=basis.get("rank"),
+            full_rank=basis.get("full_rank"),
+        )
     try:
         return Offer(local_facts(path))
     except UnusableBaseError as error:
@@ -90,6 +107,26 @@ def check_modules(offers: Offers, base: str, modules: Iterable[str]) -> None:
             code="invalid_value",
             next_action=f"choose from {', '.join(spans)}",
         )
+
+
+def ranks(offers: Offers, base: str, targets: str | Collection[str] | None, settings: Settings) -> Ranks:
+    """What ranks an adapter of these modules can have, as far as that is known."""
+    offer = offers.get(base, Offer())
+    held, full = offer.rank, offer.full_rank
+    if held is None and (installed := installed_rank(settings.basis_rank)) != "full":
+        held = installed
+    if isinstance(targets, str) or targets is None or offer.spans is None or offer.rank is None:
+        return Ranks(offer.size, held, full)
+    # A span tells no more than the basis has.
+    most = max((rank for name in targets for rank, _ in offer.spans.get(name, ())), default=offer.rank)
+    return Ranks(offer.size, held, most if most < offer.rank else full)
+
+
+def check_rank(ranks: Ranks, asked: Rank | None) -> None:
+    """Raises InvalidRequest for a rank that an adapter cannot have, where that is known."""
+    refusal = ranks.refusal(asked)
+    if refusal is not None:
+        raise InvalidRequest(refusal[0], param="osora.rank", code="invalid_value", next_action=refusal[1])
 
 
 def check_job(offers: Offers, base: str, file: File, param: str) -> None:

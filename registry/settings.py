@@ -144,9 +144,11 @@ class Settings(BaseSettings):
     worker_shard_base: bool = False
     """Whether each of a worker's devices holds a part of the base's layers only: for one that does not fit a device."""
 
-    basis_rank: int = Field(default=128, ge=1, le=8192)
-    """Singular triplets kept of each weight: the highest rank that an adapter can have. Another rank is another basis,
-    and adapters of the old one no longer load."""
+    basis_rank: Annotated[int, Field(ge=1, le=8192)] | Literal["auto", "full"] = "auto"
+    """Singular triplets kept of each weight: the highest rank that an adapter can have. A number, `full` for all that
+    there are, or `auto` for the default of a base of its size, which is 128 for all sizes now. A weight that has fewer
+    keeps what it has. With a higher rank than before a basis grows at the next start, and adapters keep what they were
+    made on."""
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
     """The largest file that can be uploaded."""
     min_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0)

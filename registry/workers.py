@@ -21,7 +21,8 @@ def seen(
 ) -> None:
     """Notes that a worker is there now, training up to `slots` jobs at once of each of `bases`.
 
-    `identities` are the fingerprints of base and basis, by the base's name.
+    `identities` are the fingerprints of base and basis, and of the smaller bases that it has grown from, by the base's
+    name.
     """
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     statement = dialect.insert(Worker).values(

@@ -1,5 +1,6 @@
 """The stored bases of base models, shared through the object store: a basis is computed by one worker only."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from osora_common.files import write_whole
@@ -21,3 +22,6 @@ class StoredBasis:
     def publish(self, key: str, path: Path) -> None:
         if self._store.size(key) is None:  # what is there already need not be read to find that out
             self._store.put_if_absent(key, path)
+
+    def keys(self, folder: str) -> Iterable[str]:
+        return [found.key for found in self._store.list(folder)]

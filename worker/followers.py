@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 
+from osora_common.ranks import Rank
 from osora_core.basis import BasisCache
 from osora_core.cores import available_cores
 from osora_core.errors import UserError
@@ -33,7 +35,7 @@ class Place:
     device: str
     base: str
     path: str
-    basis_rank: int
+    basis_rank: Rank | Literal["auto"]
     cache: str
     shard: bool
 

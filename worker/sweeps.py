@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from osora_common.hyperparameters import ENOUGH_TO_CHOOSE, leaves_rate_open, members, wants_sweep
@@ -11,7 +12,7 @@ from osora_core.training import JobSpec, TrainingEngine, TrainingJob
 from osora_core.training.errors import JobTooShort
 from osora_core.training.sweep import choice_of, hold_back
 from osora_core.training.throughput import CHEAP, MEASURING
-from worker.hyperparameters import training_spec
+from worker.hyperparameters import ranks_on, training_spec
 from worker.records import Records
 from worker.reports import Reports
 from worker.threads import EngineThread
@@ -72,12 +73,14 @@ def decide(
     """
     attempt, at_most = records.attempt, records.settings.sweep_members
     hyperparameters, osora, seed = attempt.hyperparameters, attempt.osora, attempt.seed
-    single = training_spec(hyperparameters, osora, rows=len(train), seed=seed, method=attempt.method)
+    ranks = ranks_on(engine.engine.runtime, osora.get("target_modules", JobSpec.target_modules))
+    make = partial(training_spec, hyperparameters, osora, seed=seed, method=attempt.method, ranks=ranks)
+    single = make(rows=len(train))
     asked = wants_sweep(osora)
     if not asked and not leaves_rate_open(hyperparameters, osora):
         return Decision([single])
     specs, _ = members(
-        lambda rows: training_spec(hyperparameters, osora, rows=rows, seed=seed, method=attempt.method),
+        lambda rows: make(rows=rows),
         osora,
         at_most,
         training=len(train),

@@ -136,9 +136,11 @@ async def download_basis(
 async def _basis(services: Services, name_or_hash: str) -> dict[str, Any]:
     """What an inference server says of a basis. Raises `NotFound`, and `Unavailable` if none has loaded its base."""
     for base in await services.gateway.bases():
-        if name_or_hash in (base["name"], base["basis"]["fingerprint"]):
-            found: dict[str, Any] = base["basis"]
+        found: dict[str, Any] = base["basis"]
+        if name_or_hash in (base["name"], found["fingerprint"]):
             return found
+        if (key := found.get("beginnings", {}).get(name_or_hash)) is not None:
+            return {**found, "fingerprint": name_or_hash, "object_key": key}
     if name_or_hash in await base_paths(services):
         raise Unavailable(
             f"no inference server has loaded the base {name_or_hash!r}",

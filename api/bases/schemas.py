@@ -28,7 +28,12 @@ BASE_EXAMPLE: JsonDict = {
     "longest_row": 1024,
     "dtype": "float32",
     "device": "cpu",
-    "basis": {"fingerprint": "e3b98a4da31a127d…", "rank": 128, "target_modules": ["q_proj", "v_proj"]},
+    "basis": {
+        "fingerprint": "e3b98a4da31a127d…",
+        "rank": 128,
+        "full_rank": 256,
+        "target_modules": ["q_proj", "v_proj"],
+    },
 }
 
 
@@ -73,7 +78,9 @@ class BaseOut(BaseModel):
     @field_validator("basis")
     @classmethod
     def _without_what_is_ours(cls, basis: dict[str, Any] | None) -> dict[str, Any] | None:
-        return basis and {name: value for name, value in basis.items() if name not in ("object_key", "spans")}
+        return basis and {
+            name: value for name, value in basis.items() if name not in ("object_key", "spans", "beginnings")
+        }
 
     @classmethod
     def of(cls, name: str, offer: Offer, held: dict[str, Any] | None, *, to_operator: bool) -> Self:

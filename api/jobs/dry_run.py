@@ -24,6 +24,7 @@ from osora_common.hyperparameters import (
     sweep_specs,
     wants_sweep,
 )
+from osora_common.ranks import Ranks
 from osora_data.measures import Measure
 from registry import bases, jobs
 from registry.jobs import JobRequest, Rehearsal, RowCounts
@@ -41,7 +42,8 @@ async def dry_run(
     validation = None
     if found.validation_file is not None:
         validation = await _rows(services, found, found.validation_file, warnings)
-    plan = _plan(found, training, validation, services.settings.sweep_members, warnings)
+    ranks = bases.ranks(offers, found.base, found.osora.get("target_modules"), services.settings)
+    plan = _plan(found, training, validation, services.settings.sweep_members, ranks, warnings)
     probed = Probed()
     if probe_steps is not None:
         with_seed = replace(request, seed=found.seed)
@@ -100,7 +102,9 @@ async def _rows(services: Services, found: Rehearsal, file: File, warnings: list
     return _Rows(kept.rows, dropped, truncated, kept.tokens, kept.trained_tokens)
 
 
-def _plan(found: Rehearsal, training: _Rows, validation: _Rows | None, at_most: int, warnings: list[str]) -> _Plan:
+def _plan(
+    found: Rehearsal, training: _Rows, validation: _Rows | None, at_most: int, ranks: Ranks, warnings: list[str]
+) -> _Plan:
     dropped = training.dropped + (validation.dropped if validation else 0)
     truncated = training.truncated + (validation.truncated if validation else 0)
     share = found.osora.get("validation_share")
@@ -113,7 +117,9 @@ def _plan(found: Rehearsal, training: _Rows, validation: _Rows | None, at_most: 
         )
 
     def make(rows: int) -> Spec:
-        values = spec_values(found.hyperparameters, found.osora, rows=rows, seed=found.seed, method=found.method)
+        values = spec_values(
+            found.hyperparameters, found.osora, rows=rows, seed=found.seed, method=found.method, ranks=ranks
+        )
         return Spec(**values)
 
     specs, trained = [make(training.rows)], training.rows

@@ -114,7 +114,13 @@ class Method(RequestModel):
 class Knobs(RequestModel):
     """What OSoRA has and OpenAI's API has no name for. What is left out, the service chooses."""
 
-    rank: Annotated[int, Field(ge=1, description="Rank of the adapter, at most the basis's.")] | None = None
+    rank: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["full"] | None,
+        Field(
+            description="Rank of the adapter, at most the basis's and at most the largest full rank of the weights; "
+            "`full` is that one. A weight of a smaller full rank uses what it has."
+        ),
+    ] = None
     learning_rate: Annotated[
         _Rate | _Rates | Literal["auto", "sweep"] | None,
         Field(
@@ -281,13 +287,6 @@ class CreateJob(RequestModel):
     def to_job_request(self, settings: Settings) -> JobRequest:
         """The request as the registry takes it. Raises `InvalidRequest` for knobs that cannot be had together."""
         knobs: dict[str, Any] = self.osora.model_dump(exclude_none=True) if self.osora else {}
-        if knobs.get("rank", 0) > settings.basis_rank:
-            raise InvalidRequest(
-                f"osora.rank is {knobs['rank']}, over the basis's rank {settings.basis_rank}",
-                param="osora.rank",
-                code="invalid_value",
-                next_action=f"use 1 to {settings.basis_rank}",
-            )
         self._check_validated(knobs)
         _check_sweep(knobs, settings.sweep_members)
         if scaled_rate(self._chosen.model_dump()) == 0:

@@ -42,7 +42,9 @@ def train(
         str | None,
         typer.Option(metavar="RATE", help="How many times faster than o the vector s learns: a number or several."),
     ] = None,
-    rank: Annotated[int | None, typer.Option(min=1, help="Directions of the shared basis to use.")] = None,
+    rank: Annotated[
+        str | None, typer.Option(metavar="N|full", help="Directions of the shared basis to use, or all that there are.")
+    ] = None,
     priority: Annotated[
         Literal["low", "normal", "high"] | None, typer.Option(help="Which of your own jobs goes first.")
     ] = None,
@@ -94,6 +96,7 @@ def train(
         raise typer.BadParameter("it is for --dry-run", param_hint="--probe")
     rates = _rates(learning_rate, "--learning-rate", ("auto", "sweep"))
     sigma_rates = _rates(sigma_rate, "--sigma-rate", ())
+    rank_asked = _rank(rank)
     with Osora() as osora:
         model = chosen_base(osora, base)
         with Datasets(osora, as_json) as datasets:
@@ -106,7 +109,7 @@ def train(
                 "osora": _given(
                     learning_rate=rates,
                     sigma_rate=sigma_rates,
-                    rank=rank,
+                    rank=rank_asked,
                     priority=priority,
                     from_adapter=from_adapter,
                     keep=keep,
@@ -134,6 +137,16 @@ def train(
             print_json(job)
         else:
             say(f"Job {job['id']} is {job['status']}. Watch it: osora jobs watch {job['id']}")
+
+
+def _rank(text: str | None) -> int | Literal["full"] | None:
+    if text is None:
+        return None
+    if text == "full":
+        return "full"
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r} is no number from 1 on, nor 'full'", param_hint="--rank")
+    return int(text)
 
 
 def _rates(text: str | None, option: str, words: tuple[str, ...]) -> str | float | list[float] | None:

@@ -45,6 +45,7 @@ class Service:
         """Crashes in a row, each soon after the start."""
         self.retry_at = 0.0
         self.started_at = 0.0
+        self._log_begins = 0
 
     @property
     def finished(self) -> bool:
@@ -55,6 +56,7 @@ class Service:
         self.started_at = time.monotonic()
         self.ready = False
         with self.spec.log.open("ab") as log:
+            self._log_begins = log.tell()
             self.process = spawn(
                 self.spec.command,
                 env=self.spec.env,
@@ -102,9 +104,10 @@ class Service:
         process.wait()
 
     def log_tail(self, lines: int = 15) -> str:
+        """The last lines that it has written since its last start."""
         try:
             with self.spec.log.open("rb") as log:
-                log.seek(max(0, log.seek(0, 2) - 16384))
+                log.seek(max(self._log_begins, log.seek(0, 2) - 16384))
                 return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
         except OSError:
             return ""

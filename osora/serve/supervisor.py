@@ -4,16 +4,18 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from osora.serve.service import Service, Spec
 from osora.serve.stopping import StopSignals
+from osora_common.basis_progress import BasisProgress
 
 MAX_FIRST_CRASHES = 3
 """A service that crashes this often before it ever served is broken: waiting would not mend it."""
 
 PATIENCE_SECONDS = 15.0
+PROGRESS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Supervisor:
         However this ends, no child is left. Raises `StartFailedError` and `RefusedError`.
         """
         announced = False
+        told_at, told = time.monotonic(), None
         patience_ends = time.monotonic() + PATIENCE_SECONDS
         try:
             while not stop.asked:
@@ -59,12 +62,25 @@ class Supervisor:
                 if not announced and all(service.ready for service in self.services.values()):
                     announced = True
                     on_ready()
+                if not announced and time.monotonic() > told_at + PROGRESS_SECONDS:
+                    told_at, told = time.monotonic(), self._tell_progress(told)
                 if not announced and time.monotonic() > patience_ends:
                     patience_ends += PATIENCE_SECONDS
                     self._explain_wait()
                 stop.wait(1.0 if announced else 0.1)
         finally:
             self._stop_all(stop)
+
+    def _tell_progress(self, told: BasisProgress | None) -> BasisProgress | None:
+        """Say how far the computation of a basis is, if that is what a service does, and more than was `told`."""
+        starting = (service for service in self.services.values() if service.process is not None and not service.ready)
+        found = [one for service in starting if (one := BasisProgress.last_in(service.log_tail())) is not None]
+        for progress in found:
+            if progress != told and progress.done < progress.total:
+                data = {**asdict(progress), "share": round(progress.share, 3)}
+                self.notify(Notice("basis", f"  {progress}", data))
+                return progress
+        return told
 
     def _explain_wait(self) -> None:
         waiting = {s.spec.name: str(s.spec.log) for s in self.services.values() if not s.ready}

@@ -8,6 +8,7 @@ and where they read prompts not at all: until a LoRA is asked for, none costs an
 Shapes: N tokens, d hidden size, D head size.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -30,7 +31,9 @@ from osora_core.weights import is_plain
 if kernels.available():
     from osora_core.kernels.attention import Blocks, attend, block_size
     from osora_core.kernels.expand import Heads, Tokens, Vectors, embed, gate, heads, residual
-    from osora_core.kernels.tiles import fits
+    from osora_core.kernels.tiles import fits, highest_rank
+
+logger = logging.getLogger(__name__)
 
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 # Rotary embeddings whose angles depend on how long the text is: no table can hold them.
@@ -95,7 +98,15 @@ class PackedDecoder:
             return False
         model: Any = runtime.model.base_model
         head_size = model.layers[0].self_attn.head_dim
-        if model.rotary_emb.rope_type in _ROTARY_BY_LENGTH or not fits(runtime.basis.rank, head_size, runtime.device):
+        if model.rotary_emb.rope_type in _ROTARY_BY_LENGTH:
+            return False
+        rank = max(span.rank for span in runtime.basis.spans)
+        if not fits(rank, head_size, runtime.device):
+            logger.warning(
+                "base %s: a basis of rank %d does not fit this GPU's kernels, so all answers here take longer; with an "
+                "OSORA_BASIS_RANK of at most %d it would",
+                runtime.name, rank, highest_rank(head_size, runtime.device),
+            )  # fmt: skip
             return False
         for layer in model.layers:
             size = layer.self_attn.head_dim

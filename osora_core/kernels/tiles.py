@@ -91,3 +91,8 @@ def fits(K: int, size: int, device: torch.device) -> bool:
     """Whether the kernels' smallest tiles fit the device at rank K and heads of this size."""
     limit, K = shared_memory(device), padded_rank(K)
     return max(gate_bytes(Tile(16, 32, 4), K), one_bytes(16, size, K)) <= limit
+
+
+def highest_rank(size: int, device: torch.device) -> int:
+    """The highest rank at which the kernels fit the device, for heads of this size; 0 if none does."""
+    return max((K for K in (2**power for power in range(4, 16)) if fits(K, size, device)), default=0)

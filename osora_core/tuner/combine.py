@@ -93,7 +93,7 @@ def check_combinable(
                 param="adapters",
                 next_action="combine adapters that were trained without modules_to_save",
             )
-    ranks = sorted({configs[name].r for name in adapters})
+    ranks = sorted({int(configs[name].r) for name in adapters})
     if len(ranks) > 1:
         # An adapter's delta scales the outputs of its own r triplets, so one of lower rank is not one with zeros.
         raise UserError(

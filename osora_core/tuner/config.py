@@ -1,17 +1,17 @@
 """OsoraConfig: what PEFT knows an OSoRA adapter by. Importing it makes the method's name known to PEFT."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peft import PeftConfig
 from peft.utils import PeftType
 
+from osora_common.ranks import DEFAULT_RANK
 from osora_core.errors import UserError
 from osora_core.weights import ALL_LINEAR
 
 NAME = "OSORA"
-# What the service computes its bases with: adapters of lower ranks share it.
-BASIS_RANK = 128
 
 
 def _name_method() -> None:
@@ -35,7 +35,8 @@ class OsoraConfig(PeftConfig):
     """An OSoRA adapter (arXiv 2505.14350): r singular values and d_out outputs of every targeted weight.
 
     Args:
-        r: how many leading singular triplets the adapter uses; at most the basis has.
+        r: how many leading singular triplets the adapter uses, or "full" for all that there are: a number once the
+            adapter is made. A weight that has fewer uses what it has.
         target_modules: "all-linear" (every linear but the output head), a list of module names or of their ends, or
             a regular expression over full names.
         modules_to_save: names of modules that train whole and are saved with the adapter, such as a new head. They
@@ -44,14 +45,17 @@ class OsoraConfig(PeftConfig):
         layers_pattern: the name of the list of layers, such as "layers" or "h", where PEFT does not find it itself.
         train: "both", or only the singular values "s" or the output vector "o".
         init_weights: True starts as the base; False with small random values, for tests of what an adapter changes.
-        basis_rank: how many triplets the base's stored basis has. None: 128 or r, whichever is more. An adapter is
-            tied to its basis, so a service with another basis rank than this refuses it.
+        basis_rank: how many triplets the base's basis is to have. None: the default for a base of its size, or r if
+            that is more. Once the adapter is made, the rank of the smallest stored basis that has all its triplets:
+            that one, and whatever grows from it, is what the adapter fits.
         base_fingerprint, basis_fingerprint, basis_probe: hashes of the base's weights, of the basis, and of its first
             factors. Filled in when the adapter is made; a loaded adapter is refused on any other base or basis.
         canary: what the adapter answered when it was published, see `osora_core.canary`.
     """
 
-    r: int = field(default=128, metadata={"help": "How many leading singular triplets the adapter uses."})
+    r: int | Literal["full"] = field(
+        default=DEFAULT_RANK, metadata={"help": "How many leading singular triplets the adapter uses."}
+    )
     target_modules: list[str] | set[str] | str | None = field(
         default=ALL_LINEAR, metadata={"help": "Modules to adapt: 'all-linear', names, or a regular expression."}
     )
@@ -81,10 +85,9 @@ class OsoraConfig(PeftConfig):
             self.target_modules = set(self.target_modules)
         if self.target_modules is None:
             self.target_modules = ALL_LINEAR
-        if self.basis_rank is None:
-            self.basis_rank = max(self.r, BASIS_RANK)
+        r, most = self.r, math.inf if self.basis_rank is None else self.basis_rank
         checks = {
-            "r": 1 <= self.r <= self.basis_rank,
+            "r": isinstance(r, int) and 1 <= r <= most if r != "full" else self.basis_rank is None,
             "train": self.train in ("both", "s", "o"),
             "target_modules": bool(self.target_modules),
             "layers_pattern": not self.layers_pattern or self.layers_to_transform is not None,
@@ -95,7 +98,9 @@ class OsoraConfig(PeftConfig):
                     f"{name} cannot be {getattr(self, name)!r}",
                     param=name,
                     next_action={
-                        "r": f"choose 1 to {self.basis_rank}, or a higher basis_rank",
+                        "r": "choose 1 or more, or 'full'"
+                        if self.basis_rank is None
+                        else f"choose 1 to {self.basis_rank}, or leave out basis_rank",
                         "train": "choose 'both', 's' or 'o'",
                         "target_modules": "name a module, or 'all-linear'",
                         "layers_pattern": "say which layers with layers_to_transform",

@@ -70,7 +70,7 @@ class OsoraTunerLinear(nn.Module, BaseTunerLayer):
     def update_layer(self, adapter_name: str, config: OsoraConfig) -> None:
         """Add an adapter, which begins as the base unless the config asks for a random start."""
         S, device = self.S, self.U.device
-        sigma = torch.zeros(min(config.r, S.shape[0]), device=device)
+        sigma = torch.zeros(min(cast(int, config.r), S.shape[0]), device=device)
         delta = torch.zeros(self.U.shape[0], device=device)
         if not config.init_weights:
             sigma = 0.1 * torch.randn_like(sigma) * S[: sigma.shape[0]].float()

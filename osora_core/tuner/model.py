@@ -10,6 +10,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
+from osora_common.ranks import DEFAULT_RANK, Rank, default_rank
 from osora_core.basis import Basis, BasisCache
 from osora_core.errors import UserError
 from osora_core.identity import Identity, mismatch
@@ -39,10 +40,9 @@ class OsoraModel(BaseTuner):
         # A model can be given adapters one by one without this wrapper: the first one's layers know the basis.
         self._basis = next((layer.basis for layer in self._layers()), None)
         if self._basis is None:
-            assert config.basis_rank is not None
             cpu = torch.device("cpu")
             wanted = Identity(config.base_fingerprint, config.basis_fingerprint, config.basis_probe)
-            self._basis = BasisCache.default().get(self._base(), ALL_LINEAR, config.basis_rank, cpu, wanted)
+            self._basis = BasisCache.default().get(self._base(), ALL_LINEAR, self._basis_rank(config), cpu, wanted)
         self._check_identity(config, self._basis)
         if config.target_modules == ALL_LINEAR:
             config.target_modules = self._all_linear(self._basis)
@@ -65,22 +65,32 @@ class OsoraModel(BaseTuner):
         matched = {name for name, _ in self._base().named_modules() if name.rpartition(".")[2] in ends}
         return ends if matched <= basis.factors.keys() else set(basis.factors)
 
+    def _basis_rank(self, config: OsoraConfig) -> Rank:
+        """How many triplets an adapter's basis is to have, where it says nothing else."""
+        if config.basis_rank is not None or config.r == "full":
+            return config.basis_rank or "full"
+        return max(config.r, default_rank(sum(p.numel() for p in self._base().parameters())))
+
     @staticmethod
     def _check_identity(config: OsoraConfig, basis: Basis) -> None:
-        if config.basis_rank != basis.rank:
-            raise UserError(
-                f"the adapter wants a basis of rank {config.basis_rank}, this model has one of rank {basis.rank}",
-                param="basis_rank",
-                next_action="load it on a fresh copy of the base, or give all adapters the same basis_rank",
-            )
         for what, mine, theirs in (
             ("base", config.base_fingerprint, basis.base_fingerprint),
             ("basis", config.basis_fingerprint, basis.fingerprint),
         ):
-            if mine is not None and mine != theirs:
-                raise mismatch(what, mine, theirs, "load it on a fresh copy of the base that it names")
-        config.base_fingerprint, config.basis_fingerprint = basis.base_fingerprint, basis.fingerprint
-        config.basis_probe = basis.stored.probe
+            if mine not in (None, theirs) and not (what == "basis" and basis.holds(str(mine))):
+                raise mismatch(what, str(mine), theirs, "load it on a fresh copy of the base that it names")
+        is_new = config.basis_fingerprint is None
+        config.r = _rank_on(basis, config) if is_new else config.r
+        if min(cast(int, config.r), basis.full_rank) > basis.rank:
+            raise UserError(
+                f"the adapter wants a basis of rank {config.r}, this model has one of rank {basis.rank}",
+                param="basis_rank",
+                next_action="load it on a fresh copy of the base, or give its first adapter a higher basis_rank",
+            )
+        if is_new:
+            made_on = basis.for_rank(cast(int, config.r))
+            config.base_fingerprint, config.basis_fingerprint = basis.base_fingerprint, made_on.fingerprint
+            config.basis_rank, config.basis_probe = made_on.rank, made_on.probe
 
     @staticmethod
     def _check_target_module_exists(peft_config: Any, key: str) -> bool:
@@ -197,6 +207,19 @@ class OsoraModel(BaseTuner):
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         return state.to_load(model, adapter_name, state_dict)
+
+
+def _rank_on(basis: Basis, config: OsoraConfig) -> int:
+    """The rank of a new adapter. Raises UserError for one that no weight has, but for the default."""
+    if config.r == "full":
+        return basis.full_rank
+    if config.r > max(basis.full_rank, DEFAULT_RANK):
+        raise UserError(
+            f"r is {config.r}, and the largest full rank of this base's weights is {basis.full_rank}",
+            param="r",
+            next_action=f"choose 1 to {basis.full_rank}, or 'full'",
+        )
+    return config.r
 
 
 def _in_layers(config: OsoraConfig, key: str) -> bool:

@@ -84,17 +84,16 @@ def hold(session: Session, principal: Principal, request: JobRequest, settings: 
 
 def _check_identity(session: Session, ref: AdapterRef, param: str, settings: Settings) -> None:
     """Against what the live workers hold. If none is there, the one that comes says so."""
-    mine = [ref.base_fingerprint, ref.basis_fingerprint]
     held = [
         worker.identities[ref.base]
         for worker in workers.live(session, ref.base, settings.lease_seconds)
         if ref.base in worker.identities
     ]
-    if held and mine not in held:
-        base, basis = held[0]
+    if held and not any(base == ref.base_fingerprint and ref.basis_fingerprint in bases for base, *bases in held):
+        base, basis, *_ = held[0]
         raise InvalidRequest(
-            f"{ref.name!r} was trained when {ref.base!r} had other weights: base {mine[0]} and basis {mine[1]}, which "
-            f"now are {base} and {basis}",
+            f"{ref.name!r} was trained when {ref.base!r} had other weights: base {ref.base_fingerprint} and basis "
+            f"{ref.basis_fingerprint}, which now are {base} and {basis}",
             param=param,
             code="identity_mismatch",
             next_action="train anew from the base, or offer the base that it was made on",

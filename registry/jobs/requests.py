@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from osora_common.hyperparameters import Spec
+from osora_common.ranks import Ranks
 from registry import audit, bases, files, overlaps
 from registry.added_bases import offered
 from registry.errors import Conflict, InvalidRequest
@@ -69,6 +70,10 @@ def accepted(
             code="model_not_found",
             next_action="choose one that is, or have whoever runs the service add it (osora bases add)",
         )
+    targets = request.osora.get("target_modules")
+    ranks = bases.ranks(offers, base, targets, settings)
+    if held is None:
+        bases.check_rank(ranks, request.osora.get("rank"))
     for param in ("training_file", "validation_file"):
         if (file_id := getattr(request, param)) is not None:
             file = files.get_for_training(session, principal, file_id, param=param)
@@ -78,7 +83,7 @@ def accepted(
                 _check_share(file, request.osora)
     if "max_length" in request.osora:
         bases.check_length(offers, base, request.osora["max_length"])
-    if isinstance(targets := request.osora.get("target_modules"), list):
+    if isinstance(targets, list):
         bases.check_modules(offers, base, targets)
     job = Job(
         id=new_id("ftjob-"),
@@ -91,7 +96,7 @@ def accepted(
         metadata_=request.metadata,
         method=request.method,
         hyperparameters=request.hyperparameters,
-        osora=_of_rank(request.osora, settings)
+        osora=_of_rank(request.osora, ranks)
         if held is None
         else {**request.osora, "from_adapter": request.from_adapter, "rank": held.rank},
         from_adapter_id=None if held is None else held.id,
@@ -105,9 +110,10 @@ def accepted(
     return job
 
 
-def _of_rank(osora: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def _of_rank(osora: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """With a rank that the basis has, where the default is above that."""
-    return osora if settings.basis_rank >= Spec.rank else {"rank": settings.basis_rank, **osora}
+    default = ranks.resolved(None)
+    return osora if default == Spec.rank else {"rank": default, **osora}
 
 
 def _check_format(file: File, method: Method, param: str) -> None:

@@ -67,6 +67,9 @@ class FolderRemote:
         if not target.exists():
             target.write_bytes(path.read_bytes())
 
+    def keys(self, folder: str) -> Iterable[str]:
+        return []
+
 
 def test_a_second_machine_takes_the_basis_of_the_first(base_path: Path, tmp_path: Path) -> None:
     remote = tmp_path / "remote"
@@ -110,6 +113,9 @@ class KeyedRemote(FolderRemote):
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
+
+    def keys(self, folder: str) -> Iterable[str]:
+        return [path.relative_to(self.folder).as_posix() for path in (self.folder / folder).glob("*")]
 
 
 @pytest.fixture

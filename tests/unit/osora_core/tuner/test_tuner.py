@@ -269,9 +269,10 @@ def test_a_basis_on_the_cpu_is_memory_mapped() -> None:
 
 def test_adapters_of_one_model_share_a_basis_rank() -> None:
     model = get_peft_model(make_model(), config(basis_rank=16))
-    with pytest.raises(UserError, match=r"rank 128, .* rank 16"):
-        model.add_adapter("other", config())
+    with pytest.raises(UserError, match=r"rank 24, .* rank 16"):
+        model.add_adapter("other", config(r=24))
     assert list(model.peft_config) == ["default"]
+    model.add_adapter("fitting", config(r=16))
 
 
 def calls(action: Any) -> int:
@@ -343,3 +344,38 @@ def test_the_default_cache_lies_where_the_docs_say(tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("OSORA_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert BasisCache.default().directory == tmp_path / "home" / ".cache" / "osora"
+
+
+def test_r_full_is_the_largest_rank_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a small adapter that was there before loads beside it, from the basis that has grown meanwhile."""
+    monkeypatch.setenv("OSORA_CACHE", str(tmp_path / "cache"))
+    small = get_peft_model(make_model(), config(r=4, basis_rank=8))
+    small.save_pretrained(tmp_path / "small")
+    expected = logits(small)
+    model = get_peft_model(make_model(), config(r="full"))
+    full = max(min(module.weight.shape) for module in find_targets(make_model(), "all-linear").values())
+    made = model.peft_config["default"]
+    assert (made.r, made.basis_rank) == (full, full)
+    for layer in layers(model).values():
+        assert len(layer.osora_sigma["default"]) == min(layer.U.shape[0], layer.Vt.shape[1])
+    torch.testing.assert_close(logits(model), dense_logits(model), rtol=1e-4, atol=1e-4)
+    model.save_pretrained(tmp_path / "full")
+    torch.testing.assert_close(
+        logits(PeftModel.from_pretrained(make_model(), tmp_path / "full")), logits(model), rtol=0, atol=0
+    )
+    again = PeftModel.from_pretrained(make_model(), tmp_path / "small")
+    torch.testing.assert_close(logits(again), expected, rtol=0, atol=0)
+    model.load_adapter(tmp_path / "small", "small")
+    model.set_adapter("small")
+    torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5)
+    again.save_pretrained(tmp_path / "again")
+    assert Adapter.load(tmp_path / "again").files() == Adapter.load(tmp_path / "small").files()
+
+
+def dense_logits(model: PeftModel) -> Tensor:
+    return logits(dense(model, make_model()))
+
+
+def test_a_rank_that_no_weight_has_is_refused() -> None:
+    with pytest.raises(UserError, match=r"r is 1000, and the largest full rank of this base's weights is \d+"):
+        get_peft_model(make_model(), config(r=1000))
