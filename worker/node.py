@@ -72,10 +72,7 @@ class Node:
             base: EngineThread(TrainingEngine(runtime, max_jobs=self.capacity.slots, passes=passes), self.fail)
             for base, runtime in runtimes.items()
         }
-        self._identities = {
-            base: (runtime.basis.base_fingerprint, *(one.fingerprint for one in reversed(runtime.basis.known)))
-            for base, runtime in runtimes.items()
-        }
+        self._identities = {base: _identity(runtime) for base, runtime in runtimes.items()}
         self._periodic = [
             Periodic("heartbeat", min(settings.signal_seconds, settings.heartbeat_seconds), self._watch),
             Periodic("maintenance", settings.maintenance_seconds, self._maintain),
@@ -95,7 +92,7 @@ class Node:
         capacity = self.capacity.beside(self.registry.settings, runtime, self._passes, len(self._engines) + 1)
         engine = EngineThread(TrainingEngine(runtime, max_jobs=capacity.slots, passes=self._passes), self.fail)
         engine.start()
-        self._identities = {**self._identities, base: (runtime.basis.base_fingerprint, runtime.basis.fingerprint)}
+        self._identities = {**self._identities, base: _identity(runtime)}
         self._engines = {**self._engines, base: engine}
         self._beside[base] = capacity
         self._set_capacity()
@@ -272,3 +269,8 @@ class Node:
         self.failed = True
         self.drain()
         self._on_failure()
+
+
+def _identity(runtime: Runtime) -> tuple[str, ...]:
+    """The fingerprints of a base, of its basis, and of the smaller ones that it has grown from."""
+    return (runtime.basis.base_fingerprint, *(one.fingerprint for one in reversed(runtime.basis.known)))

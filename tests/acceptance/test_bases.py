@@ -32,7 +32,7 @@ def test_a_base_comes_and_goes_while_others_are_answered(service: Service, tmp_p
         try:
             while not over.is_set():
                 stream = service.sdk.stream("Once upon a time", base=BASE, max_tokens=60, temperature=1.0)
-                assert "".join(piece["text"] for piece in stream) == stream.result["text"]
+                assert "".join(stream) == stream.result["text"]
         except Exception as error:
             broken.append(error)
 
