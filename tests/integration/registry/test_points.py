@@ -103,6 +103,7 @@ def test_no_message_names_a_preset_that_nobody_asked_for(
 
 
 def test_servers_that_do_not_say_refuse_nothing(registry: Registry, principal: Principal) -> None:
+    # Whose widest weight has 128 directions here.
     assert shapes(submit(registry, principal, osora={"preset": "quality"})) == [("quality", 128, 64)]
     assert shapes(submit(registry, principal, largest_mix=0, osora={"preset": "small"})) == [("small", 128, 0)]
 

@@ -114,7 +114,7 @@ def decided(
             method=method,
             hyperparameters=hyperparameters,
             osora=asked,
-            points=points(asked, Room(128, 128)),
+            points=points({"preset": "small", **asked}, Room(128, 128)),
             seed=1,
             probe_steps=probe_steps,
         ),
