@@ -75,6 +75,7 @@ def _osora(loop: EngineLoop, adapter: Adapter, key: str) -> dict[str, Any]:
     return {
         "type": "osora",
         "rank": adapter.rank,
+        "mix": adapter.mix_size,
         "parameters": adapter.parameters,
         "target_modules": adapter.target_modules,
         "base_fingerprint": adapter.base_fingerprint,

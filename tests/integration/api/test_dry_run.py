@@ -130,7 +130,7 @@ def test_rows_are_those_that_are_left(
 
 
 def test_a_sweep_tells_its_members(dry: Dry) -> None:
-    told = dry(osora={"learning_rate": [0.1, 0.2], "sigma_rate": 3}).json()
+    told = dry(osora={"preset": "small", "learning_rate": [0.1, 0.2], "sigma_rate": 3}).json()
     assert told["osora"]["sweep"] == [
         {"learning_rate": 0.1, "sigma_rate": 3},
         {"learning_rate": 0.2, "sigma_rate": 3},

@@ -76,7 +76,7 @@ def test_a_job_of_before_trains_what_it_would_have(registry: Registry, principal
         ({"preset": ["small", "quality"]}, "osora.preset", "the preset 'quality' has a mix of 64", "another preset"),
         ({"preset": "quality", "mix": 48}, "osora.mix", "osora.mix is 48", "use 0 to 32"),
         ({"rank": 8, "mix": 9}, "osora.mix", "osora.mix is 9, over the rank 8", "use 0 to 8"),
-        ({"mix_rate": 0.2}, "osora.mix_rate", "the job has none", "give `osora.mix`"),
+        ({"rank": 16, "mix_rate": 0.2}, "osora.mix_rate", "the job has none", "give `osora.mix`"),
         ({"preset": "small", "mix_rate": [0.1, 0.2]}, "osora.mix_rate", "the job has none", "a preset that has one"),
         ({"preset": ["small", "balanced"], "mix": 4}, "osora.preset", "the same here: rank 128, mix 4", "leave out"),
     ],
@@ -103,6 +103,7 @@ def test_no_message_names_a_preset_that_nobody_asked_for(
 
 
 def test_servers_that_do_not_say_refuse_nothing(registry: Registry, principal: Principal) -> None:
+    # Whose widest weight has 128 directions here.
     assert shapes(submit(registry, principal, osora={"preset": "quality"})) == [("quality", 128, 64)]
     assert shapes(submit(registry, principal, largest_mix=0, osora={"preset": "small"})) == [("small", 128, 0)]
 

@@ -117,7 +117,7 @@ def decided(
             method=method,
             hyperparameters=hyperparameters,
             osora=asked,
-            points=points(asked, Room(Ranks(held=128, full=128))),
+            points=points({"preset": "small", **asked}, Room(Ranks(held=128, full=128))),
             seed=1,
             probe_steps=probe_steps,
         ),
