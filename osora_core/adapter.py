@@ -4,21 +4,19 @@ import errno
 import hashlib
 import io
 import json
-import math
 import stat
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from osora_core.adapter_tensors import KEY_PREFIX, Layout, read_tensors
 from osora_core.basis import Basis
 from osora_core.errors import CorruptArtifact, IdentityMismatch
 from osora_core.identity import mismatch
@@ -27,7 +25,6 @@ from osora_core.row_order import mix_order, vector_order
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
-KEY_PREFIX = "base_model.model."
 # The part of adapter_config.json that the artifact itself decides.
 _OWN = (
     "peft_type", "task_type", "base_model_name_or_path", "inference_mode", "r", "mix", "format_version", "canary",
@@ -36,13 +33,10 @@ _OWN = (
 _IDENTITY = ("base_fingerprint", "basis_fingerprint", "basis_rank")
 MIXED_VERSION = 2
 """The format_version of an adapter with a mix; those without one have none, and are what they always were."""
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # The earliest time a ZIP can carry: equal adapters must give equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 # The mode of unpacked files: who unpacks them and who serves them may be two.
 READABLE = 0o644
-# A header of two tensors for each linear of 80 layers takes an eighth of it. Strangers' may be of megabytes.
-_KEPT_HEADER_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -135,7 +129,7 @@ class Adapter:
     def from_files(cls, config_json: bytes, weights: bytes | memoryview) -> "Adapter":
         try:
             config = json.loads(config_json)
-            layout, tensors = _tensors(memoryview(weights))
+            layout, tensors = read_tensors(memoryview(weights))
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, struct.error) as error:
             raise CorruptArtifact(f"the adapter's files cannot be parsed: {error}") from error
         if config.get("peft_type") != "OSORA":
@@ -314,30 +308,7 @@ def _member(archive: zipfile.ZipFile, data: memoryview, name: str) -> memoryview
     return data[begin : begin + info.file_size]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """A safetensors file's dtype, the sizes of its tensors as they lie in it, and which is whose sigma, delta and C."""
-
-    dtype: torch.dtype
-    sizes: list[int]
-    sigma: dict[str, int]
-    delta: dict[str, int]
-    mix: dict[str, int]
-
-    @property
-    def is_whole(self) -> bool:
-        found = self.sigma.keys()
-        parts = [self.sigma, self.delta, *([self.mix] if self.mix else [])]
-        return (
-            bool(found) and all(found == part.keys() for part in parts) and len(parts) * len(found) == len(self.sizes)
-        )
-
-    def side(self, name: str) -> int:
-        """Of a module's C, which is square."""
-        return math.isqrt(self.sizes[self.mix[name]])
-
-
-def _mix_size(config: Mapping[str, Any], layout: _Layout) -> int:
+def _mix_size(config: Mapping[str, Any], layout: Layout) -> int:
     """The c of an adapter; 0 without a mix. Raises CorruptArtifact where config and tensors do not agree on it."""
     size, version = config.get("mix") or 0, config.get("format_version") or 1
     if type(version) is not int or version not in (1, MIXED_VERSION):
@@ -359,44 +330,3 @@ def _mix_size(config: Mapping[str, Any], layout: _Layout) -> int:
         if layout.side(name) != fitting:
             raise CorruptArtifact(f"the osora_mix of {name} is {layout.side(name)} wide, where {fitting} fit its sigma")
     return size
-
-
-def _tensors(weights: memoryview) -> tuple[_Layout, Sequence[Tensor]]:
-    """The tensors of a safetensors file, float32, copied as one; its own reader makes hundreds of copies.
-
-    The format: the header's length in 8 bytes, the header in JSON, the tensors one behind the other. Raises ValueError,
-    KeyError, TypeError, AttributeError, RuntimeError or struct.error for anything else, and for dtypes that differ.
-    """
-    (length,) = struct.unpack("<Q", weights[:8])
-    header = bytes(weights[8 : 8 + length])
-    layout = _layout(header) if length <= _KEPT_HEADER_BYTES else _layout.__wrapped__(header)
-    content, expected = np.frombuffer(weights[8 + length :], np.uint8), sum(layout.sizes) * layout.dtype.itemsize
-    if len(content) != expected:
-        raise ValueError(f"{len(content)} bytes of tensors, where the header says {expected}")
-    # Numpy's copy lets other threads run, a bytearray's does not.
-    return layout, torch.split(torch.from_numpy(content.copy()).view(layout.dtype).float(), layout.sizes)
-
-
-# Adapters of one spec have one header: what it takes is taken once, and holds up no other thread again.
-@lru_cache(maxsize=64)
-def _layout(header: bytes) -> _Layout:
-    entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-    dtypes = {_DTYPES[entry["dtype"]] for entry in entries.values()}
-    if len(dtypes) != 1:
-        raise ValueError(f"tensors of {len(dtypes)} types")
-    layout = _Layout(dtypes.pop(), [], {}, {}, {})
-    parts = {".osora_sigma": layout.sigma, ".osora_delta": layout.delta, ".osora_mix": layout.mix}
-    end = 0
-    for index, name in enumerate(sorted(entries, key=lambda name: entries[name]["data_offsets"])):
-        shape = entries[name]["shape"]
-        suffix = next((suffix for suffix in parts if name.endswith(suffix)), "")
-        if len(shape) != (2 if suffix == ".osora_mix" else 1) or any(side != shape[0] for side in shape):
-            raise ValueError(f"{name} is no vector or mix of OSoRA; an adapter with modules_to_save is for PEFT alone")
-        size = shape[0] ** len(shape)
-        begin, end = end, end + size * layout.dtype.itemsize
-        if shape[0] < 1 or entries[name]["data_offsets"] != [begin, end]:
-            raise ValueError(f"{name} does not lie where the tensor before it ends")
-        layout.sizes.append(size)
-        if suffix:
-            parts[suffix][name.removeprefix(KEY_PREFIX).removesuffix(suffix)] = index
-    return layout

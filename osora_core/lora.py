@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from osora_core.adapter import CONFIG_NAME, KEY_PREFIX, unpack, verify
+from osora_core.adapter import CONFIG_NAME, unpack, verify
+from osora_core.adapter_tensors import KEY_PREFIX
 from osora_core.basis import Basis
 from osora_core.errors import CorruptArtifact, UserError
 from osora_core.lora_config import LoraConfig

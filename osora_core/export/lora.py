@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from osora_core.adapter import CONFIG_NAME, KEY_PREFIX, WEIGHTS_NAME, Adapter
+from osora_core.adapter import CONFIG_NAME, WEIGHTS_NAME, Adapter
+from osora_core.adapter_tensors import KEY_PREFIX
 from osora_core.basis import Basis
 from osora_core.errors import UserError
 from osora_core.operator import lora_factor

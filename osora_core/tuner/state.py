@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from osora_core.adapter import KEY_PREFIX
+from osora_core.adapter_tensors import KEY_PREFIX
 from osora_core.errors import CorruptArtifact
 from osora_core.tuner.layer import OsoraTunerLinear
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from osora_core import export
-from osora_core.adapter import CONFIG_NAME, KEY_PREFIX, WEIGHTS_NAME, Adapter, pack
+from osora_core.adapter import CONFIG_NAME, WEIGHTS_NAME, Adapter, pack
+from osora_core.adapter_tensors import KEY_PREFIX
 from osora_core.errors import CorruptArtifact, UserError
 from osora_core.lora import Lora
 from osora_core.lora_config import LoraConfig

@@ -16,6 +16,7 @@ def test_a_place_that_is_left_between_two_looks_is_heeded(later: list[str], heed
     looks = [["a"], later]
     told: list[str] = []
     node: Any = SimpleNamespace(
+        _engines={"base": None},
         places=SimpleNamespace(passed_over=lambda: looks.pop(0)),
         _wants_to_be_alone=lambda base, passed_over: None,
         _counting=threading.Lock(),
