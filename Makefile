@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_FOR_TESTS := $(VENV)/.installed-for-tests
 INSTALLED_WITH_OPENAI := $(VENV)/.installed-with-openai
 INSTALLED_WITH_LOCKS := $(VENV)/.installed-with-locks
-PACKAGES := osora_common osora_data osora_core registry api inference worker osora
+PACKAGES := osora_common osora_data osora_core registry api inference worker osora console
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-openai serve test faults fuzz lint check format docs lock vulnerabilities clean

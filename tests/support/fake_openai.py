@@ -189,6 +189,6 @@ def _error(status: int, message: str, code: str | None = None, headers: dict[str
 def playing() -> Iterator[FakeOpenAI]:
     """A fresh account, on a port of this machine."""
     fake = FakeOpenAI()
-    with running(uvicorn.Server(uvicorn.Config(fake.app, port=0, log_level="critical"))) as url:
+    with running(uvicorn.Server(uvicorn.Config(fake.app, port=0, log_level="critical", loop="asyncio"))) as url:
         fake.url = f"{url}/v1"
         yield fake

@@ -130,7 +130,9 @@ class FakeInference:
         app.get("/adapters")(self._adapters)
         app.get("/load")(self._load)
         app.post("/forget")(self._forget)
-        return uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
+        return uvicorn.Server(
+            uvicorn.Config(app, port=0, log_level="critical", loop="asyncio", timeout_graceful_shutdown=1)
+        )
 
     async def _generate(self, request: Request) -> Response:
         if request.headers["authorization"] != f"Bearer {self._token}":

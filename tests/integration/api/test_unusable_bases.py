@@ -103,7 +103,7 @@ class TestLoaded:
         app = FastAPI()
         told = {"name": "plain", "family": "llama", "has_chat_template": True}
         app.get("/bases")(lambda: {"data": [told]})
-        with running(uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))) as url:
+        with running(uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", loop="asyncio"))) as url:
             yield url
 
     def test_its_word_is_believed(self, client: httpx.Client) -> None:

@@ -34,7 +34,7 @@ def test_the_receiver(capsys: pytest.CaptureFixture[str]) -> None:
         finally:
             await sender.close()
 
-    with running(uvicorn.Server(uvicorn.Config(defined["app"], port=0, log_level="critical"))) as url:
+    with running(uvicorn.Server(uvicorn.Config(defined["app"], port=0, log_level="critical", loop="asyncio"))) as url:
         assert asyncio.run(send(url, SECRET)).status_code == 200
         assert asyncio.run(send(url, "whsec_b3RoZXI=")).status_code == 500
     assert "done: ftjob-1" in capsys.readouterr().out

@@ -168,7 +168,7 @@ def server(served_runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     store.get = gate  # type: ignore[method-assign]
     engine = InferenceEngine(served_runtime, rows=settings.inference_rows, adapters=settings.inference_adapters)
     app = create_app(settings, {"tiny": engine}, store, on_death=lambda: None)
-    config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, port=0, log_level="critical", loop="asyncio", timeout_graceful_shutdown=1)
     with running(uvicorn.Server(config)) as url:
         made = InferenceServer(url, app, folder, served_runtime, gate)
         with made.http:

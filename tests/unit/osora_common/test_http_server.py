@@ -14,7 +14,7 @@ async def app(scope, receive, send):
     pass
 
 exit_on_signals()
-ReadyServer(uvicorn.Config(app, port=0, log_level="critical", lifespan="off")).run()
+ReadyServer(uvicorn.Config(app, port=0, log_level="critical", loop="asyncio", lifespan="off")).run()
 raise SystemExit(7)
 """
 
