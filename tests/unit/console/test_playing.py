@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from console.kept_rows import KeptRows
+from console.kept_rows import KeptRows, Said
 from console.playing import Answer, Seat, Settings, ask
 from osora.errors import OsoraAPIError
 from tests.unit.console.answers import client, refused, streamed
@@ -87,8 +87,8 @@ def test_each_model_goes_on_from_its_own_answers() -> None:
 def test_a_conversation_is_kept_as_a_training_row_with_the_answer_as_it_should_be() -> None:
     seat, kept = Seat("adp-1"), KeptRows()
     seat.remember("Grüße", "Helo")
-    kept.keep("Be brief.", seat.turns, "Hello")
-    kept.keep_text("Once", " upon")
+    kept.keep(Said("Grüße", "Be brief.", tuple(seat.turns)), "Hello")
+    kept.keep(Said("Once", is_chat=False), " upon")
     assert kept.jsonl().decode().splitlines() == [
         '{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Grüße"}, '
         '{"role": "assistant", "content": "Hello"}]}',

@@ -1,0 +1,242 @@
+"""The comparison of two models: what it is made of, how far it is, and what came of it."""
+
+import asyncio
+import time
+from typing import Any
+
+from nicegui import events, ui
+
+from console.adapter_facts import short_name
+from console.choosing import Choice
+from console.comparing import Comparison, Contender, Row, compare, prompts_of
+from console.layout import panel
+from console.view import View
+from osora.errors import OsoraUsageError
+
+_MOST_ROWS = 2000
+_MOST_BYTES = 64 * 1024 * 1024
+_SHOWN_EVERY_SECONDS = 0.5
+_COLUMNS = [
+    {"name": name, "label": label, "field": name, "align": "left"}
+    for name, label in (("line", "Line"), ("prompt", "Asked"), ("expected", "File"), ("left", ""), ("right", ""))
+]
+# Text, whatever it says: what is between braces is never read as HTML.
+_ROW = """
+<q-tr :props="props" class="compared" :class="{ differs: props.row.differs }">
+  <q-td key="line" :props="props"><span class="narrow-only muted">Line </span>{{ props.row.line }}</q-td>
+  <q-td key="prompt" :props="props"><div class="clip">{{ props.row.prompt }}</div></q-td>
+  <q-td key="expected" :props="props"><span class="narrow-only muted">File: </span><div class="clip">{{ props.row.expected }}</div></q-td>
+  <q-td v-for="side in ['left', 'right']" :key="side" :props="props">
+    <span class="narrow-only muted">{{ props.row.names[side] }}: </span>
+    <span v-if="props.row.marks[side]" :class="props.row.marks[side].class">{{ props.row.marks[side].text }}</span>
+    <div class="clip">{{ props.row[side] }}</div>
+  </q-td>
+</q-tr>
+"""
+
+
+class Board:
+    """Everything on the page."""
+
+    def __init__(self, view: View, choice: Choice) -> None:
+        self._view = view
+        self._choice = choice
+        self._content: tuple[bytes, str] | None = None
+        self._comparing: asyncio.Task[None] | None = None
+        self._shown = 0.0
+
+    async def show(self, left: str, right: str) -> None:
+        """Build it here. Raises OsoraError."""
+        files = {
+            file["id"]: f"{file['filename']} · {file['id'][-6:]}"
+            async for file in self._view.osora.files.list(100, purpose="fine-tune")
+        }
+        models = self._choice.every()
+        models |= {name: short_name(name) for name in (left, right) if name and name not in models}
+        with panel():
+            with ui.element("div").classes("fields"):
+                self._left = _model(models, left or self._choice.base_names()[0], "Model")
+                tuned = next((one["id"] for one in self._choice.adapters), None)
+                self._right = _model(models, right or tuned, "Against")
+            ui.label("The rows").classes("strong")
+            with ui.element("div").classes("fields"):
+                self._file = ui.select(files, label="A file that is here", clearable=True, with_input=True)
+                self._file.props("outlined dense")
+                upload = ui.upload(
+                    label="Or one from this machine",
+                    on_upload=self._take,
+                    on_rejected=self._too_large,
+                    max_files=1,
+                    max_file_size=_MOST_BYTES,
+                    auto_upload=True,
+                )
+                upload.props("flat bordered").classes("drop")
+                self._rows = ui.number("Rows at most", value=100, min=1, max=_MOST_ROWS, precision=0)
+                self._tokens = ui.number("Tokens of an answer at most", value=256, min=1, precision=0)
+                for field in (self._rows, self._tokens):
+                    field.props("outlined dense")
+            with ui.element("div").classes("row-of"):
+                self._start_button = ui.button("Compare", on_click=self._view.does(self._start)).props("flat no-caps")
+                self._start_button.classes("button primary")
+                self._stop_button = ui.button("Stop", on_click=self._stop).props("flat no-caps").classes("button")
+                self._stop_button.set_visibility(False)
+                self._told = ui.label().classes("muted").props("role=status")
+        self._found = ui.element("div").classes("stack")
+        with self._found, ui.element("div").classes("empty"):
+            ui.label(
+                "Held-out rows say most: rows that neither model was trained on. Their answers are what both are measured by."
+            )
+
+    async def _take(self, event: events.UploadEventArguments) -> None:
+        self._content = (await event.file.read(), event.file.name)
+        self._file.value = None
+        self._told.text = f"{event.file.name} is there."
+
+    def _too_large(self) -> None:
+        ui.notify(f"A file may have {_MOST_BYTES // 1024**2} MiB here: send it as a training file first, and choose it.",
+                  type="negative", timeout=0, close_button="Close")  # fmt: skip
+
+    async def _start(self) -> None:
+        if self._comparing is not None:
+            return
+        if not self._left.value or not self._right.value:
+            raise OsoraUsageError("Two models are needed", "choose both")
+        content, name = await self._chosen()
+        prompts = await prompts_of(content, name, int(self._rows.value or 100))
+        left, right = (
+            Contender(str(side.value), self._choice.is_base(side.value)) for side in (self._left, self._right)
+        )
+        self._view.background(self._compare(prompts, left, right))
+
+    async def _chosen(self) -> tuple[bytes, str]:
+        if self._file.value:
+            file = await self._view.osora.files.get(self._file.value)
+            if file["bytes"] > _MOST_BYTES:
+                raise OsoraUsageError(f"{file['filename']} has {file['bytes']:,} bytes", "choose a smaller file")
+            return await self._view.osora.files.content(file["id"]), file["filename"]
+        if self._content is None:
+            raise OsoraUsageError("No rows were chosen", "choose a file")
+        return self._content
+
+    async def _compare(self, prompts: Any, left: Contender, right: Contender) -> None:
+        self._comparing = asyncio.current_task()
+        self._busy(True)
+        tokens = None if self._tokens.value is None else int(self._tokens.value)
+        results = Results(self._found, [self._name(left), self._name(right)])
+        shown = 0.0
+
+        def show(found: Comparison) -> None:
+            nonlocal shown
+            self._told.text = f"{len(found.rows)} of {found.total} rows"
+            if time.monotonic() - shown > _SHOWN_EVERY_SECONDS or len(found.rows) == found.total:
+                results.show(found)
+                shown = time.monotonic()
+
+        try:
+            await compare(self._view.osora, prompts, left, right, max_tokens=tokens, show=show)
+        except asyncio.CancelledError:
+            self._told.text += ", stopped"
+        finally:
+            self._comparing = None
+            self._busy(False)
+
+    def _name(self, one: Contender) -> str:
+        return one.name if one.is_base else self._choice.tuned().get(one.name, short_name(one.name))
+
+    def _busy(self, is_busy: bool) -> None:
+        self._start_button.set_visibility(not is_busy)
+        self._stop_button.set_visibility(is_busy)
+
+    def _stop(self) -> None:
+        if self._comparing is not None:
+            self._comparing.cancel()
+
+
+class Results:
+    """Figures and rows, which grow."""
+
+    def __init__(self, place: ui.element, names: list[str]) -> None:
+        self._names = names
+        self._values: dict[str, ui.label] = {}
+        place.clear()
+        with place:
+            with ui.element("div").classes("figures"):
+                for side in names:
+                    self._figure(f"{side}: exact match", f"exact {side}")
+                for side in names:
+                    self._figure(f"{side}: fields right", f"fields {side}")
+                self._figure("Both say the same", "same")
+            self._fields = ui.element("div")
+            columns = [{**column} for column in _COLUMNS]
+            columns[-2]["label"], columns[-1]["label"] = names
+            self._table = ui.table(rows=[], columns=columns, row_key="line", pagination=0)
+            self._table.props("virtual-scroll hide-pagination flat wrap-cells").classes("long-table compare-table")
+            self._table.props["aria-label"] = "Rows, those that differ first"
+            self._table.add_slot("body", _ROW)
+
+    def show(self, found: Comparison) -> None:
+        """What there is by now."""
+        for side, score in zip(self._names, found.scores, strict=True):
+            self._set(f"exact {side}", score.exact_match)
+            self._set(f"fields {side}", score.field_match)
+        answered = sum(row.failed is None for row in found.rows)
+        self._set("same", found.same / answered if answered else None)
+        self._table.rows = [self._row(row) for row in found.in_order()]
+        if len(found.rows) == found.total:
+            self._show_fields(found)
+
+    def _show_fields(self, found: Comparison) -> None:
+        fields = found.fields()
+        self._fields.clear()
+        if not fields:
+            return
+        with self._fields, panel("Fields"), ui.element("div").classes("scroll").props("tabindex=0"):
+            with ui.element("table").classes("plain"):
+                with ui.element("thead"), ui.element("tr"):
+                    for title in ("Field", "Rows", *self._names):
+                        with ui.element("th").props("scope=col"):
+                            ui.label(title)
+                with ui.element("tbody"):
+                    for name, count, left, right in fields:
+                        with ui.element("tr"):
+                            for text in (name, f"{count:,}", f"{left:.1%}", f"{right:.1%}"):
+                                with ui.element("td"):
+                                    ui.label(text)
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        sides = ("left", "right")
+        if row.failed is not None:
+            told = {"left": row.failed, "right": ""}
+        else:
+            told = {side: answer or "" for side, answer in zip(sides, row.answers, strict=True)}
+        is_marked = row.failed is None and row.expected is not None
+        marks = {side: _mark(right) if is_marked else None for side, right in zip(sides, row.right, strict=True)}
+        return {
+            "line": row.line,
+            "prompt": row.prompt,
+            "expected": row.expected or "",
+            "differs": row.differs,
+            "names": dict(zip(sides, self._names, strict=True)),
+            "marks": marks,
+            **told,
+        }
+
+    def _figure(self, name: str, key: str) -> None:
+        with ui.element("div").classes("figure"):
+            ui.label(name).classes("figure-name")
+            self._values[key] = ui.label("…").classes("figure-value")
+
+    def _set(self, key: str, share: float | None) -> None:
+        self._values[key].text = "–" if share is None else f"{share:.1%}"
+
+
+def _mark(is_right: bool) -> dict[str, str]:
+    return (
+        {"text": "✓ right", "class": "good small"} if is_right else {"text": "✗ not the file's", "class": "bad small"}
+    )
+
+
+def _model(models: dict[str, str], value: str | None, label: str) -> ui.select:
+    field = ui.select(models, value=value, label=label, with_input=True, new_value_mode="add-unique")
+    field.props("outlined dense")
+    return field

@@ -1,0 +1,186 @@
+"""One adapter, or a checkpoint."""
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from nicegui import ui
+
+from console.adapter_facts import Change, before_and_after, origin, short_name, size
+from console.alias_panel import AliasPanel
+from console.layout import button_link, heading, panel
+from console.snippets import snippets
+from console.view import View, page
+from osora.errors import OsoraAPIError
+from osora.schemas import Adapter, Event
+
+_FORMATS = {
+    "osora": ("OSoRA", "As it was trained: for PEFT and for Osora elsewhere."),
+    "lora": ("LoRA", "For vLLM, SGLang and PEFT without our package."),
+    "merged": ("Merged", "The whole base with the adapter in it, for transformers."),
+    "gguf": ("GGUF", "One file for llama.cpp and Ollama."),
+}
+_STRONGEST = 2.0
+
+
+@page("/adapters/{adapter_id}", "Adapter")
+async def show(view: View, adapter_id: str) -> None:
+    """All that is known of it, and all that can be done with it."""
+    adapter = await view.osora.adapters.get(adapter_id)
+    bases = {base["name"]: base for base in await view.osora.bases()}
+    is_chat = bases.get(adapter["base"], {}).get("has_chat_template") is not False
+    with ui.element("div").classes("title-row"):
+        with ui.element("div"):
+            heading(short_name(adapter["name"]))
+            ui.label(adapter["name"]).classes("mono small muted wrap")
+        with ui.element("div").classes("row-of"):
+            button_link("Try it", f"/playground?model={quote(adapter['id'])}")
+            button_link("Compare", f"/compare?right={quote(adapter['id'])}", primary=False)
+            _delete_button(view, adapter)
+    with ui.element("div").classes("columns"):
+        with ui.element("div").classes("stack"):
+            _facts(adapter)
+            await _figures(view, adapter)
+            _exports(adapter)
+        with ui.element("div").classes("stack"):
+            _calls(view, adapter, is_chat=is_chat)
+            await AliasPanel(view, adapter).show()
+
+
+def _facts(adapter: Adapter) -> None:
+    with panel("About"), ui.element("dl").classes("facts"):
+        _fact("Base", adapter["base"])
+        with _named("Origin"):
+            if adapter.get("job_id"):
+                ui.link(origin(adapter), f"/jobs/{adapter['job_id']}")
+            else:
+                ui.label(origin(adapter))
+        _fact("Size", size(adapter["bytes"]))
+        _fact("Kind", "plain LoRA" if adapter.get("type") == "lora" else "OSoRA")
+        _fact("Rank", adapter.get("rank"))
+        if adapter.get("parameters"):
+            _fact("Parameters", f"{adapter['parameters']:,}")
+        _fact("Made", when(adapter["created_at"]))
+        if expires := adapter.get("expires_at"):
+            _fact("Deleted by itself", when(expires))
+        _fact("Id", adapter["id"], "mono")
+        _fact("SHA-256", adapter.get("sha256"), "mono small")
+
+
+async def _figures(view: View, adapter: Adapter) -> None:
+    """The job may be gone, or have been measured by nothing: then there is nothing to show."""
+    if not adapter.get("job_id"):
+        return
+    try:
+        events: list[Event] = [event async for event in view.osora.jobs.list_events(str(adapter["job_id"]))]
+    except OsoraAPIError as error:
+        if error.status != 404:
+            raise
+        return
+    changes = before_and_after(events, adapter.get("step"))
+    with panel("Before and after"):
+        if not changes:
+            ui.label("Its job had no validation rows, so nothing was measured.").classes("muted")
+            return
+        _changes(changes)
+
+
+def _changes(changes: list[Change]) -> None:
+    with ui.element("table").classes("plain before-after"):
+        with ui.element("thead"), ui.element("tr"):
+            for title in ("", "Base", f"Step {changes[0].after_step}"):
+                with ui.element("th").props("scope=col"):
+                    ui.label(title)
+        with ui.element("tbody"):
+            for change in changes:
+                with ui.element("tr"):
+                    with ui.element("th").props("scope=row"):
+                        ui.label(change.name)
+                    with ui.element("td"):
+                        ui.label(change.before).classes("muted")
+                    with ui.element("td"):
+                        ui.label(change.after).classes("good" if change.is_better else "warn")
+
+
+def _exports(adapter: Adapter) -> None:
+    with panel("Download"), ui.element("ul").classes("choices"):
+        for name, (title, about) in _FORMATS.items():
+            if name == "osora" and adapter.get("type") == "lora":
+                continue  # there is none that equals it
+            with ui.element("li"):
+                with ui.element("div"):
+                    ui.label(title).classes("strong")
+                    ui.label(about).classes("small muted")
+                link = button_link("Download", f"/downloads/adapters/{adapter['id']}?format={name}", primary=False)
+                link.props(f'aria-label="Download as {title}"')
+
+
+def _calls(view: View, adapter: Adapter, *, is_chat: bool) -> None:
+    """The slider, and the snippets that go by it."""
+    with panel("Call it"):
+        with ui.element("div").classes("strength"):
+            ui.label("Strength")
+            slider = ui.slider(min=0, max=_STRONGEST, step=0.05, value=1.0).props('aria-label="Strength" color=primary')
+            told = ui.label("1.00").classes("number")
+        ui.label("0 is the bare base, 1 as it was trained. Each request may say its own.").classes("small muted")
+        with ui.tabs().props("dense align=left no-caps").classes("code-tabs") as tabs:
+            texts = [ui.tab(one.name) for one in _snippets(view, adapter, 1.0, is_chat)]
+        codes: list[ui.label] = []
+        with ui.tab_panels(tabs, value=texts[1]).props("animated=false").classes("code-panels"):
+            for one in _snippets(view, adapter, 1.0, is_chat):
+                with ui.tab_panel(one.name):
+                    codes.append(code(one.text, one.name))
+
+    def scaled() -> None:
+        strength = round(float(slider.value), 2)
+        told.text = f"{strength:.2f}"
+        for label, one in zip(codes, _snippets(view, adapter, strength, is_chat), strict=True):
+            label.text = one.text
+
+    slider.on_value_change(scaled)
+
+
+def _snippets(view: View, adapter: Adapter, strength: float, is_chat: bool) -> Any:
+    return snippets(view.osora.url, adapter["id"], strength=strength, is_chat=is_chat)
+
+
+def code(text: str, name: str) -> ui.label:
+    """A piece of code with a button that copies it."""
+    with ui.element("div").classes("code"):
+        with ui.element("pre").props(f'tabindex=0 aria-label="{name}"'):
+            label = ui.label(text)
+        with ui.element("button").props(f'type=button aria-label="Copy {name}"').classes("button quiet") as button:
+            ui.icon("content_copy").props("aria-hidden=true")
+        button.on("click", js_handler="(e) => window.osoraCopy(e.currentTarget)")
+    return label
+
+
+def _delete_button(view: View, adapter: Adapter) -> None:
+    async def delete() -> None:
+        await view.osora.adapters.delete(adapter["id"])
+        ui.navigate.to("/adapters")
+
+    with ui.dialog() as dialog, ui.card().classes("question"):
+        heading(f"Delete {short_name(adapter['name'])}?", 2)
+        ui.label("It is gone for good, and calls of it fail from then on. Its job and its checkpoints stay.")
+        with ui.element("div").classes("row-of end"):
+            ui.button("Keep it", on_click=dialog.close).props("flat no-caps").classes("button")
+            ui.button("Delete", on_click=view.does(delete)).props("flat no-caps").classes("button danger")
+    ui.button("Delete", on_click=dialog.open).props("flat no-caps").classes("button danger")
+
+
+def _fact(name: str, value: object, classes: str = "") -> None:
+    if value is not None:
+        with _named(name):
+            ui.label(str(value)).classes(classes)
+
+
+def _named(name: str) -> ui.element:
+    with ui.element("dt"):
+        ui.label(name)
+    return ui.element("dd")
+
+
+def when(moment: int) -> str:
+    """`2026-11-28 10:05 UTC`."""
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
