@@ -2,6 +2,7 @@
 
 from urllib.parse import quote, urlsplit
 
+import nicegui
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -12,8 +13,8 @@ from console.sessions import COOKIE, Sessions
 SCOPE_KEY = "console_session"
 
 _OPEN = ("/sign-in", "/static/", "/health", "/favicon.ico")
-_ASSETS = "/_nicegui/"
-_UPLOADS = "/_nicegui/client/"
+# The framework's own files; what else it has below /_nicegui/ is of somebody's pages.
+_ASSETS = f"/_nicegui/{nicegui.__version__}/"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _HEADERS = {
     # The framework compiles its templates in the browser, which takes unsafe-eval, and starts by an inline script.
@@ -58,7 +59,7 @@ class Gate:
         is_socket = scope["type"] == "websocket"
         if (is_socket or scope["method"] not in _SAFE) and not self._is_from_here(headers):
             return PlainTextResponse("This came from another site.", 403)
-        if path.startswith(_OPEN) or (path.startswith(_ASSETS) and not path.startswith(_UPLOADS)):
+        if path.startswith((*_OPEN, _ASSETS)):
             return None
         session = self._sessions.find(HTTPConnection(scope).cookies.get(COOKIE))
         if session is not None:
