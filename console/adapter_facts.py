@@ -70,15 +70,6 @@ def short_name(name: str) -> str:
     return name
 
 
-def size(count: float) -> str:
-    """Bytes, as people write them."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def shares(weights: Mapping[str, int]) -> list[tuple[str, int, str]]:
     """Each target of an alias with its weight and its share of the requests."""
     whole = sum(weights.values())

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from nicegui import events, ui
@@ -10,22 +11,27 @@ from console.adapter_facts import short_name
 from console.choosing import Choice
 from console.comparing import Comparison, Contender, Row, compare, prompts_of
 from console.layout import panel
+from console.plain_table import plain_table
 from console.view import View
 from osora.errors import OsoraUsageError
 
 _MOST_ROWS = 2000
 _MOST_BYTES = 64 * 1024 * 1024
 _SHOWN_EVERY_SECONDS = 0.5
-_COLUMNS = [
-    {"name": name, "label": label, "field": name, "align": "left"}
-    for name, label in (("line", "Line"), ("prompt", "Asked"), ("expected", "File"), ("left", ""), ("right", ""))
-]
+_ABOUT = (
+    "Held-out rows say most: rows that neither model was trained on. Their answers are what both are measured by, and "
+    "the rows in which the two differ come first."
+)
+_COLUMNS = (("line", "Line"), ("prompt", "Asked"), ("expected", "File"), ("left", ""), ("right", ""))
+_SIDES = ("left", "right")
 # Text, whatever it says: what is between braces is never read as HTML.
 _ROW = """
 <q-tr :props="props" class="compared" :class="{ differs: props.row.differs }">
   <q-td key="line" :props="props"><span class="narrow-only muted">Line </span>{{ props.row.line }}</q-td>
   <q-td key="prompt" :props="props"><div class="clip">{{ props.row.prompt }}</div></q-td>
-  <q-td key="expected" :props="props"><span class="narrow-only muted">File: </span><div class="clip">{{ props.row.expected }}</div></q-td>
+  <q-td key="expected" :props="props">
+    <span class="narrow-only muted">File: </span><div class="clip">{{ props.row.expected }}</div>
+  </q-td>
   <q-td v-for="side in ['left', 'right']" :key="side" :props="props">
     <span class="narrow-only muted">{{ props.row.names[side] }}: </span>
     <span v-if="props.row.marks[side]" :class="props.row.marks[side].class">{{ props.row.marks[side].text }}</span>
@@ -43,7 +49,6 @@ class Board:
         self._choice = choice
         self._content: tuple[bytes, str] | None = None
         self._comparing: asyncio.Task[None] | None = None
-        self._shown = 0.0
 
     async def show(self, left: str, right: str) -> None:
         """Build it here. Raises OsoraError."""
@@ -83,9 +88,7 @@ class Board:
                 self._told = ui.label().classes("muted").props("role=status")
         self._found = ui.element("div").classes("stack")
         with self._found, ui.element("div").classes("empty"):
-            ui.label(
-                "Held-out rows say most: rows that neither model was trained on. Their answers are what both are measured by."
-            )
+            ui.label(_ABOUT)
 
     async def _take(self, event: events.UploadEventArguments) -> None:
         self._content = (await event.file.read(), event.file.name)
@@ -93,8 +96,8 @@ class Board:
         self._told.text = f"{event.file.name} is there."
 
     def _too_large(self) -> None:
-        ui.notify(f"A file may have {_MOST_BYTES // 1024**2} MiB here: send it as a training file first, and choose it.",
-                  type="negative", timeout=0, close_button="Close")  # fmt: skip
+        most = f"A file may have {_MOST_BYTES // 1024**2} MiB here. Next: send it as a training file, and choose it."
+        ui.notify(most, type="negative", timeout=0, close_button="Close")
 
     async def _start(self) -> None:
         if self._comparing is not None:
@@ -103,9 +106,8 @@ class Board:
             raise OsoraUsageError("Two models are needed", "choose both")
         content, name = await self._chosen()
         prompts = await prompts_of(content, name, int(self._rows.value or 100))
-        left, right = (
-            Contender(str(side.value), self._choice.is_base(side.value)) for side in (self._left, self._right)
-        )
+        chosen = (str(self._left.value), str(self._right.value))
+        left, right = (Contender(name, self._choice.is_base(name)) for name in chosen)
         self._view.background(self._compare(prompts, left, right))
 
     async def _chosen(self) -> tuple[bytes, str]:
@@ -153,30 +155,28 @@ class Board:
 
 
 class Results:
-    """Figures and rows, which grow."""
+    """Figures and rows, which grow. `names`: of the two models."""
 
-    def __init__(self, place: ui.element, names: list[str]) -> None:
-        self._names = names
+    def __init__(self, place: ui.element, names: Sequence[str]) -> None:
+        self._names = dict(zip(_SIDES, names, strict=True))
         self._values: dict[str, ui.label] = {}
         place.clear()
         with place:
             with ui.element("div").classes("figures"):
-                for side in names:
-                    self._figure(f"{side}: exact match", f"exact {side}")
-                for side in names:
-                    self._figure(f"{side}: fields right", f"fields {side}")
+                for side, name in self._names.items():
+                    self._figure(f"{name}: exact match", f"exact {side}")
+                for side, name in self._names.items():
+                    self._figure(f"{name}: JSON fields right", f"fields {side}")
                 self._figure("Both say the same", "same")
             self._fields = ui.element("div")
-            columns = [{**column} for column in _COLUMNS]
-            columns[-2]["label"], columns[-1]["label"] = names
-            self._table = ui.table(rows=[], columns=columns, row_key="line", pagination=0)
+            self._table = ui.table(rows=[], columns=self._columns(), row_key="line", pagination=0)
             self._table.props("virtual-scroll hide-pagination flat wrap-cells").classes("long-table compare-table")
             self._table.props["aria-label"] = "Rows, those that differ first"
             self._table.add_slot("body", _ROW)
 
     def show(self, found: Comparison) -> None:
         """What there is by now."""
-        for side, score in zip(self._names, found.scores, strict=True):
+        for side, score in zip(_SIDES, found.scores, strict=True):
             self._set(f"exact {side}", score.exact_match)
             self._set(f"fields {side}", score.field_match)
         answered = sum(row.failed is None for row in found.rows)
@@ -185,38 +185,34 @@ class Results:
         if len(found.rows) == found.total:
             self._show_fields(found)
 
+    def _columns(self) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "label": self._names.get(name, label), "field": name, "align": "left"}
+            for name, label in _COLUMNS
+        ]
+
     def _show_fields(self, found: Comparison) -> None:
         fields = found.fields()
         self._fields.clear()
         if not fields:
             return
-        with self._fields, panel("Fields"), ui.element("div").classes("scroll").props("tabindex=0"):
-            with ui.element("table").classes("plain"):
-                with ui.element("thead"), ui.element("tr"):
-                    for title in ("Field", "Rows", *self._names):
-                        with ui.element("th").props("scope=col"):
-                            ui.label(title)
-                with ui.element("tbody"):
-                    for name, count, left, right in fields:
-                        with ui.element("tr"):
-                            for text in (name, f"{count:,}", f"{left:.1%}", f"{right:.1%}"):
-                                with ui.element("td"):
-                                    ui.label(text)
+        rows = [(name, f"{count:,}", f"{left:.1%}", f"{right:.1%}") for name, count, left, right in fields]
+        with self._fields, panel("JSON fields"):
+            plain_table(("Field", "Rows", *self._names.values()), rows)
 
     def _row(self, row: Row) -> dict[str, Any]:
-        sides = ("left", "right")
         if row.failed is not None:
             told = {"left": row.failed, "right": ""}
         else:
-            told = {side: answer or "" for side, answer in zip(sides, row.answers, strict=True)}
+            told = {side: answer or "" for side, answer in zip(_SIDES, row.answers, strict=True)}
         is_marked = row.failed is None and row.expected is not None
-        marks = {side: _mark(right) if is_marked else None for side, right in zip(sides, row.right, strict=True)}
+        marks = {side: _mark(right) if is_marked else None for side, right in zip(_SIDES, row.right, strict=True)}
         return {
             "line": row.line,
             "prompt": row.prompt,
             "expected": row.expected or "",
             "differs": row.differs,
-            "names": dict(zip(sides, self._names, strict=True)),
+            "names": self._names,
             "marks": marks,
             **told,
         }
@@ -227,13 +223,13 @@ class Results:
             self._values[key] = ui.label("…").classes("figure-value")
 
     def _set(self, key: str, share: float | None) -> None:
-        self._values[key].text = "–" if share is None else f"{share:.1%}"
+        self._values[key].text = "-" if share is None else f"{share:.1%}"
 
 
 def _mark(is_right: bool) -> dict[str, str]:
-    return (
-        {"text": "✓ right", "class": "good small"} if is_right else {"text": "✗ not the file's", "class": "bad small"}
-    )
+    if is_right:
+        return {"text": "✓ right", "class": "good small"}
+    return {"text": "✗ not the file's", "class": "bad small"}
 
 
 def _model(models: dict[str, str], value: str | None, label: str) -> ui.select:

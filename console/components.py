@@ -13,14 +13,3 @@ class Tokens(Element, component="tokens.js"):
         super().__init__()
         self._props["tokens"] = list(tokens)
         self._props["label"] = label
-
-
-class Bars(Element, component="bars.js"):
-    """Stacked bars, one for each name. `series`: each with `name`, `colour` (a variable of the style) and `values`."""
-
-    def __init__(self, names: Sequence[str], series: Sequence[dict[str, Any]], label: str, unit: str) -> None:
-        super().__init__()
-        self._props["names"] = list(names)
-        self._props["series"] = list(series)
-        self._props["label"] = label
-        self._props["unit"] = unit

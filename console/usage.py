@@ -118,13 +118,6 @@ def short(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def duration(seconds: float) -> str:
-    """`41 s`, `12 min`, `3.4 h`."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _of(row: UsageRow, count: str) -> float:
     value = row.get(count)
     return float(value) if isinstance(value, int | float) else 0.0

@@ -1,16 +1,16 @@
 """One adapter, or a checkpoint."""
 
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 from nicegui import ui
 
-from console.adapter_facts import Change, before_and_after, origin, short_name, size
+from console.adapter_facts import Change, before_and_after, origin, short_name
 from console.alias_panel import AliasPanel
 from console.layout import button_link, heading, panel
 from console.snippets import snippets
 from console.view import View, page
+from console.words import human_bytes, when
 from osora.errors import OsoraAPIError
 from osora.schemas import Adapter, Event
 
@@ -21,6 +21,12 @@ _FORMATS = {
     "gguf": ("GGUF", "One file for llama.cpp and Ollama."),
 }
 _STRONGEST = 2.0
+# Where there is no clipboard (a page without TLS), the text is selected instead.
+_COPY = """(event) => {
+  const code = event.currentTarget.parentElement.querySelector("pre");
+  if (navigator.clipboard) navigator.clipboard.writeText(code.textContent);
+  else getSelection().selectAllChildren(code);
+}"""
 
 
 @page("/adapters/{adapter_id}", "Adapter")
@@ -55,7 +61,7 @@ def _facts(adapter: Adapter) -> None:
                 ui.link(origin(adapter), f"/jobs/{adapter['job_id']}")
             else:
                 ui.label(origin(adapter))
-        _fact("Size", size(adapter["bytes"]))
+        _fact("Size", human_bytes(adapter["bytes"]))
         _fact("Kind", "plain LoRA" if adapter.get("type") == "lora" else "OSoRA")
         _fact("Rank", adapter.get("rank"))
         if adapter.get("parameters"):
@@ -86,20 +92,24 @@ async def _figures(view: View, adapter: Adapter) -> None:
 
 
 def _changes(changes: list[Change]) -> None:
-    with ui.element("table").classes("plain before-after"):
+    with ui.element("table").classes("plain"):
         with ui.element("thead"), ui.element("tr"):
-            for title in ("", "Base", f"Step {changes[0].after_step}"):
+            for title in ("Measure", "Base", f"Step {changes[0].after_step}"):
                 with ui.element("th").props("scope=col"):
                     ui.label(title)
         with ui.element("tbody"):
             for change in changes:
-                with ui.element("tr"):
-                    with ui.element("th").props("scope=row"):
-                        ui.label(change.name)
-                    with ui.element("td"):
-                        ui.label(change.before).classes("muted")
-                    with ui.element("td"):
-                        ui.label(change.after).classes("good" if change.is_better else "warn")
+                _change(change)
+
+
+def _change(change: Change) -> None:
+    with ui.element("tr"):
+        with ui.element("th").props("scope=row"):
+            ui.label(change.name)
+        with ui.element("td"):
+            ui.label(change.before).classes("muted")
+        with ui.element("td"):
+            ui.label(change.after).classes("good strong" if change.is_better else "warn strong")
 
 
 def _exports(adapter: Adapter) -> None:
@@ -147,11 +157,12 @@ def _snippets(view: View, adapter: Adapter, strength: float, is_chat: bool) -> A
 def code(text: str, name: str) -> ui.label:
     """A piece of code with a button that copies it."""
     with ui.element("div").classes("code"):
-        with ui.element("pre").props(f'tabindex=0 aria-label="{name}"'):
+        with ui.element("pre").props("tabindex=0"):
             label = ui.label(text)
-        with ui.element("button").props(f'type=button aria-label="Copy {name}"').classes("button quiet") as button:
+        with ui.element("button").props("type=button").classes("button quiet") as button:
             ui.icon("content_copy").props("aria-hidden=true")
-        button.on("click", js_handler="(e) => window.osoraCopy(e.currentTarget)")
+        button.props["aria-label"] = f"Copy for {name}"
+        button.on("click", js_handler=_COPY)
     return label
 
 
@@ -179,8 +190,3 @@ def _named(name: str) -> ui.element:
     with ui.element("dt"):
         ui.label(name)
     return ui.element("dd")
-
-
-def when(moment: int) -> str:
-    """`2026-11-28 10:05 UTC`."""
-    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"

@@ -5,6 +5,7 @@ from typing import Any
 from nicegui import ui
 
 from console.layout import heading, panel
+from console.plain_table import plain_table
 from console.usage import short
 from console.view import View, page
 from osora.errors import OsoraAPIError
@@ -107,14 +108,16 @@ def _workers(crews: list[dict[str, Any]]) -> None:
         if not crews:
             ui.label("No worker has been heard of for a day. Jobs wait until one is started.").classes("muted")
         for crew in crews:
-            with ui.element("div").classes("crew"):
-                ui.label("live" if crew["live"] else "silent").classes(
-                    f"state {'succeeded' if crew['live'] else 'failed'}"
-                )
-                ui.label(crew["id"]).classes("mono small wrap")
-                jobs = crew["jobs"]
-                told = f"{jobs} job{'' if jobs == 1 else 's'}, {crew['slots']} slots for each of {', '.join(crew['bases'])}"
-                ui.label(told).classes("muted small")
+            _worker(crew)
+
+
+def _worker(crew: dict[str, Any]) -> None:
+    jobs, bases = crew["jobs"], ", ".join(crew["bases"])
+    with ui.element("div").classes("crew"):
+        ui.label("live" if crew["live"] else "silent").classes(f"state {'succeeded' if crew['live'] else 'failed'}")
+        ui.label(crew["id"]).classes("mono small wrap")
+        told = f"{jobs} job{'' if jobs == 1 else 's'}, {crew['slots']} slots for each of {bases}"
+        ui.label(told).classes("muted small")
 
 
 def _queue(queue: list[dict[str, Any]]) -> None:
@@ -123,17 +126,9 @@ def _queue(queue: list[dict[str, Any]]) -> None:
             ui.label("No job waits or runs.").classes("muted")
             return
         names = ("base", "validating_files", "queued", "running", "paused")
-        with ui.element("div").classes("scroll").props("tabindex=0"), ui.element("table").classes("plain"):
-            with ui.element("thead"), ui.element("tr"):
-                for title in ("Base", "Checked", "Queued", "Running", "Paused"):
-                    with ui.element("th").props("scope=col"):
-                        ui.label(title)
-            with ui.element("tbody"):
-                for base in queue:
-                    with ui.element("tr"):
-                        for name in names:
-                            with ui.element("td"):
-                                ui.label(str(base[name]))
+        plain_table(
+            ("Base", "Checked", "Queued", "Running", "Paused"), [[str(base[name]) for name in names] for base in queue]
+        )
 
 
 def _figure(name: str, value: str) -> None:

@@ -6,15 +6,25 @@ from urllib.parse import urlencode
 
 from nicegui import ui
 
-from console.adapter_facts import size
-from console.components import Bars
+from console.day_bars import bars
 from console.layout import button_link, empty, heading, panel
-from console.usage import Days, Quota, by_day, by_key, duration, quotas, short
+from console.rows import Table, column
+from console.usage import Days, Quota, by_day, by_key, quotas, short
 from console.view import View, page
+from console.words import duration, human_bytes
 from osora.errors import OsoraAPIError
 from osora.schemas import UsageRow
 
 _RANGES = (7, 30, 90)
+_KEY_COLUMNS = [
+    column("key", "Key"),
+    column("tenant", "Tenant", wide=True),
+    column("requests", "Generations", right=True, wide=True),
+    column("prompt_tokens", "Read", right=True),
+    column("completion_tokens", "Written", right=True),
+    column("trained_tokens", "Trained on", right=True),
+    column("compute_seconds", "Compute", right=True, wide=True),
+]
 
 
 @page("/usage", "Usage", nav=50, icon="insights")
@@ -29,9 +39,7 @@ async def show(view: View, days: int = 30) -> None:
         heading("Usage")
         with ui.element("div").classes("row-of"):
             _ranges(days)
-            query = urlencode(
-                [("since", since), ("until", until), *(("group_by", by) for by in ("day", "key", "model"))]
-            )
+            query = urlencode({"since": since, "until": until, "group_by": ("day", "key", "model")}, doseq=True)
             button_link("CSV", f"/downloads/usage.csv?{query}", primary=False)
     summed = by_day(rows, until, days)
     if summed.is_empty:
@@ -70,37 +78,19 @@ def _totals(summed: Days) -> None:
 
 
 def _charts(summed: Days) -> None:
-    tokens = [
-        ("read", "prompt_tokens", "--series-1"),
-        ("written", "completion_tokens", "--series-2"),
-        ("trained on", "trained_tokens", "--series-3"),
-    ]
+    tokens = {"read": "prompt_tokens", "written": "completion_tokens", "trained on": "trained_tokens"}
     with panel("Tokens by day"):
-        series = [{"name": name, "colour": colour, "values": list(summed.sums[key])} for name, key, colour in tokens]
-        Bars(summed.days, series, "Tokens by day", "tokens")
+        bars("Tokens by day", summed.days, {name: summed.sums[count] for name, count in tokens.items()})
     with panel("Compute of training by day"):
-        compute = {"name": "seconds", "colour": "--series-4", "values": list(summed.sums["compute_seconds"])}
-        Bars(summed.days, [compute], "Seconds of compute by day", "s")
+        bars("Seconds of compute by day", summed.days, {"seconds": summed.sums["compute_seconds"]}, colour=4)
 
 
 def _keys(rows: list[UsageRow]) -> None:
     found = by_key(rows)
     several = len({row["tenant"] for row in found}) > 1
-    columns = [
-        ("key", "Key", "left"), *([("tenant", "Tenant", "left")] if several else []),
-        ("requests", "Generations", "right"), ("prompt_tokens", "Read", "right"), ("completion_tokens", "Written", "right"),
-        ("trained_tokens", "Trained on", "right"), ("compute_seconds", "Compute", "right"),
-    ]  # fmt: skip
-    shown = [{**row, **_written(row)} for row in found]
+    columns = [column for column in _KEY_COLUMNS if several or column["name"] != "tenant"]
     with panel("By key"):
-        table = ui.table(
-            rows=shown,
-            columns=[{"name": name, "label": label, "field": name, "align": align} for name, label, align in columns],
-            row_key="id",
-            pagination=0,
-        )
-        table.props("virtual-scroll hide-pagination flat").classes("long-table inner")
-        table.props["aria-label"] = "Usage by key, the busiest first"
+        Table([{**row, **_written(row)} for row in found], columns, "Usage by key, the busiest first")
 
 
 def _written(row: dict[str, Any]) -> dict[str, str]:
@@ -138,4 +128,4 @@ async def _storage(view: View) -> None:
             with ui.element("dt"):
                 ui.label({"uploads": "Unfinished uploads", "total": "In all"}.get(name, name.capitalize()))
             with ui.element("dd"):
-                ui.label(size(stored.get(name, 0)))  # type: ignore[arg-type]
+                ui.label(human_bytes(stored.get(name, 0)))  # type: ignore[arg-type]

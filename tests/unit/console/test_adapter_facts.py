@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from console.adapter_facts import aliases_of, before_and_after, origin, shares, short_name, size
+from console.adapter_facts import aliases_of, before_and_after, origin, shares, short_name
 
 
 def evaluation(step: int, loss: float, **more: float) -> Any:
@@ -31,7 +31,6 @@ def test_words() -> None:
     assert short_name("ft:osora-tiny:acme:tickets:1a2b") == "tickets"
     assert short_name("ft:osora-tiny:acme::1a2b") == "1a2b"
     assert short_name("triage") == "triage"
-    assert [size(count) for count in (12, 152_480, 4_000_000_000)] == ["12 B", "152.5 KB", "4.0 GB"]
     assert origin({"job_id": "ftjob-1", "step": 9}) == "Trained here, state of step 9"
     assert origin({"job_id": None}) == "Brought from elsewhere"
     assert shares({"a": 95, "b": 5}) == [("a", 95, "95 %"), ("b", 5, "5 %")]

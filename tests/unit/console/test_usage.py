@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Any
 
-from console.usage import by_day, by_key, duration, quotas, short
+from console.usage import by_day, by_key, quotas, short
 
 
 def row(**said: Any) -> Any:
@@ -46,4 +46,3 @@ def test_quotas_say_what_is_taken_and_warn_before_the_end() -> None:
 
 def test_numbers_are_written_shortly() -> None:
     assert [short(number) for number in (9, 9999, 12345, 1_234_567)] == ["9", "9,999", "12.3 k", "1.23 M"]
-    assert [duration(seconds) for seconds in (41, 700, 9000)] == ["41 s", "12 min", "2.5 h"]
