@@ -1,13 +1,13 @@
 """The aliases of an adapter: whom they stand for, by which weights, and how that was before."""
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 from nicegui import ui
 
 from console.adapter_facts import aliases_of, shares, short_name
 from console.choosing import Choice, choice
-from console.layout import heading, panel
+from console.layout import panel
+from console.press import press, question
 from console.view import View
 from osora.schemas import Adapter, Alias
 
@@ -25,12 +25,11 @@ class AliasPanel:
 
     async def show(self) -> None:
         """Build it here. Raises OsoraError."""
-        with panel("Aliases"):
+        with panel("Aliases"), ui.element("div").classes("aliases"):
             about = "A name of your own for it. Models may share a name: a canary gets a small part of the requests."
             ui.label(about).classes("small muted")
             self._list = ui.element("div").classes("stack tight")
-            button = ui.button("New alias", on_click=self._view.does(self._new)).props("flat no-caps")
-            button.classes("button")
+            press("New alias", self._view.does(self._new))
         self._dialog = ui.dialog()
         await self._reload()
 
@@ -46,9 +45,9 @@ class AliasPanel:
             with ui.element("div").classes("title-row"):
                 ui.label(alias["name"]).classes("strong wrap")
                 with ui.element("div").classes("row-of"):
-                    _quiet("Edit", f"Edit {alias['name']}", self._view.does(partial(self._edit, alias)))
-                    _quiet("History", f"History of {alias['name']}", self._view.does(partial(self._history, alias)))
-                    _quiet("Remove", f"Remove {alias['name']}", self._view.does(partial(self._remove, alias)))
+                    for text, work in (("Edit", self._edit), ("History", self._history), ("Remove", self._remove)):
+                        label = f"{text}: {alias['name']}"
+                        press(text, self._view.does(partial(work, alias)), "quiet small", label)
             for name, weight, share in shares(alias["targets"]):
                 is_this = name in (self._adapter["name"], self._adapter["id"])
                 with ui.element("div").classes("share"):
@@ -67,16 +66,14 @@ class AliasPanel:
         """A dialog for a new alias, or for another's targets."""
         if self._choice is None:
             self._choice = await choice(self._view.osora)
-        self._dialog.clear()
-        with self._dialog, ui.card().classes("question wide"):
-            heading(f"Targets of {alias['name']}" if alias else "New alias", 2)
+        with question(f"Targets of {alias['name']}" if alias else "New alias", self._dialog, wide=True):
             name = None if alias else ui.input("Name", placeholder="triage").props("outlined dense").classes("w-full")
             targets = Targets(self._options(), dict(alias["targets"]) if alias else {self._adapter["name"]: 100})
             problem = ui.label().classes("problem-message").props("role=alert")
             with ui.element("div").classes("row-of end"):
-                ui.button("Leave it", on_click=self._dialog.close).props("flat no-caps").classes("button")
+                press("Leave it", self._dialog.close)
                 save = self._view.does(partial(self._save, alias, name, targets, problem))
-                ui.button("Save", on_click=save).props("flat no-caps").classes("button primary")
+                press("Save", save, "primary")
         self._dialog.open()
 
     async def _save(self, alias: Alias | None, name: ui.input | None, targets: "Targets", problem: ui.label) -> None:
@@ -92,9 +89,7 @@ class AliasPanel:
 
     async def _history(self, alias: Alias) -> None:
         versions = await self._view.osora.aliases.history(alias["name"])
-        self._dialog.clear()
-        with self._dialog, ui.card().classes("question wide"):
-            heading(f"History of {alias['name']}", 2)
+        with question(f"History of {alias['name']}", self._dialog, wide=True):
             for version in versions:
                 with ui.element("div").classes("version"):
                     told = ", ".join(f"{short_name(name)} {share}" for name, _, share in shares(version["targets"]))
@@ -102,9 +97,9 @@ class AliasPanel:
                     ui.label(f"by {version.get('key_name', '')}").classes("small muted")
                     if version["version"] != alias["version"] and version["targets"]:
                         back = self._view.does(partial(self._roll_back, alias, version["version"]))
-                        _quiet("Bring back", f"Bring back version {version['version']}", back)
+                        press("Bring back", back, "quiet small", f"Bring back version {version['version']}")
             with ui.element("div").classes("row-of end"):
-                ui.button("Close", on_click=self._dialog.close).props("flat no-caps").classes("button")
+                press("Close", self._dialog.close)
         self._dialog.open()
 
     async def _roll_back(self, alias: Alias, version: int) -> None:
@@ -118,14 +113,11 @@ class AliasPanel:
             self._dialog.close()
             await self._reload()
 
-        self._dialog.clear()
-        with self._dialog, ui.card().classes("question"):
-            heading(f"Remove the alias {alias['name']}?", 2)
+        with question(f"Remove the alias {alias['name']}?", self._dialog):
             ui.label("Calls by that name fail from then on. What it stands for stays.")
             with ui.element("div").classes("row-of end"):
-                ui.button("Keep it", on_click=self._dialog.close).props("flat no-caps").classes("button")
-                button = ui.button("Remove", on_click=self._view.does(remove)).props("flat no-caps")
-                button.classes("button danger")
+                press("Keep it", self._dialog.close)
+                press("Remove", self._view.does(remove), "danger")
         self._dialog.open()
 
     def _options(self) -> dict[str, str]:
@@ -145,7 +137,7 @@ class Targets:
         self._list = ui.element("div").classes("stack tight")
         for name, weight in weights.items():
             self._add(name, weight)
-        ui.button("Add a model", on_click=lambda: self._add(None, 5)).props("flat no-caps").classes("button quiet")
+        press("Add a model", lambda: self._add(None, 5), "quiet")
 
     def weights(self) -> dict[str, int]:
         return {str(model.value): int(weight.value) for _, model, weight in self._fields}
@@ -168,14 +160,9 @@ class Targets:
             chosen = ui.select(self._options, value=model, label="Model", with_input=True).props("outlined dense")
             weighed = ui.number("Weight", value=weight, min=1, max=_LARGEST_WEIGHT, precision=0).props("outlined dense")
             field = (line, chosen, weighed)
-            _quiet("Remove", "Remove this model", lambda: self._drop(field))
+            press("Remove", lambda: self._drop(field), "quiet small", "Remove this model")
         self._fields.append(field)
 
     def _drop(self, field: tuple[ui.element, ui.select, ui.number]) -> None:
         self._fields.remove(field)
         field[0].delete()
-
-
-def _quiet(text: str, label: str, on_click: Callable[[], Awaitable[None] | None]) -> None:
-    button = ui.button(text, on_click=on_click).props("flat no-caps").classes("button quiet small")
-    button.props["aria-label"] = label

@@ -9,6 +9,7 @@ from console.failures import sentence
 from console.kept_rows import Said
 from console.layout import heading
 from console.playing import Answer, Seat
+from console.press import press, question
 from console.view import View
 
 _STRONGEST = 2.0
@@ -116,9 +117,8 @@ class Column:
     def _build_keeping(self, answer: Answer) -> None:
         """The answer may be made right before it is kept."""
         said = Said(self.prompt, self.system, tuple(self.seat.turns), self.is_chat)
-        button = ui.button("Save as a training row").props("flat no-caps").classes("button quiet small")
-        with ui.dialog() as dialog, ui.card().classes("question wide"):
-            heading("Save as a training row", 2)
+        button = press("Save as a training row", kind="quiet small")
+        with question("Save as a training row", wide=True) as dialog:
             ui.label("The conversation so far, with this as its last answer. Write what it should have said.")
             text = ui.textarea("Answer", value=answer.text).props("outlined autogrow").classes("w-full")
 
@@ -128,6 +128,6 @@ class Column:
                 button.text = "Saved as a training row"
 
             with ui.element("div").classes("row-of end"):
-                ui.button("Leave it", on_click=dialog.close).props("flat no-caps").classes("button")
-                ui.button("Save", on_click=keep).props("flat no-caps").classes("button primary")
+                press("Leave it", dialog.close)
+                press("Save", keep, "primary")
         button.on_click(dialog.open)

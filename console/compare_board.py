@@ -10,8 +10,10 @@ from nicegui import events, ui
 from console.adapter_facts import short_name
 from console.choosing import Choice
 from console.comparing import Comparison, Contender, Row, compare, prompts_of
+from console.file_field import file_field
 from console.layout import panel
 from console.plain_table import plain_table
+from console.press import press
 from console.view import View
 from osora.errors import OsoraUsageError
 
@@ -67,23 +69,14 @@ class Board:
             with ui.element("div").classes("fields"):
                 self._file = ui.select(files, label="A file that is here", clearable=True, with_input=True)
                 self._file.props("outlined dense")
-                upload = ui.upload(
-                    label="Or one from this machine",
-                    on_upload=self._take,
-                    on_rejected=self._too_large,
-                    max_files=1,
-                    max_file_size=_MOST_BYTES,
-                    auto_upload=True,
-                )
-                upload.props("flat bordered").classes("drop")
+                file_field("Or one from this machine", _MOST_BYTES, self._take)
                 self._rows = ui.number("Rows at most", value=100, min=1, max=_MOST_ROWS, precision=0)
                 self._tokens = ui.number("Tokens of an answer at most", value=256, min=1, precision=0)
                 for field in (self._rows, self._tokens):
                     field.props("outlined dense")
             with ui.element("div").classes("row-of"):
-                self._start_button = ui.button("Compare", on_click=self._view.does(self._start)).props("flat no-caps")
-                self._start_button.classes("button primary")
-                self._stop_button = ui.button("Stop", on_click=self._stop).props("flat no-caps").classes("button")
+                self._start_button = press("Compare", self._view.does(self._start), "primary")
+                self._stop_button = press("Stop", self._stop)
                 self._stop_button.set_visibility(False)
                 self._told = ui.label().classes("muted").props("role=status")
         self._found = ui.element("div").classes("stack")
@@ -94,10 +87,6 @@ class Board:
         self._content = (await event.file.read(), event.file.name)
         self._file.value = None
         self._told.text = f"{event.file.name} is there."
-
-    def _too_large(self) -> None:
-        most = f"A file may have {_MOST_BYTES // 1024**2} MiB here. Next: send it as a training file, and choose it."
-        ui.notify(most, type="negative", timeout=0, close_button="Close")
 
     async def _start(self) -> None:
         if self._comparing is not None:

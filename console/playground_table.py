@@ -4,12 +4,16 @@ import asyncio
 
 from nicegui import ui
 
+from console.adapter_facts import short_name
 from console.answer_column import Column
 from console.choosing import Choice
+from console.failures import sentence
 from console.kept_rows import FILENAME, KeptRows, Said
 from console.layout import panel
 from console.playing import MOST_MODELS, Answer, Seat, Settings, ask
+from console.press import press
 from console.view import View
+from osora.errors import OsoraAPIError
 
 
 class Table:
@@ -20,28 +24,39 @@ class Table:
         self._choice = choice
         self._kept = KeptRows()
         self._columns: dict[str, Column] = {}
+        self._extra: dict[str, str] = {}
         self._asking: asyncio.Task[None] | None = None
 
     async def show(self, models: tuple[str, ...], strength: float) -> None:
-        """Build it here, with these models chosen. Raises OsoraError for one that is not there."""
-        base = self._choice.base_names()[0]
-        extra: dict[str, str] = {}
-        for model in models[:MOST_MODELS]:
-            if self._choice.is_base(model):
-                base = model
-            elif model not in self._choice.tuned():
-                found = await self._view.osora.adapters.get(model)
-                base, extra = found["base"], {**extra, model: found["name"]}
-            else:
-                base = next((one["base"] for one in self._choice.adapters if one["id"] == model), base)
-        self._extra = extra
+        """Build it here, with these models chosen, as far as they are there."""
+        base, tuned = await self._seats_of(models[:MOST_MODELS])
         with panel():
-            self._build_models(base, [model for model in models if not self._choice.is_base(model)][:MOST_MODELS])
+            self._build_models(base, tuned)
             self._build_settings()
             self._build_prompt()
         self._answers = ui.element("div").classes("answers")
         self._build_kept()
         self._seat(strength)
+
+    async def _seats_of(self, models: tuple[str, ...]) -> tuple[str, list[str]]:
+        """The base of the models, and those of them that are none. What is not there is told."""
+        base, tuned = self._choice.base_names()[0], []
+        for model in models:
+            if self._choice.is_base(model):
+                base = model
+                continue
+            known = next((one for one in self._choice.adapters if model in (one["id"], one["name"])), None)
+            if known is None and model not in self._choice.tuned():
+                try:
+                    known = await self._view.osora.adapters.get(model)
+                except OsoraAPIError as error:
+                    with panel(classes="problem"):
+                        ui.label(sentence(error)).classes("problem-message").props("role=alert")
+                    continue
+                self._extra[known["id"]] = f"{short_name(known['name'])} · step {known.get('step')}"
+            base = known["base"] if known else base
+            tuned.append(known["id"] if known else model)
+        return base, tuned
 
     def _build_models(self, base: str, models: list[str]) -> None:
         with ui.element("div").classes("fields"):
@@ -79,11 +94,10 @@ class Table:
             js_handler="(e) => { if (e.key === 'Enter' && (e.ctrlKey || e.metaKey)) { e.preventDefault(); emit(); } }",
         )
         with ui.element("div").classes("row-of"):
-            self._send_button = ui.button("Send", on_click=self._view.does(self._send)).props("flat no-caps")
-            self._send_button.classes("button primary")
-            self._stop_button = ui.button("Stop", on_click=self._stop).props("flat no-caps").classes("button")
+            self._send_button = press("Send", self._view.does(self._send), "primary")
+            self._stop_button = press("Stop", self._stop)
             self._stop_button.set_visibility(False)
-            ui.button("New conversation", on_click=self._forget).props("flat no-caps").classes("button quiet")
+            press("New conversation", self._forget, "quiet")
             ui.label("Ctrl+Enter sends").classes("small muted wide-only")
 
     def _build_kept(self) -> None:
@@ -91,7 +105,7 @@ class Table:
             self._kept_told = ui.label().classes("muted")
             with ui.element("div").classes("row-of"):
                 for text, work in (("Download", self._download), ("Send as a training file", self._upload)):
-                    ui.button(text, on_click=self._view.does(work)).props("flat no-caps").classes("button")
+                    press(text, self._view.does(work))
             self._kept_file = ui.element("div")
         self._kept_panel.set_visibility(False)
 

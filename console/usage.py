@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from console.words import duration, human_bytes
 from osora.schemas import UsageRow
 
 COUNTS = ("prompt_tokens", "completion_tokens", "trained_tokens", "requests", "steps", "compute_seconds")
@@ -18,8 +19,8 @@ _LIMITS = {
     "requests_per_minute": "Requests a minute",
     "tokens_per_minute": "Tokens a minute",
     "tokens_per_month": "Tokens this month",
-    "compute_seconds_per_day": "Compute seconds today",
-    "compute_seconds_per_month": "Compute seconds this month",
+    "compute_seconds_per_day": "Compute today",
+    "compute_seconds_per_month": "Compute this month",
     "priority": "Highest priority of a job",
 }
 
@@ -103,10 +104,17 @@ def _quota(name: str, limit: int | str | None, used: int | None) -> Quota:
     bound = limit if isinstance(limit, int) else None
     if limit is not None and bound is None and limit != "unlimited":
         return Quota(name, label, None, None, str(limit))
-    most = "no limit" if bound is None else f"{bound:,}"
+    most = "no limit" if bound is None else _written(name, bound)
     if used is None:
         return Quota(name, label, None, bound, most)
-    return Quota(name, label, used, bound, f"{used:,} of {most}" if bound is not None else f"{used:,}, {most}")
+    told = _written(name, used)
+    return Quota(name, label, used, bound, f"{told}, {most}" if bound is None else f"{told} of {most}")
+
+
+def _written(name: str, amount: int) -> str:
+    if name.endswith("_bytes"):
+        return human_bytes(amount)
+    return duration(amount) if name.startswith("compute_seconds") else f"{amount:,}"
 
 
 def short(number: float) -> str:

@@ -8,6 +8,7 @@ from nicegui import ui
 from console.adapter_facts import Change, before_and_after, origin, short_name
 from console.alias_panel import AliasPanel
 from console.layout import button_link, heading, panel
+from console.press import press, question
 from console.snippets import snippets
 from console.view import View, page
 from console.words import human_bytes, when
@@ -171,13 +172,12 @@ def _delete_button(view: View, adapter: Adapter) -> None:
         await view.osora.adapters.delete(adapter["id"])
         ui.navigate.to("/adapters")
 
-    with ui.dialog() as dialog, ui.card().classes("question"):
-        heading(f"Delete {short_name(adapter['name'])}?", 2)
+    with question(f"Delete {short_name(adapter['name'])}?") as dialog:
         ui.label("It is gone for good, and calls of it fail from then on. Its job and its checkpoints stay.")
         with ui.element("div").classes("row-of end"):
-            ui.button("Keep it", on_click=dialog.close).props("flat no-caps").classes("button")
-            ui.button("Delete", on_click=view.does(delete)).props("flat no-caps").classes("button danger")
-    ui.button("Delete", on_click=dialog.open).props("flat no-caps").classes("button danger")
+            press("Keep it", dialog.close)
+            press("Delete", view.does(delete), "danger")
+    press("Delete", dialog.open, "danger")
 
 
 def _fact(name: str, value: object, classes: str = "") -> None:

@@ -6,6 +6,7 @@ from nicegui import ui
 
 from console.layout import heading, panel
 from console.plain_table import plain_table
+from console.press import press
 from console.usage import short
 from console.view import View, page
 from osora.errors import OsoraAPIError
@@ -37,7 +38,7 @@ async def show(view: View) -> None:
         with ui.element("div").classes("row-of"):
             following = ui.switch("Follow", value=False)
             following.tooltip(f"Looks again every {_FOLLOW_SECONDS:.0f} s, as long as this is on")
-            ui.button("Look again", on_click=view.does(load)).props("flat no-caps").classes("button")
+            press("Look again", view.does(load))
     place = ui.element("div").classes("stack")
     timer = ui.timer(_FOLLOW_SECONDS, view.does(load), active=False)
     following.on_value_change(lambda event: timer.activate() if event.value else timer.deactivate())

@@ -90,7 +90,7 @@ def _keys(rows: list[UsageRow]) -> None:
     several = len({row["tenant"] for row in found}) > 1
     columns = [column for column in _KEY_COLUMNS if several or column["name"] != "tenant"]
     with panel("By key"):
-        Table([{**row, **_written(row)} for row in found], columns, "Usage by key, the busiest first")
+        Table([{**row, **_written(row)} for row in found], columns, "Usage by key, the busiest first").classes("short")
 
 
 def _written(row: dict[str, Any]) -> dict[str, str]:

@@ -39,7 +39,7 @@ def test_quotas_say_what_is_taken_and_warn_before_the_end() -> None:
     assert (found["queued_jobs"].text, found["queued_jobs"].level) == ("8 of 10", "warn")
     assert (found["tokens_per_month"].share, found["tokens_per_month"].level) == (1.0, "bad")
     assert found["concurrent_jobs"].level == "bad", "none may run"
-    assert (found["stored_bytes"].share, found["stored_bytes"].text) == (None, "12,345, no limit")
+    assert (found["stored_bytes"].share, found["stored_bytes"].text) == (None, "12.1 KiB, no limit")
     assert (found["requests_per_minute"].text, found["priority"].text) == ("60", "normal")
     assert [quota.share is None for quota in quotas(limits)] == [False] * 3 + [True] * 3
 
