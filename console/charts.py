@@ -11,7 +11,7 @@ from console.history import Curve, History
 _MOST_POINTS = 400
 _MOST_COLOURS = 6
 _AXIS: dict[str, Any] = {
-    "axisLabel": {"color": "var(--muted)", "fontSize": 12},
+    "axisLabel": {"color": "var(--muted)", "fontSize": 12, "hideOverlap": True},
     "axisLine": {"lineStyle": {"color": "var(--edge)"}},
     "splitLine": {"lineStyle": {"color": "var(--line)"}},
     "nameTextStyle": {"color": "var(--muted)"},
@@ -59,17 +59,20 @@ def chart(label: str, *, height: int = 300) -> ui.echart:
     return element.classes("chart").props(f'role=img aria-label="{label}"')
 
 
-def draw(element: ui.echart, lines: Sequence[Line], steps: int, *, percent: bool = False) -> None:
+def draw(
+    element: ui.echart, lines: Sequence[Line], steps: int, *, percent: bool = False, is_loss: bool = False
+) -> None:
     """Put these curves in place of what was there."""
     element.options.clear()
-    element.options.update(options(lines, steps, percent=percent))
+    element.options.update(options(lines, steps, percent=percent, is_loss=is_loss))
     element.update()
 
 
-def options(lines: Sequence[Line], steps: int, *, percent: bool = False) -> dict[str, Any]:
-    """ECharts' own words for the curves, from the first step to the last of `steps`."""
+def options(lines: Sequence[Line], steps: int, *, percent: bool = False, is_loss: bool = False) -> dict[str, Any]:
+    """ECharts' own words for the curves, from the first step to the last of `steps`. Losses that differ widely are on a
+    logarithmic axis."""
     values = [value for line in lines for value in line.curve.values()]
-    is_wide = not percent and min(values, default=0) > 0 and max(values, default=0) > 8 * min(values, default=1)
+    is_wide = is_loss and min(values, default=0) > 0 and max(values, default=0) > 8 * min(values, default=1)
     return {
         "animation": False,
         "grid": {"left": 8, "right": 16, "top": 40 if len(lines) > 1 else 16, "bottom": 8, "containLabel": True},
@@ -92,10 +95,18 @@ def options(lines: Sequence[Line], steps: int, *, percent: bool = False) -> dict
             "borderColor": "var(--edge)",
             "textStyle": {"color": "var(--text)"},
         },
-        "xAxis": {"type": "value", "min": 0, "max": max(steps, 1), **_AXIS, "splitLine": {"show": False}},
+        "xAxis": {
+            "type": "value",
+            "min": 0,
+            "max": max(steps, 1),
+            "splitNumber": 4,
+            **_AXIS,
+            "splitLine": {"show": False},
+        },
         "yAxis": {
             "type": "log" if is_wide else "value",
             "scale": True,
+            "splitNumber": 4,
             **({"min": 0, "max": 100} if percent else {}),
             **_AXIS,
             "axisLabel": {**_AXIS["axisLabel"], "formatter": "{value} %" if percent else "{value}"},

@@ -47,11 +47,19 @@ class Gate:
             return
         refusal = self._refusal(scope)
         if refusal is None:
-            await self._app(scope, receive, _with_headers(scope, send))
+            await self._pass(scope, receive, _with_headers(scope, send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
             await refusal(scope, receive, _with_headers(scope, send))
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except RuntimeError as error:
+            # Of the framework's middleware, where a browser has gone before its answer came: no news for a log.
+            if str(error) != "No response returned.":
+                raise
 
     def _refusal(self, scope: Scope) -> Response | None:
         """The answer to what is not let through."""

@@ -1,6 +1,8 @@
 """What a job's events tell, as its page shows it: curves, samples, and what happened. Events may come twice, and steps
 that a later attempt takes again count as it took them."""
 
+import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +13,9 @@ Curve = dict[int, float]
 
 _OF_STEPS = ("train_loss", "learning_rate", "tokens_per_second", "train_reward_accuracy", "train_reward_margin")
 _OF_EVALUATIONS = ("valid_loss", "valid_exact_match", "valid_reward_accuracy", "valid_reward_margin")
+_WORDS = {"learning_rate": "lr", "sigma_rate": "s rate", "mix_rate": "mix rate"}
 # Of a member of a sweep, what is not one of its settings.
-_NOT_SETTINGS = {"loss", "fate", "number"}
+_NOT_SETTINGS = {"loss", "fate", "step", "train_loss", "valid_loss", "sweep_loss", "outcome"}
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Member:
     @property
     def name(self) -> str:
         """Its settings in words: those that a person named them by."""
-        return ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in self.settings.items())
+        return ", ".join(f"{_WORDS.get(name, name)} {_short(value)}" for name, value in self.settings.items())
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,11 @@ class History:
     step: int = 0
     total_steps: int | None = None
     remaining_seconds: float | None = None
+    is_family_whole: bool = False
     _seen: set[str] = field(default_factory=set)
 
     def add(self, event: Event) -> bool:
-        """Take an event; returns whether the job itself may have changed by what it tells."""
+        """Take an event; returns whether it tells of what is read elsewhere: the job itself, its checkpoints."""
         if event["id"] in self._seen:
             return False
         self._seen.add(event["id"])
@@ -66,7 +70,20 @@ class History:
         if "members" in data:
             self._compare(int(data["step"]), data["members"])
         self.messages.append(event)
-        return "model" not in data or "members" in data
+        return True
+
+    def add_family(self, table: str) -> None:
+        """Take a sweep's result file: all members' losses, step by step."""
+        self.is_family_whole = True
+        found: dict[str, Member] = {}
+        for row in csv.DictReader(io.StringIO(table)):
+            settings = {name: _number(row[name]) for name in row if name not in _NOT_SETTINGS and row[name]}
+            member = found.setdefault(Member(settings).name, Member(settings))
+            loss = row.get("valid_loss") or row.get("sweep_loss")
+            if loss:
+                member.losses[int(row["step"])] = float(loss)
+            member.fate = row.get("outcome") or member.fate
+        self.members = found or self.members
 
     def latest(self, name: str) -> float | None:
         """The newest value of a curve."""
@@ -104,6 +121,13 @@ class History:
             member.fate = told.get("fate")
             if told.get("loss") is not None and not was_out:
                 member.losses[step] = float(told["loss"])
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _short(value: Any) -> str:

@@ -16,6 +16,7 @@ from console import pages, signing_in
 from console.gate import Gate
 from console.sessions import Sessions
 from console.settings import ConsoleSettings
+from console.view import publish
 
 _STATIC = Path(__file__).with_name("static")
 _HEAD = """
@@ -45,6 +46,7 @@ def create_app(settings: ConsoleSettings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=_STATIC))
     app.add_middleware(Gate, sessions=sessions, public_url=settings.public_url)
     pages.register()
+    publish()
     Client.shared_head_html = _HEAD
     ui.run_with(
         app,

@@ -29,6 +29,7 @@ from osora.sdk import AsyncOsora
 
 NAVIGATION = Navigation()
 
+_built: dict[str, tuple[str, Callable[..., Awaitable[None]]]] = {}
 _log = logging.getLogger(__name__)
 # The API answers in milliseconds, or says that it is not there within five seconds.
 _MOST_SECONDS = 60.0
@@ -49,11 +50,12 @@ class View:
         """The API, as whoever is signed in. Not to be kept: ask for it each time. Raises `SignedOutError`."""
         return self._session.osora
 
-    def background(self, work: Coroutine[Any, Any, None]) -> None:
+    def background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Do this for as long as the page is open. What the API refuses is told."""
-        task = background_tasks.create(self._told(work), handle_exceptions=False)
+        task: asyncio.Task[None] = background_tasks.create(self._told(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     @asynccontextmanager
     async def telling(self) -> AsyncIterator[None]:
@@ -138,10 +140,16 @@ def page(
         del shown.__wrapped__
         shown.__signature__ = inspect.Signature([request, *parameters])  # type: ignore[attr-defined]
         shown.__annotations__ = {"request": Request} | {p.name: p.annotation for p in parameters}
-        ui.page(route, title=f"{title} · Osora", response_timeout=_MOST_SECONDS)(shown)
+        _built[route] = (f"{title} · Osora", shown)
         return build
 
     return register
+
+
+def publish() -> None:
+    """Have the framework serve all pages that were registered: what is named before what a name may stand for."""
+    for route, (title, shown) in sorted(_built.items(), key=lambda entry: "{" in entry[0]):
+        ui.page(route, title=title, response_timeout=_MOST_SECONDS)(shown)
 
 
 def _show_refusal(view: View, error: OsoraError) -> None:
