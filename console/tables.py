@@ -28,10 +28,11 @@ def facts(pairs: Sequence[tuple[str, Cell | None]]) -> None:
         for name, value in pairs:
             if value in (None, ""):
                 continue
-            with ui.element("dt"):
-                ui.label(name)
-            with ui.element("dd"):
-                _fill(value)
+            with ui.element("div"):
+                with ui.element("dt"):
+                    ui.label(name)
+                with ui.element("dd"):
+                    _fill(value)
 
 
 def _cell(tag: str, cell: Cell, *, is_right: bool) -> ui.element:
