@@ -10,6 +10,7 @@ from console.kept_rows import Said
 from console.layout import heading
 from console.playing import Answer, Seat
 from console.press import press, question
+from console.tables import facts
 from console.view import View
 
 _STRONGEST = 2.0
@@ -107,12 +108,8 @@ class Column:
         slider.on_value_change(scaled)
 
     def _build_receipt(self, answer: Answer) -> None:
-        with ui.expansion("Receipt").props("dense").classes("receipt small"), ui.element("dl").classes("facts"):
-            for name, value in answer.receipt():
-                with ui.element("dt"):
-                    ui.label(name)
-                with ui.element("dd"):
-                    ui.label(value).classes("mono")
+        with ui.expansion("Receipt").props("dense").classes("receipt small"):
+            facts(answer.receipt())
 
     def _build_keeping(self, answer: Answer) -> None:
         """The answer may be made right before it is kept."""

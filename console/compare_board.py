@@ -10,11 +10,13 @@ from nicegui import events, ui
 from console.adapter_facts import short_name
 from console.choosing import Choice
 from console.comparing import Comparison, Contender, Row, compare, prompts_of
-from console.file_field import file_field
+from console.components import Compared
+from console.drop import Drop
 from console.layout import panel
-from console.plain_table import plain_table
 from console.press import press
+from console.tables import plain_table
 from console.view import View
+from console.words import figure, human_bytes
 from osora.errors import OsoraUsageError
 
 _MOST_ROWS = 2000
@@ -24,23 +26,9 @@ _ABOUT = (
     "Held-out rows say most: rows that neither model was trained on. Their answers are what both are measured by, and "
     "the rows in which the two differ come first."
 )
-_COLUMNS = (("line", "Line"), ("prompt", "Asked"), ("expected", "File"), ("left", ""), ("right", ""))
 _SIDES = ("left", "right")
-# Text, whatever it says: what is between braces is never read as HTML.
-_ROW = """
-<q-tr :props="props" class="compared" :class="{ differs: props.row.differs }">
-  <q-td key="line" :props="props"><span class="narrow-only muted">Line </span>{{ props.row.line }}</q-td>
-  <q-td key="prompt" :props="props"><div class="clip">{{ props.row.prompt }}</div></q-td>
-  <q-td key="expected" :props="props">
-    <span class="narrow-only muted">File: </span><div class="clip">{{ props.row.expected }}</div>
-  </q-td>
-  <q-td v-for="side in ['left', 'right']" :key="side" :props="props">
-    <span class="narrow-only muted">{{ props.row.names[side] }}: </span>
-    <span v-if="props.row.marks[side]" :class="props.row.marks[side].class">{{ props.row.marks[side].text }}</span>
-    <div class="clip">{{ props.row[side] }}</div>
-  </q-td>
-</q-tr>
-"""
+# What is longer would push its neighbours off the screen.
+_MOST_SHOWN = 2000
 
 
 class Board:
@@ -61,19 +49,19 @@ class Board:
         models = self._choice.every()
         models |= {name: short_name(name) for name in (left, right) if name and name not in models}
         with panel():
-            with ui.element("div").classes("fields"):
+            with ui.element("div").classes("fields even"):
                 self._left = _model(models, left or self._choice.base_names()[0], "Model")
                 tuned = next((one["id"] for one in self._choice.adapters), None)
                 self._right = _model(models, right or tuned, "Against")
             ui.label("The rows").classes("strong")
-            with ui.element("div").classes("fields"):
+            with ui.element("div").classes("fields even"):
                 self._file = ui.select(files, label="A file that is here", clearable=True, with_input=True)
                 self._file.props("outlined dense")
-                file_field("Or one from this machine", _MOST_BYTES, self._take)
                 self._rows = ui.number("Rows at most", value=100, min=1, max=_MOST_ROWS, precision=0)
                 self._tokens = ui.number("Tokens of an answer at most", value=256, min=1, precision=0)
                 for field in (self._rows, self._tokens):
                     field.props("outlined dense")
+            Drop(label="A file from this machine", on_upload=self._take).classes("low")
             with ui.element("div").classes("row-of"):
                 self._start_button = press("Compare", self._view.does(self._start), "primary")
                 self._stop_button = press("Stop", self._stop)
@@ -84,6 +72,9 @@ class Board:
             ui.label(_ABOUT)
 
     async def _take(self, event: events.UploadEventArguments) -> None:
+        if event.file.size() > _MOST_BYTES:
+            self._told.text = f"{event.file.name} is over {human_bytes(_MOST_BYTES)}. Send it as a training file first."
+            return
         self._content = (await event.file.read(), event.file.name)
         self._file.value = None
         self._told.text = f"{event.file.name} is there."
@@ -158,10 +149,7 @@ class Results:
                     self._figure(f"{name}: JSON fields right", f"fields {side}")
                 self._figure("Both say the same", "same")
             self._fields = ui.element("div")
-            self._table = ui.table(rows=[], columns=self._columns(), row_key="line", pagination=0)
-            self._table.props("virtual-scroll hide-pagination flat wrap-cells").classes("long-table compare-table")
-            self._table.props["aria-label"] = "Rows, those that differ first"
-            self._table.add_slot("body", _ROW)
+            self._table = Compared(self._names, "Rows, those that differ first")
 
     def show(self, found: Comparison) -> None:
         """What there is by now."""
@@ -170,41 +158,28 @@ class Results:
             self._set(f"fields {side}", score.field_match)
         answered = sum(row.failed is None for row in found.rows)
         self._set("same", found.same / answered if answered else None)
-        self._table.rows = [self._row(row) for row in found.in_order()]
+        self._table.show([self._row(row) for row in found.in_order()])
         if len(found.rows) == found.total:
             self._show_fields(found)
-
-    def _columns(self) -> list[dict[str, Any]]:
-        return [
-            {"name": name, "label": self._names.get(name, label), "field": name, "align": "left"}
-            for name, label in _COLUMNS
-        ]
 
     def _show_fields(self, found: Comparison) -> None:
         fields = found.fields()
         self._fields.clear()
         if not fields:
             return
-        rows = [(name, f"{count:,}", f"{left:.1%}", f"{right:.1%}") for name, count, left, right in fields]
+        rows = [(name, f"{count:,}", figure(left, ".1%"), figure(right, ".1%")) for name, count, left, right in fields]
         with self._fields, panel("JSON fields"):
-            plain_table(("Field", "Rows", *self._names.values()), rows)
+            plain_table(("Field", "Rows", *self._names.values()), rows, "JSON fields", right=(1, 2, 3))
 
     def _row(self, row: Row) -> dict[str, Any]:
         if row.failed is not None:
-            told = {"left": row.failed, "right": ""}
+            told: dict[str, Any] = {"left": row.failed, "right": ""}
         else:
-            told = {side: answer or "" for side, answer in zip(_SIDES, row.answers, strict=True)}
+            told = {side: _cut(answer or "") for side, answer in zip(_SIDES, row.answers, strict=True)}
         is_marked = row.failed is None and row.expected is not None
-        marks = {side: _mark(right) if is_marked else None for side, right in zip(_SIDES, row.right, strict=True)}
-        return {
-            "line": row.line,
-            "prompt": row.prompt,
-            "expected": row.expected or "",
-            "differs": row.differs,
-            "names": self._names,
-            "marks": marks,
-            **told,
-        }
+        marks = {side: right if is_marked else None for side, right in zip(_SIDES, row.right, strict=True)}
+        asked = {"prompt": _cut(row.prompt), "expected": _cut(row.expected or "")}
+        return {"line": row.line, "differs": row.differs, "marks": marks, **asked, **told}
 
     def _figure(self, name: str, key: str) -> None:
         with ui.element("div").classes("figure"):
@@ -212,13 +187,12 @@ class Results:
             self._values[key] = ui.label("…").classes("figure-value")
 
     def _set(self, key: str, share: float | None) -> None:
-        self._values[key].text = "-" if share is None else f"{share:.1%}"
+        self._values[key].text = figure(share, ".1%")
 
 
-def _mark(is_right: bool) -> dict[str, str]:
-    if is_right:
-        return {"text": "✓ right", "class": "good small"}
-    return {"text": "✗ not the file's", "class": "bad small"}
+def _cut(text: str) -> str:
+    more = len(text) - _MOST_SHOWN
+    return f"{text[:_MOST_SHOWN]} … ({more:,} more characters)" if more > 0 else text
 
 
 def _model(models: dict[str, str], value: str | None, label: str) -> ui.select:

@@ -16,6 +16,8 @@ from osora.sdk import AsyncOsora
 _AT_ONCE = 4
 # Refusals that are about one prompt, and not about the next.
 _OF_A_PROMPT = (400, 413, 422)
+# What `agree` calls an answer that is no JSON where the file's is.
+_NO_JSON = "(the whole)"
 
 
 @dataclass
@@ -43,6 +45,10 @@ class Score:
     def field_match(self) -> float | None:
         """The share of JSON fields that are the same; None where no answer of the file is JSON."""
         return self.same_fields.total() / self.fields.total() if self.fields else None
+
+    def share_of(self, name: str) -> float | None:
+        """How often a field is the same, where it is at all."""
+        return self.same_fields[name] / self.fields[name] if self.fields[name] else None
 
 
 @dataclass(frozen=True)
@@ -80,14 +86,16 @@ class Comparison:
         """Those that differ first, the least alike at the top; then what failed; then what is the same."""
         return sorted(self.rows, key=lambda row: (not row.differs, row.failed is None, row.alike, row.line))
 
-    def fields(self) -> list[tuple[str, int, float, float]]:
-        """By JSON field: in how many rows, and how often each model has it right; the worst first."""
+    def fields(self) -> list[tuple[str, int, float | None, float | None]]:
+        """By JSON field of the file's answers: in how many rows, and how often each model has it right; the worst
+        first."""
         left, right = self.scores
-        names = left.fields.keys() | right.fields.keys()
         found = [
-            (name, max(one.fields[name] for one in self.scores), _of(left, name), _of(right, name)) for name in names
+            (name, max(one.fields[name] for one in self.scores), left.share_of(name), right.share_of(name))
+            for name in left.fields.keys() | right.fields.keys()
+            if name != _NO_JSON
         ]
-        return sorted(found, key=lambda field: (min(field[2:]), field[0]))
+        return sorted(found, key=lambda field: (min(share or 0.0 for share in field[2:]), field[0]))
 
 
 @dataclass(frozen=True)
@@ -166,7 +174,3 @@ def _read(content: bytes, filename: str, most: int) -> list[Prompt]:
         except OsoraUsageError as error:
             raise OsoraUsageError(str(error).replace(str(path), f"{filename}:"), error.next_action) from None
     return found
-
-
-def _of(score: Score, name: str) -> float:
-    return score.same_fields[name] / score.fields[name] if score.fields[name] else 0.0

@@ -13,3 +13,16 @@ class Tokens(Element, component="tokens.js"):
         super().__init__()
         self._props["tokens"] = list(tokens)
         self._props["label"] = label
+
+
+class Compared(Element, component="compared.js"):
+    """Rows of a file and what two models said to them. `names`: of the models at "left" and "right"."""
+
+    def __init__(self, names: dict[str, str], label: str) -> None:
+        super().__init__()
+        self._props["names"] = names
+        self._props["label"] = label
+
+    def show(self, rows: list[dict[str, Any]]) -> None:
+        """These, in place of those before. `marks`: whether each model was right, None where that is not known."""
+        self.run_method("show", rows)

@@ -59,7 +59,7 @@ class Table:
         return base, tuned
 
     def _build_models(self, base: str, models: list[str]) -> None:
-        with ui.element("div").classes("fields"):
+        with ui.element("div").classes("fields even"):
             self._base = ui.select(self._choice.base_names(), value=base, label="Base", on_change=self._base_changed)
             self._base.props("outlined dense")
             self._models = ui.select(
@@ -75,7 +75,7 @@ class Table:
 
     def _build_settings(self) -> None:
         with ui.expansion("Parameters and system message", icon="tune").props("dense").classes("knobs"):
-            with ui.element("div").classes("fields small-fields"):
+            with ui.element("div").classes("fields even small-fields"):
                 self._max_tokens = ui.number("Tokens at most", value=256, min=1, precision=0)
                 self._temperature = ui.number("Temperature", value=0, min=0, max=2, step=0.1)
                 self._top_p = ui.number("Top p", value=1, min=0.01, max=1, step=0.05)

@@ -1,5 +1,6 @@
 """One adapter, or a checkpoint."""
 
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from console.alias_panel import AliasPanel
 from console.layout import button_link, heading, panel
 from console.press import press, question
 from console.snippets import snippets
+from console.tables import facts, plain_table
 from console.view import View, page
 from console.words import human_bytes, when
 from osora.errors import OsoraAPIError
@@ -55,23 +57,28 @@ async def show(view: View, adapter_id: str) -> None:
 
 
 def _facts(adapter: Adapter) -> None:
-    with panel("About"), ui.element("dl").classes("facts"):
-        _fact("Base", adapter["base"])
-        with _named("Origin"):
-            if adapter.get("job_id"):
-                ui.link(origin(adapter), f"/jobs/{adapter['job_id']}")
-            else:
-                ui.label(origin(adapter))
-        _fact("Size", human_bytes(adapter["bytes"]))
-        _fact("Kind", "plain LoRA" if adapter.get("type") == "lora" else "OSoRA")
-        _fact("Rank", adapter.get("rank"))
-        if adapter.get("parameters"):
-            _fact("Parameters", f"{adapter['parameters']:,}")
-        _fact("Made", when(adapter["created_at"]))
-        if expires := adapter.get("expires_at"):
-            _fact("Deleted by itself", when(expires))
-        _fact("Id", adapter["id"], "mono")
-        _fact("SHA-256", adapter.get("sha256"), "mono small")
+    def from_where() -> None:
+        if adapter.get("job_id"):
+            ui.link(origin(adapter), f"/jobs/{adapter['job_id']}")
+        else:
+            ui.label(origin(adapter))
+
+    parameters, expires = adapter.get("parameters"), adapter.get("expires_at")
+    with panel("About"):
+        facts(
+            [
+                ("Base", adapter["base"]),
+                ("Origin", from_where),
+                ("Size", human_bytes(adapter["bytes"])),
+                ("Kind", "plain LoRA" if adapter.get("type") == "lora" else "OSoRA"),
+                ("Rank", str(adapter.get("rank", ""))),
+                ("Parameters", f"{parameters:,}" if parameters else None),
+                ("Made", when(adapter["created_at"])),
+                ("Deleted by itself", when(expires) if expires else None),
+                ("Id", lambda: ui.label(adapter["id"]).classes("mono")),
+                ("SHA-256", lambda: ui.label(adapter.get("sha256", "")).classes("mono small")),
+            ]
+        )
 
 
 async def _figures(view: View, adapter: Adapter) -> None:
@@ -93,24 +100,12 @@ async def _figures(view: View, adapter: Adapter) -> None:
 
 
 def _changes(changes: list[Change]) -> None:
-    with ui.element("table").classes("plain"):
-        with ui.element("thead"), ui.element("tr"):
-            for title in ("Measure", "Base", f"Step {changes[0].after_step}"):
-                with ui.element("th").props("scope=col"):
-                    ui.label(title)
-        with ui.element("tbody"):
-            for change in changes:
-                _change(change)
+    rows = [(change.name, change.before, partial(_after, change)) for change in changes]
+    plain_table(("Measure", "Base", f"Step {changes[0].after_step}"), rows, "Before and after", right=(1, 2))
 
 
-def _change(change: Change) -> None:
-    with ui.element("tr"):
-        with ui.element("th").props("scope=row"):
-            ui.label(change.name)
-        with ui.element("td"):
-            ui.label(change.before).classes("muted")
-        with ui.element("td"):
-            ui.label(change.after).classes("good strong" if change.is_better else "warn strong")
+def _after(change: Change) -> None:
+    ui.label(change.after).classes("good strong" if change.is_better else "warn strong")
 
 
 def _exports(adapter: Adapter) -> None:
@@ -178,15 +173,3 @@ def _delete_button(view: View, adapter: Adapter) -> None:
             press("Keep it", dialog.close)
             press("Delete", view.does(delete), "danger")
     press("Delete", dialog.open, "danger")
-
-
-def _fact(name: str, value: object, classes: str = "") -> None:
-    if value is not None:
-        with _named(name):
-            ui.label(str(value)).classes(classes)
-
-
-def _named(name: str) -> ui.element:
-    with ui.element("dt"):
-        ui.label(name)
-    return ui.element("dd")

@@ -5,8 +5,8 @@ from typing import Any
 from nicegui import ui
 
 from console.layout import heading, panel
-from console.plain_table import plain_table
 from console.press import press
+from console.tables import plain_table
 from console.usage import short
 from console.view import View, page
 from osora.errors import OsoraAPIError
@@ -127,9 +127,8 @@ def _queue(queue: list[dict[str, Any]]) -> None:
             ui.label("No job waits or runs.").classes("muted")
             return
         names = ("base", "validating_files", "queued", "running", "paused")
-        plain_table(
-            ("Base", "Checked", "Queued", "Running", "Paused"), [[str(base[name]) for name in names] for base in queue]
-        )
+        rows = [[str(base[name]) for name in names] for base in queue]
+        plain_table(("Base", "Checked", "Queued", "Running", "Paused"), rows, "Queue", right=(1, 2, 3, 4))
 
 
 def _figure(name: str, value: str) -> None:

@@ -9,6 +9,7 @@ from nicegui import ui
 from console.day_bars import bars
 from console.layout import button_link, empty, heading, panel
 from console.rows import Table, column
+from console.tables import facts
 from console.usage import Days, Quota, by_day, by_key, quotas, short
 from console.view import View, page
 from console.words import duration, human_bytes
@@ -123,9 +124,7 @@ async def _storage(view: View) -> None:
         if error.status != 403:
             raise
         return
-    with panel("Stored now"), ui.element("dl").classes("facts"):
-        for name in ("files", "uploads", "adapters", "checkpoints", "total"):
-            with ui.element("dt"):
-                ui.label({"uploads": "Unfinished uploads", "total": "In all"}.get(name, name.capitalize()))
-            with ui.element("dd"):
-                ui.label(human_bytes(stored.get(name, 0)))  # type: ignore[arg-type]
+    names = {"files": "Files", "uploads": "Unfinished uploads", "adapters": "Adapters", "checkpoints": "Checkpoints"}
+    told: dict[str, Any] = {**stored}
+    with panel("Stored now"):
+        facts([(label, human_bytes(told.get(name, 0))) for name, label in {**names, "total": "In all"}.items()])

@@ -98,3 +98,9 @@ def test_a_bad_file_is_named_with_its_line_and_not_with_a_path_of_this_machine(c
 def test_no_more_rows_are_read_than_are_asked() -> None:
     prompts = asyncio.run(prompts_of(file_of(("a", None), ("b", None)) + b"no JSON\n", "rows.jsonl", 2))
     assert [prompt.line for prompt in prompts] == [1, 2]
+
+
+def test_an_answer_that_is_no_json_has_none_of_the_fields_and_is_no_field_itself() -> None:
+    found = compared(file_of(("a", '{"kind": "billing"}')), {"a": ("no idea", '{"kind": "billing"}')})
+    assert (found.scores[0].field_match, found.scores[1].field_match) == (0, 1)
+    assert found.fields() == [("kind", 1, 0.0, 1.0)]
