@@ -88,7 +88,7 @@ class Board:
         prompts = await prompts_of(content, name, int(self._rows.value or 100))
         chosen = (str(self._left.value), str(self._right.value))
         left, right = (Contender(name, self._choice.is_base(name)) for name in chosen)
-        self._view.background(self._compare(prompts, left, right))
+        self._comparing = self._view.background(self._compare(prompts, left, right))
 
     async def _chosen(self) -> tuple[bytes, str]:
         if self._file.value:
@@ -101,7 +101,6 @@ class Board:
         return self._content
 
     async def _compare(self, prompts: Any, left: Contender, right: Contender) -> None:
-        self._comparing = asyncio.current_task()
         self._busy(True)
         tokens = None if self._tokens.value is None else int(self._tokens.value)
         results = Results(self._found, [self._name(left), self._name(right)])

@@ -135,7 +135,7 @@ class Table:
         prompt = str(self._prompt.value or "")
         if self._asking is not None or not prompt.strip():
             return
-        self._view.background(self._ask(prompt, self._settings(), str(self._system.value or "")))
+        self._asking = self._view.background(self._ask(prompt, self._settings(), str(self._system.value or "")))
 
     def _settings(self) -> Settings:
         return Settings(
@@ -147,7 +147,6 @@ class Table:
         )
 
     async def _ask(self, prompt: str, settings: Settings, system: str) -> None:
-        self._asking = asyncio.current_task()
         self._busy(True)
         is_chat = self._choice.is_chat(self._base.value)
         columns = list(self._columns.values())
