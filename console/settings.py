@@ -4,11 +4,13 @@ import os
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-def _is_origin(value: str) -> str:
+def _is_origin(value: str) -> str | None:
+    if not value:  # as containers have it where nothing was said
+        return None
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/"):
         raise ValueError(f"{value!r} is no address like https://console.example.org")
@@ -28,7 +30,7 @@ class ConsoleSettings(BaseSettings):
     """The console's port."""
     api_url: str = Field(default_factory=lambda: os.environ.get("OSORA_URL", ""))
     """The API that the console talks to. By default the running `osora serve`, else `http://127.0.0.1:8000`."""
-    public_url: Annotated[str, AfterValidator(_is_origin)] | None = None
+    public_url: Annotated[str | None, BeforeValidator(_is_origin)] = None
     """How browsers reach the console, where a proxy stands before it: `https://console.example.org`. With https its
     cookie travels over TLS alone."""
     idle_minutes: float = Field(default=60, gt=0)

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request
+from fastapi.responses import RedirectResponse
 from nicegui import Client, background_tasks, ui
 
 from console.failures import parts, sentence
@@ -29,7 +30,7 @@ from osora.sdk import AsyncOsora
 
 NAVIGATION = Navigation()
 
-_built: dict[str, tuple[str, Callable[..., Awaitable[None]]]] = {}
+_built: dict[str, tuple[str, Callable[..., Any]]] = {}
 _log = logging.getLogger(__name__)
 # The API answers in milliseconds, or says that it is not there within five seconds.
 _MOST_SECONDS = 60.0
@@ -122,7 +123,7 @@ def page(
 
     def register(build: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         @functools.wraps(build)
-        async def shown(request: Request, **given: Any) -> None:
+        async def shown(request: Request, **given: Any) -> RedirectResponse | None:
             session: Session = request.scope[SCOPE_KEY]
             session.touch()
             client = ui.context.client
@@ -131,9 +132,13 @@ def page(
                 try:
                     await build(view, **given)
                 except SignedOutError:
-                    ui.navigate.to("/sign-in")
+                    return RedirectResponse("/sign-in", 303)
                 except OsoraError as error:
-                    _show_refusal(view, error)
+                    if isinstance(error, OsoraAPIError) and error.status == 401:
+                        session.end()
+                        return RedirectResponse("/sign-in", 303)
+                    _show_refusal(error)
+            return None
 
         _, *parameters = inspect.signature(build).parameters.values()
         request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
@@ -152,10 +157,7 @@ def publish() -> None:
         ui.page(route, title=title, response_timeout=_MOST_SECONDS)(shown)
 
 
-def _show_refusal(view: View, error: OsoraError) -> None:
-    if isinstance(error, OsoraAPIError) and error.status == 401:
-        view.session_ended()
-        return
+def _show_refusal(error: OsoraError) -> None:
     message, next_action = parts(error)
     with ui.element("section").classes("panel problem").props("role=alert"):
         ui.label(message).classes("problem-message")

@@ -73,6 +73,9 @@ class JobDetails(BaseModel):
     """All that it trains with, once that is decided: what was left out or "auto" as values; of a sweep, the best."""
     rows: RowsOut | None
     """Once that is decided."""
+    train_loss: float | None
+    """At the newest checkpoint; this and the next."""
+    valid_loss: float | None
     compute_seconds: float
     """What all attempts have cost."""
     attempts: list[AttemptOut]
@@ -91,6 +94,8 @@ class JobDetails(BaseModel):
             settings=job.osora,
             resolved=_resolved(job),
             rows=RowsOut(**job.plan["rows"]) if job.plan and "rows" in job.plan else None,
+            train_loss=view.metrics.get("train_loss"),
+            valid_loss=view.metrics.get("valid_loss"),
             compute_seconds=round(sum(attempt.compute_seconds for attempt in attempts), 3),
             attempts=[AttemptOut.of(attempt) for attempt in attempts],
         )

@@ -31,12 +31,14 @@ class _JobPage:
     def __init__(self, view: View, job: Job) -> None:
         self._view, self._job = view, job
         self._history = History()
+        self._shown: tuple[object, ...] = ()
         self._is_stale = False
         self._news = asyncio.Event()
 
     async def build(self) -> None:
         ui.page_title(f"{name_of(self._job)} · Osora")
         self._top = ui.element("div").classes("stack")
+        self._asking = ui.element("div")  # where nothing is painted anew under a question
         self._alert = ui.element("div").props("role=status")
         self._figures = Figures()
         with ui.element("div").classes("split"):
@@ -76,10 +78,7 @@ class _JobPage:
         self._job = await osora.get(job_id)
         checkpoints = [checkpoint async for checkpoint in osora.checkpoints(job_id, _MOST_CHECKPOINTS)]
         await self._read_family()
-        self._top.clear()
-        with self._top:
-            self._title()
-            self._problem()
+        self._paint_top()
         self._about.clear()
         with self._about:
             checkpoint_table(checkpoints)
@@ -88,6 +87,18 @@ class _JobPage:
         self._attempts.clear()
         with self._attempts:
             attempt_table((self._job.get("osora") or {}).get("attempts") or [])
+
+    def _paint_top(self) -> None:
+        """What it is and what can be done: only when that has changed, as somebody may be about to press a button."""
+        job, details = self._job, self._job.get("osora") or {}
+        shown = (job["status"], details.get("requested"), details.get("adapter_id"), str(job.get("error")))
+        if shown == self._shown:
+            return
+        self._shown = shown
+        self._top.clear()
+        with self._top:
+            self._title()
+            self._problem()
 
     async def _read_family(self) -> None:
         """Of a sweep that has ended, the curves of all its members: the second of its result files."""
@@ -135,7 +146,7 @@ class _JobPage:
         await self._read()
 
     async def _ask_to_cancel(self) -> None:
-        with ui.dialog() as dialog, ui.card():
+        with self._asking, ui.dialog() as dialog, ui.card():
             heading(f"Cancel {name_of(self._job)}?", 2)
             ui.label("It ends for good. Its checkpoints stay for a while, and can be called.")
             with ui.element("div").classes("row-of"):

@@ -144,6 +144,6 @@ async def _base_names(view: View) -> list[str]:
 
 
 def _loss(job: Job) -> float | None:
-    details: Any = job.get("osora") or {}
-    loss: float | None = details.get("valid_loss") or details.get("train_loss")
-    return loss
+    details = job.get("osora") or {}
+    valid = details.get("valid_loss")
+    return details.get("train_loss") if valid is None else valid

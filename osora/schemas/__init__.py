@@ -139,6 +139,8 @@ class JobDetails(TypedDict, total=False):
     queue_position: int | None
     settings: dict[str, Any]
     resolved: dict[str, Any] | None  # what it trains with, once decided
+    train_loss: float | None  # at the newest checkpoint, and the next
+    valid_loss: float | None
     compute_seconds: float
     attempts: list[Attempt]
     estimated_start: int | None  # this and the next: not in lists

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import axe_playwright_python
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, expect, sync_playwright
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
@@ -40,6 +40,7 @@ def find() -> str:
 @contextmanager
 def launched() -> Iterator[Browser]:
     """A browser for many tests."""
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = start(playwright)
         yield browser
@@ -94,6 +95,11 @@ def _heard(said: ConsoleMessage, found: Watched) -> None:
 def _same(url: str, found: Watched) -> None:
     if urlsplit(url).netloc != urlsplit(found.origin).netloc:
         found.complaints.append(f"a socket to {url}")
+
+
+def connected(page: Page) -> None:
+    """Wait until what is done on a page reaches the console; a plain page, without the framework, does not need to."""
+    page.wait_for_function("() => !document.getElementById('app') || window.did_handshake")
 
 
 def serious(page: Page) -> list[str]:

@@ -41,6 +41,7 @@ def opened(service: Service, browser: Browser, console: str) -> Iterator[Opener]
                 page.get_by_label("API key").fill(key)
                 page.get_by_role("button", name="Sign in").click()
             page.goto(path)
+            browsers.connected(page)
             return page
 
         yield open_page

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.acceptance.conftest import BASE, Service, dataset
 from tests.acceptance.console.conftest import Opener
-from tests.support.browser import serious
+from tests.support.browser import connected, serious
 
 SCRIPT = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
 
@@ -81,6 +81,7 @@ def test_a_page_moves_and_a_reload_loses_nothing_and_a_job_is_cancelled(
         "before => parseInt(document.querySelector('.figure-value').innerText.replace(',', '')) > before", arg=before
     )
     page.reload()
+    connected(page)
     expect(page.get_by_text("Files validated")).to_be_attached()  # of the events, the first are there again
     page.wait_for_function("() => /^[1-9]/.test(document.querySelector('.figure-value')?.innerText ?? '')")
     assert step(page) >= before
@@ -104,6 +105,7 @@ def test_the_list_moves_and_is_filtered(opened: Opener, service: Service, tmp_pa
         page.get_by_label("Name or id").fill(job_id)
         expect(page).to_have_url(re.compile("text="))
         expect(page.locator(".row-link")).to_have_count(1)
+        connected(page)
         page.get_by_label("Name or id").fill("no such job")
         expect(page.get_by_text("No job is like that.")).to_be_visible()
     finally:

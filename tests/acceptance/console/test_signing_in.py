@@ -5,6 +5,7 @@ from playwright.sync_api import expect
 from osora.serve.console_link import issue
 from tests.acceptance.conftest import Service
 from tests.acceptance.console.conftest import Opener
+from tests.support.browser import connected
 
 
 def test_who_is_not_signed_in_is_asked_for_a_key_and_comes_where_they_wanted(opened: Opener, service: Service) -> None:
@@ -16,6 +17,7 @@ def test_who_is_not_signed_in_is_asked_for_a_key_and_comes_where_they_wanted(ope
     page.get_by_role("button", name="Sign in").click()
     expect(page).to_have_url(page.url.partition("/jobs")[0] + "/jobs?state=failed")
     expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    connected(page)
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("API key")).to_be_visible()
     page.goto("/jobs")
