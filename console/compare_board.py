@@ -40,7 +40,7 @@ class Board:
         self._content: tuple[bytes, str] | None = None
         self._comparing: asyncio.Task[None] | None = None
 
-    async def show(self, left: str, right: str) -> None:
+    async def show(self, left: str, right: str, chosen: str) -> None:
         """Build it here. Raises OsoraError."""
         files = {
             file["id"]: f"{file['filename']} · {file['id'][-6:]}"
@@ -55,7 +55,13 @@ class Board:
                 self._right = _model(models, right or tuned, "Against")
             ui.label("The rows").classes("strong")
             with ui.element("div").classes("fields even"):
-                self._file = ui.select(files, label="A file that is here", clearable=True, with_input=True)
+                self._file = ui.select(
+                    files,
+                    value=chosen if chosen in files else None,
+                    label="A file that is here",
+                    clearable=True,
+                    with_input=True,
+                )
                 self._file.props("outlined dense")
                 self._rows = ui.number("Rows at most", value=100, min=1, max=_MOST_ROWS, precision=0)
                 self._tokens = ui.number("Tokens of an answer at most", value=256, min=1, precision=0)

@@ -7,11 +7,11 @@ from console.view import View, page
 
 
 @page("/compare", "Compare", nav=40, icon="compare_arrows")
-async def show(view: View, left: str = "", right: str = "") -> None:
-    """`left` and `right`: models that are chosen from the start."""
+async def show(view: View, left: str = "", right: str = "", file: str = "") -> None:
+    """`left`, `right`, `file`: the models and the training file that are chosen from the start."""
     heading("Compare")
     found = await choice(view.osora)
     if not found.bases:
         empty("No base is on offer here. An operator adds one: osora bases add NAME.")
         return
-    await Board(view, found).show(left, right)
+    await Board(view, found).show(left, right, file)
