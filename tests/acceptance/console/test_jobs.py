@@ -137,6 +137,6 @@ def test_a_session_ends_with_its_key(opened: Opener, service: Service) -> None:
     made = service.sdk.keys.create("short-lived", scopes=["read", "train"])
     page = opened("/jobs/new", key=made["key"])
     service.sdk.keys.revoke(made["id"])
-    page.goto("/jobs")
+    page.get_by_role("link", name="Jobs", exact=True).click()
     expect(page.get_by_label("API key")).to_be_visible()
     assert json.dumps(made["key"]) not in page.content()
