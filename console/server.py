@@ -23,6 +23,7 @@ _STATIC = Path(__file__).with_name("static")
 _HEAD = """
 <script src="/static/theme.js"></script>
 <link rel="stylesheet" href="/static/console.css">
+<link rel="stylesheet" href="/static/models.css">
 """
 # A laptop that was asleep, or a train in a tunnel: the page is still there, with all that has happened meanwhile.
 _RECONNECT_SECONDS = 60.0

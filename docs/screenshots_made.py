@@ -6,6 +6,7 @@ It runs an installation of its own in a temporary folder, trains there, and look
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,40 @@ def furnish(sdk: Osora) -> dict[str, str]:
         "new-job": f"/jobs/new?file={file['id']}",
         "job": f"/jobs/{job['id']}",
         "sweep": f"/jobs/{sweep['id']}",
+        **_about_models(sdk, job["id"], file["id"]),
     }
+
+
+def _about_models(sdk: Osora, job_id: str, file_id: str) -> dict[str, str]:
+    """An adapter with a canary, and the pages that ask it."""
+    adapter = sdk.adapters.get(str(sdk.jobs.get(job_id)["osora"]["adapter_id"]))
+    sdk.aliases.set("tickets", {adapter["name"]: 95, "osora-tiny": 5})
+    return {
+        "adapters": "/adapters",
+        "adapter": f"/adapters/{adapter['id']}",
+        "playground": f"/playground?model={adapter['id']}",
+        "compare": f"/compare?right={adapter['id']}&file={file_id}",
+        "usage": "/usage",
+        "system": "/system",
+    }
+
+
+def _ask(page: Page) -> None:
+    page.get_by_label("Prompt", exact=True).fill(_ASKED[1])
+    page.get_by_role("button", name="Send").click()
+    for column in page.locator("section.answer").all():
+        column.get_by_text("tokens/s").wait_for()
+    page.locator("section.answer").last.locator(".token").first.hover()
+
+
+def _compare(page: Page) -> None:
+    page.get_by_label("Rows at most").fill("12")
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_text("12 of 12 rows").wait_for()
+
+
+_FIRST: dict[str, Callable[[Page], None]] = {"playground": _ask, "compare": _compare}
+"""What is done on a page before its picture."""
 
 
 def take(browser: Browser, folder: Path, console: str, paths: dict[str, str]) -> None:
@@ -75,6 +109,8 @@ def picture(page: Page, path: str, name: str, look: str) -> None:
     """One of them."""
     page.goto(path)
     connected(page)
+    if act := _FIRST.get(name.rpartition("-")[0]):
+        act(page)
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1500)  # a live page has come to rest; nobody waits for a picture
     height = min(page.evaluate("() => document.documentElement.scrollHeight"), _MOST_HEIGHT[look])

@@ -102,6 +102,10 @@ def create_app(
     async def bases() -> dict[str, Any]:
         return {"data": [served.describe() for served in app.state.served.values()]}
 
+    @app.get("/load")
+    async def load() -> dict[str, Any]:
+        return {"data": [{"base": name, **served.loop.load()} for name, served in app.state.served.items()]}
+
     def held(base: str) -> Served:
         served: Served | None = app.state.served.get(base)
         if served is None:

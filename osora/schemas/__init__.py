@@ -9,6 +9,7 @@ from osora.schemas.accounts import AuditRecord as AuditRecord
 from osora.schemas.accounts import Key as Key
 from osora.schemas.accounts import Limits as Limits
 from osora.schemas.accounts import StoredBytes as StoredBytes
+from osora.schemas.accounts import System as System
 from osora.schemas.accounts import Tenant as Tenant
 from osora.schemas.accounts import TenantDeletion as TenantDeletion
 from osora.schemas.accounts import UsageRow as UsageRow
