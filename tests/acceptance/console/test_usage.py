@@ -30,7 +30,7 @@ def test_another_tenant_sees_its_own_alone(opened: Opener, service: Service, tra
     page = opened("/usage", key=key)
     expect(page.get_by_text("Nothing was used in these 30 days.")).to_be_visible()
     expect(page.get_by_role("heading", name="Quotas of thrifty")).to_be_visible()
-    assert "local" not in page.locator("main").inner_text()
+    assert "local" not in page.locator("#content").inner_text()
 
 
 def test_the_operator_sees_servers_workers_and_the_queue(opened: Opener, service: Service, trained: str) -> None:
