@@ -30,7 +30,7 @@ class Change:
 def before_and_after(events: Iterable[Event], step: int | None) -> list[Change]:
     """What the job's evaluations say: from that before the first step to that of `step`, else to the best one."""
     evaluations = sorted(
-        (event["data"] for event in events if (event.get("data") or {}).get("valid_loss") is not None),
+        (data for event in events if {"step", "valid_loss"} <= (data := event.get("data") or {}).keys()),
         key=lambda data: int(data["step"]),
     )
     if len(evaluations) < 2 or evaluations[0]["step"] != 0:

@@ -13,6 +13,7 @@ def test_figures_go_from_before_training_to_the_state_that_was_kept() -> None:
     events = [
         evaluation(20, 0.9, valid_exact_match=0.5),
         {"type": "metrics", "data": {"step": 3, "train_loss": 1.0}},
+        {"type": "message", "data": {"valid_loss": 0.4}},
         evaluation(0, 2.0, valid_exact_match=0.5),
         evaluation(10, 0.4, valid_exact_match=0.75),
     ]
