@@ -77,7 +77,8 @@ def empty(message: str, link: tuple[str, str] | None = None) -> None:
 
 def button_link(text: str, href: str, *, primary: bool = True) -> ui.element:
     """A link that looks like a button."""
-    with ui.element("a").props(f'href="{href}"').classes("button primary" if primary else "button") as element:
+    with ui.element("a").classes("button primary" if primary else "button") as element:
+        element.props["href"] = href
         ui.label(text)
     return element
 

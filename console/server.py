@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from nicegui import Client, ui
+from nicegui import app as framework
 from starlette.staticfiles import StaticFiles
 
 from console import pages, signing_in
@@ -48,6 +49,8 @@ def create_app(settings: ConsoleSettings) -> FastAPI:
     pages.register()
     publish()
     Client.shared_head_html = _HEAD
+    # No bar of the framework's at every request, which would have no name for whoever does not see it.
+    framework.config.quasar_config["loadingBar"]["skipHijack"] = True
     ui.run_with(
         app,
         title="Osora",

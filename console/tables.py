@@ -10,7 +10,8 @@ Cell = str | Callable[[], object]
 
 def plain_table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], label: str, *, right: Sequence[int] = ()) -> None:
     """A table with a name. `right`: the columns of numbers."""
-    with ui.element("div").classes("scroll").props(f'tabindex=0 role=region aria-label="{label}"'):  # noqa: SIM117
+    with ui.element("div").classes("scroll").props("tabindex=0 role=region") as box:
+        box.props["aria-label"] = label  # as it is: a prompt may be in it, whatever that has in it
         with ui.element("table").classes("plain"):
             with ui.element("thead"), ui.element("tr"):
                 for place, head in enumerate(heads):

@@ -1,6 +1,7 @@
 """One job, as it goes."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from console.layout import button_link, heading, panel
 from console.view import View, page
 from console.words import name_of, state
 from osora.errors import OsoraError
-from osora.schemas import ENDED, Job
+from osora.schemas import ENDED, Job, JobError
 
 # So often at most is a page painted, however fast a job steps.
 _PAINT_SECONDS = 0.4
@@ -31,13 +32,14 @@ class _JobPage:
     def __init__(self, view: View, job: Job) -> None:
         self._view, self._job = view, job
         self._history = History()
-        self._shown: tuple[object, ...] = ()
+        self._shown_error: JobError | None = None
         self._is_stale = False
         self._news = asyncio.Event()
 
     async def build(self) -> None:
         ui.page_title(f"{name_of(self._job)} · Osora")
-        self._top = ui.element("div").classes("stack")
+        self._title()
+        self._problem = ui.element("div").classes("stack")
         self._asking = ui.element("div")  # where nothing is painted anew under a question
         self._alert = ui.element("div").props("role=status")
         self._figures = Figures()
@@ -89,16 +91,17 @@ class _JobPage:
             attempt_table((self._job.get("osora") or {}).get("attempts") or [])
 
     def _paint_top(self) -> None:
-        """What it is and what can be done: only when that has changed, as somebody may be about to press a button."""
+        """What it is and what can be done. The buttons stay what they are: somebody may be about to press one."""
         job, details = self._job, self._job.get("osora") or {}
-        shown = (job["status"], details.get("requested"), details.get("adapter_id"), str(job.get("error")))
-        if shown == self._shown:
-            return
-        self._shown = shown
-        self._top.clear()
-        with self._top:
-            self._title()
-            self._problem()
+        status, requested, model = job["status"], details.get("requested"), job.get("fine_tuned_model")
+        self._state.set_text(state(job))
+        self._state.classes(replace=f"state {status}")
+        self._try.set_visibility(bool(status == "succeeded" and details.get("adapter_id") and model))
+        self._try.props["href"] = try_it(model or "")
+        self._resume_button.set_visibility(status == "paused")
+        self._pause_button.set_visibility(status in ("running", "queued") and not requested)
+        self._cancel_button.set_visibility(status not in ENDED and requested != "cancel")
+        self._paint_problem()
 
     async def _read_family(self) -> None:
         """Of a sweep that has ended, the curves of all its members: the second of its result files."""
@@ -117,25 +120,16 @@ class _JobPage:
         with ui.element("div").classes("title-row"):
             with ui.element("div").classes("row-of"):
                 heading(name_of(self._job))
-                ui.label(state(self._job)).classes(f"state {self._job['status']}").props("role=status")
+                self._state = ui.label().classes("state").props("role=status")
             with ui.element("div").classes("row-of"):
-                self._buttons()
+                self._try = button_link("Try it", "")
+                self._resume_button = self._button("Resume", self._resume, "primary")
+                self._pause_button = self._button("Pause", self._pause)
+                self._cancel_button = self._button("Cancel", self._ask_to_cancel, "danger")
 
-    def _buttons(self) -> None:
-        status, requested = self._job["status"], (self._job.get("osora") or {}).get("requested")
-        model = self._job.get("fine_tuned_model")
-        if status == "succeeded" and model and (self._job.get("osora") or {}).get("adapter_id"):
-            button_link("Try it", try_it(model))
-        if status == "paused":
-            self._button("Resume", self._resume, "primary")
-        if status in ("running", "queued") and not requested:
-            self._button("Pause", self._pause)
-        if status not in ENDED and requested != "cancel":
-            self._button("Cancel", self._ask_to_cancel, "danger")
-
-    def _button(self, text: str, action: object, classes: str = "") -> None:
-        button = ui.button(text, color=None, on_click=self._view.does(action))  # type: ignore[arg-type]
-        button.props("flat no-caps").classes(f"button {classes}")
+    def _button(self, text: str, action: Callable[..., Awaitable[None]], classes: str = "") -> ui.button:
+        button = ui.button(text, color=None, on_click=self._view.does(action))
+        return button.props("flat no-caps").classes(f"button {classes}")
 
     async def _pause(self) -> None:
         await self._view.osora.jobs.pause(self._job["id"])
@@ -146,8 +140,10 @@ class _JobPage:
         await self._read()
 
     async def _ask_to_cancel(self) -> None:
+        question = f"Cancel {name_of(self._job)}?"
         with self._asking, ui.dialog() as dialog, ui.card():
-            heading(f"Cancel {name_of(self._job)}?", 2)
+            dialog.props["aria-label"] = question
+            heading(question, 2)
             ui.label("It ends for good. Its checkpoints stay for a while, and can be called.")
             with ui.element("div").classes("row-of"):
                 self._dialog_button("Cancel the job", lambda: dialog.submit(True), "danger")
@@ -157,14 +153,18 @@ class _JobPage:
             await self._read()
         dialog.delete()
 
-    def _dialog_button(self, text: str, action: object, classes: str = "") -> None:
-        ui.button(text, color=None, on_click=action).props("flat no-caps").classes(f"button {classes}")  # type: ignore[arg-type]
+    def _dialog_button(self, text: str, action: Callable[[], object], classes: str = "") -> None:
+        ui.button(text, color=None, on_click=action).props("flat no-caps").classes(f"button {classes}")
 
-    def _problem(self) -> None:
+    def _paint_problem(self) -> None:
         error = self._job.get("error")
+        if error == self._shown_error:
+            return
+        self._shown_error = error
+        self._problem.clear()
         if not error:
             return
-        with ui.element("section").classes("panel problem").props("role=alert"):
+        with self._problem, ui.element("section").classes("panel problem").props("role=alert"):
             ui.label(error["message"]).classes("problem-message")
             if next_action := error.get("next_action"):
                 ui.label(f"Next: {next_action}").classes("muted")

@@ -109,7 +109,7 @@ class _JobsPage:
             "state_class": job["status"],
             "progress": f"{step} / {total}" if total else "",
             "percent": round(100 * step / total, 1) if total else 0,
-            "loss": figure(_loss(job), ".3f"),
+            "loss": figure(_loss(job), ".4g"),
             "base": job["model"],
             "tenant": job.get("organization_id", ""),
             "age": age(job["created_at"]),
@@ -134,7 +134,7 @@ class _JobsPage:
         if event.get("type") == "metrics" and data.get("train_loss") is not None:
             step, total = data["step"], data["total_steps"]
             told = {"progress": f"{step} / {total}", "percent": round(100 * step / total, 1)}
-            self._table.update({"id": job_id, **told, "loss": figure(data["train_loss"], ".3f")})
+            self._table.update({"id": job_id, **told, "loss": figure(data["train_loss"], ".4g")})
         elif event.get("type") != "metrics" and not data:
             self._table.update(self._row(await self._view.osora.jobs.get(job_id)))
 

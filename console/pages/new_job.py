@@ -21,6 +21,8 @@ from osora.schemas import Base, File
 
 _MOST_FILES = 50
 _CHOSEN_LATER = 0.5
+# A large file takes its time; what is not counted then, a reload shows.
+_AGAIN_SECONDS = (1, 2, 4, 8, 15, 30, 60)
 
 
 @page("/jobs/new", "New job", nav=15, icon="add_circle_outline")
@@ -44,6 +46,7 @@ class _NewJob:
         # However often "Start" is pressed, one job is made of what is chosen.
         self._once = secrets.token_urlsafe(16)
         self._estimating: asyncio.Task[None] | None = None
+        self._measuring: asyncio.Task[None] | None = None
 
     def build(self) -> None:
         heading("New job")
@@ -105,11 +108,26 @@ class _NewJob:
             return await self._view.osora.files.upload(path, filename=event.file.name)
 
     async def _read_report(self) -> None:
+        """Show what is known of the file; where its tokens are still being counted, again until they are."""
+        if self._measuring is not None:
+            self._measuring.cancel()
+        if not await self._show_report():
+            self._measuring = self._view.background(self._read_again())
+
+    async def _read_again(self) -> None:
+        for seconds in _AGAIN_SECONDS:
+            await asyncio.sleep(seconds)
+            if await self._show_report():
+                return
+
+    async def _show_report(self) -> bool:
         assert self._file is not None
-        told: Any = await self._view.osora.files.report(self._file["id"], self._choices.base)
+        file, base = self._file, self._choices.base
+        told: Any = await self._view.osora.files.report(file["id"], base)
         self._report.clear()
         with self._report:
-            file_report.report(self._file, told, self._choices.base)
+            file_report.report(file, told, base)
+        return "unavailable" not in ((told.get("tokens") or {}).get(base or "") or {})
 
     def _show_rest(self, is_there: bool) -> None:
         for part in (self._second, self._third):

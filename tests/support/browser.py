@@ -89,7 +89,7 @@ def watch(page: Page, found: Watched) -> None:
 
 def _heard(said: ConsoleMessage, found: Watched) -> None:
     if said.type == "error":
-        found.complaints.append(f"console: {said.text}")
+        found.complaints.append(f"console: {said.text} ({said.location['url']})")
 
 
 def _same(url: str, found: Watched) -> None:

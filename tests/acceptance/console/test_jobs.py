@@ -50,11 +50,11 @@ def test_a_file_with_a_wrong_line_and_then_a_good_one_and_its_job(opened: Opener
     choose(page, good)
     expect(page.get_by_text("24 rows · chat")).to_be_visible()
     expect(page.locator("mark").first).to_contain_text("<script>")  # what is learned, as text
-    expect(page.get_by_text("it would take")).to_be_visible()
-    page.get_by_label("Name").fill("seen")
+    expect(page.get_by_text("it would take", exact=True)).to_be_visible()
+    page.get_by_role("textbox", name="Name").fill("seen")
     page.get_by_label("Prompts to try").fill("Which city?")
     page.get_by_label("Held out").fill("20")
-    expect(page.get_by_text("to validate on")).to_be_visible()
+    expect(page.locator("dd").filter(has_text="to validate on")).to_be_visible()
     assert serious(page) == []
     page.get_by_role("button", name="Start training").click()
 
@@ -137,6 +137,6 @@ def test_a_session_ends_with_its_key(opened: Opener, service: Service) -> None:
     made = service.sdk.keys.create("short-lived", scopes=["read", "train"])
     page = opened("/jobs/new", key=made["key"])
     service.sdk.keys.revoke(made["id"])
-    page.goto("/jobs")
+    page.get_by_role("link", name="Jobs", exact=True).click()
     expect(page.get_by_label("API key")).to_be_visible()
     assert json.dumps(made["key"]) not in page.content()
