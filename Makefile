@@ -7,10 +7,10 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_FOR_TESTS := $(VENV)/.installed-for-tests
 INSTALLED_WITH_OPENAI := $(VENV)/.installed-with-openai
 INSTALLED_WITH_LOCKS := $(VENV)/.installed-with-locks
-PACKAGES := osora_common osora_data osora_core registry api inference worker osora
+PACKAGES := osora_common osora_data osora_core registry api inference worker osora console
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-openai serve test faults fuzz lint check format docs lock vulnerabilities clean
+.PHONY: help install demo demo-openai serve test faults fuzz lint check format docs screenshots browser lock vulnerabilities clean
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -29,6 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(INSTALLED_FOR_TESTS): $(INSTALLED)
 	@echo "Installing what the tests need ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(BIN)/python -m tests.support.browser
 	@touch $@
 
 # OpenAI's client, which the service itself does not need.
@@ -72,6 +73,12 @@ format: $(INSTALLED_FOR_TESTS) ## Rewrite the code as the linters want it
 
 docs: $(INSTALLED) ## Write docs/settings.md anew from the settings classes
 	@$(BIN)/python -m docs.settings_page
+
+browser: $(INSTALLED_FOR_TESTS) ## Have apt bring Chromium for the browser tests, if there is none
+	@$(BIN)/python -m tests.support.browser
+
+screenshots: $(INSTALLED_FOR_TESTS) ## Take the pictures in docs/screenshots anew
+	@$(BIN)/python -m docs.screenshots_made
 
 lock: $(INSTALLED_WITH_LOCKS) ## Write docker/*.lock anew from pyproject.toml and constraints.txt
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docker/lock.py

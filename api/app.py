@@ -39,6 +39,7 @@ from api.openai.refusals import router as refusals
 from api.openai.responses.endpoints import router as responses
 from api.schemas import ErrorBody
 from api.services import Services
+from api.system.endpoints import router as system
 from api.tenants.endpoints import router as tenants
 from api.uploads.endpoints import router as uploads
 from api.usage.endpoints import router as usage
@@ -77,6 +78,7 @@ _NATIVE: _Doors = (
     ("", tenants),
     ("", webhooks),
     ("", usage),
+    ("", system),
     ("", health),
     ("", internal),
 )

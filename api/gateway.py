@@ -124,6 +124,11 @@ class InferenceGateway:
         answer.raise_for_status()
         self._bases_until = 0.0
 
+    async def loads(self) -> dict[str, list[dict[str, Any]] | None]:
+        """How much each server has to do, by base; None for a silent one."""
+        answers = await asyncio.gather(*(self._get(f"{url}/load") for url in self._urls))
+        return {url: answer and answer["data"] for url, answer in zip(self._urls, answers, strict=True)}
+
     async def held_adapters(self) -> dict[str, list[str]]:
         """The ids of the adapters that each server has in memory; silent servers left out."""
         answers = await asyncio.gather(*(self._get(f"{url}/adapters") for url in self._urls))

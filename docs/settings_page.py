@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 
+from console.settings import ConsoleSettings
 from inference.settings import InferenceSettings
 from registry.settings import Settings
 
@@ -52,6 +54,7 @@ def render() -> str:
     both = [name for name in InferenceSettings.model_fields if name in Settings.model_fields]
     own = [name for name in InferenceSettings.model_fields if name not in Settings.model_fields]
     service = [_row(name, field) for name, field in Settings.model_fields.items()]
+    console = [_row(name, field, ConsoleSettings) for name, field in ConsoleSettings.model_fields.items()]
     inference = [_row(name, InferenceSettings.model_fields[name]) for name in own]
     others = [f"| `{name}` | {default} | {meaning} |" for name, (default, meaning) in OTHERS.items()]
     shared = ", ".join(f"`{_variable(name)}`" for name in both)
@@ -63,6 +66,9 @@ def render() -> str:
             "\n## Inference server\n",
             f"It reads its own and, with the same meaning as above, {shared}.\n",
             *_table(inference),
+            "\n## Console\n",
+            "It reads none of the others.\n",
+            *_table(console),
             "\n## Client, library and tests\n",
             *_table(others),
             "",
@@ -74,16 +80,16 @@ def _table(rows: list[str]) -> list[str]:
     return ["| variable | default | what it decides |", "|---|---|---|", *rows]
 
 
-def _row(name: str, field: FieldInfo) -> str:
+def _row(name: str, field: FieldInfo, of: type[BaseSettings] = Settings) -> str:
     if not field.description:
         raise ValueError(f"the setting {name} has no docstring that says what it decides")
     meaning = " ".join(inspect.cleandoc(field.description).split())
     values = _values(field)
-    return f"| `{_variable(name)}` | {_default(field)} | {meaning}{values} |"
+    return f"| `{_variable(name, of)}` | {_default(field)} | {meaning}{values} |"
 
 
-def _variable(name: str) -> str:
-    prefix = Settings.model_config.get("env_prefix", "")
+def _variable(name: str, of: type[BaseSettings] = Settings) -> str:
+    prefix = of.model_config.get("env_prefix", "")
     return f"{prefix}{name}".upper()
 
 

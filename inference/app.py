@@ -118,6 +118,10 @@ def create_app(
     async def remove_base(body: RemoveBase) -> dict[str, bool]:
         return {"removed": app.state.bases.remove(body.name)}
 
+    @app.get("/load")
+    async def load() -> dict[str, Any]:
+        return {"data": [{"base": name, **served.loop.load()} for name, served in app.state.served.items()]}
+
     def held(base: str) -> Served:
         served: Served = app.state.bases.held(base)
         return served

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inference.errors import ServerError
 from inference.metering import Account
+from inference.pace import Pace
 from osora_core.errors import OsoraCoreError
 from osora_core.inference import AdapterRow, InferenceEngine, LoraRow, Output, Request
 from osora_core.inference.request import Computed
@@ -32,6 +33,7 @@ class EngineLoop:
         self.alive = True
         self._places = engine.rows + queue_limit
         self._taken: Counter[str] = Counter()
+        self._pace = Pace()
         self._on_death = on_death
         self._listeners: dict[str, Outputs] = {}
         self._accounts: dict[str, Account] = {}
@@ -72,6 +74,20 @@ class EngineLoop:
     def is_busy(self) -> bool:
         """Whether a request has a place."""
         return bool(self._taken)
+
+    def load(self) -> dict[str, float]:
+        """How much there is to do, and how much room is taken."""
+        engine = self.engine
+        return {
+            "running": engine.running,
+            "waiting": engine.waiting,
+            "rows": engine.rows,
+            "tokens_per_second": self._pace.per_second,
+            "adapters": engine.slots.resident,
+            "adapter_slots": engine.slots.bank.capacity,
+            "lora_ranks": engine.loras.bank.ranks_in_use,
+            "lora_capacity": engine.loras.bank.capacity,
+        }
 
     def submit(self, requests: Sequence[Request], account: Account) -> Outputs:
         """Hand checked requests to the engine; the outputs of all come through one queue.
@@ -172,6 +188,7 @@ class EngineLoop:
             logger.debug("an engine step ended after the event loop had closed")
 
     def _deliver(self, outputs: list[Output]) -> None:
+        self._pace.count(sum(output.error is None for output in outputs))
         for output in outputs:
             account = self._accounts.get(output.request_id)
             if account is not None:

@@ -291,6 +291,11 @@ def get_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
     return key
 
 
+def current_key(session: Session, principal: Principal) -> ApiKey:
+    """The key that the principal asks with."""
+    return session.scalars(select(ApiKey).where(ApiKey.id == principal.key_id)).one()
+
+
 def revoke_key(session: Session, principal: Principal, key_id: str) -> ApiKey:
     """Ends a key: an operator's choice of any, else one of the principal's tenant. Revoking twice is fine.
 

@@ -78,6 +78,9 @@ class JobDetails(BaseModel):
     """All that it trains with, once that is decided: what was left out or "auto" as values; of a sweep, the best."""
     rows: RowsOut | None
     """Once that is decided."""
+    train_loss: float | None
+    """At the newest checkpoint; this and the next."""
+    valid_loss: float | None
     compute_seconds: float
     """What all attempts have cost."""
     attempts: list[AttemptOut]
@@ -97,6 +100,8 @@ class JobDetails(BaseModel):
             points=None if job.points is None else [PointOut.of(Point.from_dict(point)) for point in job.points],
             resolved=_resolved(job),
             rows=RowsOut(**job.plan["rows"]) if job.plan and "rows" in job.plan else None,
+            train_loss=view.metrics.get("train_loss"),
+            valid_loss=view.metrics.get("valid_loss"),
             compute_seconds=round(sum(attempt.compute_seconds for attempt in attempts), 3),
             attempts=[AttemptOut.of(attempt) for attempt in attempts],
         )

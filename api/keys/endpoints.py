@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from api.deps import AdminDep, ReadSessionDep, ServicesDep, SessionDep
+from api.deps import AdminDep, ReaderDep, ReadSessionDep, ServicesDep, SessionDep
 from api.idempotency import OnceDep
 from api.json_body import JsonRoute
 from api.keys.schemas import CreateKey, KeyOut, KeysQuery, NewKeyOut
@@ -36,6 +36,13 @@ def list_keys(session: ReadSessionDep, principal: AdminDep, query: Annotated[Key
     page, names = tenants.list_keys(session, principal, whose.pop("tenant"), **whose)
     secrets = server_secrets.of_session(session)
     return ListPage[KeyOut].of([KeyOut.of(key, names[key.tenant_id], secrets) for key in page.data], page.has_more)
+
+
+@router.get("/current", summary="Get the key that asks", responses=errors(401, 403))
+def get_current_key(session: ReadSessionDep, principal: ReaderDep) -> KeyOut:
+    """Who the key that this is asked with says you are: its tenant, its scopes, its end."""
+    key = tenants.current_key(session, principal)
+    return KeyOut.of(key, principal.tenant_name, server_secrets.of_session(session))
 
 
 @router.delete("/{key_id}", summary="Revoke an API key", responses=errors(401, 403, 404))

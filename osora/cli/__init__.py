@@ -12,6 +12,7 @@ from osora.cli import adapters, aliases, bases, files, import_openai, jobs, keys
 from osora.cli.audit import audit
 from osora.cli.chat import chat
 from osora.cli.compare import compare_answers
+from osora.cli.console import console
 from osora.cli.doctor import doctor
 from osora.cli.failures import UsageError, report, report_usage
 from osora.cli.generate import generate
@@ -58,6 +59,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.command()(serve)
+app.command()(console)
 app.command()(doctor)
 app.command()(train)
 app.command()(chat)

@@ -32,6 +32,13 @@ def serve(
             help="The inference server's, which only the API uses. Default: 8100 or the next free one.",
         ),
     ] = None,
+    console: Annotated[bool, typer.Option(help="Pages to look at, for a browser.")] = True,
+    console_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="OSORA_CONSOLE_PORT", min=1, max=65535, help="The console's. Default: 8010 or the next free one."
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(file_okay=False, help="Default: OSORA_DATA_DIR, else ~/.osora.")
     ] = None,
@@ -39,8 +46,8 @@ def serve(
 ) -> None:
     """Run the whole service on this machine until Ctrl-C (exit code 0).
 
-    A Valkey or Redis on a private socket, the API, one inference server and one worker; SQLite and files in the data
-    directory. Every other setting is an environment variable OSORA_*.
+    A Valkey or Redis on a private socket, the API, one inference server, one worker and the console; SQLite and files
+    in the data directory. Every other setting is an environment variable OSORA_*.
     """
     require_server()
     # Not at the top: a client has none of what they import.
@@ -63,7 +70,7 @@ def serve(
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     try:
-        run(directory, host, port, inference_port, notify)
+        run(directory, host, port, inference_port, notify, console=console, console_port=console_port)
     except AlreadyServedError as error:
         message = f"Another `osora serve` runs on {directory} ({error})"
         next_step = "use that one, stop it, or give this one a --data-dir of its own"

@@ -9,6 +9,7 @@ from osora.schemas.accounts import AuditRecord as AuditRecord
 from osora.schemas.accounts import Key as Key
 from osora.schemas.accounts import Limits as Limits
 from osora.schemas.accounts import StoredBytes as StoredBytes
+from osora.schemas.accounts import System as System
 from osora.schemas.accounts import Tenant as Tenant
 from osora.schemas.accounts import TenantDeletion as TenantDeletion
 from osora.schemas.accounts import UsageRow as UsageRow
@@ -144,6 +145,8 @@ class JobDetails(TypedDict, total=False):
     settings: dict[str, Any]
     points: list[Point] | None  # settled when it was accepted
     resolved: dict[str, Any] | None  # what it trains with, once decided
+    train_loss: float | None  # at the newest checkpoint, and the next
+    valid_loss: float | None
     compute_seconds: float
     attempts: list[Attempt]
     estimated_start: int | None  # this and the next: not in lists

@@ -77,6 +77,19 @@ class StoredBytes(TypedDict, total=False):
     total: int
 
 
+class System(TypedDict, total=False):
+    """The installation now."""
+
+    inference: list[dict[str, Any]]
+    """Of each server `number`, `answers` and `bases`: of each `base` what is `running` and `waiting`, its `rows`,
+    `tokens_per_second`, and what is taken of its banks: `adapters` of `adapter_slots`, `lora_ranks` of
+    `lora_capacity`."""
+    workers: list[dict[str, Any]]
+    """`id`, `live`, `bases`, `slots`, `jobs`, `tokens_per_second`, `started_at`, `seen_at`."""
+    queue: list[dict[str, Any]]
+    """By `base`, how many jobs are `validating_files`, `queued`, `running` and `paused`."""
+
+
 class TenantDeletion(TypedDict):
     id: str
     deleted: bool

@@ -10,6 +10,7 @@ from osora.sdk.call import Call, Form, Steps, Work, given, nothing, once, path
 from osora.sdk.endpoint import Mode, Resource, iterated, method
 from osora.sdk.files import saved
 from osora.sdk.paging import Listing
+from osora.sdk.pieces import Pieces
 from osora.sdk.sources import FileSource, Progress, opened, zipped
 
 
@@ -58,6 +59,11 @@ class Adapters(Resource[Mode]):
         "gguf" that for llama.cpp and Ollama.
         """
         return (yield from saved(_download(adapter), path, given(format=format)))
+
+    @iterated
+    def pieces(self, adapter: str, format: AdapterFormat | None = None) -> Pieces:
+        """What `download` writes, in pieces as they come: to be passed on, without a file here."""
+        return Pieces(_download(adapter), given(format=format))
 
     @method
     def delete(self, adapter: str) -> Call[None]:

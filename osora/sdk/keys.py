@@ -43,6 +43,11 @@ class Keys(Resource[Mode]):
         return Listing("/keys", limit, after, given(tenant=tenant, order=order))
 
     @method
+    def current(self) -> Call[Key]:
+        """The key that this client uses, without its secret: its tenant, its scopes, its end. Takes `read`."""
+        return Call("GET", "/keys/current")
+
+    @method
     def revoke(self, key_id: str) -> Call[None]:
         """End a key, and what it has open, within a second. It stays in the list, as revoked."""
         return Call("DELETE", path("/keys/{}", key_id), parse=nothing)

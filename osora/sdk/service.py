@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from osora.options import GenerateOptions
-from osora.schemas import Generation, Message, Readiness
+from osora.schemas import Generation, Message, Readiness, System
 from osora.sdk.adapters import Adapters
 from osora.sdk.audit import Audit
 from osora.sdk.bases import Bases
@@ -74,6 +74,11 @@ class Service(Resource[Mode]):
         file, which is there whole or not at all. What breaks off is taken up again, also by another call.
         """
         return (yield from pull(base, library_folder() if folder is None else Path(folder)))
+
+    @method
+    def system(self) -> Call[System]:
+        """Workers, inference servers, queue and throughput of the whole installation; takes an `operator` key."""
+        return Call("GET", "/system")
 
     @method
     def health(self) -> Call[dict[str, Any]]:

@@ -15,6 +15,7 @@ LOGS = {
     "inference": "bases and adapters as they are loaded, generations that failed",
     "worker": "jobs as they are claimed, trained and finished",
     "api": "one line for each request",
+    "console": "what went wrong while pages were shown",
 }
 
 # Whoever waits for an answer waits now. Where both want the processor, training gets a quarter of it.
@@ -29,12 +30,22 @@ class Place:
     host: str
     port: int
     inference_port: int
+    console_port: int | None = None
+    """None: without a console."""
 
     @property
     def url(self) -> str:
         """How a client on this machine reaches the API."""
+        return self._reached_at(self.port)
+
+    @property
+    def console_url(self) -> str | None:
+        """How a browser on this machine reaches the console."""
+        return None if self.console_port is None else self._reached_at(self.console_port)
+
+    def _reached_at(self, port: int) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
     def inference_url(self) -> str:
@@ -108,4 +119,20 @@ def plan(place: Place, broker_url: str, broker: Broker | None) -> list[Spec]:
             needs=("database", *queue),
             stop_seconds=5,  # answers that are on their way
         ),
+        *_console(place, env),
     ]
+
+
+def _console(place: Place, env: dict[str, str]) -> list[Spec]:
+    """Nobody but a person at a browser misses it, so that the others go on without it."""
+    if place.console_url is None:
+        return []
+    own = {
+        # A key of another installation would sign its holder in to this one.
+        **{name: value for name, value in env.items() if name not in ("OSORA_API_KEY", "OSORA_URL")},
+        "OSORA_CONSOLE_HOST": place.host,
+        "OSORA_CONSOLE_PORT": str(place.console_port),
+        "OSORA_CONSOLE_API_URL": place.url,
+    }
+    probe = http_ok(f"{place.console_url}/health")
+    return [Spec("console", module("console"), place.log("console"), probe, own, stop_seconds=3, optional=True)]

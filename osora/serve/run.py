@@ -2,20 +2,23 @@
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
 from osora.discovery import serve_file
 from osora.serve.broker import prepare
+from osora.serve.console_link import issue
 from osora.serve.plan import LOGS, Place, module, plan
-from osora.serve.ports import Ports
+from osora.serve.ports import Ports, PortTakenError
 from osora.serve.spawn import spawn
 from osora.serve.stopping import StopSignals
 from osora.serve.supervisor import Notice, RefusedError, Supervisor
@@ -23,6 +26,7 @@ from osora_common.private_files import keep_private
 
 DEFAULT_PORT = 8000
 DEFAULT_INFERENCE_PORT = 8100
+DEFAULT_CONSOLE_PORT = 8010
 LOCK = Path("run", "serve.lock")
 
 
@@ -31,9 +35,17 @@ class AlreadyServedError(Exception):
 
 
 def serve(
-    data_dir: Path, host: str, port: int | None, inference_port: int | None, notify: Callable[[Notice], None]
+    data_dir: Path,
+    host: str,
+    port: int | None,
+    inference_port: int | None,
+    notify: Callable[[Notice], None],
+    *,
+    console: bool = True,
+    console_port: int | None = None,
 ) -> None:
-    """Run until SIGINT or SIGTERM. `port` None means 8000 or the next free one, `inference_port` None 8100 likewise.
+    """Run until SIGINT or SIGTERM. `port` None means 8000 or the next free one, `inference_port` None 8100 and
+    `console_port` None 8010 likewise.
 
     Raises:
         AlreadyServedError: another one runs on this data directory.
@@ -46,6 +58,8 @@ def serve(
     with StopSignals() as stop, _only_one(data_dir, notify), contextlib.closing(Ports()) as ports:
         _check_bases()
         place = _choose_ports(ports, data_dir, host, port, inference_port, notify)
+        if console:
+            place = replace(place, console_port=_console_port(ports, host, console_port, notify))
         _name_ignored(notify)
         _rotate_logs(place)
         given_url = os.environ.get("OSORA_BROKER_URL")
@@ -58,7 +72,9 @@ def serve(
         def on_ready() -> None:
             seconds = round(time.monotonic() - started, 1)
             _publish(place)
-            notify(_ready_notice(place, broker_kind, seconds))
+            shown = supervisor.services.get("console")
+            link = issue(data_dir, place.console_url) if place.console_url and shown and not shown.given_up else None
+            notify(_ready_notice(place, broker_kind, seconds, link))
 
         try:
             supervisor.run(stop, on_ready)
@@ -133,6 +149,20 @@ def _choose_ports(
     return Place(data_dir, host, taken, inference)
 
 
+def _console_port(ports: Ports, host: str, port: int | None, notify: Callable[[Notice], None]) -> int | None:
+    """The console's port, or None where there cannot be one: no reason not to serve."""
+    if importlib.util.find_spec("nicegui") is None:
+        message = "No console: the package nicegui is not installed. Next: pip install 'osora[server]'."
+        notify(Notice("no_console", message, {"reason": "not_installed"}))
+        return None
+    try:
+        return ports.take_near(host, DEFAULT_CONSOLE_PORT) if port is None else ports.take(host, port)
+    except PortTakenError as error:
+        message = f"No console: port {error} is taken. Next: choose another by --console-port."
+        notify(Notice("no_console", message, {"reason": "port_taken"}))
+        return None
+
+
 def _name_ignored(notify: Callable[[Notice], None]) -> None:
     """Say which settings have no say here."""
     for name in (name for name in ("OSORA_INFERENCE_HOST", "OSORA_INFERENCE_URLS") if os.environ.get(name)):
@@ -151,11 +181,12 @@ def _rotate_logs(place: Place) -> None:
 def _publish(place: Place) -> None:
     path = serve_file(place.data_dir)
     draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps({"url": place.url, "pid": os.getpid()}))
+    published = {"url": place.url, "pid": os.getpid(), "console_url": place.console_url}
+    draft.write_text(json.dumps({name: value for name, value in published.items() if value is not None}))
     draft.replace(path)
 
 
-def _ready_notice(place: Place, broker_kind: str, seconds: float) -> Notice:
+def _ready_notice(place: Place, broker_kind: str, seconds: float, console_link: str | None) -> Notice:
     key_file = place.data_dir / "local.key"
     lines = [
         f"Osora is ready at {place.url} after {seconds} s.",
@@ -163,6 +194,7 @@ def _ready_notice(place: Place, broker_kind: str, seconds: float) -> Notice:
         f"  data    {place.data_dir}",
         f"  broker  {broker_kind}",
         *(f"  log     {place.log(name)}: {what}" for name, what in LOGS.items() if place.log(name).exists()),
+        *([f"  console {console_link} (signs you in, once; `osora console` prints another)"] if console_link else []),
         f"  curl    export {_exports(place)}",
         f"  openai  export OPENAI_BASE_URL={place.url}/v1 OPENAI_API_KEY=$(cat {shlex.quote(str(key_file))})",
         f"  next    {_next_step(place.data_dir)}   (Ctrl-C here stops everything)",
@@ -174,6 +206,8 @@ def _ready_notice(place: Place, broker_kind: str, seconds: float) -> Notice:
         "broker": broker_kind,
         "seconds": seconds,
     }
+    if console_link:
+        data["console"] = console_link
     return Notice("ready", "\n".join(lines), data)
 
 

@@ -31,6 +31,8 @@ class Spec:
     stop_seconds: float = 5.0
     niceness: int = 0
     """How much it steps back when others want the processor."""
+    optional: bool = False
+    """Whether the others serve as well without it."""
 
 
 class Service:
@@ -44,6 +46,8 @@ class Service:
         self.crashes = 0
         """Crashes in a row, each soon after the start."""
         self.retry_at = 0.0
+        self.given_up = False
+        """An optional one that does not come up."""
         self.started_at = 0.0
         self._log_begins = 0
 

@@ -17,6 +17,9 @@ MAX_FIRST_CRASHES = 3
 PATIENCE_SECONDS = 15.0
 PROGRESS_SECONDS = 2.0
 
+OPTIONAL_SECONDS = 10.0
+"""So long the others, once they serve, wait for what is optional before they say so."""
+
 
 @dataclass(frozen=True)
 class Notice:
@@ -54,12 +57,15 @@ class Supervisor:
         """
         announced = False
         told_at, told = time.monotonic(), None
+        needed_since: float | None = None
         patience_ends = time.monotonic() + PATIENCE_SECONDS
         try:
             while not stop.asked:
                 for service in self.services.values():
                     self._tend(service)
-                if not announced and all(service.ready for service in self.services.values()):
+                if needed_since is None and self._all_ready(lambda service: service.spec.optional):
+                    needed_since = time.monotonic()
+                if not announced and needed_since is not None and self._may_announce(needed_since):
                     announced = True
                     on_ready()
                 if not announced and time.monotonic() > told_at + PROGRESS_SECONDS:
@@ -82,6 +88,13 @@ class Supervisor:
                 return progress
         return told
 
+    def _all_ready(self, but: Callable[[Service], bool]) -> bool:
+        return all(service.ready or but(service) for service in self.services.values())
+
+    def _may_announce(self, needed_since: float) -> bool:
+        waited = time.monotonic() - needed_since > OPTIONAL_SECONDS
+        return self._all_ready(lambda service: service.spec.optional and (waited or service.given_up))
+
     def _explain_wait(self) -> None:
         waiting = {s.spec.name: str(s.spec.log) for s in self.services.values() if not s.ready}
         logs = ", ".join(f"{name} ({log})" for name, log in waiting.items())
@@ -91,7 +104,7 @@ class Supervisor:
         code = service.exit_code()
         if code is not None and not service.finished:
             self._handle_exit(service, code)
-        idle = service.process is None and not service.finished
+        idle = service.process is None and not service.finished and not service.given_up
         met = all(self.services[name].ready for name in service.spec.needs)
         if idle and met and time.monotonic() >= service.retry_at:
             service.start()
@@ -103,11 +116,19 @@ class Supervisor:
     def _handle_exit(self, service: Service, code: int) -> None:
         delay = service.crashed()
         runs_once = service.spec.probe is None
-        if code == os.EX_CONFIG and not service.ever_ready:  # how our programs end then, with the reason as last line
-            raise RefusedError(service.log_tail(lines=1))
-        if not service.ever_ready and (runs_once or service.crashes >= MAX_FIRST_CRASHES):
-            raise StartFailedError(service, code)
         name, log = service.spec.name, service.spec.log
+        refused = code == os.EX_CONFIG  # how our programs end then, with the reason as last line
+        hopeless = refused or runs_once or service.crashes >= MAX_FIRST_CRASHES
+        if hopeless and not service.ever_ready and service.spec.optional:
+            service.given_up = True
+            why = f": {service.log_tail(lines=1)}" if refused else f" (see {log})"
+            message = f"  {name} {_end(code)}; the others go on without it{why}"
+            self.notify(Notice("given_up", message, {"name": name, "exit_code": code}))
+            return
+        if refused and not service.ever_ready:
+            raise RefusedError(service.log_tail(lines=1))
+        if hopeless and not service.ever_ready:
+            raise StartFailedError(service, code)
         message = f"  {name} {_end(code)}; trying again in {delay:.1f} s (see {log})"
         self.notify(Notice("restart", message, {"name": name, "exit_code": code, "seconds": delay}))
 

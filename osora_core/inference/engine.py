@@ -150,6 +150,11 @@ class InferenceEngine:
         """Requests that have a row."""
         return len(self._live)
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a row."""
+        return len(self._since)
+
     @torch.inference_mode()
     def step(self) -> list[Output]:
         """Admit what fits; one more token for every decoding row and a bounded piece of the prompts, in one pass.

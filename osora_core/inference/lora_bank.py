@@ -86,6 +86,11 @@ class LoraBank:
         return self._all is None
 
     @property
+    def ranks_in_use(self) -> int:
+        """Of the LoRAs in the bank. For any thread."""
+        return self.capacity - self._owners.count(_FREE)
+
+    @property
     def columns(self) -> Columns:
         """All columns, always at the same place in memory."""
         if self._all is None:

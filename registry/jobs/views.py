@@ -1,7 +1,8 @@
 """Jobs with what belongs to them, read at once: all that a client is shown of a job."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -9,7 +10,7 @@ from registry.added_bases import offered
 from registry.errors import OsoraError
 from registry.jobs import begun_with
 from registry.jobs.forecast import Forecast, foresee, foresee_new
-from registry.jobs.queries import attempts_of, queue_positions
+from registry.jobs.queries import attempts_of, newest_metrics_of, queue_positions
 from registry.jobs.types import JobRequest
 from registry.models import Job, JobAttempt
 from registry.references import refer
@@ -19,16 +20,18 @@ from registry.tenants import Principal
 
 @dataclass(frozen=True)
 class JobView:
-    """A job's row, every attempt at it in order, and what lies ahead of it."""
+    """A job's row, every attempt at it in order, what lies ahead of it, and what its newest checkpoint measured."""
 
     job: Job
     attempts: Sequence[JobAttempt]
     forecast: Forecast
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
 def view(session: Session, job: Job, settings: Settings) -> JobView:
     """The job with its whole forecast."""
-    return JobView(job, attempts_of(session, [job])[job.id], foresee(session, job, settings))
+    metrics = newest_metrics_of(session, [job]).get(job.id, {})
+    return JobView(job, attempts_of(session, [job])[job.id], foresee(session, job, settings), metrics)
 
 
 def expected(session: Session, principal: Principal, request: JobRequest, settings: Settings) -> Forecast:
@@ -44,7 +47,6 @@ def expected(session: Session, principal: Principal, request: JobRequest, settin
 def views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     """Jobs for a list, with no more of a forecast than needs no working out. As many queries for many as for one."""
     attempts, positions = attempts_of(session, jobs), queue_positions(session, jobs)
-    return [
-        JobView(job, attempts[job.id], Forecast(positions.get(job.id), estimated_finish=job.estimated_finish))
-        for job in jobs
-    ]
+    metrics = newest_metrics_of(session, jobs)
+    ahead = {job.id: Forecast(positions.get(job.id), estimated_finish=job.estimated_finish) for job in jobs}
+    return [JobView(job, attempts[job.id], ahead[job.id], metrics.get(job.id, {})) for job in jobs]

@@ -14,6 +14,7 @@ ARROWS = {
     "worker": {"registry", "osora_core", "osora_common", "osora_data"},
     "inference": {"osora_core", "osora_common"},
     "osora": {"osora_common", "osora_data"},
+    "console": {"osora"},
     "registry": {"migrations", "osora_common", "osora_data"},  # it finds the scripts that Alembic runs
     "osora_core": {"osora_common", "osora_data"},
     "osora_data": {"osora_common"},
@@ -26,6 +27,7 @@ FOREIGN = {
     "api": ENGINES,
     "registry": ENGINES | {"fastapi"},
     "osora": ENGINES,
+    "console": ENGINES | SERVICES - {"fastapi", "starlette", "uvicorn", "httpx"},
     "osora_common": ENGINES,
     "osora_data": ENGINES | SERVICES,
     "osora_core": SERVICES,

@@ -47,6 +47,17 @@ FOUND: dict[str, Any] = {
     "warnings": [],
 }
 
+LOAD: dict[str, Any] = {
+    "running": 3,
+    "waiting": 2,
+    "rows": 32,
+    "tokens_per_second": 41.5,
+    "adapters": 5,
+    "adapter_slots": 256,
+    "lora_ranks": 16,
+    "lora_capacity": 256,
+}
+
 BASIS = "b" * 64
 BASIS_KEY = "basis/f/all-linear-r128-float32.safetensors"
 
@@ -123,6 +134,7 @@ class FakeInference:
         app.post("/bases/remove")(self._remove_base)
         app.get("/ready")(self._ready)
         app.get("/adapters")(self._adapters)
+        app.get("/load")(self._load)
         app.post("/forget")(self._forget)
         return uvicorn.Server(
             uvicorn.Config(app, port=0, log_level="critical", loop="asyncio", timeout_graceful_shutdown=1)
@@ -219,6 +231,9 @@ class FakeInference:
             removed = self.added.pop((await request.json())["name"], None) is not None
             self.told.notify_all()
         return {"removed": removed}
+
+    async def _load(self) -> dict[str, Any]:
+        return {"data": [{"base": base, **LOAD} for base in self.bases]}
 
     async def _adapters(self) -> dict[str, list[str]]:
         return {"data": self.held}

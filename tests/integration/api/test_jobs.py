@@ -69,6 +69,8 @@ def test_a_job_as_openai_shapes_it(client: httpx.Client, training_file: str) -> 
             "resolved": None,
             "rows": None,
             "settings": {},
+            "train_loss": None,
+            "valid_loss": None,
             "compute_seconds": 0,
             "attempts": [],
             "estimated_start": None,
@@ -316,14 +318,16 @@ def test_checkpoints(client: httpx.Client, registry: Registry, principal: Princi
     attempt = claim(registry, job)
     with registry.transaction() as session:
         for step in (5, 10):
-            record_checkpoint(session, attempt, step, metrics={"train_loss": 1.5})
+            record_checkpoint(session, attempt, step, metrics={"train_loss": step / 4})
     newest, oldest = client.get(f"/jobs/{job.id}/checkpoints").json()["data"]
-    assert (newest["step_number"], newest["metrics"]) == (10, {"step": 10, "train_loss": 1.5})
+    assert (newest["step_number"], newest["metrics"]) == (10, {"step": 10, "train_loss": 2.5})
     assert newest["object"] == "fine_tuning.job.checkpoint"
     assert newest["id"] == f"ftckpt_{job.id[-16:]}_10"
     assert newest["fine_tuned_model_checkpoint"] == f"ft:osora-tiny:default:triage:{job.id[-16:]}:ckpt-step-10"
     page = client.get(f"/jobs/{job.id}/checkpoints", params={"after": newest["id"]}).json()
     assert page["data"] == [oldest]
+    for details in (client.get(f"/jobs/{job.id}").json()["osora"], client.get("/jobs").json()["data"][0]["osora"]):
+        assert (details["train_loss"], details["valid_loss"]) == (2.5, None)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -101,3 +101,9 @@ def test_a_key_that_expires_and_one_that_it_makes(client: httpx.Client) -> None:
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_an_unknown_key(client: httpx.Client) -> None:
     assert "key-1" in error_of(client.delete("/keys/key-1"), 404)["message"]
+
+
+def test_a_key_says_who_it_is(client_with: Callable[..., httpx.Client]) -> None:
+    said = client_with("read", tenant="acme").get("/keys/current").json()
+    assert (said["tenant"], said["scopes"], said["name"]) == ("acme", ["read"], "test")
+    assert "key" not in said

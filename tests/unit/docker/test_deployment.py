@@ -16,6 +16,7 @@ import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
+import console.settings
 import inference.settings
 import registry.settings
 from registry.settings import Settings
@@ -25,7 +26,7 @@ COMPOSE = ROOT / "docker-compose.yml"
 GPU = ROOT / "docker" / "docker-compose.gpu.yml"
 TLS = ROOT / "docker" / "docker-compose.tls.yml"
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
-OURS = ("api", "inference", "worker", "migrate")
+OURS = ("api", "inference", "worker", "migrate", "console")
 
 
 class _Loader(yaml.SafeLoader):
@@ -43,7 +44,7 @@ def services(path: Path = COMPOSE) -> dict[str, Any]:
 def setting_names() -> set[str]:
     """Every variable that the registry's or the inference server's settings read."""
     names = set()
-    for module in (registry.settings, inference.settings):
+    for module in (registry.settings, inference.settings, console.settings):
         for model in vars(module).values():
             if isinstance(model, type) and issubclass(model, BaseSettings):
                 prefix = model.model_config.get("env_prefix", "")
@@ -163,7 +164,12 @@ def test_our_containers_have_no_rights_and_the_stores_no_way_out() -> None:
     assert yaml.safe_load(COMPOSE.read_text())["networks"]["stores"] == {"internal": True}
     for name in set(services()) - set(OURS):
         assert services()[name]["networks"] == ["stores"], name
-    assert [name for name, service in services().items() if "ports" in service] == ["api"]
+    assert [name for name, service in services().items() if "ports" in service] == ["api", "console"]
+    assert all(port.startswith("127.0.0.1:") for port in services()["console"]["ports"])  # it speaks plain HTTP
+    assert set(services()["console"]["environment"]) == {
+        "OSORA_CONSOLE_HOST", "OSORA_CONSOLE_API_URL", "OSORA_CONSOLE_PUBLIC_URL",
+    }  # fmt: skip
+    assert (services()["console"]["networks"], services()["console"]["volumes"]) == (["programs"], [])
     assert services(TLS)["api"]["ports"] is None  # and behind the proxy not even that one
 
 
@@ -180,7 +186,7 @@ def test_services_and_volumes_that_are_referred_to_are_there() -> None:
 def test_hosts_in_urls_are_services() -> None:
     environment = json.dumps([service.get("environment", {}) for service in services().values()])
     hosts = re.findall(r"(?<=@|/)([a-z]+)(?=:\d|/osora)", re.sub(r"//[^/]*@", "//", environment))
-    assert {"postgres", "redis", "objects", "inference"} == set(hosts)
+    assert {"postgres", "redis", "objects", "inference", "api"} == set(hosts)
 
 
 def locked(name: str) -> dict[str, str]:
@@ -197,7 +203,7 @@ def test_every_package_of_the_image_is_the_one_that_was_tested() -> None:
     in_image = requirements | torch
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["server"]]
-    names = {re.split(r"[\[>=<;]", requirement)[0] for requirement in wanted}
+    names = {re.split(r"[\[>=<;]", requirement)[0] for requirement in wanted} - {"osora"} | {"nicegui"}
     assert names <= in_image.keys()
     assert {name: in_image[name].split()[0] for name in in_image.keys() & pins.keys()} == {
         name: pins[name] for name in in_image.keys() & pins.keys()

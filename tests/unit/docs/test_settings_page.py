@@ -11,6 +11,7 @@ PACKAGES = (
     "inference",
     "registry",
     "osora",
+    "console",
     "osora_core",
     "osora_common",
     "osora_data",

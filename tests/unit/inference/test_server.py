@@ -392,3 +392,18 @@ def test_a_deleted_adapter_is_erased_from_memory(server: InferenceServer, kind: 
     server.http.post("/forget", json={"adapters": ["again", other["id"]]}).raise_for_status()
     assert server.text()
     assert server.http.get("/adapters").json() == {"data": []}
+
+
+@pytest.mark.parametrize("kind", ["osora", "lora"])
+def test_load_says_what_is_taken_of_the_banks(server: InferenceServer, kind: str) -> None:
+    (before,) = server.http.get("/load").json()["data"]
+    assert (before["base"], before["running"], before["waiting"]) == ("tiny", 0, 0)
+    assert before["adapters"] == before["lora_ranks"] == 0
+    assert before["adapter_slots"] >= before["rows"] == server.engine.rows
+    ref = server.publish("a")
+    if kind == "lora":
+        lora = server.http.post("/export", json={"base": "tiny", "adapter": ref, "format": "lora"}).content
+        ref = server.put("l", lora, type="lora", basis_fingerprint=None)
+    server.text(adapter=ref)
+    (after,) = server.http.get("/load").json()["data"]
+    assert (after["adapters"], after["lora_ranks"] > 0) == ((1, False) if kind == "osora" else (0, True))

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from osora.discovery import discover
+from osora.serve.console_link import redeem
 from osora.serve.run import is_served
 
 from .conftest import STUBS, Family
@@ -70,16 +71,17 @@ def start(data_dir: Path) -> Iterator[Callable[..., Serve]]:
 
 def test_it_serves_is_found_and_stops_without_a_trace(start: Callable[..., Serve], data_dir: Path) -> None:
     serve = start()
-    up = [serve.until("up")["name"] for _ in range(5)]
-    assert sorted(up) == ["api", "broker", "database", "inference", "worker"]
+    up = [serve.until("up")["name"] for _ in range(6)]
+    assert sorted(up) == ["api", "broker", "console", "database", "inference", "worker"]
     ready = serve.until("ready")
+    assert redeem(data_dir, ready["console"].partition("?once=")[2])
     assert discover().url == ready["url"]
     assert "Redis" in ready["broker"] or "Valkey" in ready["broker"]
     assert f"OPENAI_BASE_URL={ready['url']}/v1 OPENAI_API_KEY=$(cat {ready['key_file']})" in ready["message"]
     assert stat.S_IMODE((data_dir / "run").stat().st_mode) == 0o700
     assert stat.S_IMODE((data_dir / "run" / "redis.sock").stat().st_mode) == 0o700
     assert not [c for c in serve.child("unixsocket:").net_connections() if c.family != socket.AF_UNIX]
-    for name in ("broker", "inference", "worker", "api"):
+    for name in ("broker", "inference", "worker", "api", "console"):
         assert str(data_dir / "logs" / f"{name}.log") in ready["message"]
     serve.process.send_signal(signal.SIGINT)
     assert serve.ends() == 0
@@ -163,6 +165,30 @@ def test_a_data_directory_that_others_can_read(start: Callable[..., Serve], data
     assert stat.S_IMODE(data_dir.stat().st_mode) == (0o755 if foreign else 0o700)
     assert stat.S_IMODE((data_dir / "local.key").stat().st_mode) == 0o600
     assert stat.S_IMODE((data_dir / "logs" / "api.log").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("how", ["STUB_BROKEN", "STUB_KILLED", "STUB_REFUSES"])
+def test_a_console_that_does_not_come_up_stops_nobody_else(start: Callable[..., Serve], how: str) -> None:
+    serve = start(**{how: "console"})
+    assert "the others go on without it" in serve.until("given_up", name="console")["message"]
+    assert "console" not in serve.until("ready")
+    serve.process.send_signal(signal.SIGINT)
+    assert serve.ends() == 0
+
+
+def test_a_console_that_hangs_is_not_waited_for_longer_than_a_while(start: Callable[..., Serve]) -> None:
+    serve = start(STUB_SLOW_CONSOLE="600")
+    serve.until("ready")
+
+
+def test_a_console_without_its_port_or_not_wanted(start: Callable[..., Serve], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        serve = start("--console-port", port)
+        assert f"port {port} is taken" in serve.until("no_console")["message"]
+        assert "console" not in serve.until("ready")
+    other = start("--no-console", data_dir=tmp_path / "other")
+    assert "console" not in other.until("ready")
 
 
 def test_a_failed_migration_ends_it_at_once(start: Callable[..., Serve]) -> None:

@@ -36,8 +36,8 @@ def run(name: str) -> None:
         print("this is already a line", "worker ready", sep="\n", flush=True)
         while True:
             time.sleep(600)
-    port = os.environ["OSORA_PORT"] if name == "api" else os.environ["OSORA_INFERENCE_PORT"]
-    ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+    ports = {"api": "OSORA_PORT", "inference": "OSORA_INFERENCE_PORT", "console": "OSORA_CONSOLE_PORT"}
+    ThreadingHTTPServer(("127.0.0.1", int(os.environ[ports[name]])), Handler).serve_forever()
 
 
 def _leave(*_: Any) -> None:

@@ -1,0 +1,3 @@
+from stub import run
+
+run("console")
