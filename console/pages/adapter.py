@@ -64,7 +64,7 @@ def _facts(adapter: Adapter) -> None:
             ui.label(origin(adapter))
 
     parameters, expires = adapter.get("parameters"), adapter.get("expires_at")
-    with panel("About"):
+    with panel("About", "one-by-one"):
         facts(
             [
                 ("Base", adapter["base"]),
