@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from console import pages, signing_in
 from console.gate import Gate
+from console.layout import button_link, panel
 from console.sessions import Sessions
 from console.settings import ConsoleSettings
 from console.view import publish
@@ -51,6 +52,7 @@ def create_app(settings: ConsoleSettings) -> FastAPI:
     Client.shared_head_html = _HEAD
     # No bar of the framework's at every request, which would have no name for whoever does not see it.
     framework.config.quasar_config["loadingBar"]["skipHijack"] = True
+    framework.on_page_exception(_failed)
     ui.run_with(
         app,
         title="Osora",
@@ -88,6 +90,14 @@ class Server(uvicorn.Server):
         await super().startup(None)
         if self.started:
             print("ready", file=sys.stderr, flush=True)
+
+
+def _failed() -> None:
+    """A page that could not be built, for a reason of ours: what it was, the log says."""
+    with ui.element("main").classes("content"), panel("", "problem"):
+        ui.label("This page failed, by a fault of the console's own.").classes("problem-message")
+        ui.label("Next: look at another page, and send the end of the console's log to whoever runs it.")
+        button_link("Jobs", "/jobs")
 
 
 async def _healthy() -> str:
