@@ -107,7 +107,7 @@ def options(lines: Sequence[Line], steps: int, *, percent: bool = False, is_loss
             "type": "log" if is_wide else "value",
             "scale": True,
             "splitNumber": 4,
-            **({"min": 0, "max": 100} if percent else {}),
+            **({"min": 0, "max": 100, "interval": 25} if percent else {}),
             **_AXIS,
             "axisLabel": {**_AXIS["axisLabel"], "formatter": "{value} %" if percent else "{value}"},
         },

@@ -10,7 +10,7 @@ from console import charts
 from console.history import History
 from console.layout import button_link, panel
 from console.tables import Cell, facts, plain_table
-from console.words import clock, duration, figure, share, when
+from console.words import clock, duration, loss, share, when
 from osora.schemas import Attempt, Checkpoint, Event, Job
 
 _MOST_EVENTS = 300
@@ -35,8 +35,8 @@ class Figures:
         self._box.clear()
         with self._box:
             _figure("step", f"{step:,} / {total:,}" if total else "—", f"{duration(left)} left" if left else "")
-            _figure("training loss", figure(history.latest("train_loss"), ".4g"))
-            _figure("validation loss", figure(history.latest("valid_loss"), ".4g"), _best(history))
+            _figure("training loss", loss(history.latest("train_loss")))
+            _figure("validation loss", loss(history.latest("valid_loss")), _best(history))
             if accuracy is None:
                 _figure("exact match", share(history.latest("valid_exact_match")), "of validation rows")
             else:
@@ -205,7 +205,7 @@ def _checkpoint(checkpoint: Checkpoint) -> list[Cell]:
     metrics: Any = checkpoint.get("metrics") or {}
     model, step = checkpoint["fine_tuned_model_checkpoint"], checkpoint["step_number"]
     link = lambda: button_link("Try it", try_it(model), primary=False).props(f'aria-label="Try step {step}"')  # noqa: E731
-    return [str(step), figure(metrics.get("valid_loss"), ".4g"), share(metrics.get("valid_exact_match")), link]
+    return [str(step), loss(metrics.get("valid_loss")), share(metrics.get("valid_exact_match")), link]
 
 
 def _best(history: History) -> str:
@@ -213,7 +213,7 @@ def _best(history: History) -> str:
     if not curve:
         return ""
     step = min(curve, key=lambda step: (curve[step], step))
-    return f"best {curve[step]:.4g} at step {step}" if len(curve) > 1 else ""
+    return f"best {loss(curve[step])} at step {step}" if len(curve) > 1 else ""
 
 
 def _figure(name: str, value: str, note: str = "") -> None:

@@ -120,7 +120,7 @@ def create_app(
 
     @app.get("/load")
     async def load() -> dict[str, Any]:
-        return {"data": [{"base": name, **served.loop.load()} for name, served in app.state.served.items()]}
+        return {"data": [{"base": one.runtime.name, **one.loop.load()} for one in app.state.bases]}
 
     def held(base: str) -> Served:
         served: Served = app.state.bases.held(base)

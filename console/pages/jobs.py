@@ -9,7 +9,7 @@ from nicegui import ui
 from console.layout import button_link, empty, heading
 from console.rows import LongTable, Row, column
 from console.view import View, page
-from console.words import age, figure, name_of, state
+from console.words import age, loss, name_of, state
 from osora.schemas import ENDED, Event, Job
 
 _COLUMNS = [
@@ -109,7 +109,7 @@ class _JobsPage:
             "state_class": job["status"],
             "progress": f"{step} / {total}" if total else "",
             "percent": round(100 * step / total, 1) if total else 0,
-            "loss": figure(_loss(job), ".4g"),
+            "loss": loss(_loss(job)),
             "base": job["model"],
             "tenant": job.get("organization_id", ""),
             "age": age(job["created_at"]),
@@ -134,7 +134,7 @@ class _JobsPage:
         if event.get("type") == "metrics" and data.get("train_loss") is not None:
             step, total = data["step"], data["total_steps"]
             told = {"progress": f"{step} / {total}", "percent": round(100 * step / total, 1)}
-            self._table.update({"id": job_id, **told, "loss": figure(data["train_loss"], ".4g")})
+            self._table.update({"id": job_id, **told, "loss": loss(data["train_loss"])})
         elif event.get("type") != "metrics" and not data:
             self._table.update(self._row(await self._view.osora.jobs.get(job_id)))
 
