@@ -69,6 +69,7 @@ def test_a_job_as_openai_shapes_it(client: httpx.Client, training_file: str) -> 
             "resolved": None,
             "rows": None,
             "settings": {},
+            "points": [{"preset": "small", "rank": 128, "mix": 0}],
             "train_loss": None,
             "valid_loss": None,
             "compute_seconds": 0,
@@ -300,7 +301,8 @@ def test_going_on_from_an_adapter(client: httpx.Client, training_file: str, adap
     by_knob = create(client, training_file, osora={"from_adapter": adapter.id})
     for job, name in ((by_name, adapter.name), (by_knob, adapter.id)):
         assert job["model"] == "osora-tiny"
-        assert job["osora"]["settings"] == {"from_adapter": name, "rank": 16}
+        assert job["osora"]["settings"] == {"from_adapter": name}
+        assert job["osora"]["points"] == [{"preset": None, "rank": 16, "mix": 0}]
     body = {"model": adapter.name, "training_file": training_file, "osora": {"from_adapter": adapter.id}}
     assert error_of(client.post("/jobs", json=body), 400)["param"] == "osora.from_adapter"
     body = {"model": "ft:osora-tiny:default::nothing", "training_file": training_file}

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from registry import migrate
+from registry.added_bases.tables import BaseState
 from registry.blobs import DatabaseStore
 from registry.db import make_engine
 from registry.models import (
@@ -239,6 +240,7 @@ WORDS: dict[tuple[str, str], Any] = {
     ("usage_days", "kind"): Kind,
     ("files", "format"): FileFormat,
     ("adapters", "type"): AdapterType,
+    ("bases", "state"): BaseState,
 }
 
 
@@ -311,6 +313,12 @@ def test_the_database_takes_every_word_that_python_knows_and_no_other(database_u
         assert connection.scalar(text("SELECT count(*) FROM uploads")) == 1
         insert_adapter(connection)
         insert_usage(connection)
+        connection.execute(
+            text(
+                "INSERT INTO bases (name, id, source, state, created_at, attempts) "
+                "VALUES ('x', 'y', 'z', 'ready', 0, 0)"
+            )
+        )
     for (table, column), words in WORDS.items():
         update = text(f"UPDATE {table} SET {column} = :word")
         for word in get_args(words):
