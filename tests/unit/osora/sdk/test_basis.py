@@ -161,5 +161,6 @@ def test_the_command_lists_bases(service: FakeService) -> None:
     bases = [{"name": "osora-tiny", "loaded": True, "bytes": 2048, "basis": {"rank": 128}}, {"name": "big"}]
     service.on("GET", "/bases", Answer(body={"data": bases}))
     lines = CliRunner().invoke(app, ["bases"]).stdout.splitlines()
-    assert [line.split() for line in lines[1:]] == [["osora-tiny", "yes", "2.0", "KiB", "128"], ["big", "no"]]
+    expected = [["osora-tiny", "ready", "yes", "2.0", "KiB", "128"], ["big", "ready", "no"]]
+    assert [line.split() for line in lines[1:]] == expected
     assert json.loads(CliRunner().invoke(app, ["bases", "list", "--json"]).stdout) == bases
