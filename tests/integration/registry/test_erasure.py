@@ -25,7 +25,7 @@ from tests.support.jobs import claim, new_adapter, record_checkpoint, submit
 
 CANARY = "canary7f3a9"
 LORA = Facts("lora", 4, 1280, ["q_proj"], "base-hash", None, [])
-NOT_OF_TENANTS = {"audit_log", "blobs", "tenants", "usage_segments", "workers"}
+NOT_OF_TENANTS = {"audit_log", "bases", "blobs", "tenants", "usage_segments", "workers"}
 
 
 @pytest.fixture

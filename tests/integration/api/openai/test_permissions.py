@@ -14,6 +14,7 @@ from openai import AsyncOpenAI, OpenAI
 from sqlalchemy import select, update
 
 from registry import adapters, retention
+from registry.added_bases.tables import AddedBase
 from registry.context import Registry
 from registry.models import Adapter
 from registry.names.tables import Permission
@@ -158,6 +159,7 @@ def test_a_checkpoint_with_a_slash_in_its_name(
     with registry.transaction() as session:
         record_checkpoint(session, claim(registry, job), 5)
         session.execute(update(type(job)).values(base="org/tiny"))
+        session.add(AddedBase(name="org/tiny", id="base-1", source="x", state="ready"))
     owner, friend = tenant("default"), tenant("friend")
     (checkpoint,) = owner.every(owner.openai.fine_tuning.jobs.checkpoints.list(job.id))
     name = checkpoint.fine_tuned_model_checkpoint
