@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from osora_common.hyperparameters import spec_values, sweep_specs, wants_sweep
+from osora_common.presets import Room, points
 from osora_core.training import JobSpec
 
 DEFAULT = JobSpec(rank=8)
@@ -32,8 +33,9 @@ def test_with_a_mix_a_sweep_ranges_over_its_rate_too(
 
 
 def test_a_spec_takes_its_mix_from_the_request() -> None:
-    values = spec_values({}, {"mix": 8, "mix_rate": 0.2, "rank": 16}, rows=10, seed=1)
-    spec = JobSpec.from_dict(values)
+    osora = {"mix": 8, "mix_rate": 0.2, "rank": 16}
+    (point,) = points(osora, Room())
+    spec = JobSpec.from_dict(spec_values({}, osora, rows=10, seed=1, point=point))
     assert (spec.mix, spec.mix_rate, spec.rates().keys()) == (8, 0.2, {"learning_rate", "sigma_rate", "mix_rate"})
     plain = JobSpec.from_dict(spec_values({}, {"mix_rate": [0.2, 0.3]}, rows=10, seed=1))
     assert (plain.mix, plain.mix_rate, plain.rates().keys()) == (0, 0.1, {"learning_rate", "sigma_rate"})
