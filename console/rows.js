@@ -39,9 +39,5 @@ export default {
       const place = this.rows.findIndex((one) => one.id === row.id);
       if (place >= 0) this.rows.splice(place, 1, { ...this.rows[place], ...row });
     },
-    reset(rows) {
-      this.rows = rows;
-      this.asked = -1;
-    },
   },
 };

@@ -64,15 +64,6 @@ class LongTable(Generic[Item]):
         self.rows[row["id"]] = {**known, **row}
         self.table.run_method("update", row)
 
-    async def again(self, items: AsyncIterator[Item]) -> bool:
-        """Begin anew with other items; False where there are none."""
-        self._items = items
-        self.rows = {}
-        first = await self._next()
-        if self.table is not None:
-            self.table.run_method("reset", first)
-        return bool(first)
-
     async def _more(self) -> None:
         if self.table is not None and (rows := await self._next()):
             self.table.run_method("append", rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from osora_common.base_families import why_not
-from osora_common.base_weights import check_weights
+from osora_common.base_weights import check_weights, tensors
 from osora_common.unusable_base import UnsupportedFamilyError, UnusableBaseError, unreadable
 
 NEXT = "use a base of another family; docs/models.md lists what is known to work"
@@ -45,6 +45,8 @@ def check_files(base: str, folder: Path, names: Collection[str] | None = None) -
     """Raises UnusableBaseError where weights or tokenizer are not there, or weights are cut short."""
     names_there = _names(base, folder, names)
     check_weights(base, folder, names_there, whole=names is None)
+    if names is None:
+        _check_layers(base, folder)
     if not any(fnmatch(name, kind) for name in names_there for kind in _TOKENIZERS):
         raise UnusableBaseError(
             f"the base model {base!r} cannot be loaded: it has no tokenizer",
@@ -52,11 +54,35 @@ def check_files(base: str, folder: Path, names: Collection[str] | None = None) -
         )
 
 
+def _check_layers(base: str, folder: Path) -> None:
+    """Raises UnusableBaseError for more layers than weights: the model is made before its weights are looked for."""
+    config, weights = _json(base, folder / "config.json"), tensors(folder)
+    inner = config.get("text_config")
+    for said in (config, inner if isinstance(inner, dict) else {}):
+        layers = said.get("num_hidden_layers")
+        if isinstance(layers, int) and layers > weights:
+            raise UnusableBaseError(
+                f"the base model {base!r} cannot be loaded: its config.json says {layers} layers, and its files of "
+                f"weights have only {weights} tensors",
+                "take the config.json that came with the model",
+            )
+
+
 def _names(base: str, folder: Path, names: Collection[str] | None) -> Collection[str]:
+    if names is not None:
+        return names
     try:
-        return os.listdir(folder) if names is None else names
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry.is_file() or entry.is_dir() for entry in entries}
     except OSError as error:
         raise unreadable(base, folder, error) from error
+    # A pipe would be waited for, and a device never end.
+    for name in sorted(name for name, is_plain in found.items() if not is_plain and (folder / name).exists()):
+        raise UnusableBaseError(
+            f"the base model {base!r} cannot be loaded: {folder / name} is no regular file",
+            "copy or download the whole model into a directory of its own",
+        )
+    return sorted(found)
 
 
 def _has_chat_template(base: str, folder: Path, names: Collection[str]) -> bool:

@@ -39,6 +39,11 @@ def values(folder: Path) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
+def tensors(folder: Path) -> int:
+    """How many tensors they have, likewise."""
+    return sum(len(read_header(path)[1]) for path in folder.glob("*.safetensors"))
+
+
 def _listed(base: str, folder: Path) -> list[str]:
     try:
         return listed_in(folder / INDEX)

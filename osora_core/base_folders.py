@@ -171,6 +171,8 @@ def _wheel(package: Package, folder: Path) -> Path:
 
 def _hash(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for, a device never end
+            raise OSError(None, "it is no regular file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

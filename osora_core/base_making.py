@@ -8,6 +8,7 @@ says what (`Order`); lines of JSON come out: `{"state", "progress", "seconds_lef
 """
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -25,10 +26,13 @@ from osora_core import base_models
 from osora_core.base_folders import BaseFolders
 from osora_core.basis import BasisCache, RemoteBasis
 from osora_core.errors import OsoraCoreError
-from osora_core.out_of_memory import refusing_to_run_out
+from osora_core.out_of_memory import is_out_of_memory, refusing_to_run_out
 from osora_core.runtime import Runtime, set_threads
 
 _TELL_SECONDS = 0.5
+# What libraries raise where a base's files say what they did not reckon with: it would happen again every time.
+_OF_THE_BASE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_NEXT = "compare its files with the original's, then remove the base and add it again; the workers' logs say more"
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,13 @@ def main(remote: RemoteBasis | None = None) -> None:
         teller.write({"error": {"message": error.message, "next_action": error.next_action}})
     except OSError as error:
         teller.write({"error": {"message": f"{error.filename or order.source}: {error.strerror}", "next_action": None}})
+    except _OF_THE_BASE as error:
+        if is_out_of_memory(error):
+            raise
+        logging.getLogger(__name__).exception("base %s cannot be prepared", order.name)
+        said = " ".join(str(error).split())[:200]
+        message = f"the base {order.name!r} cannot be used: preparing it fails with {type(error).__name__}: {said}"
+        teller.write({"error": {"message": message, "next_action": _NEXT}})
 
 
 def _end_with_input() -> None:

@@ -24,9 +24,9 @@ from osora_core.basis import Basis, BasisCache, Progress
 from osora_core.basis_log import BasisLog
 from osora_core.cores import available_cores
 from osora_core.data.conversation import conversations_of
-from osora_core.errors import UnsupportedBase, UserError
+from osora_core.errors import OsoraCoreError, UnsupportedBase, UserError
 from osora_core.linear import OsoraLinear
-from osora_core.out_of_memory import refusing_to_run_out, require_room
+from osora_core.out_of_memory import is_out_of_memory, refusing_to_run_out, require_room
 from osora_core.weights import ALL_LINEAR, find_targets
 
 
@@ -166,11 +166,14 @@ def _loading(source: str) -> Iterator[None]:
     """What transformers says of a base that it cannot load, in one sentence."""
     try:
         yield
-    except UserError:  # says itself what is wrong
+    except OsoraCoreError:  # says itself what is wrong
         raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:  # what a configuration says wrongly shows as an error of any kind
+        if is_out_of_memory(error):
+            raise
+        kind = "" if isinstance(error, OSError | ValueError | SafetensorError) else f"{type(error).__name__}: "
         raise UserError(
-            f"the base model {source!r} cannot be loaded: {_first_sentence(error)}",
+            f"the base model {source!r} cannot be loaded: {kind}{_first_sentence(error)}",
             param="model",
             next_action="name a bundled base, a directory or a hub id with a causal language model as safetensors",
         ) from error

@@ -162,6 +162,11 @@ class BaseKeeper:
             self._failed[base.id] = time.monotonic() + _AGAIN_SECONDS
             logger.warning("base %s cannot be trained by this worker for now: %s", base.name, error)
             return
+        except Exception:  # of a library; the other bases are loaded all the same
+            loaded.kept.close()
+            self._failed[base.id] = time.monotonic() + _AGAIN_SECONDS
+            logger.exception("base %s cannot be trained by this worker for now", base.name)
+            return
         self._failed.pop(base.id, None)
         self._loaded[base.name] = loaded
         self._listen(base.name)

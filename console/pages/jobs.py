@@ -1,5 +1,6 @@
 """The jobs: those that run move as one looks at them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlencode
@@ -7,6 +8,7 @@ from urllib.parse import urlencode
 from nicegui import ui
 
 from console.layout import button_link, empty, heading
+from console.press import press
 from console.rows import LongTable, Row, column
 from console.view import View, page
 from console.words import age, loss, name_of, state
@@ -47,16 +49,36 @@ class _JobsPage:
         self._view = view
         self._chosen = chosen
         self._table: LongTable[Job]
+        self._following: list[asyncio.Task[None]] = []
 
     async def build(self) -> None:
         with ui.element("div").classes("title-row"):
             heading("Jobs")
-            button_link("New job", "/jobs/new")
+            with ui.element("div").classes("row-of"):
+                self._again = press("Look again", self._view.does(self._look_again))
+                button_link("New job", "/jobs/new")
         self._filters(await _base_names(self._view))
-        self._table = LongTable(self._view, self._matching(), _COLUMNS, self._row, "Jobs, newest first")
-        if not await self._table.show():
-            self._say_empty()
+        self._place = ui.element("div").classes("stack")
+        await self._look()
+
+    async def _look(self) -> None:
+        table = LongTable(self._view, self._matching(), _COLUMNS, self._row, "Jobs, newest first")
+        before = [*self._place.default_slot.children]
+        with self._place:
+            if not await table.show():
+                self._say_empty()
+        for old in before:  # not sooner: where the API refuses, they stay
+            self._place.remove(old)
+        self._table = table
         self._follow()
+
+    async def _look_again(self) -> None:
+        """Of jobs that were made elsewhere no stream tells, and a page that is idle does not ask."""
+        self._again.disable()  # two looks at a time would be two tables
+        try:
+            await self._look()
+        finally:
+            self._again.enable()
 
     def _filters(self, bases: list[str]) -> None:
         with ui.element("div").classes("filters").props('role=search aria-label="Which jobs"'):
@@ -118,8 +140,9 @@ class _JobsPage:
 
     def _follow(self) -> None:
         live = [job_id for job_id, row in self._table.rows.items() if row["status"] not in ENDED]
-        for job_id in live[:_MOST_FOLLOWED]:
-            self._view.background(self._follow_one(job_id))
+        for following in self._following:
+            following.cancel()
+        self._following = [self._view.background(self._follow_one(job_id)) for job_id in live[:_MOST_FOLLOWED]]
 
     async def _follow_one(self, job_id: str) -> None:
         """From what was newest when the page was made: of the past, the list has told all that it shows."""

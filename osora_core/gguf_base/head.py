@@ -40,6 +40,17 @@ ROTARY_FACTORS = "rope_freqs.weight"
 _OTHERWISE = "take the base as safetensors: a directory, or owner/name on a model hub"
 
 
+class _Reader(gguf.GGUFReader):
+    """Believes no count or length of a file that the file has no room for: the library itself takes what is beyond the
+    end for values of no bytes, and would read on for ever."""
+
+    def _get(self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
+        values = super()._get(offset, dtype, count, override_order)
+        if len(values) < count:
+            raise ValueError("it is cut short or damaged, as it says that it has more than its bytes")
+        return values
+
+
 @dataclass(frozen=True)
 class GgufFile:
     """An open GGUF file: `says` what its head says, and its tensors by name, which are mapped and not read."""
@@ -52,7 +63,7 @@ class GgufFile:
     def open(cls, path: Path) -> "GgufFile":
         """Takes seconds for a large vocabulary. Raises UserError for a file that is none, or is cut short."""
         try:
-            reader = gguf.GGUFReader(path)
+            reader = _Reader(path)
             says = {name: part.contents() for name, part in reader.fields.items()}
             tensors = {tensor.name: tensor for tensor in reader.tensors}
         except Exception as error:  # of numpy, struct or the library itself, whichever stumbles
@@ -104,10 +115,9 @@ def _config(file: GgufFile) -> PreTrainedConfig:
         raise unsupported(f"{file.path.name} does not say its {prefix}{missing[0]}")
     if unknown := sorted(said.keys() - _KNOWN):
         raise unsupported(f"{file.path.name} has the setting {prefix}{unknown[0]}, which is not known here")
+    _check_numbers(file, said)
     settings = {ours: said[theirs] for theirs, ours in _NEEDED.items()}
     heads = settings["num_attention_heads"]
-    if not isinstance(heads, int) or not isinstance(said.get("attention.head_count_kv", 1), int):
-        raise unsupported(f"{file.path.name} has another number of heads in each layer")
     size = said.get("attention.key_length", settings["hidden_size"] // heads)
     for name in ("attention.value_length", "rope.dimension_count"):
         if said.get(name, size) != size:
@@ -138,6 +148,18 @@ def _config(file: GgufFile) -> PreTrainedConfig:
     if kind == "qwen2" and size * heads != settings["hidden_size"]:
         raise unsupported(f"{file.path.name} has heads of {size}, and a qwen2 has no such")
     return AutoConfig.for_model(kind, **settings)
+
+
+def _check_numbers(file: GgufFile, said: Mapping[str, Any]) -> None:
+    """Raises UnsupportedBase for a size that no model has: what is made of it would be of that size."""
+    sizes = [*(_NEEDED.keys() - {_EPSILON}), "attention.head_count_kv", "attention.key_length"]
+    for name in sorted(said.keys() & set(sizes)):
+        if isinstance(said[name], list):
+            raise unsupported(f"{file.path.name} has another {file.architecture}.{name} in each layer")
+        if not isinstance(said[name], int) or said[name] < 1:
+            raise unsupported(f"{file.path.name} has a {file.architecture}.{name} of {said[name]!r}")
+    if said["block_count"] > len(file.tensors):
+        raise unsupported(f"{file.path.name} has {said['block_count']} layers, and only {len(file.tensors)} tensors")
 
 
 def _rotary(file: GgufFile, said: Mapping[str, Any], size: int) -> dict[str, Any]:

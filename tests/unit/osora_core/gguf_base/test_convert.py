@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
@@ -101,6 +103,56 @@ def test_what_is_no_whole_gguf_file_is_refused(tmp_path: Path) -> None:
         file = tmp_path / f"{number}.gguf"
         file.write_bytes(content)
         assert "cannot be read as a GGUF file" in refused(file, tmp_path / "out").message
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+ENDLESS = {
+    "a list": text("a") + struct.pack("<IIQ", 9, 0, 2**60),
+    "a list of texts": text("a") + struct.pack("<IIQ", 9, 8, 2**60),
+    "a text": text("a") + struct.pack("<IQ", 8, 2**62),
+    "its settings": b"",
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("what", ENDLESS)
+def test_counts_that_the_file_has_no_room_for_are_not_believed(tmp_path: Path, what: str) -> None:
+    file = tmp_path / "a.gguf"
+    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 1 if ENDLESS[what] else 2**60) + ENDLESS[what])
+    assert "it is cut short or damaged" in refused(file, tmp_path / "out").message
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("block_count", 2**31, "2147483648 layers, and only 1 tensors"),
+        ("block_count", 0, "llama.block_count of 0"),
+        ("attention.head_count", 0, "llama.attention.head_count of 0"),
+        ("attention.head_count_kv", 0, "llama.attention.head_count_kv of 0"),
+        ("embedding_length", "wide", "llama.embedding_length of 'wide'"),
+        ("feed_forward_length", [8, 16], "another llama.feed_forward_length in each layer"),
+    ],
+)
+def test_sizes_that_no_model_has_are_refused(tmp_path: Path, setting: str, value: Any, said: str) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
+    sizes: dict[str, Any] = {
+        "block_count": 1, "context_length": 64, "embedding_length": 32, "feed_forward_length": 64,
+        "attention.head_count": 4,
+    }  # fmt: skip
+    for name, size in {**sizes, setting: value}.items():
+        add = {int: writer.add_uint32, str: writer.add_string, list: writer.add_array}[type(size)]
+        add(f"llama.{name}", size)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tensor("token_embd.weight", torch.ones(8, 32).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert said in refused(tmp_path / "a.gguf", tmp_path / "out").message
 
 
 def test_a_conversion_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
