@@ -91,7 +91,11 @@ class View:
             with self._client:
                 ui.navigate.to("/sign-in")
             # The message is sent by the loop's next turns; a browser that is not there any more will not take it.
-            asyncio.get_running_loop().call_later(1.0, self._client.delete)
+            asyncio.get_running_loop().call_later(1.0, self._forget)
+
+    def _forget(self) -> None:
+        if not self._client.is_deleted:  # its browser may have gone by itself meanwhile
+            self._client.delete()
 
     def _close(self) -> None:
         for task in [*self._tasks]:
