@@ -78,8 +78,9 @@ class Bases:
             is_coming = added is not None and added.problem is None
             raise ServerError(
                 503, "service_unavailable_error", "base_not_loaded",
-                f"this server {'is still loading the' if is_coming else 'does not hold'} base {name!r}",
+                f"this server {'is still loading' if is_coming else 'does not hold'} the base {name!r}",
                 next_action="try again in a moment" if is_coming
+                else "have whoever runs the service see `osora bases`, which says why" if added is not None
                 else "give API and inference server the same OSORA_BASES",
             )  # fmt: skip
         return served

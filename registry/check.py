@@ -1,6 +1,7 @@
 """`python -m registry check`: whether database, object store and broker can be used, without making anything.
 
-A line of JSON for each: `item`, `message`, and `next_action`, which is null where nothing is wrong.
+A line of JSON for each: `item`, `message`, and `next_action`, which is null where nothing is wrong. A base that was
+added and is ready has one too, with its `source`: whoever asks looks at its files.
 """
 
 import json
@@ -12,9 +13,13 @@ from alembic.runtime.migration import MigrationContext
 from obstore.exceptions import BaseError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
+from osora_common.base_source import is_made_here
 from osora_common.store_url import DATABASE_STORE
 from registry import migrate, rotation
+from registry.added_bases import preparing
+from registry.added_bases.preparing import ReadyBase
 from registry.context import Registry
 from registry.db import make_engine, read_only
 from registry.outages import first_line
@@ -29,6 +34,14 @@ def report(settings: Settings) -> None:
     """Print what is found, a line as soon as it is known."""
     for item, message, next_action in _findings(settings):
         print(json.dumps({"item": item, "message": message, "next_action": next_action}), flush=True)
+    for base in _added_bases(settings):
+        said = {"item": f"base {base.name}", "message": "was added to the running service", "next_action": None}
+        place = Path(settings.data_dir, "bases", base.content or "") if is_made_here(base.source) else base.source
+        if isinstance(place, str) or place.is_dir():
+            said["source"] = str(place)
+        else:
+            said["message"] = f"it is converted again at the next start, of {base.source}"
+        print(json.dumps(said), flush=True)
 
 
 def _findings(settings: Settings) -> Iterator[tuple[str, str, str | None]]:
@@ -58,6 +71,21 @@ def _database(settings: Settings) -> tuple[str, str | None]:
     if present != newest:
         return f"{shown} answers; the next start brings it from schema {present} to {newest}", None
     return f"{shown} answers, with the newest schema ({newest})", None
+
+
+def _added_bases(settings: Settings) -> list[ReadyBase]:
+    """Those that are loaded at the next start; none where the database says nothing yet."""
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return []
+    engine = make_engine(url)
+    try:
+        with Session(read_only(engine)) as session:
+            return [base for base in preparing.ready(session) if base.name not in settings.base_paths]
+    except SQLAlchemyError:  # which is said of the database, or it has no such table yet
+        return []
+    finally:
+        engine.dispose()
 
 
 def _store(settings: Settings) -> tuple[str, str | None]:

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from osora.doctor.finding import Finding
+from osora.doctor.finding import AddedBase, Finding
 from osora.doctor.machine import check_broker, check_data_dir, check_device, check_memory, check_ports
 from osora.serve.plan import module
 from osora_common.base_facts import BaseFacts
@@ -24,7 +24,9 @@ def examine(data_dir: Path) -> Iterator[Finding]:
     yield check_data_dir(data_dir)
     # Bases have a finding each, below.
     refused = _ask("inference.check", env={**env, "OSORA_BASES": "osora-tiny"})
-    stored = _ask("registry", "check", env=env)
+    told = _ask("registry", "check", env=env)
+    stored = [finding for finding in told if not isinstance(finding, AddedBase)]
+    added = [(base.item.removeprefix("base "), base.source) for base in told if isinstance(base, AddedBase)]
     wrong = {finding.message: finding for finding in (*refused, *stored) if finding.item == "settings"}
     yield from wrong.values() or [Finding("settings", "can be used")]
     yield from (finding for finding in stored if finding.item != "settings")
@@ -36,7 +38,7 @@ def examine(data_dir: Path) -> Iterator[Finding]:
     if wrong:
         return
     total = 0
-    for name, path in parse_bases(env.get("OSORA_BASES") or "osora-tiny"):
+    for name, path in [*parse_bases(env.get("OSORA_BASES") or "osora-tiny"), *added]:
         finding, size = _base(name, path)
         total += size
         yield finding
@@ -54,7 +56,8 @@ def _ask(*words: str, env: Mapping[str, str]) -> list[Finding]:
     else:
         lines, code, said = told.stdout, told.returncode, (told.stderr.strip().splitlines() or ["no reason given"])[-1]
         missing = []
-    findings = [Finding(**json.loads(line)) for line in lines.splitlines()]
+    found = map(json.loads, lines.splitlines())
+    findings = [(AddedBase if "source" in line else Finding)(**line) for line in found]
     if code == os.EX_CONFIG:
         message, _, next_action = said.partition(". Next: ")
         missing = [Finding("settings", message.rstrip("."), next_action or "correct it, or leave it out")]

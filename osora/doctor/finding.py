@@ -14,3 +14,10 @@ class Finding:
     @property
     def ok(self) -> bool:
         return self.next_action is None
+
+
+@dataclass(frozen=True)
+class AddedBase(Finding):
+    """A base that was added to the running service; `source`: what it is loaded from at the next start."""
+
+    source: str = ""

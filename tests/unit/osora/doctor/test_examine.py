@@ -7,6 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from registry import tenants
+from registry.__main__ import init
+from registry.added_bases import adding, preparing
+from registry.context import Registry
+from registry.settings import Settings
+from tests.support.tiny_base import make_base
+
 
 def doctor(data_dir: Path, *words: str, **env: str) -> tuple[int, str]:
     command = [sys.executable, "-P", "-m", "osora", "doctor", "--data-dir", str(data_dir), *words]
@@ -60,3 +67,27 @@ def test_settings_that_are_refused(tmp_path: Path) -> None:
     assert "OSORA_ARTIFACT_STORE" in wrong[0]
     assert "OSORA_LEASE_SECONDS is 'inf'" in wrong[1]
     assert all("Next: " in line for line in wrong)
+
+
+def test_bases_that_were_added_are_looked_at_too(tmp_path: Path) -> None:
+    data, base = tmp_path / "data", make_base(tmp_path / "base")
+    settings = Settings(data_dir=data)
+    init(settings)
+    with Registry.open(settings) as registry:
+        for name in ("second", "gone"):
+            with registry.transaction() as session:
+                operator = tenants.authenticate(session, settings.local_key_path.read_text().strip())
+                adding.add(session, operator, settings, name, str(base if name == "second" else tmp_path / "gone"))
+            with registry.transaction() as session:
+                held = preparing.claim(session, "worker-1", 60)
+            assert held is not None
+            with registry.transaction() as session:
+                assert preparing.finish(session, held, {})
+    code, said = doctor(data, "--json")
+    assert code == 1
+    found = {finding["item"]: finding for finding in json.loads(said)["findings"]}
+    assert found["base second"]["ok"]
+    assert "family llama" in found["base second"]["message"]
+    assert str(tmp_path / "gone") in found["base gone"]["message"]
+    assert found["base gone"]["next_action"]
+    assert set(found["base second"]) == set(found["memory"])
