@@ -41,7 +41,7 @@ _KINDS = {
 }
 EXAMPLE_OF_A_BASIS = "e3b98a4da31a127d2f0d4c1ad6f1b6dd5c0de5f1d5b1d6a4bb54a1a6f0c2e9d7"
 # Examples that are nobody's own.
-COMMON = {"osora-tiny", EXAMPLE_OF_A_BASIS}
+COMMON = {"smollm2-135m", "osora-tiny", EXAMPLE_OF_A_BASIS}
 
 
 @dataclass(frozen=True)
