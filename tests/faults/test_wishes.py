@@ -42,7 +42,9 @@ def test_how_often_a_job_is_checkpointed_can_be_said(
     world.start_worker(Orders(slow_step=0.02), **env)
     world.assert_undisturbed(job_id, undisturbed)
     made = [event.message for event in world.events(job_id) if event.message.startswith("Checkpoint created")]
-    assert made[0] == f"Checkpoint created at step {first}"
+    step = int(made[0].removeprefix("Checkpoint created at step "))
+    # One that is due by time waits for a moment in which the one before, of the start, is not still being sent.
+    assert first <= step <= first + (2 if "checkpoint_seconds" in knobs else 0)
 
 
 def test_a_job_cancelled_before_its_start_never_starts(world: World) -> None:
