@@ -106,6 +106,7 @@ def test_it_is_deleted_once_no_alias_needs_it(opened: Opener, service: Service, 
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("dialog", name="Delete doomed?")).to_be_visible()
     page.get_by_role("button", name="Keep it").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.locator(".q-notification")).to_contain_text("'held'")

@@ -155,7 +155,7 @@ def test_it_shares_the_steps_of_what_trains_there(
 ) -> None:
     knobs = {"rank": RANK, "learning_rate": 0.03}
     other = submit(
-        registry, principal, base=BASE, training_file=upload("refund"), osora=knobs, hyperparameters={"n_epochs": 50}
+        registry, principal, base=BASE, training_file=upload("refund"), osora=knobs, hyperparameters={"n_epochs": 500}
     )
     reports, joined, together = Reports(), threading.Event(), threading.Event()
     progress = reports.progress
