@@ -83,10 +83,14 @@ class BaseFolders:
         with self._lock(content, fcntl.LOCK_SH):
             yield
 
-    def discard_all_but(self, contents: set[str]) -> None:
-        """Throw away what was converted of other files than these and nobody holds; never anything else."""
+    def discard_all_but(self, contents: set[str]) -> bool:
+        """Throw away what was converted of other files than these and nobody holds; never anything else.
+
+        Returns whether that was all: what somebody still holds is for another time.
+        """
         if not self._parent.is_dir():
-            return
+            return True
+        is_all = True
         found = {path.name.partition(".")[0] for path in self._parent.iterdir()}
         for content in sorted(found - contents):
             if _CONTENT.fullmatch(content):
@@ -95,7 +99,8 @@ class BaseFolders:
                         self._remove(content)
                         lock.unlink(missing_ok=True)
                 except BlockingIOError:
-                    continue
+                    is_all = False
+        return is_all
 
     def _remove(self, content: str) -> None:
         for name in (content, f"{content}.partial"):

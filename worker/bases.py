@@ -96,8 +96,7 @@ class BaseKeeper:
         for base in ready.values():
             if base.name not in self._loaded and time.monotonic() >= self._failed.get(base.id, 0.0):
                 self._load(base)
-        if contents != self._swept:
-            self._folders.discard_all_but(contents)
+        if contents != self._swept and self._folders.discard_all_but(contents):
             self._swept = contents
 
     def prepare(self) -> None:
