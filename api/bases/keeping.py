@@ -6,17 +6,17 @@ processes may do the same.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Self
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 import httpx
 
 from api.gateway import InferenceGateway
+from api.looking import Looking
 from registry.added_bases import preparing
 from registry.added_bases.preparing import ReadyBase
 from registry.context import Registry
-from registry.outages import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -27,47 +27,24 @@ _AGAIN_SECONDS = 30.0
 Told = Mapping[str, Mapping[str, Any]]
 
 
-class Keeping:
-    """Compares what servers hold with what is ready."""
+class Keeping(Looking):
+    """Compares what servers hold with what is ready, from the start on."""
 
     def __init__(self, registry: Registry, gateway: InferenceGateway) -> None:
-        self._registry = registry
-        self._gateway = gateway
-        self._loop = asyncio.get_running_loop()
-        self._wanted = asyncio.Event()
+        super().__init__(registry, gateway)
         self._tried: dict[tuple[str, str], float] = {}
         self._problems: dict[str, str] = {}
-
-    @classmethod
-    @asynccontextmanager
-    async def watching(cls, registry: Registry, gateway: InferenceGateway) -> AsyncIterator[Self]:
-        """Does so until exit."""
-        keeping = cls(registry, gateway)
-        task = asyncio.create_task(keeping._work())
-        try:
-            yield keeping
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    def soon(self) -> None:
-        """Does so as soon as possible. For any thread."""
-        self._loop.call_soon_threadsafe(self._wanted.set)
+        self._wanted.set()
 
     def problem(self, name: str) -> str | None:
         """Why the base is not loaded by a server that was told to."""
         return self._problems.get(name)
 
-    async def _work(self) -> None:
-        while True:
-            try:
-                await self._look()
-            except Exception as error:
-                logger.warning("inference servers may not hold the bases that they should: %s", first_line(error))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), SECONDS)
-            self._wanted.clear()
+    def _seconds(self) -> float:
+        return SECONDS
+
+    def _failed(self) -> str:
+        return "inference servers may not hold the bases that they should"
 
     async def _look(self) -> None:
         wanted = await asyncio.to_thread(self._ready)
