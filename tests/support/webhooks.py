@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from sqlalchemy import select, update
@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 from registry.context import Registry
 from registry.db import now
 from registry.webhooks.tables import WebhookDelivery, WebhookEndpoint
+from tests.support.servers import LocalServer, QuietHandler, serving
 
 PATIENCE_SECONDS = 60
 
@@ -68,19 +69,14 @@ def receiving(receiver: Receiver, tls: ssl.SSLContext | None = None, host: str =
     """Runs a receiver on a port of its own, or on the port that it had before."""
     receiver.ending.clear()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             receiver.received.put(Received(self.path, headers, body))
             receiver.answer(self)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            return
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
+    class Server(LocalServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         def handle_error(self, request: Any, client_address: Any) -> None:
@@ -90,15 +86,11 @@ def receiving(receiver: Receiver, tls: ssl.SSLContext | None = None, host: str =
     receiver.port = server.server_address[1]
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield receiver
-    finally:
-        receiver.ending.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(server):
+        try:
+            yield receiver
+        finally:
+            receiver.ending.set()
 
 
 def pass_time(registry: Registry, seconds: float) -> None:

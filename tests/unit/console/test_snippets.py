@@ -4,15 +4,14 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from console.snippets import snippets
+from tests.support.servers import LocalServer, QuietHandler, serving
 
 MODEL = 'ft:osora-tiny:acme:it\'s "ours":1a2b'
 ANSWER = {
@@ -26,7 +25,7 @@ def service() -> Iterator[tuple[str, list[tuple[str, str, Any]]]]:
     """An address, and what was asked there: path, key and body."""
     asked: list[tuple[str, str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             asked.append((self.path, self.headers["authorization"], body))
@@ -37,16 +36,8 @@ def service() -> Iterator[tuple[str, list[tuple[str, str, Any]]]]:
             self.end_headers()
             self.wfile.write(answer)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(LocalServer(("127.0.0.1", 0), Handler)) as url:
+        yield url, asked
 
 
 @pytest.mark.parametrize("is_chat", [True, False])

@@ -4,15 +4,14 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inference.check import main
+from tests.support.servers import LocalServer, QuietHandler, serving
 
 CONFIG = json.dumps({"model_type": "llama"}).encode()
 FILES = {"config.json": CONFIG, "model.safetensors": b"", "tokenizer.json": b"{}"}
@@ -45,7 +44,7 @@ class Hub:
         self.requests: list[str] = []
         hub = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_HEAD(self) -> None:
                 self.do_GET()
 
@@ -72,21 +71,14 @@ class Hub:
                 if self.command == "GET":
                     self.wfile.write(content)
 
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.handler, self.url = Handler, ""
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     hub = Hub()
-    thread = threading.Thread(target=hub.server.serve_forever, daemon=True)
-    thread.start()
-    yield hub
-    hub.server.shutdown()
-    hub.server.server_close()
-    thread.join()
+    with serving(LocalServer(("127.0.0.1", 0), hub.handler)) as hub.url:
+        yield hub
 
 
 @pytest.fixture

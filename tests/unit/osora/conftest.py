@@ -1,17 +1,17 @@
 """A small real HTTP server that plays the service, and the data directory that is found by itself."""
 
 import json
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from tests.support.servers import LocalServer, QuietHandler, serving
 
 STUBS = Path(__file__).with_name("stubs")
 
@@ -62,8 +62,8 @@ def sse(event: str, data: object, event_id: int | None = None) -> str:
     return f"{head}event: {event}\ndata: {json.dumps(data)}\n\n"
 
 
-def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+def _handler(service: FakeService) -> type[QuietHandler]:
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
@@ -102,26 +102,16 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             else:
                 self.wfile.write(b"0\r\n\r\n")
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
     return Handler
 
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
     fake = FakeService()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(fake))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setenv("OSORA_URL", fake.url)
-    monkeypatch.setenv("OSORA_API_KEY", "osk-test")
-    yield fake
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(LocalServer(("127.0.0.1", 0), _handler(fake))) as fake.url:
+        monkeypatch.setenv("OSORA_URL", fake.url)
+        monkeypatch.setenv("OSORA_API_KEY", "osk-test")
+        yield fake
 
 
 @pytest.fixture

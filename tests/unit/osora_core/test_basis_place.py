@@ -1,8 +1,7 @@
 """Bases from a URL: whole or not at all, and the service's key for the service alone."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from osora_core.basis import Basis, BasisCache, compute_basis
 from osora_core.errors import CorruptArtifact, UserError
 from osora_core.identity import Identity
 from osora_core.weights import ALL_LINEAR, fingerprint_base
+from tests.support.servers import LocalServer, QuietHandler, serving
 
 
 class Small(nn.Module):
@@ -33,43 +33,32 @@ class Host:
         self.url = ""
 
 
+@contextmanager
+def hosting() -> Iterator[Host]:
+    host = Host()
+
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:
+            host.keys.append(self.headers.get("authorization"))
+            if self.path in host.moved:
+                self.send_response(302)
+                self.send_header("location", host.moved[self.path])
+                self.end_headers()
+                return
+            data = host.files.get(self.path)
+            self.send_response(404 if data is None else 200)
+            self.send_header("content-length", str(len(data or b"")))
+            self.end_headers()
+            self.wfile.write((data or b"")[: len(data or b"") // 2] if host.cut else data or b"")
+
+    with serving(LocalServer(("127.0.0.1", 0), Handler)) as host.url:
+        yield host
+
+
 @pytest.fixture
 def host() -> Iterator[Host]:
-    with serving() as made:
+    with hosting() as made:
         yield made
-
-
-class serving:
-    def __enter__(self) -> Host:
-        host = Host()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                host.keys.append(self.headers.get("authorization"))
-                if self.path in host.moved:
-                    self.send_response(302)
-                    self.send_header("location", host.moved[self.path])
-                    self.end_headers()
-                    return
-                data = host.files.get(self.path)
-                self.send_response(404 if data is None else 200)
-                self.send_header("content-length", str(len(data or b"")))
-                self.end_headers()
-                self.wfile.write((data or b"")[: len(data or b"") // 2] if host.cut else data or b"")
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        host.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        return host
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.fixture
@@ -140,7 +129,7 @@ def test_the_key_goes_to_the_service_and_to_nobody_else(
     monkeypatch.setenv("OSORA_API_KEY", "osk-secret")
     monkeypatch.setenv("OSORA_URL", host.url + "/")
     name, whole = f"/{basis.fingerprint}.safetensors", (tmp_path / "basis.safetensors").read_bytes()
-    with serving() as other:
+    with hosting() as other:
         for one in (host, other):
             one.files[name] = whole
         find(BasisCache(tmp_path / "one", elsewhere=host.url), basis)
