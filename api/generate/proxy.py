@@ -1,8 +1,9 @@
 """Passing an inference server's answer on, and a client's disconnect back."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx
 from fastapi import Request
@@ -69,11 +70,18 @@ class PassedOn(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI call."""
+        self.body_iterator = self._given_back_at_its_end(self.body_iterator)
         try:
             await super().__call__(scope, receive, send)
         finally:
             await close(self._upstream)
             await self.held.aclose()
+
+    async def _given_back_at_its_end(self, pieces: AsyncIterable[Any]) -> AsyncIterator[Any]:
+        """The pieces. Before the client hears that there are no more: it may send its next request at once."""
+        async for piece in pieces:
+            yield piece
+        await self.held.aclose()
 
 
 async def _stream(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

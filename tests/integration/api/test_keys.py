@@ -91,7 +91,7 @@ def test_what_is_refused(client: httpx.Client, body: dict[str, object], param: s
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_key_that_expires_and_one_that_it_makes(client: httpx.Client) -> None:
     short = client.post("/keys", json={"name": "k", "scopes": ["admin"], "expires_in": 3600}).json()
-    assert 3595 <= short["expires_at"] - short["created_at"] <= 3601
+    assert 3540 <= short["expires_at"] - short["created_at"] <= 3601
     headers = {"authorization": f"Bearer {short['key']}"}
     heir = client.post("/keys", json={"name": "k"}, headers=headers).json()
     assert (heir["expires_at"], heir["created_by"]) == (short["expires_at"], short["id"])

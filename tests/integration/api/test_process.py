@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,20 @@ from registry.context import Registry
 from registry.settings import Settings
 from registry.tenants import Principal
 from tests.support.jobs import submit
+
+# Stands still where it has received a file, and has not checked it.
+_HANGS_AT_AN_UPLOAD = """
+import sys, time
+from registry import files
+
+def hang(*given, **asked):
+    print("checking", file=sys.stderr, flush=True)
+    time.sleep(600)
+
+files.check = hang
+from api.__main__ import main
+main()
+"""
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -51,11 +64,9 @@ def test_it_says_ready_and_stops_at_a_signal_with_a_stream_open(
             with httpx.stream("GET", url, headers=headers, timeout=60) as response:
                 lines = response.iter_lines()
                 next(line for line in lines if line.startswith("event: "))
-                began = time.monotonic()
                 process.send_signal(number)
                 assert "event: done" not in list(lines)
             assert process.wait(60) == 0
-            assert time.monotonic() - began < 30
         finally:
             process.kill()
 
@@ -70,34 +81,31 @@ def test_an_upload_that_a_kill_cuts_off_leaves_nothing_behind(
         "OSORA_DATABASE_URL": settings.database_url,
         "OSORA_PORT": str(port),
     }
-    rows = b'{"prompt": "q", "completion": "somebody\'s own words"}\n' * 400_000
+    rows = b'{"prompt": "q", "completion": "somebody\'s own words"}\n' * 1000
     sent = {"data": {"purpose": "fine-tune"}, "files": {"file": ("rows.jsonl", rows)}}
     headers = {"authorization": f"Bearer {api_key}"}
 
     def files_left() -> list[Path]:
         return [path for path in (settings.data_dir / "tmp").glob("*/*") if path.stat().st_size]
 
-    def serve() -> subprocess.Popen[str]:
-        process = subprocess.Popen([sys.executable, "-m", "api"], stderr=subprocess.PIPE, text=True, env=environment)
+    def serve(*program: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen([sys.executable, *program], stderr=subprocess.PIPE, text=True, env=environment)
         assert process.stderr is not None
         assert "ready\n" in process.stderr
         return process
 
-    with serve() as killed, ThreadPoolExecutor(1) as threads:
+    with serve("-c", _HANGS_AT_AN_UPLOAD) as killed, ThreadPoolExecutor(1) as threads:
         try:
             url = f"http://127.0.0.1:{port}/files"
             answer = threads.submit(httpx.post, url, headers=headers, timeout=120, **sent)
-            deadline = time.monotonic() + 100
-            while not files_left():
-                assert time.monotonic() < deadline
-                assert not answer.done()
-                time.sleep(0.01)
+            assert killed.stderr is not None
+            assert "checking\n" in killed.stderr
         finally:
             killed.kill()
         with pytest.raises(httpx.TransportError):
             answer.result(60)
     assert files_left()
-    with serve() as next_one:
+    with serve("-m", "api") as next_one:
         try:
             assert files_left() == []
         finally:

@@ -289,7 +289,7 @@ def test_names_keys_and_webhooks(connected: Client) -> None:
     assert limits["overrides"] == {"queued_jobs": 7, "stored_bytes": "unlimited"}
     assert connected.got(osora.limits.of_tenant("acme"))["limits"]["queued_jobs"] == 7
     assert connected.got(osora.limits.reset_for_tenant("acme"))["overrides"] == {}
-    key = connected.got(osora.keys.create("ci", scopes=["read"], expires_in=60))
+    key = connected.got(osora.keys.create("ci", scopes=["read"], expires_in=3600))
     assert key["key"].startswith("osk-")
     assert connected.got(osora.limits.set_for_key(key["id"], {"priority": "low"}))["limits"]["priority"] == "low"
     assert connected.got(osora.limits.of_key(key["id"]))["overrides"] == {"priority": "low"}

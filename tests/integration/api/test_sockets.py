@@ -41,31 +41,65 @@ def read_all(connection: socket.socket) -> bytes:
     return found
 
 
+@contextmanager
+def in_use(url: str) -> Iterator[socket.socket]:
+    """A connection that has had an answer: the head of its next request begins with the first byte of it."""
+    with connected(url, head("GET", "/health")) as connection:
+        found = b""
+        while not found.endswith(b'{"status":"ok"}'):
+            piece = connection.recv(65536)
+            assert piece, found
+            found += piece
+        yield connection
+
+
+def answer_to_much(url: str, sent: bytes) -> bytes:
+    """What comes until the other side has closed, which may be while these bytes are still on their way to it."""
+    found = b""
+    with connected(url) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(sent)
+        with suppress(ConnectionError):
+            while piece := connection.recv(65536):
+                found += piece
+    return found
+
+
 def head(method: str, path: str, *headers: str) -> bytes:
     return "\r\n".join([f"{method} {path} HTTP/1.1", "host: x", *headers, "", ""]).encode()
 
 
+PATIENCE = {
+    "HEAD_SECONDS": http_protocol,
+    "IDLE_SECONDS": http_protocol,
+    "STALL_SECONDS": http_protocol,
+    "DRAIN_SECONDS": http_protocol,
+    "GRACE_SECONDS": bodies,
+}
+
+
 @pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Patience for tests: long beside what a loaded machine needs, short beside ours."""
-    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 1.0)
-    monkeypatch.setattr(http_protocol, "IDLE_SECONDS", 1.0)
-    monkeypatch.setattr(http_protocol, "STALL_SECONDS", 1.0)
-    monkeypatch.setattr(http_protocol, "DRAIN_SECONDS", 1.0)
-    monkeypatch.setattr(bodies, "GRACE_SECONDS", 1.0)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Leaves the server a second's patience with one thing, and enough with all others for a test that is held up."""
+    for name, module in PATIENCE.items():
+        monkeypatch.setattr(module, name, 2 * _PATIENCE_SECONDS)
+    return lambda name: monkeypatch.setattr(PATIENCE[name], name, 1.0)
 
 
-@pytest.mark.usefixtures("hurried")
 class TestSlowClients:
-    def test_a_head_that_does_not_end(self, url: str) -> None:
-        with connected(url, b"GET /health HTTP/1.1\r\nhost: x\r\nx-slow: ") as slow:
+    def test_a_head_that_does_not_end(self, url: str, hurry: Callable[[str], None]) -> None:
+        with in_use(url) as slow:
+            hurry("HEAD_SECONDS")
+            slow.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nx-slow: ")
             answer = read_all(slow)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_timeout"
 
-    def test_a_head_that_trickles(self, url: str) -> None:
+    def test_a_head_that_trickles(self, url: str, hurry: Callable[[str], None]) -> None:
         """What counts is when it began, not when the last byte came."""
-        with connected(url, b"GET /health HTTP/1.1\r\nhost: x\r\n") as slow:
+        with in_use(url) as slow:
+            hurry("HEAD_SECONDS")
+            slow.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n")
             slow.settimeout(0.05)
 
             def has_ended() -> bool:
@@ -79,30 +113,34 @@ class TestSlowClients:
 
             wait_until(has_ended)
 
-    def test_a_client_that_says_nothing(self, url: str) -> None:
+    def test_a_client_that_says_nothing(self, url: str, hurry: Callable[[str], None]) -> None:
+        hurry("HEAD_SECONDS")
         with connected(url) as silent:
             assert read_all(silent) == b""
 
-    def test_a_connection_without_a_next_request(self, url: str) -> None:
+    def test_a_connection_without_a_next_request(self, url: str, hurry: Callable[[str], None]) -> None:
+        hurry("IDLE_SECONDS")
         with connected(url, head("GET", "/health")) as idle:
             assert read_all(idle).endswith(b'{"status":"ok"}')
 
-    def test_a_body_that_stalls(self, url: str, api_key: str) -> None:
+    def test_a_body_that_stalls(self, url: str, api_key: str, hurry: Callable[[str], None]) -> None:
+        hurry("GRACE_SECONDS")
         sent = head("POST", "/jobs", f"x-api-key: {api_key}", "content-type: application/json", "content-length: 100")
         with connected(url, sent + b'{"model": "') as slow:
             answer = read_all(slow)
         much = head(
             "POST", "/jobs", f"x-api-key: {api_key}", "content-type: application/json", "content-length: 2000000"
         )
-        with connected(url, much + b" " * 1_000_000) as slow:
-            assert read_all(slow).startswith(b"HTTP/1.1 408 "), "what came before buys no time to stall"
+        late = answer_to_much(url, much + b" " * 1_000_000)
+        assert late.startswith(b"HTTP/1.1 408 "), "what came before buys no time to stall"
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"connection: close" in answer
         error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
         assert error["code"] == "request_timeout"
         assert "after 11 bytes" in error["message"]
 
-    def test_an_upload_that_stalls(self, url: str, api_key: str) -> None:
+    def test_an_upload_that_stalls(self, url: str, api_key: str, hurry: Callable[[str], None]) -> None:
+        hurry("GRACE_SECONDS")
         sent = head("POST", "/files", f"x-api-key: {api_key}", "content-type: multipart/form-data; boundary=x",
                     "content-length: 1000")  # fmt: skip
         with connected(
@@ -110,17 +148,19 @@ class TestSlowClients:
         ) as slow:
             assert read_all(slow).startswith(b"HTTP/1.1 408 ")
 
-    def test_a_body_that_nobody_reads(self, url: str) -> None:
+    def test_a_body_that_nobody_reads(self, url: str, hurry: Callable[[str], None]) -> None:
         """Its sender is answered at once, and may not go on for ever."""
+        hurry("DRAIN_SECONDS")
         with connected(url, head("POST", "/jobs", "content-length: 100000")) as slow:
             assert b"HTTP/1.1 401 " in read_all(slow)
 
-    def test_a_client_that_does_not_read(self, url: str, server: Server) -> None:
+    def test_a_client_that_does_not_read(self, url: str, server: Server, hurry: Callable[[str], None]) -> None:
         """What it asked for is not kept for it for ever."""
+        hurry("STALL_SECONDS")
         with connected(url) as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.sendall(head("GET", "/docs/swagger-ui-bundle.js") * 40)
-            wait_until(lambda: bool(server.server_state.connections))
+            assert deaf.recv(1, socket.MSG_PEEK), "it is being answered"
             wait_until(lambda: not server.server_state.connections)
 
 
@@ -139,8 +179,8 @@ def test_no_byte_of_a_body_is_read_before_the_key(url: str) -> None:
 
 
 def test_heads_are_bounded(url: str, api_key: str) -> None:
-    with connected(url, head("GET", "/jobs", f"x-api-key: {api_key}", *(f"x-{n}: y" for n in range(6000)))) as long:
-        assert read_all(long).startswith(b"HTTP/1.1 431 ")
+    long_head = head("GET", "/jobs", f"x-api-key: {api_key}", *(f"x-{n}: y" for n in range(6000)))
+    assert answer_to_much(url, long_head).startswith(b"HTTP/1.1 431 ")
     with connected(url, head("GET", "/jobs?" + "a&" * 2000, f"x-api-key: {api_key}", "connection: close")) as long:
         assert b"the query has more than 1000 parameters" in read_all(long)
 
@@ -174,6 +214,7 @@ class TestMemory:
     ) -> None:
         """Bodies of 4 MB that do not end: two of one tenant's are read, and another's are read beside them."""
         monkeypatch.setattr(bodies, "_PATIENCE_SECONDS", 0.5)
+        monkeypatch.setattr(bodies, "GRACE_SECONDS", 2 * _PATIENCE_SECONDS)  # nor are they given up meanwhile
         greedy, other = client_with("read", "train", tenant="greedy"), client_with("read", "train", tenant="other")
         key = greedy.headers["authorization"]
         sent = head(
@@ -213,7 +254,7 @@ class TestFullThreads:
         @app.get("/files/waits/for/ever")
         def wait() -> None:
             self.waiting.release()
-            self.released.wait(_PATIENCE_SECONDS)
+            self.released.wait()
 
         return Server(app, settings)
 
@@ -227,7 +268,7 @@ class TestFullThreads:
                 stack.enter_context(connected(url, sent))
             for _ in range(40):
                 assert self.waiting.acquire(timeout=_PATIENCE_SECONDS)
-            assert client.get("/health", timeout=10).status_code == 200
-            wrong = client.get("/jobs", headers={"authorization": "Bearer osk-guessed"}, timeout=10)
+            assert client.get("/health").status_code == 200
+            wrong = client.get("/jobs", headers={"authorization": "Bearer osk-guessed"})
             error_of(wrong, 401)
-            error_of(client.get("/nothing", timeout=10), 404)
+            error_of(client.get("/nothing"), 404)

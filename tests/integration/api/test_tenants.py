@@ -90,7 +90,7 @@ def test_deletion(
     error_of(client.get("/tenants/acme"), 404)
     error_of(acme.get("/files"), 401)
     assert [*registry.store.list("")] == []
-    assert fake.forgot.wait(30)
+    assert fake.forgot.wait(60)
     found = client.get("/audit", params={"tenant": tenant["id"], "action": "tenant"}).json()["data"]
     assert [record["action"] for record in found] == ["tenant.deleted", "tenant.erasing"]
     assert found[0]["address"] == "127.0.0.1"

@@ -35,7 +35,7 @@ def losing(openai: OpenAI, transport: LosesAnswers) -> Iterator[OpenAI]:
         base_url=openai.base_url,
         api_key=openai.api_key,
         max_retries=2,
-        timeout=30,
+        timeout=60,
         http_client=httpx2.Client(transport=transport),
     ) as client:
         yield client
@@ -82,7 +82,7 @@ def test_a_retry_waits_for_the_first_attempt(
 
     def slow(*given: Any, **asked: Any) -> File:
         begun.set()
-        assert waited_for.wait(30)
+        assert waited_for.wait(60)
         return original(*given, **asked)
 
     def looked(*given: Any) -> Any:
@@ -91,7 +91,7 @@ def test_a_retry_waits_for_the_first_attempt(
 
     monkeypatch.setattr(files, "ingest", slow)
     monkeypatch.setattr(idempotency, "look", looked)
-    with losing(openai, LosesAnswers(gives_up=lambda: begun.wait(30))) as client:
+    with losing(openai, LosesAnswers(gives_up=lambda: begun.wait(60))) as client:
         file = client.files.create(file=("a.jsonl", ROWS), purpose="fine-tune")
     assert waited_for.is_set()
     assert [one.id for one in openai.files.list()] == [file.id]
@@ -270,11 +270,11 @@ def test_one_that_was_taken_over_changes_nothing(
         if first:
             first.clear()
             begun.set()
-            assert overtaken.wait(30)
+            assert overtaken.wait(60)
         return original(*given, **asked)
 
     def lose_lease() -> None:
-        assert begun.wait(30)
+        assert begun.wait(60)
         with registry.transaction() as session:
             session.execute(update(IdempotentRequest).values(lease_expires_at=0))
 
