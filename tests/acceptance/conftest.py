@@ -108,15 +108,20 @@ def queue_at_rest(service: Service) -> Iterator[None]:
     """Jobs that are made meanwhile stay in the queue: the worker stands still, and not in the middle of a write, for
     which all others would wait."""
     worker = child(service, "worker")
-    worker.suspend()
     try:
-        while worker.status() != psutil.STATUS_STOPPED or _is_being_written(service.data_dir / "osora.db"):
+        _stop(worker)
+        while _is_being_written(service.data_dir / "osora.db"):
             worker.resume()
-            time.sleep(0.01)
-            worker.suspend()
+            _stop(worker)
         yield
     finally:
         worker.resume()
+
+
+def _stop(process: psutil.Process) -> None:
+    process.suspend()
+    while process.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
 
 
 def _is_being_written(database: Path) -> bool:

@@ -155,9 +155,9 @@ class FakeOpenAI:
         file_id = request.path_params["id"]
         if file_id not in self.files:
             return _error(404, f"No such File object: {file_id}")
-        if file_id in self.gates:
-            self.gates[file_id].reached.set()
-            self.gates[file_id].opened.wait(60)
+        if gate := self.gates.get(file_id):
+            gate.reached.set()
+            gate.opened.wait(60)
         return Response(self.files[file_id][1], media_type="application/octet-stream")
 
     def _chat(self, request: Request, body: Any) -> Response:
