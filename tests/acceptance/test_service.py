@@ -24,7 +24,7 @@ from tests.acceptance.conftest import Service, child, dataset, serving
 
 ROOT = Path(__file__).parents[2]
 QUESTION = [{"role": "user", "content": "Which city?"}]
-LONG = 40
+LONG = 24
 """Epochs of a job that still trains when who follows it has noticed that it has begun, and done something."""
 
 
@@ -193,6 +193,7 @@ def test_a_suspended_tenants_job_is_set_aside_and_taken_up_again(service: Servic
         assert given_back in [event["message"] for event in sdk.jobs.list_events(job_id)]
 
 
+@pytest.mark.timeout(1800)
 def test_a_job_survives_its_worker_being_killed(service: Service, tmp_path: Path) -> None:
     """kill -9 after a checkpoint: another worker process resumes from it, and the job succeeds."""
     sdk = service.sdk
@@ -237,6 +238,7 @@ def test_a_sweep_from_the_command_line(service: Service, tmp_path: Path) -> None
     assert answer(service.sdk, job["fine_tuned_model"])["text"] == "Bern"
 
 
+@pytest.mark.timeout(1800)
 def test_a_service_that_is_stopped_and_started_again_continues_its_jobs(tmp_path: Path) -> None:
     """Its private Redis forgets everything meanwhile."""
     with serving(tmp_path / "home") as before:
