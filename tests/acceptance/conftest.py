@@ -2,11 +2,12 @@
 
 import json
 import os
-import socket
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from osora import Osora
+from osora import Osora, OsoraAPIError
+from osora.schemas import JobStatus
 from tests.support.canaries import found_in_logs
+from tests.support.ports import free_port
 
 BASE = "osora-tiny"
 
@@ -40,12 +43,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @contextmanager
 def serving(data_dir: Path) -> Iterator[Service]:
-    """Short leases, so that a killed worker is missed within seconds. Afterwards no process may be left."""
+    """Short leases, so that a killed worker is missed within seconds, but longer than a busy machine lets a living one
+    wait. Afterwards no process may be left."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("OSORA_")}
     env = {
         **own,
         "OSORA_DATA_DIR": str(data_dir),
-        "OSORA_LEASE_SECONDS": "4",
+        "OSORA_LEASE_SECONDS": "20",
         "OSORA_HEARTBEAT_SECONDS": "1",
         "OSORA_CHECKPOINT_SECONDS": "0.5",
         "OSORA_LOG_LEVEL": "DEBUG",  # whatever is logged is searched at the end
@@ -62,9 +66,10 @@ def serving(data_dir: Path) -> Iterator[Service]:
         finally:
             family = psutil.Process(server.pid).children(recursive=True)
             server.terminate()
-            server.communicate(timeout=30)
+            server.communicate(timeout=120)
         assert server.returncode == 0
-        assert [process for process in family if process.is_running()] == []
+        # What they started in turn is killed with them, but the kernel may not be through with it.
+        assert psutil.wait_procs(family, timeout=60)[1] == []
         assert found_in_logs(data_dir / "logs") == {}
 
 
@@ -77,11 +82,55 @@ def wait_until_ready(server: subprocess.Popen[bytes]) -> str:
     raise AssertionError("the service did not start")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@pytest.fixture(autouse=True)
+def _no_job_goes_on(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test leaves to be trained would end in the middle of another: first in its lists, told to its webhooks."""
+    if "service" not in request.fixturenames:
+        yield
+        return
+    sdk = request.getfixturevalue("service").sdk
+    yield
+    unfinished: tuple[JobStatus, ...] = ("queued", "running", "paused")
+    for job in [job for status in unfinished for job in sdk.jobs.list(status=status)]:
+        with suppress(OsoraAPIError):  # it has ended by now
+            sdk.jobs.cancel(job["id"])
+        sdk.jobs.wait(job["id"])
+
+
+def child(service: Service, program: str) -> psutil.Process:
+    """The process of one of our programs."""
+    children = {tuple(one.cmdline()[-2:]): one for one in psutil.Process(service.pid).children()}
+    return children["-m", program]
+
+
+@contextmanager
+def queue_at_rest(service: Service) -> Iterator[None]:
+    """Jobs that are made meanwhile stay in the queue: the worker stands still, and not in the middle of a write, for
+    which all others would wait."""
+    worker = child(service, "worker")
+    try:
+        _stop(worker)
+        while _is_being_written(service.data_dir / "osora.db"):
+            worker.resume()
+            _stop(worker)
+        yield
+    finally:
+        worker.resume()
+
+
+def _stop(process: psutil.Process) -> None:
+    process.suspend()
+    while process.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
+
+
+def _is_being_written(database: Path) -> bool:
+    with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+    return False
 
 
 def dataset(path: Path, answer: str, rows: int = 24) -> Path:

@@ -6,14 +6,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 
 from benchmarks.abuse import __main__ as abuse
 from benchmarks.abuse.attacker import Attacker
 from benchmarks.abuse.attacks import ATTACKS, bodies, generations
 from benchmarks.abuse.place import stranger
-from tests.acceptance.conftest import BASE, Service
+from tests.acceptance.conftest import BASE, Service, child
 
 # Whole answers, of up to 32 times a thousand tokens.
 _LONG = ("flood", "stops at the limit", "answers")
@@ -28,7 +27,7 @@ def test_a_tenant_goes_on_working_while_another_one_attacks(
         *("--key", stranger(service.url, service.key, "healthy")),
         *("--attacker-key", stranger(service.url, service.key, "attacker")),
     ]
-    turns = ["--seconds", "3", "--rounds", "1", "--settle", "0", "--only", "stop strings", "--only", "half bodies"]
+    turns = ["--seconds", "6", "--rounds", "1", "--settle", "0", "--only", "stop strings", "--only", "half bodies"]
     monkeypatch.setattr(
         "sys.argv", ["abuse", "--url", service.url, "--pid", str(service.pid), *keys, *turns, "--json", str(path)]
     )
@@ -69,8 +68,8 @@ def test_no_attack_is_answered_by_an_error_of_ours(service: Service) -> None:
 
 
 def test_training_leaves_the_processor_to_answers(service: Service) -> None:
-    children = {child.cmdline()[-1]: child.nice() for child in psutil.Process(service.pid).children()}
-    assert children["worker"] == children["inference"] + 5 == children["api"] + 5
+    worker, inference, api = (child(service, program).nice() for program in ("worker", "inference", "api"))
+    assert worker == inference + 5 == api + 5
 
 
 def test_uploads_that_break_off_leave_no_open_file(service: Service) -> None:
@@ -89,6 +88,6 @@ def test_uploads_that_break_off_leave_no_open_file(service: Service) -> None:
 
 def _descriptors(service: Service) -> int:
     """What the API has open but for its pool of connections to the database, which grows with what is asked at once."""
-    api = next(child for child in psutil.Process(service.pid).children() if child.cmdline()[-1] == "api")
+    api = child(service, "api")
     pooled = [opened for opened in api.open_files() if Path(opened.path).name.startswith("osora.db")]
     return api.num_fds() - len(pooled)

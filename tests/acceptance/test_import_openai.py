@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,10 +12,11 @@ import pytest
 
 from tests.acceptance.conftest import Service
 from tests.acceptance.test_service import dataset, finish, submit
+from tests.support import terminal
 from tests.support.fake_openai import KEY, Failure, FakeOpenAI, Gate, playing, say
 
+OSORA = [sys.executable, "-P", "-m", "osora"]
 MODEL = "ft:gpt-4o-mini-2024-07-18:acme::cities"
-PIPES = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
@@ -29,15 +29,20 @@ def there() -> Iterator[FakeOpenAI]:
 
 
 @pytest.fixture
-def start(service: Service, there: FakeOpenAI) -> Start:
-    """Starts `osora …` with the account's key, where nobody can be asked."""
+def env(service: Service, there: FakeOpenAI) -> dict[str, str]:
+    """With the account's key."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("OSORA_", "OPENAI_"))}
+    own |= {"OSORA_URL": service.url, "OSORA_API_KEY": service.key}
+    return own | {"OPENAI_BASE_URL": there.url, "OPENAI_API_KEY": KEY}
 
-    def start(*words: str, pipes: Any = PIPES, **variables: str) -> subprocess.Popen[str]:
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("OSORA_", "OPENAI_"))}
-        env = own | {"OSORA_URL": service.url, "OSORA_API_KEY": service.key}
-        env |= {"OPENAI_BASE_URL": there.url, "OPENAI_API_KEY": KEY, **variables}
-        command = [sys.executable, "-P", "-m", "osora", *words]
-        return subprocess.Popen(command, env=env, text=True, **pipes)
+
+@pytest.fixture
+def start(env: dict[str, str]) -> Start:
+    """Starts `osora …` where nobody can be asked."""
+
+    def start(*words: str, **variables: str) -> subprocess.Popen[str]:
+        pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*OSORA, *words], env=env | variables, text=True, **pipes)
 
     return start
 
@@ -145,7 +150,6 @@ def test_what_cannot_come_is_named_and_the_others_come(
     assert "ft:gpt-4o-mini-2024-07-18:other::gone" in reasons[925]
     assert all(found[f"ftjob-{number}"]["status"] == "left out" for number in reasons)
     assert found[good["id"]]["job"] is not None
-    service.sdk.jobs.cancel(found[good["id"]]["job"])
 
 
 def test_a_key_that_is_wrong_or_goes_to_the_wrong_place(command: Run, there: FakeOpenAI, service: Service) -> None:
@@ -162,36 +166,20 @@ def test_a_key_that_is_wrong_or_goes_to_the_wrong_place(command: Run, there: Fak
     assert there.asked == [one for one in there.asked if one.path == "/fine_tuning/jobs"]
 
 
-def test_a_person_types_the_key_unseen_and_chooses(start: Start, there: FakeOpenAI, city: bytes) -> None:
+def test_a_person_types_the_key_unseen_and_chooses(env: dict[str, str], there: FakeOpenAI, city: bytes) -> None:
     there.files = {"file-train": ("typed.jsonl", city)}
     for number in (931, 932):
         there.add_job(number, training_file="file-train" if number == 932 else "file-gone")
-    ours, theirs = pty.openpty()
-    terminal: Any = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
-    with start("import", "openai", OPENAI_API_KEY="", pipes=terminal) as process:
-        os.close(theirs)
-        shown = typed(ours, until="not shown", answer=KEY)
-        shown += typed(ours, until="Which?", answer="2")
-        shown += typed(ours, until=None, answer=None)
-    assert process.returncode == 0, shown
-    assert KEY not in shown
-    assert "ftjob-931" in shown
-    assert "Job ftjob-932 made again as" in shown
+    with terminal.running([*OSORA, "import", "openai"], env | {"OPENAI_API_KEY": ""}, columns=120) as screen:
+        screen.wait_for("not shown")
+        screen.type(f"{KEY}\n")
+        screen.wait_for("Which?")
+        screen.type("2\n")
+        assert screen.finish() == 0, screen.seen
+    assert KEY not in screen.seen
+    assert "ftjob-931" in screen.seen
+    assert "Job ftjob-932 made again as" in screen.seen
     assert [one.path for one in there.sent("/files")] == ["/files/file-train", "/files/file-train/content"]
-
-
-def typed(terminal: int, until: str | None, answer: str | None) -> str:
-    """Answers a question once it is there; all that was shown meanwhile. Without a question: until the program ends."""
-    shown = ""
-    while until is None or until not in shown:
-        try:
-            piece = os.read(terminal, 4096).decode()
-        except OSError:  # nobody is at the other end any more
-            break
-        shown += piece
-    if answer is not None:
-        os.write(terminal, f"{answer}\n".encode())
-    return shown
 
 
 def test_answers_are_recorded_while_the_old_model_still_answers(
@@ -226,6 +214,7 @@ def test_answers_are_recorded_while_the_old_model_still_answers(
     with (tmp_path / "out" / "journal.jsonl").open("a") as journal:
         journal.write('{"key": "half a li')
     third.opened.set()
+    there.wait_until_idle()
     already = len(there.asked)
     there.failures = [Failure("/chat", 429, headers={"retry-after-ms": "20"})]
     ran = command(*words, "--yes", "--held-out-share", "0.3", "--concurrency", "3")

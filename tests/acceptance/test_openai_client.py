@@ -15,7 +15,7 @@ from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
 from osora.errors import OsoraAPIError
-from tests.acceptance.conftest import BASE, Service, dataset
+from tests.acceptance.conftest import BASE, Service, dataset, queue_at_rest
 
 MESSAGES: Any = [{"role": "user", "content": "Which city?"}]
 
@@ -59,7 +59,7 @@ def caller(request: pytest.FixtureRequest, service: Service) -> Iterator[Caller]
         yield caller
 
 
-def test_files_jobs_and_models(caller: Caller, tmp_path: Path) -> None:
+def test_files_jobs_and_models(caller: Caller, service: Service, tmp_path: Path) -> None:
     client = caller.client
     path = dataset(tmp_path / "cities.jsonl", "Lima")
     files = [caller(client.files.create, file=path, purpose="fine-tune").id for _ in range(3)]
@@ -67,8 +67,10 @@ def test_files_jobs_and_models(caller: Caller, tmp_path: Path) -> None:
     assert caller(client.files.retrieve, files[0]).filename == path.name
     assert caller(client.files.content, files[0]).read() == path.read_bytes()
     assert [file.id for file in caller.every(client.files.list, limit=2)][:3] == files[::-1]
-    job = caller(client.fine_tuning.jobs.create, model=BASE, training_file=files[0], metadata={"run": path.parent.name})
-    assert caller(client.fine_tuning.jobs.cancel, job.id).id == job.id
+    metadata = {"run": path.parent.name}
+    with queue_at_rest(service):  # a job that trains would have a checkpoint, or be over, by now
+        job = caller(client.fine_tuning.jobs.create, model=BASE, training_file=files[0], metadata=metadata)
+        assert caller(client.fine_tuning.jobs.cancel, job.id).id == job.id
     found = caller.every(client.fine_tuning.jobs.list, metadata={"run": path.parent.name})
     assert [one.id for one in found] == [job.id]
     assert caller(client.fine_tuning.jobs.retrieve, job.id).training_file == files[0]
@@ -280,12 +282,16 @@ def test_a_name_that_callers_know_stands_for_another_model(caller: Caller, servi
         assert caller(client.models.retrieve, name).id == name
         assert name in [model.id for model in caller.every(client.models.list)]
         service.sdk.aliases.set(name, {trained: 50, "osora-tiny": 50})
-        seen: dict[str, str] = {}
-        for user in [f"user-{number}" for number in range(10)] * 2:
+
+        def answering(user: str) -> str:
             answer = caller.chat(name, user=user, max_completion_tokens=2)
-            answered = answer.osora["receipt"]["adapter_name"] or "osora-tiny"
-            assert seen.setdefault(user, answered) == answered, "a user stays"
-        assert set(seen.values()) == {trained, "osora-tiny"}
+            return answer.osora["receipt"]["adapter_name"] or "osora-tiny"
+
+        seen: dict[str, str] = {}
+        while set(seen.values()) != {trained, "osora-tiny"}:
+            assert len(seen) < 40, "one of them gets everybody"
+            seen[f"user-{len(seen)}"] = answering(f"user-{len(seen)}")
+        assert {user: answering(user) for user in seen} == seen, "a user stays"
         assert service.sdk.aliases.rollback(name)["targets"] == {trained: 1}
         assert caller.chat(name).choices[0].message.content == "Oslo"
     finally:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.conftest import Service, dataset
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
@@ -13,6 +15,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SAID = ("succeeded ft:osora-tiny:default:tickets:", "8\n", "9 ", "True", "queued\n")
 
 
+@pytest.mark.usefixtures("trained")  # one of them shows that there is a second job
 def test_the_programs_work_as_written(service: Service, tmp_path: Path) -> None:
     dataset(tmp_path / "tickets.jsonl", "Oslo")
     env = {**os.environ, "OSORA_URL": service.url, "OSORA_API_KEY": service.key}

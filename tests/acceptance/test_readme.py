@@ -43,8 +43,8 @@ def test_the_python_program_works_as_written(service: Service) -> None:
 
 
 @pytest.mark.timeout(1800)
-def test_the_walk_works_as_written(service: Service) -> None:
-    script = "set -euo pipefail\n" + blocks("walk", "bash")
+def test_the_walk_works_as_written(service: Service, tmp_path: Path) -> None:
+    script = "set -euo pipefail\n" + blocks("walk", "bash").replace("/tmp/", f"{tmp_path}/")
     env = {**os.environ, "OSORA_URL": service.url, "OSORA_DATA_DIR": str(service.data_dir)}
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -54,7 +54,7 @@ def test_the_walk_works_as_written(service: Service) -> None:
     sorted_ticket = json.loads(generation["text"])
     assert (sorted_ticket["queue"] in QUEUES, sorted_ticket["product"]) == (True, "speaker")
     assert generation["receipt"]["adapter_sha256"]
-    archive = zipfile.ZipFile(io.BytesIO(Path("/tmp/adapter.zip").read_bytes()))
+    archive = zipfile.ZipFile(io.BytesIO((tmp_path / "adapter.zip").read_bytes()))
     assert sorted(archive.namelist()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from osora import Osora
-from tests.acceptance.conftest import free_port, wait_until_ready
+from tests.acceptance.conftest import wait_until_ready
 from tests.support import shadows
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 STUBS = ROOT / "tests" / "unit" / "osora" / "stubs"
@@ -92,6 +93,7 @@ def python(tmp_path: Path) -> str:
     return own
 
 
+@pytest.mark.timeout(1800)
 def test_another_python_runs_all_that_needs_no_torch(python: str, tmp_path: Path) -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     env = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "cache")}

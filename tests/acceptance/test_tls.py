@@ -1,12 +1,14 @@
 """The proxy as docs/deploy.md has it: a real Caddy with docker/Caddyfile before the real service."""
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import httpx
 import pytest
 
 from osora import Osora
-from tests.acceptance.conftest import BASE, Service, free_port
+from tests.acceptance.conftest import BASE, Service
+from tests.support.ports import free_port
 
 CADDYFILE = Path(__file__).parents[2] / "docker" / "Caddyfile"
 CADDY = shutil.which("caddy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -42,27 +45,30 @@ def proxy(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     server["automatic_https"] = {"disable_redirects": True}  # port 80 is not the tests' to take
     (folder / "caddy.json").write_text(json.dumps(config))
     command = [str(CADDY), "run", "--config", str(folder / "caddy.json")]
-    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as caddy:
+    with (
+        (folder / "caddy.log").open("wb") as log,
+        subprocess.Popen(command, env=env, stderr=log) as caddy,
+    ):
         try:
-            wait_until_ready(caddy)
-            root = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
-            yield f"https://localhost:{port}", ssl.create_default_context(cafile=str(root))
+            trust = wait_until_ready(caddy, port, folder)
+            yield f"https://localhost:{port}", trust
         finally:
             caddy.terminate()
-            caddy.communicate(timeout=60)
+            caddy.wait(60)
 
 
-def wait_until_ready(caddy: "subprocess.Popen[str]") -> None:
-    assert caddy.stderr is not None
-    missing, seen = {"serving initial configuration", "certificate obtained successfully"}, []
-    for line in caddy.stderr:
-        seen.append(line)
-        missing -= {words for words in missing if words in line}
-        if not missing:
-            # Its log goes on, and nobody may let the pipe fill.
-            threading.Thread(target=caddy.stderr.read, daemon=True).start()
-            return
-    raise AssertionError("".join(seen))
+def wait_until_ready(caddy: "subprocess.Popen[bytes]", port: int, folder: Path) -> ssl.SSLContext:
+    """What trusts its certificate, once it answers with that: what it logs of it comes before."""
+    root = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+    deadline = time.monotonic() + 120
+    while caddy.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):  # no file, nobody at the port, no certificate
+            trust = ssl.create_default_context(cafile=str(root))
+            with socket.create_connection(("localhost", port), timeout=60) as connection:
+                trust.wrap_socket(connection, server_hostname="localhost").close()
+            return trust
+        time.sleep(0.1)
+    raise AssertionError((folder / "caddy.log").read_text())
 
 
 def test_a_client_reaches_the_service_by_tls_alone(proxy: tuple[str, ssl.SSLContext], service: Service) -> None:

@@ -6,7 +6,6 @@ What is checked, and what is not and why, is in schemathesis.toml beside this fi
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from tests.integration.api.fake_inference import BASIS_KEY, FakeInference, resul
 from tests.integration.api.servers import running
 from tests.support import redis_server
 from tests.support.estate import build
+from tests.support.ports import free_port
 
 HERE = Path(__file__).parent
 _SEED = "2026"
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         fake = FakeInference(_TOKEN)
         fake.result = result(stop=None, tool_calls=None)  # what a real one always says as well
         inference = stack.enter_context(running(fake.server()))
-        port = _free_port()
+        port = free_port()
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("OSORA_")},
             "OSORA_DATA_DIR": str(directory),
@@ -88,13 +88,6 @@ def _api(environment: dict[str, str]) -> Iterator[None]:
             process.terminate()
             assert process.wait(60) == 0, "the API did not end well"
             logged.join()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

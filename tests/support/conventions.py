@@ -149,7 +149,8 @@ def _trained(convention: Convention) -> str:
 
 @cache
 def tokenizer_of(convention: Convention) -> PreTrainedTokenizerBase:
-    """A tokenizer that keeps to a convention, with its chat template where it has one."""
+    """A tokenizer that keeps to a convention, with its chat template where it has one. All tests have the same: whoever
+    changes it makes a copy first."""
     tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_trained(convention)), bos_token=convention.bos, eos_token=convention.eos
     )

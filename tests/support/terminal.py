@@ -9,11 +9,18 @@ import re
 import select
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+# So that Ctrl-C reaches the program. Not between fork and exec, where a process with threads may hang.
+_OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 _CONTROL = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|\x1b[()][A-Z0-9]|\x1b[=>]|([\r\n\x08\x07\t])")
 
 
@@ -159,21 +166,16 @@ def running(
     """The command in a terminal of this size. It is killed at the end if it still runs."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def own_terminal() -> None:
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C reaches the program
-
     own = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
     try:
         with subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-S", "-c", _OWN_TERMINAL, *command],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
             env={"TERM": "xterm-256color", **own},
             cwd=cwd,
-            preexec_fn=own_terminal,
+            start_new_session=True,
         ) as process:
             os.close(theirs)
             try:

@@ -162,7 +162,10 @@ def _trained(kind: str) -> str:
 
 @cache
 def tokenizer_of(kind: str, template: str | None = None) -> PreTrainedTokenizerBase:
-    """A tokenizer of a kind with a chat template; osora-tiny's with its own unless another is named."""
+    """A tokenizer of a kind with a chat template; osora-tiny's with its own unless another is named.
+
+    All tests have the same: whoever changes it makes a copy first.
+    """
     if kind == "osora-tiny":
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(TINY)
         tokenizer.add_special_tokens({"bos_token": "<|endoftext|>"})

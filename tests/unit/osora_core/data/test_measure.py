@@ -1,5 +1,6 @@
 """A measure counts what a job trains on, and names what it cannot."""
 
+import copy
 import json
 from dataclasses import asdict
 from typing import Any
@@ -155,7 +156,7 @@ def test_a_sample_stays_readable(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def test_a_role_that_the_template_leaves_out_is_told() -> None:
-    deaf = tokenizer_of("gpt-2", "chatml")
+    deaf = copy.deepcopy(tokenizer_of("gpt-2", "chatml"))
     deaf.chat_template = DEAF
     values = [chat(("system", "be kind"), ("user", "help"), ("assistant", "no"))] * 4 + [talk(1)]
     (warning,) = measured(rows(*values), deaf, LONG).warnings
@@ -164,7 +165,7 @@ def test_a_role_that_the_template_leaves_out_is_told() -> None:
 
 
 def test_a_row_that_the_base_refuses_is_named() -> None:
-    deaf = tokenizer_of("gpt-2", "chatml")
+    deaf = copy.deepcopy(tokenizer_of("gpt-2", "chatml"))
     deaf.chat_template = DEAF
     refused = chat(("user", "help"), ("tool", "it is 5"), ("assistant", "no"))
     found = measured(rows(talk(1), refused, talk(2)), deaf, LONG)
