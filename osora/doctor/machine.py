@@ -16,6 +16,7 @@ from osora.serve.run import DEFAULT_INFERENCE_PORT, DEFAULT_PORT, is_served
 _GIB = 2**30
 _LEAST_DISK = _GIB
 _TORCH_SECONDS = 60
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 _ASK_TORCH = """
 import torch
 if torch.cuda.is_available():
@@ -127,7 +128,10 @@ def _available_bytes() -> int:
         found.append(int(line.split()[1]) * 1024)
     else:
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    limit = _CONTROL_GROUP / "memory.max"
     if limit.exists() and (text := limit.read_text().strip()).isdigit():
-        found.append(int(text) - int(used.read_text()))
+        # Pages of files that nobody has used lately go when memory is needed.
+        fields = dict(line.split() for line in (_CONTROL_GROUP / "memory.stat").read_text().splitlines())
+        used = int((_CONTROL_GROUP / "memory.current").read_text()) - int(fields["inactive_file"])
+        found.append(int(text) - used)
     return min(found)

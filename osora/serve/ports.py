@@ -14,24 +14,34 @@ class Ports:
     """Ports reserved for the servers that we start, for as long as this object is open."""
 
     def __init__(self) -> None:
-        self._held: list[socket.socket] = []
+        self._held: dict[int, socket.socket] = {}
 
     def close(self) -> None:
-        for holder in self._held:
-            holder.close()
+        for port in [*self._held]:
+            self._let_go(port)
 
     def take(self, host: str, port: int) -> int:
         """Reserve this very port. Raises `PortTakenError`."""
-        if not (_is_free(host, port) and self._hold(port)):
+        if not self._get(host, port):
             raise PortTakenError(port)
         return port
 
     def take_near(self, host: str, port: int) -> int:
         """Reserve the first free port from this one upwards. Raises `PortTakenError` if a hundred are in use."""
         for candidate in range(port, min(port + SEARCHED, 65536)):
-            if _is_free(host, candidate) and self._hold(candidate):
+            if self._get(host, candidate):
                 return candidate
         raise PortTakenError(port)
+
+    def _get(self, host: str, port: int) -> bool:
+        # In this order: looking whether a port is free takes it for a moment, in which the server of whoever has
+        # reserved it could not bind it.
+        if not self._hold(port):
+            return False
+        if _is_free(host, port):
+            return True
+        self._let_go(port)
+        return False
 
     def _hold(self, port: int) -> bool:
         # Two `osora serve` that start together would both find the same port free, seconds before either
@@ -45,8 +55,12 @@ class Ports:
         except OSError:
             holder.close()
             return False
-        self._held.append(holder)
+        self._held[port] = holder
         return True
+
+    def _let_go(self, port: int) -> None:
+        if port in self._held:
+            self._held.pop(port).close()
 
 
 def _is_free(host: str, port: int) -> bool:

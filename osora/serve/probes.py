@@ -37,7 +37,9 @@ def logged(path: Path, word: str) -> Callable[[], bool]:
                 fresh = log.read()
         except OSError:
             return False
-        seen += fresh.rfind(b"\n") + 1  # a line still being written is read again
-        return sought.search(fresh) is not None
+        found = sought.search(fresh)
+        # A line still being written is read again, but no word is found twice: the next is of another process.
+        seen += max(fresh.rfind(b"\n") + 1, found.end() if found else 0)
+        return found is not None
 
     return probe

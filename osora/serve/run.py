@@ -109,7 +109,7 @@ def _only_one(data_dir: Path, notify: Callable[[Notice], None]) -> Iterator[None
     lock: IO[bytes]
     with (data_dir / LOCK).open("ab") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock)
         except BlockingIOError:
             with contextlib.suppress(OSError, ValueError, KeyError):
                 running = json.loads(serve_file(data_dir).read_text())
@@ -117,6 +117,17 @@ def _only_one(data_dir: Path, notify: Callable[[Notice], None]) -> Iterator[None
             raise AlreadyServedError("still starting") from None
         serve_file(data_dir).unlink(missing_ok=True)  # left by one that was killed
         yield
+
+
+def _lock(lock: IO[bytes]) -> None:
+    """Raises BlockingIOError where another one has it. Who only looks, by `is_served`, has it for a moment at most."""
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        time.sleep(0.01)
 
 
 def _check_bases() -> None:

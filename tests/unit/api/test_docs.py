@@ -11,6 +11,7 @@ from api import docs
 
 def test_who_asks_too_often_is_refused_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docs, "_MOST_ASKED", 2)
+    monkeypatch.setattr(docs, "_ASKED_SECONDS", 3600.0)  # over when the test says so
     monkeypatch.setattr(docs, "_ASKED", docs._Asked())
     answer = docs._Piecewise(b"x" * 100_000, media_type="text/plain")
 

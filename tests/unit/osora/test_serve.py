@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,27 @@ from osora.serve.run import is_served
 
 from .conftest import STUBS, Family
 
-SERVE = (sys.executable, "-P", "-m", "osora", "serve", "--json")
+PROGRAM = """
+from osora.cli import main
+from osora.serve import supervisor
+
+supervisor.OPTIONAL_SECONDS = {console_seconds}
+main()
+"""
 
 
 class Serve:
-    """A running `osora serve --json` and all that descends from it, found by a mark in the environment."""
+    """A running `osora serve --json` and all that descends from it, found by a mark in the environment.
 
-    def __init__(self, data_dir: Path, *words: str, **stub: str) -> None:
+    It waits for its console as long as that takes on a busy machine, or `console_seconds`.
+    """
+
+    def __init__(self, data_dir: Path, *words: str, console_seconds: float = 600, **stub: str) -> None:
         self.data_dir = data_dir
         self.family = Family(data_dir / "run")
         env = {**os.environ, "PYTHONPATH": str(STUBS), **self.family.mark, **stub}
-        command = [*SERVE, "--data-dir", str(data_dir), *words]
+        program = [sys.executable, "-P", "-c", PROGRAM.format(console_seconds=console_seconds)]
+        command = [*program, "serve", "--json", "--data-dir", str(data_dir), *words]
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def until(self, event: str, **fields: object) -> dict[str, Any]:
@@ -47,7 +58,7 @@ class Serve:
         (pid,) = [pid for pid, command in self.family.living().items() if words in command]
         return psutil.Process(pid)
 
-    def ends(self, timeout: float = 25) -> int:
+    def ends(self, timeout: float = 60) -> int:
         """Wait for the end; returns the exit code."""
         self.process.communicate(timeout=timeout)
         return self.process.returncode
@@ -57,8 +68,8 @@ class Serve:
 def start(data_dir: Path) -> Iterator[Callable[..., Serve]]:
     started: list[Serve] = []
 
-    def starter(*words: str, **stub: str) -> Serve:
-        started.append(Serve(stub.pop("data_dir", data_dir), *words, **stub))  # type: ignore[arg-type]
+    def starter(*words: str, **stub: Any) -> Serve:
+        started.append(Serve(stub.pop("data_dir", data_dir), *words, **stub))
         return started[-1]
 
     yield starter
@@ -66,7 +77,7 @@ def start(data_dir: Path) -> Iterator[Callable[..., Serve]]:
         if serve.process.poll() is None:
             serve.process.kill()
         serve.process.communicate()
-        assert serve.family.gone(5), serve.family.living()
+        assert serve.family.gone(60), serve.family.living()
 
 
 def test_it_serves_is_found_and_stops_without_a_trace(start: Callable[..., Serve], data_dir: Path) -> None:
@@ -89,23 +100,27 @@ def test_it_serves_is_found_and_stops_without_a_trace(start: Callable[..., Serve
     assert not (data_dir / "run" / "serve.json").exists()
 
 
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    numbers = [server.getsockname()[1] for server in held]
-    for server in held:
-        server.close()
-    return numbers
+@contextmanager
+def reserved_ports(count: int) -> Iterator[list[int]]:
+    """Ports that the system gives to nobody who asks for any one, and on which a server of ours can listen."""
+    with ExitStack() as stack:
+        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for holder in holders:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            holder.bind(("127.0.0.1", 0))
+        yield [holder.getsockname()[1] for holder in holders]
 
 
 def test_ports_of_the_environment_are_those_it_takes_and_what_it_does_not_use_it_names(
     start: Callable[..., Serve],
 ) -> None:
-    port, inference = map(str, free_ports(2))
-    serve = start(OSORA_PORT=port, OSORA_INFERENCE_PORT=inference, OSORA_INFERENCE_URLS="http://elsewhere:1")
-    assert "OSORA_INFERENCE_URLS is not used" in serve.until("ignored")["message"]
-    assert serve.until("ready")["url"] == f"http://127.0.0.1:{port}"
-    listening = {c.laddr.port for c in serve.child("-m inference").net_connections() if c.status == "LISTEN"}
-    assert listening == {int(inference)}
+    with reserved_ports(2) as (port, inference):
+        ports = {"OSORA_PORT": str(port), "OSORA_INFERENCE_PORT": str(inference)}
+        serve = start(**ports, OSORA_INFERENCE_URLS="http://elsewhere:1")
+        assert "OSORA_INFERENCE_URLS is not used" in serve.until("ignored")["message"]
+        assert serve.until("ready")["url"] == f"http://127.0.0.1:{port}"
+        listening = {c.laddr.port for c in serve.child("-m inference").net_connections() if c.status == "LISTEN"}
+        assert listening == {inference}
 
 
 def test_a_crashed_program_is_started_again(start: Callable[..., Serve]) -> None:
@@ -121,7 +136,7 @@ def test_a_crashed_program_is_started_again(start: Callable[..., Serve]) -> None
 
 def test_a_program_that_never_comes_up_ends_it_with_its_log(start: Callable[..., Serve]) -> None:
     serve = start(STUB_BROKEN="inference")
-    _, stderr = serve.process.communicate(timeout=30)
+    _, stderr = serve.process.communicate(timeout=60)
     assert serve.process.returncode == 1
     assert "inference cannot start: the reason" in stderr
     assert json.loads(stderr.splitlines()[-1])["error"]["code"] == "start_failed"
@@ -177,7 +192,7 @@ def test_a_console_that_does_not_come_up_stops_nobody_else(start: Callable[..., 
 
 
 def test_a_console_that_hangs_is_not_waited_for_longer_than_a_while(start: Callable[..., Serve]) -> None:
-    serve = start(STUB_SLOW_CONSOLE="600")
+    serve = start(STUB_SLOW_CONSOLE="600", console_seconds=0.1)
     serve.until("ready")
 
 
@@ -255,7 +270,7 @@ def test_nothing_is_left_whenever_it_is_stopped(
     serve.until(event, **({"name": name} if name else {}))
     serve.process.send_signal(number)
     assert serve.ends() == (-9 if number == signal.SIGKILL else 0)
-    assert serve.family.gone(5 if number == signal.SIGKILL else 0)
+    assert serve.family.gone(60 if number == signal.SIGKILL else 0)
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.15, 0.25, 0.35, 0.45])
@@ -264,7 +279,7 @@ def test_nothing_is_left_whenever_it_is_killed(start: Callable[..., Serve], dela
     time.sleep(delay)  # no signal to wait for: the point is that any moment will do
     serve.process.kill()
     serve.ends()
-    assert serve.family.gone(5)
+    assert serve.family.gone(60)
 
 
 def test_a_child_that_ignores_sigterm_and_one_that_left_a_process(start: Callable[..., Serve]) -> None:
@@ -272,7 +287,7 @@ def test_a_child_that_ignores_sigterm_and_one_that_left_a_process(start: Callabl
     serve.until("ready")
     assert serve.child("sleep 600")
     serve.process.terminate()
-    assert serve.ends(timeout=60) == 0
+    assert serve.ends() == 0
     assert serve.family.gone(0)
 
 
@@ -323,7 +338,7 @@ def test_nobody_listening_to_its_words_does_not_stop_it(start: Callable[..., Ser
     serve.until("starting")
     assert serve.process.stdout is not None
     serve.process.stdout.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (data_dir / "run" / "serve.json").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert (data_dir / "run" / "serve.json").exists()

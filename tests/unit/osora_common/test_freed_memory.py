@@ -21,5 +21,5 @@ def test_what_has_grown_is_given_back_once(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(freed_memory, "_resident", resident)
     monkeypatch.setattr(freed_memory, "give_back", lambda: given.append(True))
     with freed_memory.giving_back():
-        assert looked.wait(30)
+        assert looked.wait(60)
     assert given == [True]

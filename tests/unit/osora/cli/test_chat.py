@@ -170,6 +170,7 @@ def test_in_a_terminal_an_error_is_told_and_forgotten(partner: FakeService) -> N
         screen.wait_for("\n>")
         screen.type("Hi\n")
         screen.wait_for("Error: --max-tokens is 9: no.")
+        screen.wait_for_prompt()
         screen.type("Again\n")
         screen.wait_for("ok\n>")
         screen.type("/quit\n")

@@ -4,20 +4,25 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from osora.cli import app
+from osora.cli import app, names
 from osora.cli.names import completing, nearest
 
 from ..conftest import Answer, FakeService, Request
 
 NAME = "ft:osora-tiny:default:tickets:45kaskcrbd6cnxyr"
 ADAPTER = {"id": "adp-45kaskcrbd6cnxyr", "name": NAME}
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that is slow on a busy machine is none that hangs."""
+    monkeypatch.setattr(names, "_PATIENCE_SECONDS", 60)
 
 
 def osora(*words: str) -> Result:
@@ -126,7 +131,8 @@ def completed(shell: str, line: str) -> "subprocess.CompletedProcess[str]":
     else:
         asked = {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     env = {**os.environ, **asked, "_OSORA_COMPLETE": f"complete_{shell}"}
-    program = "from osora.cli import app; app(prog_name='osora')"
+    patience = f"names._PATIENCE_SECONDS = {names._PATIENCE_SECONDS}"
+    program = f"from osora.cli import app, names; {patience}; app(prog_name='osora')"
     return subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
 
 
@@ -140,16 +146,15 @@ def test_shells_are_given_commands_and_ids(service: FakeService, shell: str) -> 
 def test_completion_is_silent_and_quick_while_the_service_is_away_or_hangs(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(names, "_PATIENCE_SECONDS", 0.1)
     over = threading.Event()
 
     def hang(_: Request) -> Answer:
         over.wait(60)
-        return Answer(body={"data": []})
+        return Answer(body={"data": [{"id": "ftjob-1", "status": "running"}]})
 
     service.routes["GET", "/jobs"] = hang
-    began = time.monotonic()
-    assert completing("job")("") == []
-    assert time.monotonic() - began < 30
+    assert completing("job")("") == [], "it was waited for"
     over.set()
     monkeypatch.setenv("OSORA_URL", "http://127.0.0.1:1")
     done = completed("bash", "osora jobs show f")

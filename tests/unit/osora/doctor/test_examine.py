@@ -14,9 +14,18 @@ from registry.context import Registry
 from registry.settings import Settings
 from tests.support.tiny_base import make_base
 
+# A busy machine takes its time to import what the programs need: that is not what is looked at here.
+PROGRAM = """
+from osora.cli import main
+from osora.doctor import examine, machine
+
+examine._SECONDS = machine._TORCH_SECONDS = 300
+main()
+"""
+
 
 def doctor(data_dir: Path, *words: str, **env: str) -> tuple[int, str]:
-    command = [sys.executable, "-P", "-m", "osora", "doctor", "--data-dir", str(data_dir), *words]
+    command = [sys.executable, "-P", "-c", PROGRAM, "doctor", "--data-dir", str(data_dir), *words]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OSORA_")}
     done = subprocess.run(command, env={**clean, **env}, capture_output=True, text=True)
     assert done.stderr == ""

@@ -87,6 +87,19 @@ def test_memory() -> None:
     assert check_memory(10**15, False).ok  # a GPU's, which is not looked at
 
 
+def test_what_a_container_has_in_files_that_nobody_uses_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has read much has little left that is not taken by something, and all of it to give."""
+    (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    (tmp_path / "memory.current").write_text(f"{2**30 - 4096}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 4096\ninactive_file {2**29}\n")
+    monkeypatch.setattr(machine, "_CONTROL_GROUP", tmp_path)
+    found = check_memory(10**6, True)
+    assert found.message.startswith("0.5 GiB free")
+    assert found.ok
+
+
 def test_a_limit_of_each_program_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {resource.RLIMIT_AS: 2 * 2**30, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits[kind], resource.RLIM_INFINITY))

@@ -28,7 +28,7 @@ def test_what_is_under_way_when_it_breaks_off_is_kept(there: FakeOpenAI, client:
     def choose(body: Any) -> dict[str, Any]:
         if body["messages"][-1]["content"] == "ask 5":
             return say("late")
-        all_asked.wait(30)
+        all_asked.wait(60)
         return say("ok")
 
     there.choose = choose
