@@ -116,7 +116,7 @@ class InferenceServer:
 
     def __init__(self, url: str, app: FastAPI, folder: Path, runtime: Runtime, gate: Gate) -> None:
         headers = {"authorization": f"Bearer {TOKEN}"}
-        self.http = httpx.Client(base_url=url, headers=headers, timeout=60)
+        self.http = httpx.Client(base_url=url, headers=headers, timeout=300)
         self.gate = gate
         self.runtime = runtime
         self.served: Served = app.state.bases.held("tiny")
