@@ -53,11 +53,17 @@ class Segment:
 
     @classmethod
     def adopt(cls, path: Path) -> "Segment | None":
-        """One that nobody owns any more; None if somebody does. Raises OSError."""
-        segment = cls(path, os.open(path, os.O_RDWR))
+        """One that nobody owns any more; None if somebody does, or has just deleted it. Raises OSError."""
+        try:
+            segment = cls(path, os.open(path, os.O_RDWR))
+        except FileNotFoundError:
+            return None
         try:
             fcntl.flock(segment._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            segment.close()
+            return None
+        if not os.fstat(segment._descriptor).st_nlink:  # between the two steps: all that it held has been fetched
             segment.close()
             return None
         lines = segment._lines()

@@ -49,7 +49,7 @@ class Bounds:
 
     def check(self, row: osora_data.Row) -> None:
         """Raises DataError that names the row if there is no time left for it."""
-        if time.monotonic() > self._until:
+        if time.monotonic() >= self._until:
             raise DataError(
                 f"reading the rows has taken {self._seconds:g} seconds up to here, which is all that it may take",
                 line=row.line,

@@ -34,13 +34,13 @@ def api(world: World, *program: str) -> Iterator[tuple[subprocess.Popen[str], ht
     env = {**own, **world.env, "OSORA_PORT": str(port)}
     process = subprocess.Popen([sys.executable, *program], env=env, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    with process, httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=world.headers, timeout=30) as client:
+    with process, httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=world.headers, timeout=60) as client:
         try:
             assert "ready\n" in process.stderr
             yield process, client
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
 
 
 def post_job(world: World, client: httpx.Client) -> str:

@@ -117,10 +117,9 @@ def test_a_job_that_kills_its_workers_fails_and_takes_no_other_with_it(world: Wo
 def test_a_wrong_clock_in_the_worker_changes_nothing(world: World, undisturbed: Result) -> None:
     """Leases, retries and estimates go by the database's clock."""
     job_id = world.submit()
-    world.start_worker(Orders(clock_offset=3600.0, slow_step=0.05))
-    eventually(lambda: world.job(job_id).estimated_finish, "an estimate")
-    job = world.job(job_id)
-    assert job.estimated_finish is None or abs(job.estimated_finish - job.created_at) < 120
+    world.start_worker(Orders(clock_offset=3600.0, slow_step=0.2))
+    estimate = eventually(lambda: world.job(job_id).estimated_finish, "an estimate")
+    assert abs(estimate - world.job(job_id).created_at) < 1800
     world.assert_undisturbed(job_id, undisturbed)
     assert [attempt.outcome for attempt in world.attempts(job_id)] == ["succeeded"]
 

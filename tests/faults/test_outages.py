@@ -23,7 +23,7 @@ only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 class TestRedis:
     def test_killed_while_a_job_runs_and_another_waits(self, world: World, undisturbed: Result) -> None:
         running = world.submit()
-        worker = world.start_worker(Orders(slow_step=0.05), OSORA_WORKER_JOBS="1")
+        worker = world.start_worker(Orders(slow_step=0.2), OSORA_WORKER_JOBS="1")
         world.wait_for(running, "running")
         waiting = world.submit()
         world.redis.kill()  # and with it the second job's message
@@ -44,7 +44,7 @@ class TestRedis:
 
     def test_hung_for_longer_than_its_clients_wait(self, world: World, undisturbed: Result) -> None:
         running = world.submit()
-        worker = world.start_worker(Orders(slow_step=0.05))
+        worker = world.start_worker(Orders(slow_step=0.2))
         world.wait_for(running, "running")
         world.redis.hang()
         accepted = world.submit()
@@ -87,7 +87,7 @@ def test_postgresql_restarts_under_a_running_job(
         migrate.upgrade(address)
         with open_world(tmp_path, address, nursery, own_redis, base, **env) as world:
             job_id = world.submit()
-            worker = world.start_worker(Orders(slow_step=0.1))
+            worker = world.start_worker(Orders(slow_step=0.4))
             for _ in range(2):
                 step = world.wait_for(job_id, "running").step
                 eventually(lambda step=step: world.job(job_id).step > step, "progress")

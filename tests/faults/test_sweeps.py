@@ -70,7 +70,7 @@ def test_a_sweep_on_preferences_ends_as_if_undisturbed(
 
 def test_a_sweep_can_be_paused_and_resumed(world: World, undisturbed_sweep: Result) -> None:
     job_id = world.submit(learning_rate=RATES)
-    world.start_worker(Orders(slow_step=0.02))
+    world.start_worker(Orders(slow_step=0.2))
     eventually(lambda: world.said(job_id, "Sweep after step 13"), "the first halving")
     world.ask("pause", job_id)
     world.wait_for(job_id, "paused")

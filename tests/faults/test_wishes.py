@@ -17,8 +17,8 @@ def test_a_running_job_is_cancelled_at_once(world: World) -> None:
     job_id = world.submit()
     world.start_worker(Orders(slow_step=0.2))
     eventually(lambda: world.job(job_id).step > 0, "the first step")
-    asked_at = world.job(job_id).step
     world.ask("cancel", job_id)
+    asked_at = world.job(job_id).step
     job = world.wait_for(job_id, "cancelled")
     assert job.step <= asked_at + PROMPT_STEPS
     world.assert_settled(job, "cancelled")
@@ -61,8 +61,8 @@ def test_a_paused_job_goes_on_in_another_worker(world: World, undisturbed: Resul
     job_id = world.submit(checkpoint_steps=1000)
     first = world.start_worker(Orders(slow_step=0.2))
     eventually(lambda: world.job(job_id).step >= 3, "some steps")
-    asked_at = world.job(job_id).step
     world.ask("pause", job_id)
+    asked_at = world.job(job_id).step
     assert world.wait_for(job_id, "paused").step <= asked_at + PROMPT_STEPS
     first.send(signal.SIGTERM)
     assert first.wait(DRAIN_SECONDS) == 0
@@ -77,7 +77,7 @@ def test_a_paused_job_goes_on_in_another_worker(world: World, undisturbed: Resul
 
 def test_a_pause_can_be_withdrawn_before_it_happens(world: World, undisturbed: Result) -> None:
     job_id = world.submit()
-    world.start_worker(Orders(slow_step=0.05))
+    world.start_worker(Orders(slow_step=0.2))
     eventually(lambda: world.job(job_id).step > 0, "the first step")
     world.ask("pause", job_id)
     world.ask("resume", job_id)

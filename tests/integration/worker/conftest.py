@@ -54,9 +54,21 @@ def examples(runtime: Runtime) -> list[Example]:
 
 @pytest.fixture
 def settings(tmp_path: Path, sqlite_database_url: str, base_path: Path) -> Settings:
+    """No checkpoint is due by time, however long a test is kept waiting."""
     return Settings(
-        data_dir=tmp_path / "data", database_url=sqlite_database_url, bases=f"{BASE}={base_path}", basis_rank=RANK
-    )
+        data_dir=tmp_path / "data", database_url=sqlite_database_url, bases=f"{BASE}={base_path}", basis_rank=RANK,
+        checkpoint_seconds=86_400,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def own_variables() -> Iterator[pytest.MonkeyPatch]:
+    """What `spread` sets for the further devices of this process goes with the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GLOO_SOCKET_IFNAME", "OMP_NUM_THREADS"):
+            patch.setenv(name, "")
+            patch.delenv(name)
+        yield patch
 
 
 @pytest.fixture

@@ -29,7 +29,10 @@ SPECS = [
 
 @pytest.fixture(scope="module", params=[False, True], ids=["whole", "sharded"])
 def pair(
-    request: pytest.FixtureRequest, base_path: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    base_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    own_variables: pytest.MonkeyPatch,
 ) -> Iterator[tuple[Runtime, FollowerProcesses]]:
     folder = tmp_path_factory.mktemp("pair")
     settings = Settings(

@@ -2,13 +2,16 @@
 
 import io
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from osora_core.data import Renderer
 from osora_core.runtime import Runtime
+from osora_core.training import TrainingEngine
 from registry import files, jobs
 from registry.context import Registry
 from registry.models import Job, JobEvent
@@ -164,7 +167,7 @@ def test_a_file_with_one_prompt_has_none_to_hold_out(train: Train, store: Callab
 
 
 def test_an_attempt_that_resumes_finds_its_checkpoint_to_be_its_own(
-    registry: Registry, principal: Principal, engine: EngineThread, mixed: str
+    registry: Registry, principal: Principal, engine: EngineThread, mixed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows that a job drops, cuts and holds out are part of what a checkpoint is for."""
     knobs = {"rank": RANK, "max_length": LIMIT, "overlong": "truncate", "validation_share": 0.3, "checkpoint_steps": 1}
@@ -172,13 +175,20 @@ def test_an_attempt_that_resumes_finds_its_checkpoint_to_be_its_own(
     job = submit(
         registry, principal, base=BASE, seed=3, training_file=mixed, osora=knobs, hyperparameters=hyperparameters
     )
-    reports = Reports()
-    stepped = reports.progress
+    reports, leaves = Reports(), threading.Event()
+    stepped, post = reports.progress, engine.post
+
+    def posting(function: Callable[[TrainingEngine], Any]) -> Future[Any]:
+        future = post(function)
+        leaves.set()
+        return future
 
     def drain_after_a_while(progress: Any) -> None:
         stepped(progress)
-        if progress.step == 5:
+        if progress.step == 5:  # and the engine takes no other before the attempt asks it to let go
+            monkeypatch.setattr(engine, "post", posting)
             reports.signal("drain")
+            assert leaves.wait(60)
 
     reports.progress = drain_after_a_while  # type: ignore[method-assign]
     run_attempt(registry, engine, claim(registry, job), reports, a_place())

@@ -38,6 +38,7 @@ def pair(
     base_path: Path,
     examples: list[Example],
     tmp_path_factory: pytest.TempPathFactory,
+    own_variables: pytest.MonkeyPatch,
 ) -> Iterator[tuple[Runtime, FollowerProcesses]]:
     """The follower has memory for two rows at once, the leader has it in plenty."""
     folder = tmp_path_factory.mktemp("uneven")
@@ -52,7 +53,7 @@ def pair(
     settings = Settings(
         data_dir=folder, bases=f"small={base_path}", basis_rank=8, worker_devices=2, worker_shard_base=request.param
     )
-    with pytest.MonkeyPatch.context() as patch:
+    with own_variables.context() as patch:
         for name, value in limits.items():
             patch.setenv(f"WEAK_{name}", str(value))
         patch.setattr(followers, "_COMMAND", (sys.executable, "-m", "tests.support.weak_follower"))

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from pydantic import SecretStr
 
 from inference.app import create_app
 from inference.generation import Served
+from inference.loop import EngineLoop, Outputs
 from inference.measuring import Measurer
+from inference.metering import Account
 from inference.settings import InferenceSettings
 from inference.store import ArtifactStore
 from osora_core.adapter import Adapter
 from osora_core.basis import BasisCache
-from osora_core.inference import InferenceEngine, Output
+from osora_core.inference import InferenceEngine, Output, Request
 from osora_core.inference.request import Computed
 from osora_core.runtime import Runtime, set_threads
 from tests.integration.api.servers import running
@@ -87,17 +89,40 @@ class Steps:
         return computed
 
 
+class Clients:
+    """Says when a request is handed to the engine, and when the server knows that whoever asked has left."""
+
+    def __init__(self, loop: EngineLoop) -> None:
+        self.came, self.left = threading.Event(), threading.Event()
+        self._loop = loop
+        self._submit, self._finish = loop.submit, loop.finish
+        loop.submit, loop.finish = self._on_submit, self._on_finish  # type: ignore[method-assign]
+
+    def _on_submit(self, requests: Sequence[Request], account: Account) -> Outputs:
+        outputs = self._submit(requests, account)
+        self.came.set()
+        return outputs
+
+    def _on_finish(self, request_ids: Iterable[str]) -> None:
+        ids = list(request_ids)
+        is_early = any(one in self._loop._listeners for one in ids)
+        self._finish(ids)
+        if is_early:
+            self.left.set()
+
+
 class InferenceServer:
     """A running server with rows for two requests and places for six; `publish` puts adapters into its store."""
 
     def __init__(self, url: str, app: FastAPI, folder: Path, runtime: Runtime, gate: Gate) -> None:
         headers = {"authorization": f"Bearer {TOKEN}"}
-        self.http = httpx.Client(base_url=url, headers=headers, timeout=60)
+        self.http = httpx.Client(base_url=url, headers=headers, timeout=300)
         self.gate = gate
         self.runtime = runtime
         self.served: Served = app.state.bases.held("tiny")
         self.engine: InferenceEngine = self.served.loop.engine
         self.steps = Steps(self.engine)
+        self.clients = Clients(self.served.loop)
         self._app = app
         self._folder = folder
         self._numbers = itertools.count()

@@ -14,6 +14,13 @@ from inference.check import main
 from tests.support.servers import LocalServer, QuietHandler, serving
 
 CONFIG = json.dumps({"model_type": "llama"}).encode()
+# The command, for which the hub has a minute: here it is a thread that may be kept waiting.
+PATIENT = """
+import runpy
+from osora_common import base_hub
+base_hub._SECONDS = 60.0
+runpy.run_module("inference.check", run_name="__main__")
+"""
 FILES = {"config.json": CONFIG, "model.safetensors": b"", "tokenizer.json": b"{}"}
 
 
@@ -85,9 +92,12 @@ def hub() -> Iterator[Hub]:
 def check(hub: Hub, tmp_path: Path) -> Callable[..., tuple[int, str]]:
     def run(bases: str, **env: str) -> tuple[int, str]:
         """Status and last words of the command, as a process: the hub's library reads its settings at its import."""
-        own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_TOKEN": "", "OSORA_BASES": bases, **env}
+        own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_TOKEN": "", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
         done = subprocess.run(
-            [sys.executable, "-m", "inference.check"], env={**os.environ, **own}, capture_output=True, text=True
+            [sys.executable, "-c", PATIENT],
+            env={**os.environ, **own, "OSORA_BASES": bases, **env},
+            capture_output=True,
+            text=True,
         )
         return done.returncode, done.stderr
 

@@ -32,7 +32,7 @@ def test_an_examination_is_answered_while_the_engine_lives_and_refused_when_it_e
             assert release.wait(60)
 
         loop._command(hold)
-        await asyncio.to_thread(reached.wait, 10)
+        assert await asyncio.to_thread(reached.wait, 60)
         waiting = loop.examine(row, [5, 5], ids)
         loop._stopping = True
         release.set()

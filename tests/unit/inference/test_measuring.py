@@ -50,8 +50,13 @@ class Store:
 
 
 def processes() -> list[psutil.Process]:
-    """Those that measure; a test before may have started others, such as a database."""
-    return [child for child in psutil.Process().children() if "osora_core.data.measure" in child.cmdline()]
+    """Those that measure; a test before may have started others, such as a database, and any of them may end now."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if "osora_core.data.measure" in child.cmdline():
+                found.append(child)
+    return found
 
 
 @pytest.fixture
@@ -97,7 +102,7 @@ def test_tenants_take_turns(tmp_path: Path) -> None:
         measurer = Measurer(store, {}, Scratch(tmp_path))
         measurer._ask = lambda *_: asyncio.sleep(0, {})  # type: ignore[method-assign, assignment]
         first = asyncio.create_task(measurer.measure(request("slow", "a"), 1))
-        await asyncio.to_thread(store.reached.wait, 60)
+        assert await asyncio.to_thread(store.reached.wait, 60)
         others = [asyncio.create_task(measurer.measure(request(f"a{n}", "a"), 1)) for n in range(3)]
         others.append(asyncio.create_task(measurer.measure(request("b", "b"), 1)))
         await asyncio.sleep(0)

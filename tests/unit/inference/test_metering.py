@@ -1,8 +1,6 @@
 """What a generation has computed is recorded, however it ends, and without a word of what it said."""
 
-import threading
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,22 +47,13 @@ def test_a_record_has_the_numbers_of_the_answers_usage_and_no_text(server: Infer
 
 
 @pytest.mark.parametrize("after", [0, 6])
-def test_who_leaves_is_charged_for_what_was_computed(
-    server: InferenceServer, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
+def test_who_leaves_is_charged_for_what_was_computed(server: InferenceServer, after: int) -> None:
     server.engine.prefill_tokens = 2  # a prompt takes several steps
-    finish, is_known = server.served.loop.finish, threading.Event()
-
-    def note(request_ids: Iterable[str]) -> None:
-        finish(request_ids)
-        is_known.set()
-
-    monkeypatch.setattr(server.served.loop, "finish", note)
     server.steps.hold(after=after)
     body = server.body(prompt="help the customer with it", max_tokens=100)
     whole = len(server.served.renderer.encode(body["prompt"]))
     post_and_leave(server.http, "/generate", body, server.steps.held)
-    assert is_known.wait(60)
+    assert server.clients.left.wait(60)
     server.steps.go.set()
     assert server.steps.cancelled.wait(60)
     record = left(server)
@@ -76,10 +65,15 @@ def test_what_was_refused_or_never_began_costs_nothing(server: InferenceServer) 
     server.error(400, prompt="", max_tokens=0)
     server.error(400, prompt="help " * 100_000)
     server.steps.hold()
+    clients = server.clients
     with ThreadPoolExecutor() as pool:
-        running = [pool.submit(server.ask, max_tokens=2) for _ in range(2)]
-        assert server.steps.held.wait(60)
-        post_and_leave(server.http, "/generate", server.body(tenant="waiting"), server.steps.held)
+        running = []
+        for _ in range(2):
+            running.append(pool.submit(server.ask, max_tokens=2))
+            assert clients.came.wait(60)
+            clients.came.clear()
+        post_and_leave(server.http, "/generate", server.body(tenant="waiting"), clients.came)
+        assert clients.left.wait(60)
         server.steps.go.set()
         for answer in running:
             assert answer.result().status_code == 200

@@ -1,10 +1,12 @@
 """The server over HTTP: every option, every refusal, and what one request can do to another: nothing."""
 
 import io
+import itertools
 import json
 import re
-import time
+import threading
 import zipfile
+from collections.abc import Awaitable, Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
 from itertools import islice
@@ -16,7 +18,9 @@ import pytest
 import torch
 from httpx_sse import EventSource
 from safetensors.torch import load
+from starlette.requests import Request
 
+from osora_common.disconnect import unless_gone
 from osora_core import canary
 from osora_core.adapter import Adapter
 from tests.support.leaving import post_and_leave
@@ -253,6 +257,7 @@ def test_a_client_that_leaves_frees_the_row_at_the_next_step(server: InferenceSe
             assert server.steps.held.wait(60)
     else:
         post_and_leave(server.http, "/generate", body, server.steps.held)
+    assert server.clients.left.wait(60)  # or the text would be at its end before anybody knows
     assert server.engine.running == 1
     server.steps.go.set()
     assert server.steps.cancelled.wait(60)
@@ -312,6 +317,20 @@ def test_exports_that_wait_hold_up_nobody_else_and_are_not_made_for_who_has_left
         return get(key)
 
     monkeypatch.setattr(server.gate, "_get", noted)
+    waits, all_wait, has_left = itertools.count(1), threading.Event(), threading.Event()
+    came = threading.Event()
+
+    async def watched(request: Request, work: Callable[[], Awaitable[Any]]) -> Any:
+        """It is called with whatever has a place in the line."""
+        came.set()
+        if next(waits) == 50:
+            all_wait.set()
+        result = await unless_gone(request, work)
+        if result is None:
+            has_left.set()
+        return result
+
+    monkeypatch.setattr("inference.app.unless_gone", watched)
     slow, left, other = (server.publish(name) for name in ("slow", "left", "other"))
 
     def export(ref: dict[str, Any], tenant: str) -> int:
@@ -323,16 +342,17 @@ def test_exports_that_wait_hold_up_nobody_else_and_are_not_made_for_who_has_left
         try:
             assert server.gate.reached.wait(60)
             asked = {"tenant": "one", "base": "tiny", "adapter": left, "format": "lora"}
-            with pytest.raises(httpx.ReadTimeout):
-                server.http.post("/export", json=asked, timeout=httpx.Timeout(60, read=1))
+            came.clear()
+            post_and_leave(server.http, "/export", asked, came)
+            assert has_left.wait(60)
             made += [pool.submit(export, other, f"tenant {n}") for n in range(45)]
             many = [pool.submit(export, other, "one") for _ in range(4)]
             refused, still = wait(many, 60, FIRST_COMPLETED)
             assert ({done.result() for done in refused}, len(still)) == ({429}, 3)
             made += still
-            time.sleep(1)  # until they are there
+            assert all_wait.wait(60)
             looked_at = {"base": "tiny", "object_key": other["object_key"], "sha256": other["sha256"]}
-            assert server.http.post("/inspect", json=looked_at, timeout=30).status_code == 200
+            assert server.http.post("/inspect", json=looked_at).status_code == 200
         finally:
             server.gate.open.set()
         assert {done.result() for done in made} == {200}

@@ -1,5 +1,6 @@
 """Records outlive the process, a damaged disk and a full one; what was handed out keeps its number for ever."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -54,6 +55,30 @@ def test_a_killed_process_leaves_its_records_to_the_next_and_a_living_one_does_n
         process.kill()
     after = Spool(tmp_path, ROOM)
     assert ids(after) == ["gen-dead"]
+    after.close()
+
+
+@pytest.mark.parametrize("at", ["open", "flock"])
+def test_what_its_owner_deletes_meanwhile_is_not_handed_out_again_and_hides_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """A record that has been fetched would be charged twice."""
+    for name in ("0", "1"):
+        spool = Spool(tmp_path, ROOM)
+        spool.append(record(name))
+        spool.close()
+        next(path for path in tmp_path.iterdir() if len(path.stem) > 1).rename(tmp_path / f"{name}.records")
+    gone = tmp_path / "0.records"
+    module_of = {"open": os, "flock": fcntl}[at]
+    real = getattr(module_of, at)
+
+    def late(*arguments: object) -> object:
+        gone.unlink(missing_ok=True)
+        return real(*arguments)
+
+    monkeypatch.setattr(module_of, at, late)
+    after = Spool(tmp_path, ROOM)
+    assert ids(after) == ["gen-1"]
     after.close()
 
 

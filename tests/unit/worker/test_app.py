@@ -41,7 +41,7 @@ def test_a_pickle_in_the_queue_is_not_opened(broker_url: str, tmp_path: Path) ->
         with app.amqp.TaskConsumer(
             connection.channel(), queues=[queue], on_decode_error=lambda message, error: errors.append(error)
         ):
-            connection.drain_events(timeout=30)
+            connection.drain_events(timeout=60)
     assert [type(error) for error in errors] == [ContentDisallowed]
     assert not (tmp_path / "trapped").exists()
 

@@ -65,11 +65,11 @@ def test_who_waits_to_be_alone_goes_before_newcomers(gate: Gate) -> None:
     def stay() -> None:
         with gate.passing(alone=False, wanted=yes):
             inside.set()
-            waiting.wait(60)
+            assert waiting.wait(60)
             newcomer.start()
 
     def alone() -> None:
-        inside.wait(60)
+        assert inside.wait(60)
         with gate.passing(alone=True, wanted=wanted):
             order.append("alone")
 

@@ -30,6 +30,7 @@ def test_memory_that_cannot_be_had_ends_it_with_one_sentence(
     monkeypatch.setattr(Runtime, "load", load)
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     monkeypatch.setattr(command, "set_threads", lambda _: None)
+    monkeypatch.setattr(command, "leave_out_values", lambda: None)
     get_settings.cache_clear()
     with pytest.raises(SystemExit) as ended:
         command.main()

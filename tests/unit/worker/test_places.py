@@ -1,5 +1,6 @@
 """Which jobs a worker may claim while others train or are prepared."""
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -44,6 +45,13 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SLOW_SECONDS", -1.0)
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long this test is kept waiting, nothing is prepared for long."""
+    monkeypatch.setattr(module, "_SLOW_SECONDS", math.inf)
+
+
+@pytest.mark.usefixtures("quick")
 def test_jobs_that_are_prepared_count_as_long_as_they_are_quick(places: Places, claims: Claims) -> None:
     assert [claims(tenant) is not None for tenant in "abcde"] == [True] * 4 + [False]
     assert (places.room, places.claimable) == (0, 4)
