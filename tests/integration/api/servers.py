@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-_PATIENCE_SECONDS = 15
+_PATIENCE_SECONDS = 60
 
 
 @contextmanager
