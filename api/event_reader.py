@@ -16,6 +16,7 @@ import anyio
 from fastapi.sse import format_sse_event
 from sqlalchemy.orm import Session
 
+from api.beside import working_beside
 from api.jobs.schemas import EventOut, JobOut
 from registry import jobs
 from registry.context import Registry
@@ -125,12 +126,8 @@ class EventReader:
         """One that reads until the exit."""
         settings = registry.settings
         reader = cls(registry, most=settings.event_streams, most_of_tenant=settings.event_streams_per_tenant)
-        reading = asyncio.create_task(reader._read())
-        try:
+        async with working_beside(reader._read):
             yield reader
-        finally:
-            reading.cancel()
-            await asyncio.wait([reading])
 
     @contextmanager
     def watching(self, principal: Principal, job_id: str, *, after: int, has_more: bool) -> Iterator[Watcher]:

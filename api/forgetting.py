@@ -5,7 +5,7 @@ its time was over or with its tenant, a server may have been away, and a request
 back.
 """
 
-import asyncio
+import anyio
 
 from api.looking import Looking
 from registry import references
@@ -24,7 +24,8 @@ class Forgetting(Looking):
 
     async def _look(self) -> None:
         held = await self._gateway.held_adapters()
-        gone = await asyncio.to_thread(self._gone, {adapter for adapters in held.values() for adapter in adapters})
+        known = {adapter for adapters in held.values() for adapter in adapters}
+        gone = await anyio.to_thread.run_sync(self._gone, known, limiter=self._thread)
         for url, adapters in held.items():
             if unwanted := sorted(gone.intersection(adapters)):
                 await self._gateway.forget(url, unwanted)

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+import anyio
+
 Result = TypeVar("Result")
 
 
@@ -14,6 +16,7 @@ class InFlight(Generic[Result]):
     def __init__(self, most_of_tenant: int) -> None:
         self.most_of_tenant = most_of_tenant
         self._tasks: dict[str, asyncio.Task[Result]] = {}
+        self._scopes: dict[str, anyio.CancelScope] = {}
         self._of_tenants: Counter[str] = Counter()
 
     def begin(
@@ -24,18 +27,25 @@ class InFlight(Generic[Result]):
             return self._tasks[name]
         if self._of_tenants[tenant] >= self.most_of_tenant:
             return None
-        task = self._tasks[name] = asyncio.create_task(work())
+        scope = self._scopes[name] = anyio.CancelScope()
+        task = self._tasks[name] = asyncio.create_task(_within(scope, work))
         self._of_tenants[tenant] += 1
         task.add_done_callback(lambda _: self._end(tenant, name))
         return task
 
     def _end(self, tenant: str, name: str) -> None:
-        del self._tasks[name]
+        del self._tasks[name], self._scopes[name]
         self._of_tenants -= Counter([tenant])
 
     async def aclose(self) -> None:
-        """Gives up what is being done."""
+        """Gives up what is being done. What a thread does with the database for it still ends."""
         tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
+        for scope in self._scopes.values():
+            scope.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _within(scope: anyio.CancelScope, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    with scope:
+        return await work()
+    raise asyncio.CancelledError  # given up

@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Self
 
+import anyio
+
+from api.beside import working_beside
 from api.gateway import InferenceGateway
 from registry.context import Registry
 from registry.outages import first_line
@@ -22,19 +25,15 @@ class Looking(ABC):
         self._gateway = gateway
         self._loop = asyncio.get_running_loop()
         self._wanted = asyncio.Event()
+        self._thread = anyio.CapacityLimiter(1)
 
     @classmethod
     @asynccontextmanager
     async def watching(cls, registry: Registry, gateway: InferenceGateway) -> AsyncIterator[Self]:
         """Does so until exit."""
         looking = cls(registry, gateway)
-        task = asyncio.create_task(looking._work())
-        try:
+        async with working_beside(looking._work):
             yield looking
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     def soon(self) -> None:
         """Does so as soon as possible. For any thread."""

@@ -8,10 +8,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
+import anyio
+
+from api.beside import working_beside
 from registry import audit
 from registry.context import Registry
 from registry.outages import first_line
@@ -49,13 +52,10 @@ class Refusals:
     async def recording(cls, registry: Registry) -> AsyncIterator[Self]:
         """Writes them down once a minute, and at exit."""
         refusals = cls(registry)
-        task = asyncio.create_task(refusals._work())
         try:
-            yield refusals
+            async with working_beside(refusals._work):
+                yield refusals
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             await refusals.write()
 
     def count(self, principal: Principal | None) -> None:
@@ -71,7 +71,7 @@ class Refusals:
         if not counts:
             return
         try:
-            await asyncio.to_thread(self._record, counts)
+            await anyio.to_thread.run_sync(self._record, counts, limiter=anyio.CapacityLimiter(1))
         except Exception as error:
             logger.warning("%d refused requests are not in the audit log yet: %s", counts.total(), first_line(error))
             self._counts.update(counts)

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,6 +15,7 @@ from typing import TypeVar
 import anyio
 from fastapi.responses import StreamingResponse
 
+from api.beside import working_beside
 from registry import tenants
 from registry.context import Registry
 from registry.errors import Unauthorized
@@ -39,21 +39,16 @@ class Revocations:
         """Has the process look keys up anew: what it knows to have ended is not let in again."""
         self._watched: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._somebody_watches = asyncio.Event()
+        # A thread of its own: whoever keeps the common ones busy must not keep a revoked key alive.
+        self._thread = anyio.CapacityLimiter(1)
 
     @classmethod
     @asynccontextmanager
     async def working(cls, registry: Registry, forget: Callable[[], None]) -> AsyncIterator["Revocations"]:
         """Revocations that are looked for until the exit."""
         revocations = cls(registry, forget)
-        # A thread of its own: whoever keeps the common ones busy must not keep a revoked key alive.
-        thread = ThreadPoolExecutor(1, "revocations")
-        looking = asyncio.create_task(revocations._look_now_and_then(thread))
-        try:
+        async with working_beside(revocations._look_now_and_then):
             yield revocations
-        finally:
-            looking.cancel()
-            await asyncio.wait([looking])
-            thread.shutdown(wait=False, cancel_futures=True)
 
     @asynccontextmanager
     async def watching(self, principal: Principal) -> AsyncIterator[asyncio.Event]:
@@ -72,14 +67,13 @@ class Revocations:
         """What is done for the principal, for as long as its key is good."""
         return KeyWatch(self, principal)
 
-    async def _look_now_and_then(self, thread: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
+    async def _look_now_and_then(self) -> None:
         while True:
             if not self._watched:
                 self._somebody_watches.clear()
                 await self._somebody_watches.wait()
             try:
-                ended = await loop.run_in_executor(thread, self._ended, list(self._watched))
+                ended = await anyio.to_thread.run_sync(self._ended, list(self._watched), limiter=self._thread)
             except Exception as error:
                 logger.warning("revoked keys cannot be looked for: %s", first_line(error))
                 ended = set()

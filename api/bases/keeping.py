@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+import anyio
 import httpx
 
 from api.gateway import InferenceGateway
@@ -47,7 +48,7 @@ class Keeping(Looking):
         return "inference servers may not hold the bases that they should"
 
     async def _look(self) -> None:
-        wanted = await asyncio.to_thread(self._ready)
+        wanted = await anyio.to_thread.run_sync(self._ready, limiter=self._thread)
         told = await self._gateway.added_bases()
         problems = {
             name: str(one["problem"]) for held in told.values() for name, one in held.items() if one.get("problem")

@@ -10,7 +10,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from api import gateway, services
 from api.app import create_app
+from api.health import endpoints as health
 from api.server import Server
 from registry import adapters, jobs
 from registry.context import Registry
@@ -24,6 +26,14 @@ from tests.support.jobs import claim, new_adapter, submit
 TOKEN = "internal-token-of-the-tests"
 MAX_UPLOAD_BYTES = 200_000
 ZIP = b"PK, as far as the API knows" * 50
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fakes share a process with who asks them: what is held up for two seconds there has not gone."""
+    monkeypatch.setattr(gateway, "_PROBE_TIMEOUT", httpx.Timeout(60))
+    monkeypatch.setattr(services, "_TIMEOUT", httpx.Timeout(600, connect=60))
+    monkeypatch.setattr(health, "_PATIENCE_SECONDS", 60)
 
 
 @pytest.fixture

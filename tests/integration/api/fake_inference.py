@@ -10,6 +10,8 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from osora_common.http_protocol import IDLE_SECONDS
+
 Mood = Literal["fine", "busy", "full", "refusing", "hanging", "breaking"]
 
 RESULT: dict[str, Any] = {
@@ -137,7 +139,14 @@ class FakeInference:
         app.get("/load")(self._load)
         app.post("/forget")(self._forget)
         return uvicorn.Server(
-            uvicorn.Config(app, port=0, log_level="critical", loop="asyncio", timeout_graceful_shutdown=1)
+            uvicorn.Config(
+                app,
+                port=0,
+                log_level="critical",
+                loop="asyncio",
+                timeout_keep_alive=IDLE_SECONDS,
+                timeout_graceful_shutdown=1,
+            )
         )
 
     async def _generate(self, request: Request) -> Response:

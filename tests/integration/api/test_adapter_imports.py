@@ -172,5 +172,5 @@ def test_inference_servers_let_go_of_a_deleted_adapter(
 ) -> None:
     fake.held = [adapter.id, "adp-gone"]
     client.delete(f"/adapters/{adapter.id}").raise_for_status()
-    assert fake.forgot.wait(30)
+    assert fake.forgot.wait(60)
     assert fake.held == []

@@ -1,6 +1,6 @@
 """Aliases over HTTP, and wherever a model's name is taken, through both doors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -30,9 +30,10 @@ def inference_urls(inference: dict[str, FakeInference]) -> str:
 
 
 @pytest.fixture
-def openai(url: str, client: httpx.Client) -> OpenAI:
+def openai(url: str, client: httpx.Client) -> Iterator[OpenAI]:
     key = client.headers["authorization"].removeprefix("Bearer ")
-    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60)
+    with OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60) as openai:
+        yield openai
 
 
 @pytest.fixture
@@ -195,16 +196,23 @@ class TestCalls:
     ) -> None:
         """By `safety_identifier`, else `user`, else `prompt_cache_key`; the native door knows `user`."""
         put(client, "triage", adapter.id, successor.id)
+        both = {adapter.id, successor.id}
+        first: list[str] = []
 
         def answering(send: Callable[[str, Any], object]) -> list[str]:
             fake.asked.clear()
-            for number in range(12):
-                send(f"user-{number}", [{"role": "user", "content": f"{len(fake.asked)} {id(send)}"}])
-            return [asked["adapter"]["id"] for asked in fake.asked]
+            answered: list[str] = []
+            for number in range(len(first) or 100):
+                send(f"user-{number}", [{"role": "user", "content": f"{number} {id(send)}"}])
+                answered.append(fake.asked[-1]["adapter"]["id"])
+                if not first and number >= 11 and set(answered) == both:
+                    break
+            return answered
 
         chat = openai.chat.completions.create
+        first = answering(lambda user, said: chat(model="triage", messages=said, user=user))
+        assert set(first) == both
         ways = [
-            answering(lambda user, said: chat(model="triage", messages=said, user=user)),
             answering(lambda user, said: chat(model="triage", messages=said, prompt_cache_key=user)),
             answering(lambda user, said: chat(model="triage", messages=said, user=user, prompt_cache_key="x")),
             answering(lambda user, said: chat(model="triage", messages=said, safety_identifier=user, user="x")),
@@ -215,38 +223,43 @@ class TestCalls:
                 ).raise_for_status()
             ),
         ]
-        assert all(way == ways[0] for way in ways)
-        assert set(ways[0]) == {adapter.id, successor.id}
+        assert all(way == first for way in ways)
 
     def test_a_request_that_is_sent_again_goes_to_the_same(
         self, url: str, client: httpx.Client, fake: FakeInference, adapter: Adapter, successor: Adapter
     ) -> None:
         """OpenAI's client sends no id; what it sends again is the same body."""
         put(client, "triage", adapter.id, successor.id)
+        both = {adapter.id, successor.id}  # of which each is as likely: seldom, one has the first dozen for itself
         key = client.headers["authorization"].removeprefix("Bearer ")
         fake.mood = "busy"
         answering: list[str] = []
         with OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=1, timeout=60) as openai:
             openai = openai.with_options(max_retries=1)
             openai._calculate_retry_timeout = lambda *_, **__: 0  # type: ignore[method-assign,assignment]
-            for number in range(8):
+            for number in range(100):
                 fake.asked.clear()
                 with pytest.raises(package.InternalServerError):
                     openai.completions.create(model="triage", prompt=f"number {number}")
                 first, second = (asked["adapter"]["id"] for asked in fake.asked)
                 assert first == second
                 answering.append(first)
-        assert set(answering) == {adapter.id, successor.id}
+                if number >= 7 and set(answering) == both:
+                    break
+        assert set(answering) == both
         fake.mood = "fine"
         fake.asked.clear()
-        for number in range(12):
+        by_id: list[str] = []
+        for number in range(100):
             for prompt in ("x", "y"):
                 body = {"adapter_id": "triage", "prompt": prompt}
                 headers = {"x-request-id": f"order-{number}"}
                 client.post("/generate", json=body, headers=headers).raise_for_status()
-        by_id = [asked["adapter"]["id"] for asked in fake.asked]
+            by_id = [asked["adapter"]["id"] for asked in fake.asked]
+            if number >= 11 and set(by_id) == both:
+                break
         assert by_id[::2] == by_id[1::2], "an id that the client chose counts more than what it says"
-        assert len(set(by_id)) == 2
+        assert set(by_id) == both
 
     def test_a_base_that_is_gone_is_named(self, client: httpx.Client, openai: OpenAI, registry: Registry) -> None:
         put(client, "triage", "osora-tiny")

@@ -15,6 +15,7 @@ from obstore.exceptions import GenericError
 from sqlalchemy import Connection, event
 
 from api.server import Server
+from osora_common import http_protocol
 from registry import jobs
 from registry.context import Registry
 from tests.integration.api.conftest import error_of
@@ -265,8 +266,11 @@ def _pieces(total: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("path", ["/jobs", "/files"])
 @pytest.mark.parametrize("is_length_declared", [True, False])
-def test_a_body_that_is_too_large(client: httpx.Client, path: str, is_length_declared: bool) -> None:
+def test_a_body_that_is_too_large(
+    client: httpx.Client, path: str, is_length_declared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is answered, not cut off, though the client sends all of it first; so the connection goes on."""
+    monkeypatch.setattr(http_protocol, "DRAIN_SECONDS", 60.0)
     size = 12_000_000
     content = b" " * size if is_length_declared else _pieces(size)
     form = "multipart/form-data; boundary=x"

@@ -121,8 +121,10 @@ def test_a_checkpoint_is_called_like_an_adapter(
 
 
 def test_the_base_without_an_adapter(client: httpx.Client, inference: Fakes) -> None:
-    for _ in range(12):
+    for _ in range(100):  # each goes to either, by chance
         assert ask(client).json() == RESULT
+        if all(fake.asked for fake in inference.values()):
+            break
     asked = [body for fake in inference.values() for body in fake.asked]
     assert {(body["base"], body["adapter"]) for body in asked} == {("osora-tiny", None)}
     assert all(fake.asked for fake in inference.values()), "requests to the base spread"
