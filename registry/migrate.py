@@ -15,6 +15,8 @@ from registry.db import make_engine
 
 # Any number that every Osora agrees on: the name of PostgreSQL's advisory lock for migrations.
 _LOCK = zlib.crc32(b"osora migrations")
+# SQLite's lock is waited for as long as a migration may take; PostgreSQL's is waited for without end.
+_PATIENCE_SECONDS = 3600.0
 
 
 def upgrade(url: str) -> None:
@@ -30,7 +32,7 @@ def migrating(url: str) -> Iterator[Config]:
     Safe when several processes start at once: the others wait for it. SQLite's write lock (our transactions begin
     IMMEDIATE) and PostgreSQL's advisory lock see to that. Raises RuntimeError if a row would be left pointing nowhere.
     """
-    engine = make_engine(url)
+    engine = make_engine(url, _PATIENCE_SECONDS)
     is_sqlite = engine.dialect.name == "sqlite"
     if is_sqlite:
         # SQLite alters a table by copying and dropping it, which its foreign keys do not let pass; and they cannot be

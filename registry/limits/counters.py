@@ -239,7 +239,12 @@ class Counters:
             return
         while True:
             await asyncio.sleep(_LEASE_SECONDS / 3)
-            for key in list(self._held):
-                if holders := list(self._held.get(key, ())):  # as it is now: what is free must stay so
-                    with contextlib.suppress(*_OUTAGES):
-                        await self._redis.renew(key, holders)
+            await self._renew(self._redis)
+
+    async def _renew(self, redis: _Redis) -> None:
+        for key in list(self._held):
+            if holders := self._held.get(key, set()).copy():
+                with contextlib.suppress(*_OUTAGES):
+                    await redis.renew(key, list(holders))
+                    for holder in holders - self._held.get(key, set()):  # freed meanwhile, and perhaps there again
+                        await redis.free(key, holder)

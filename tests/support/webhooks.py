@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import select, update
 
 from registry.context import Registry
-from registry.db import now
 from registry.webhooks.tables import WebhookDelivery, WebhookEndpoint
 from tests.support.servers import LocalServer, QuietHandler, serving
 
@@ -106,10 +105,3 @@ def pass_time(registry: Registry, seconds: float) -> None:
             if endpoint.failing_since is not None:
                 endpoint.failing_since -= seconds
             endpoint.old_salts = [{**old, "expires_at": old["expires_at"] - seconds} for old in endpoint.old_salts]
-
-
-def seconds_until_due(registry: Registry) -> float:
-    """How far off the next delivery is; negative if it is due."""
-    with registry.reading() as session:
-        due, at = session.execute(select(WebhookDelivery.due_at, now()).order_by(WebhookDelivery.due_at).limit(1)).one()
-        return float(due - at)

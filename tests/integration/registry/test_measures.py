@@ -32,7 +32,7 @@ def test_two_processes_keep_the_measure_of_one_file(registry: Registry, principa
         session.flush()
         other.start()
         other.join(0.5)
-    other.join(30)
+    other.join()
     assert raised == []
     with registry.reading() as session:
         assert measures.find(session, file.id, "base") == MEASURE

@@ -16,6 +16,13 @@ from tests.support.jobs import claim, submit, upload
 from tests.support.threads import in_parallel
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a relay has taken, or failed to publish, is held back for longer than any pause of the machine."""
+    for name in ("_RETAKE_SECONDS", "_RETRY_SECONDS"):
+        monkeypatch.setattr(outbox, name, 3600)
+
+
 def unpublished(registry: Registry) -> int:
     with registry.reading() as session:
         return session.scalars(select(func.count()).select_from(OutboxMessage)).one()

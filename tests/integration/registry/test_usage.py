@@ -76,7 +76,10 @@ def test_several_processes_take_over_the_same_records_at_once(registry: Registry
     assert spent(registry, principal).requests == 60
 
 
-def test_sums_are_kept_apart_by_day_and_key(registry: Registry, principal: Principal) -> None:
+def test_sums_are_kept_apart_by_day_and_key(
+    registry: Registry, principal: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.usage.days.clock", lambda session: NOW)  # or midnight may have come since
     yesterday = generated(1, principal, ended_at=NOW - DAY_SECONDS)
     tomorrow = generated(2, principal, ended_at=NOW + 2 * DAY_SECONDS)  # by a clock that goes wrong
     take(registry, "a", [yesterday, tomorrow, generated(3, principal, key_id="key-other")])
