@@ -7,15 +7,16 @@ the grammar.
 
 import hashlib
 import json
-import math
 import os
 import re
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from textwrap import shorten
-from threading import Lock
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,7 +52,7 @@ _CACHED_GRAMMARS = 256
 _DEAR_SECONDS = 0.002
 # What a step of the engine may wait for one.
 _LATE_SECONDS = 0.01
-# The limits bound a mask. This is for what they may overlook.
+# The limits bound a mask. This is for what they may overlook, in seconds of a processor.
 _MASK_SECONDS = 2.0
 _LOOK_SECONDS = 0.1
 _COMPILERS = 2
@@ -71,7 +72,7 @@ class Matcher:
         self._threads = threads
         self._mask: Tensor | None = first
         self._coming: Future[Tensor] | None = None
-        self._due = math.inf
+        self._spent: Callable[[], float] = _nothing
         self._seconds = 0.0
         self.complete = bool(matcher.is_stopped())
         """Whether the text is whole and nothing can follow it."""
@@ -81,7 +82,7 @@ class Matcher:
         """Whether the mask is not there yet, and either waits for a thread or those before it took long: then others
         need not wait for it."""
         coming = self._coming
-        if coming is None or coming.done() or time.monotonic() >= self._due:
+        if coming is None or coming.done() or self._spent() >= _MASK_SECONDS:
             return False
         return not coming.running() or self._seconds > _LATE_SECONDS
 
@@ -101,24 +102,39 @@ class Matcher:
         self.complete = bool(self._matcher.is_stopped())
         self._mask = None
         dear = self._seconds > _DEAR_SECONDS and not self.complete
-        self._due = math.inf
+        self._spent = _nothing
         self._coming = self._threads.submit(self._compute) if dear else None
 
     def _await(self, coming: Future[Tensor]) -> Tensor:
-        """The bound is of the work alone: how long others keep the threads busy says nothing about this constraint."""
+        """The bound is of the work alone: how long others keep the threads busy, or the machine its processors, says
+        nothing about this constraint."""
         while True:
             try:
-                return coming.result(min(max(0.0, self._due - time.monotonic()), _LOOK_SECONDS))
+                return coming.result(_LOOK_SECONDS)
             except TimeoutError:
-                if time.monotonic() >= self._due:
+                if self._spent() >= _MASK_SECONDS:
                     raise _refused(self._param, "finding the next token takes too long") from None
 
     def _compute(self) -> Tensor:
-        self._due = time.monotonic() + _MASK_SECONDS
+        self._spent = _work_of_this_thread()
         started = time.perf_counter()
         mask = _mask(self._matcher, self._param)
         self._seconds = time.perf_counter() - started
         return mask
+
+
+def _nothing() -> float:
+    return 0.0
+
+
+def _work_of_this_thread() -> Callable[[], float]:
+    """Seconds that the calling thread computes from now on, for any thread to read; elsewhere than on Linux, where no
+    thread can read another's, seconds that pass."""
+    read: Callable[[], float] = time.monotonic
+    if sys.platform == "linux":
+        read = partial(time.clock_gettime, time.pthread_getcpuclockid(get_ident()))
+    began = read()
+    return lambda: read() - began
 
 
 class Grammar:

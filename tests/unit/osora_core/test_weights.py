@@ -48,7 +48,8 @@ def test_few_weights_are_in_memory_at_once_while_a_base_is_hashed(monkeypatch: p
 
     monkeypatch.setattr(hashlib, "sha256", slow)
     fingerprint_tensors(weights(100))
-    assert most <= 12
+    # Eight that are hashed or wait, the next one, and those that threads which were stopped just then still hold.
+    assert most <= 20
 
 
 def test_a_weight_that_cannot_be_read_ends_the_hashing_with_its_own_error() -> None:

@@ -220,13 +220,15 @@ def test_a_chat_of_many_turns_takes_time_in_proportion(monkeypatch: pytest.Monke
     monkeypatch.setattr(tokenizer, "apply_chat_template", counting)
     renderer = Renderer(tokenizer, LONG)
     seconds: dict[int, float] = {}
-    for pairs in (400, 800, 400, 800):
+    for pairs in (400, 800) * 5:
         rendered, started = 0, time.process_time()
         row = renderer.render({"messages": chat(pairs)}, 1)
         seconds[pairs] = min(seconds.get(pairs, float("inf")), time.process_time() - started)
         assert len(row.answers) == pairs
         assert rendered <= 12 * 2 * pairs
-    assert seconds[800] < 3.5 * seconds[400]
+        if pairs == 800 and seconds[800] < 3.5 * seconds[400]:
+            return
+    pytest.fail(f"seconds by the number of turns: {seconds}")
 
 
 def test_a_chat_that_is_too_long_is_refused_after_one_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,23 +242,31 @@ def test_a_chat_that_is_too_long_is_refused_after_one_rendering(monkeypatch: pyt
 
 
 def test_a_long_text_does_not_hold_the_interpreter() -> None:
-    """Another thread runs meanwhile, as often as it would anyhow."""
+    """Another thread runs meanwhile. In seconds of a processor: those in which the machine has none for this process
+    say nothing. Where the interpreter is held, it is held each time, and for all of the time."""
     renderer = Renderer(tokenizer_of("osora-tiny"), LONG)
     text = "help the customer with order 12, please. " * 20_000
-    over, ticks = threading.Event(), [time.perf_counter()]
+    over, ticks = threading.Event(), list[float]()
 
     def tick() -> None:
         while not over.wait(0.001):
-            ticks.append(time.perf_counter())
+            ticks.append(time.process_time())
+
+    def longest_hold() -> float:
+        """The part of the work in which the other thread has not run for longest."""
+        began = time.process_time()
+        renderer.encode(text)
+        ended = time.process_time()
+        seen = [began, *(at for at in list(ticks) if began < at < ended), ended]
+        return max(later - earlier for earlier, later in pairwise(seen)) / (ended - began)
 
     other = threading.Thread(target=tick)
     other.start()
-    began = time.perf_counter()
-    renderer.encode(text)
-    took = time.perf_counter() - began
-    over.set()
-    other.join()
-    assert max(later - earlier for earlier, later in pairwise(ticks)) < took / 2
+    try:
+        assert any(longest_hold() < 0.5 for _ in range(5))
+    finally:
+        over.set()
+        other.join()
 
 
 @pytest.mark.parametrize("kind", ["gpt-2", "llama-3"])

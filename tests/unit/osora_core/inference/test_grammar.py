@@ -229,7 +229,12 @@ def test_a_mask_that_never_comes_ends_its_own_generation(
     made = compiler.regex("[a-f]{20}")
     matcher = made.start()
     released = threading.Event()
-    monkeypatch.setattr(grammar, "_mask", lambda *arguments: released.wait(60))
+
+    def endless(*_: Any) -> None:
+        while not released.is_set():
+            pass
+
+    monkeypatch.setattr(grammar, "_mask", endless)
     monkeypatch.setattr(grammar, "_DEAR_SECONDS", -1)
     monkeypatch.setattr(grammar, "_MASK_SECONDS", 0.01)
     matcher.accept(int(matcher.allowed().nonzero()[-1]))
@@ -240,6 +245,29 @@ def test_a_mask_that_never_comes_ends_its_own_generation(
         released.set()
     monkeypatch.undo()
     assert len(walk(made, 30)) > 3
+
+
+def test_a_mask_whose_thread_is_kept_waiting_by_the_machine_is_not_refused(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy one, or one that was stopped for a while: only what is computed counts."""
+    released, mask = threading.Event(), grammar._mask
+
+    def kept(*arguments: Any) -> Any:
+        released.wait(60)
+        return mask(*arguments)
+
+    matcher = compiler.regex("[l-p]{20}").start()
+    monkeypatch.setattr(grammar, "_mask", kept)
+    monkeypatch.setattr(grammar, "_DEAR_SECONDS", -1)
+    monkeypatch.setattr(grammar, "_MASK_SECONDS", 0.2)
+    matcher.accept(int(matcher.allowed().nonzero()[-1]))
+    with ThreadPoolExecutor(1) as asking:
+        asked = asking.submit(matcher.allowed)
+        with pytest.raises(TimeoutError):
+            asked.result(0.6)
+        released.set()
+        assert asked.result(60).any()
 
 
 def test_a_mask_that_waits_for_those_of_others_is_late_and_not_refused(

@@ -1,6 +1,7 @@
 """The inference engine: what a request gets is its own, whoever else is in the batch."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,14 +130,18 @@ def test_those_that_decode_wait_for_a_few_tokens_of_a_long_prompt_at_a_time(
     assert read == [9, 4, 4, 2]
 
 
-def test_queueing_is_timed(runtime: Runtime) -> None:
+def test_queueing_is_timed(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock on which each step takes a second: the second request waits for the first one's three tokens."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("osora_core.inference.engine.time", SimpleNamespace(perf_counter=lambda: clock.now))
     engine = InferenceEngine(runtime, rows=1)
     for request in [Request(name, prompt(runtime, 0), SamplingParams(max_tokens=3)) for name in "ab"]:
         engine.add(request)
     waited: dict[str, float] = {}
     while engine.busy:
+        clock.now += 1.0
         waited |= {output.request_id: output.queued_seconds for output in engine.step()}
-    assert waited["b"] > waited["a"] >= 0
+    assert waited == {"a": 1.0, "b": 4.0}
 
 
 def test_a_cancelled_request_frees_its_row(runtime: Runtime) -> None:

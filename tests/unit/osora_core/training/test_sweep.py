@@ -164,19 +164,26 @@ def test_where_row_shapes_allow_members_equal_their_jobs_alone_bit_for_bit(
 
 
 def test_the_leader_speaks_for_the_sweep_and_the_cost_is_everyones(
-    engine: TrainingEngine, examples: list[Example]
+    engine: TrainingEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder = SweepRecorder()
+    recorder, costs = SweepRecorder(), list[float]()
     running = sweep(examples, specs(*RATES), recorder, valid=examples[18:])
+    told = recorder.progress
+
+    def progress(said: Any) -> None:
+        own = [member.job.compute_seconds for member in running._runs]
+        costs.append(running._measuring_seconds + sum(own))
+        assert costs[-1] > max(own)
+        told(said)
+
+    monkeypatch.setattr(recorder, "progress", progress)
     run(engine, running)
     assert [progress.step for progress in recorder.progresses] == list(range(1, 13))
     assert recorder.progresses[-1].trained_tokens == outcome(recorder).trained_tokens
     assert recorder.progresses[0].learning_rate == SPEC.learning_rate_at(0, 12)  # the first, before anything is known
     last = recorder.progresses[-1]
     assert last.learning_rate == outcome(recorder).spec.learning_rate_at(11, 12)
-    assert last.compute_seconds == pytest.approx(
-        running._measuring_seconds + sum(run.job.compute_seconds for run in running._runs), rel=0.2
-    )
+    assert [progress.compute_seconds for progress in recorder.progresses] == costs == sorted(costs)
     assert [evaluation.step for evaluation in recorder.evaluations] == [0, 6, 12]
 
 

@@ -1,5 +1,6 @@
 """OSoRA through PEFT's own functions: what an adapter does, what its options do, how it is stored and refused."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -276,18 +277,22 @@ def test_adapters_of_one_model_share_a_basis_rank() -> None:
 
 
 def calls(action: Any) -> int:
-    """Python and C calls that `action` makes: its work, whatever else the machine does."""
+    """Python and C calls that `action` makes: its work, whatever else the machine does, and without the garbage of
+    others, which might be thrown away meanwhile."""
     count = 0
 
     def tally(frame: Any, event: str, _: Any) -> None:
         nonlocal count
         count += event in ("call", "c_call")
 
+    gc.collect()
+    gc.disable()
     sys.setprofile(tally)
     try:
         action()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
 
 

@@ -58,14 +58,16 @@ def test_a_third_method_trains_beside_the_others(runtime: Runtime, examples: lis
     assert mine.losses == pytest.approx(alone.losses, rel=1e-4)
 
 
+@pytest.mark.usefixtures("a_second_each")
 def test_a_third_method_can_be_swept_and_timed(runtime: Runtime, examples: list[Example], third: JobSpec) -> None:
     engine, recorder = TrainingEngine(runtime, max_jobs=2), SweepRecorder()
+    engine.throughput._full = 10**6
     specs = [JobSpec.from_dict({**third.to_dict(), "learning_rate": rate}) for rate in (1e-6, 0.03)]
     job = TrainingJob("sweep", specs[0], examples[:18], recorder)
     longer = TrainingJob("longer", replace(third, epochs=100), examples[:18], recorder)
-    *_, cost = engine.throughput.cost_of_sweep(longer, 2, examples[18:])
-    assert cost is not None
-    assert cost > 0
+    *timed, cost = engine.throughput.cost_of_sweep(longer, 2, examples[18:])
+    assert timed == [None] * 6
+    assert cost == pytest.approx(1, abs=0.01)
     Sweep(job, specs, examples[18:], recorder).join(engine)
     while engine.step():
         pass
