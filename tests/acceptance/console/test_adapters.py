@@ -118,6 +118,7 @@ def test_it_is_deleted_once_no_alias_needs_it(opened: Opener, service: Service, 
     assert serious(page) == []
     page.get_by_role("button", name="Keep it").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Delete")).to_be_focused()
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.locator(".q-notification")).to_contain_text("'held'")
