@@ -51,7 +51,12 @@ def _change(
 ) -> Change:
     was, is_now = float(before[name]), float(after[name])
     better = is_now > was if higher else is_now < was
-    return Change(label, format(was, form), format(is_now, form), better, int(after["step"]))
+    return Change(label, _written(was, form), _written(is_now, form), better, int(after["step"]))
+
+
+def _written(value: float, form: str) -> str:
+    """Of a very small loss, only that it is."""
+    return "< 0.001" if form == ".3f" and 0 <= value < 0.001 else format(value, form)
 
 
 def origin(adapter: Adapter) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from nicegui import ui
 
-from console.history import Curve, History
+from console.history import Curve, History, Member
 
 _MOST_POINTS = 400
 _MOST_COLOURS = 6
@@ -39,13 +39,20 @@ def losses(history: History) -> list[Line]:
 
 def family(history: History) -> list[Line]:
     """A sweep's members, those in the race in colour."""
-    lines = []
-    for place, member in enumerate(history.members.values()):
+    lines, members = [], [*history.members.values()]
+    telling = _telling(members)
+    for place, member in enumerate(members):
         is_out = member.fate not in (None, "chosen")
         colour = "var(--edge)" if is_out else f"var(--series-{place % _MOST_COLOURS + 1})"
         said = f" ({member.fate})" if member.fate else ""
-        lines.append(Line(member.name + said, member.losses, colour, is_dotted=is_out, is_marked=True))
+        lines.append(Line(member.named(telling) + said, member.losses, colour, is_dotted=is_out, is_marked=True))
     return _known(*lines)
+
+
+def _telling(members: Sequence[Member]) -> list[str]:
+    """The settings by which they differ: what is the same in all of them would fill the legend."""
+    names = dict.fromkeys(name for member in members for name in member.settings)
+    return [name for name in names if len({str(member.settings.get(name)) for member in members}) > 1] or [*names]
 
 
 def one(history: History, name: str, words: str, colour: int = 1, *, is_marked: bool = False) -> list[Line]:

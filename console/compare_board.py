@@ -68,6 +68,7 @@ class Board:
                 for field in (self._rows, self._tokens):
                     field.props("outlined dense")
             Drop(label="A file from this machine", on_upload=self._take).classes("low")
+            self._taken = ui.label().classes("muted").props("role=status")
             with ui.element("div").classes("row-of"):
                 self._start_button = press("Compare", self._view.does(self._start), "primary")
                 self._stop_button = press("Stop", self._stop)
@@ -79,11 +80,12 @@ class Board:
 
     async def _take(self, event: events.UploadEventArguments) -> None:
         if event.file.size() > _MOST_BYTES:
-            self._told.text = f"{event.file.name} is over {human_bytes(_MOST_BYTES)}. Send it as a training file first."
+            too_large = f"{event.file.name} is over {human_bytes(_MOST_BYTES)}"
+            self._taken.text = f"{too_large}. Send it as a training file first."
             return
         self._content = (await event.file.read(), event.file.name)
         self._file.value = None
-        self._told.text = f"{event.file.name} is there."
+        self._taken.text = f"{event.file.name} is there."
 
     async def _start(self) -> None:
         if self._comparing is not None:
@@ -145,6 +147,7 @@ class Results:
     def __init__(self, place: ui.element, names: Sequence[str]) -> None:
         self._names = dict(zip(_SIDES, names, strict=True))
         self._values: dict[str, ui.label] = {}
+        self._boxes: dict[str, ui.element] = {}
         place.clear()
         with place:
             with ui.element("div").classes("figures"):
@@ -161,6 +164,7 @@ class Results:
         for side, score in zip(_SIDES, found.scores, strict=True):
             self._set(f"exact {side}", score.exact_match)
             self._set(f"fields {side}", score.field_match)
+            self._boxes[f"fields {side}"].set_visibility(score.field_match is not None)
         answered = sum(row.failed is None for row in found.rows)
         self._set("same", found.same / answered if answered else None)
         self._table.show([self._row(row) for row in found.in_order()])
@@ -187,7 +191,7 @@ class Results:
         return {"line": row.line, "differs": row.differs, "marks": marks, **asked, **told}
 
     def _figure(self, name: str, key: str) -> None:
-        with ui.element("div").classes("figure"):
+        with ui.element("div").classes("figure") as self._boxes[key]:
             ui.label(name).classes("figure-name")
             self._values[key] = ui.label("…").classes("figure-value")
 

@@ -3,7 +3,7 @@ that a later attempt takes again count as it took them."""
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,12 @@ class Member:
     @property
     def name(self) -> str:
         """Its settings in words: those that a person named them by."""
-        return ", ".join(f"{_WORDS.get(name, name)} {_short(value)}" for name, value in self.settings.items())
+        return self.named(self.settings)
+
+    def named(self, settings: Iterable[str]) -> str:
+        """Those of its settings that are among these, in words."""
+        told = {name: self.settings[name] for name in settings if name in self.settings}
+        return ", ".join(f"{_WORDS.get(name, name)} {_short(value)}" for name, value in told.items())
 
 
 @dataclass(frozen=True)

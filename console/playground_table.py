@@ -152,7 +152,8 @@ class Table:
         columns = list(self._columns.values())
         try:
             await asyncio.gather(*(self._ask_one(column, prompt, settings, system, is_chat) for column in columns))
-            self._prompt.value = ""
+            if self._prompt.value == prompt:  # not what somebody has begun to write meanwhile
+                self._prompt.value = ""
         except asyncio.CancelledError:
             for column in columns:
                 column.stopped()

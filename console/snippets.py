@@ -43,17 +43,21 @@ def _curl(url: str, model: str, strength: float, is_chat: bool) -> str:
         f"curl {shlex.quote(f'{url}/generate')} \\\n"
         '  -H "Authorization: Bearer $OSORA_API_KEY" \\\n'
         '  -H "Content-Type: application/json" \\\n'
-        f"  -d {shlex.quote(json.dumps(body, ensure_ascii=False))}\n"
+        f"  -d {shlex.quote(_lines(body))}\n"
     )
 
 
 def _python(url: str, model: str, strength: float, is_chat: bool) -> str:
     asked = _literal(_asked() if is_chat else _QUESTION)
-    scaled = f", strength={strength!r}" if strength != 1 else ""
+    scaled = f"    strength={strength!r},\n" if strength != 1 else ""
     return (
         "from osora import Osora\n\n"
         f"osora = Osora({_literal(url)})  # the key: OSORA_API_KEY\n"
-        f"answer = osora.generate({asked}, adapter={_literal(model)}{scaled})\n"
+        f"answer = osora.generate(\n"
+        f"    {asked},\n"
+        f"    adapter={_literal(model)},\n"
+        f"{scaled}"
+        ")\n"
         'print(answer["text"])\n'
     )
 
@@ -65,7 +69,10 @@ def _openai(url: str, model: str, strength: float, is_chat: bool) -> str:
     return (
         "import os\n\n"
         "from openai import OpenAI\n\n"
-        f'client = OpenAI(base_url={_literal(f"{url}/v1")}, api_key=os.environ["OSORA_API_KEY"])\n'
+        "client = OpenAI(\n"
+        f"    base_url={_literal(f'{url}/v1')},\n"
+        '    api_key=os.environ["OSORA_API_KEY"],\n'
+        ")\n"
         f"answer = client.{door}.create(\n"
         f"    model={_literal(model)},\n"
         f"    {what},\n"
@@ -73,6 +80,12 @@ def _openai(url: str, model: str, strength: float, is_chat: bool) -> str:
         ")\n"
         f"print(answer.choices[0].{text})\n"
     )
+
+
+def _lines(body: dict[str, Any]) -> str:
+    """A field on each line: what is longer than a screen is wide is hard to read, and to change."""
+    fields = ",\n".join(f"    {_literal(name)}: {_literal(value)}" for name, value in body.items())
+    return f"{{\n{fields}\n  }}"
 
 
 def _literal(value: Any) -> str:

@@ -10,6 +10,7 @@ from nicegui import ui
 from console.history import History
 from console.job_parts import Curves, Figures, Happenings, Samples, about, attempt_table, checkpoint_table, try_it
 from console.layout import button_link, heading, panel
+from console.reading import Reading
 from console.view import View, page
 from console.words import name_of, state
 from osora.errors import OsoraError
@@ -17,6 +18,8 @@ from osora.schemas import ENDED, Job, JobError
 
 # So often at most is a page painted, however fast a job steps.
 _PAINT_SECONDS = 0.4
+# What could not be read is asked for again after so long.
+_AGAIN_SECONDS = 3.0
 # A page that stays open over night finds the service again in the morning.
 _PATIENCE_SECONDS = 7 * 86_400.0
 _MOST_CHECKPOINTS = 50
@@ -35,6 +38,7 @@ class _JobPage:
         self._shown_error: JobError | None = None
         self._is_stale = False
         self._news = asyncio.Event()
+        self._reading = Reading(self._read, self._lost)
 
     async def build(self) -> None:
         ui.page_title(f"{name_of(self._job)} · Osora")
@@ -50,7 +54,7 @@ class _JobPage:
                 self._attempts = ui.element("div").classes("stack")
                 self._happenings = Happenings()
             self._about = ui.element("div").classes("stack side")
-        await self._read()
+        await self._reading.now()
         self._paint()
         self._view.background(self._follow())
         self._view.background(self._keep_painting())
@@ -70,9 +74,16 @@ class _JobPage:
             await asyncio.sleep(_PAINT_SECONDS)  # what else comes in this time is painted with it
             self._news.clear()
             if self._is_stale:
-                self._is_stale = False
-                await self._read()
+                await self._read_again()
             self._paint()
+
+    async def _read_again(self) -> None:
+        self._is_stale = False
+        if await self._reading.patiently():
+            self._found_again()
+        else:
+            self._is_stale = True
+            asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._news.set)
 
     async def _read(self) -> None:
         """What no event has: the job itself, and its checkpoints."""
@@ -133,11 +144,11 @@ class _JobPage:
 
     async def _pause(self) -> None:
         await self._view.osora.jobs.pause(self._job["id"])
-        await self._read()
+        await self._reading.now()
 
     async def _resume(self) -> None:
         await self._view.osora.jobs.resume(self._job["id"])
-        await self._read()
+        await self._reading.now()
 
     async def _ask_to_cancel(self) -> None:
         question = f"Cancel {name_of(self._job)}?"
@@ -150,7 +161,7 @@ class _JobPage:
                 self._dialog_button("Keep it", lambda: dialog.submit(False))
         if await dialog:
             await self._view.osora.jobs.cancel(self._job["id"])
-            await self._read()
+            await self._reading.now()
         dialog.delete()
 
     def _dialog_button(self, text: str, action: Callable[[], object], classes: str = "") -> None:

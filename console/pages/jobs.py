@@ -129,7 +129,7 @@ class _JobsPage:
             "name": name_of(job),
             "state": state(job),
             "state_class": job["status"],
-            "progress": f"{step} / {total}" if total else "",
+            "progress": _progress(step, total) if total else "",
             "percent": round(100 * step / total, 1) if total else 0,
             "loss": loss(_loss(job)),
             "base": job["model"],
@@ -156,7 +156,7 @@ class _JobsPage:
         data = event.get("data") or {}
         if event.get("type") == "metrics" and data.get("train_loss") is not None:
             step, total = data["step"], data["total_steps"]
-            told = {"progress": f"{step} / {total}", "percent": round(100 * step / total, 1)}
+            told = {"progress": _progress(step, total), "percent": round(100 * step / total, 1)}
             self._table.update({"id": job_id, **told, "loss": loss(data["train_loss"])})
         elif event.get("type") != "metrics" and not data:
             self._table.update(self._row(await self._view.osora.jobs.get(job_id)))
@@ -164,6 +164,10 @@ class _JobsPage:
 
 async def _base_names(view: View) -> list[str]:
     return [base["name"] for base in await view.osora.bases()]
+
+
+def _progress(step: int, total: int) -> str:
+    return f"{step:,} / {total:,}"
 
 
 def _loss(job: Job) -> float | None:

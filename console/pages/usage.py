@@ -82,7 +82,7 @@ def _charts(summed: Days) -> None:
     tokens = {"read": "prompt_tokens", "written": "completion_tokens", "trained on": "trained_tokens"}
     with panel("Tokens by day"):
         bars("Tokens by day", summed.days, {name: summed.sums[count] for name, count in tokens.items()})
-    with panel("Compute of training by day"):
+    with panel("Compute of training by day, in seconds"):
         bars("Seconds of compute by day", summed.days, {"seconds": summed.sums["compute_seconds"]}, colour=4)
 
 
@@ -126,5 +126,5 @@ async def _storage(view: View) -> None:
         return
     names = {"files": "Files", "uploads": "Unfinished uploads", "adapters": "Adapters", "checkpoints": "Checkpoints"}
     told: dict[str, Any] = {**stored}
-    with panel("Stored now"):
+    with panel("Stored now", "one-by-one"):
         facts([(label, human_bytes(told.get(name, 0))) for name, label in {**names, "total": "In all"}.items()])

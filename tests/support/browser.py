@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Reque
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
 # Bounds of a wait, not waits: on a busy machine a page's code takes a while to be compiled.
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 # A dialog that fades in is half transparent, and so is its text; the class is there until the last frame of it.
 _AT_REST = "() => !document.querySelector('[class*=-enter-active]') && !document.getAnimations().some(_runs)".replace(
@@ -103,7 +103,9 @@ def _same(url: str, found: Watched) -> None:
 
 def connected(page: Page) -> None:
     """Wait until what is done on a page reaches the console; a plain page, without the framework, does not need to."""
-    page.wait_for_function("() => !document.getElementById('app') || window.did_handshake")
+    page.wait_for_function(
+        "() => document.readyState !== 'loading' && (!document.getElementById('app') || window.did_handshake)"
+    )
 
 
 def serious(page: Page) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from osora.serve.console_link import issue
 from tests.acceptance.conftest import Service
@@ -40,6 +40,7 @@ def opened(service: Service, browser: Browser, console: str) -> Iterator[Opener]
                 page.goto("/sign-in")
                 page.get_by_label("API key").fill(key)
                 page.get_by_role("button", name="Sign in").click()
+                expect(page.get_by_role("button", name="Sign out")).to_be_visible()  # not before the cookie is there
             page.goto(path)
             browsers.connected(page)
             return page

@@ -71,8 +71,11 @@ def test_an_alias_with_a_canary_its_weights_and_the_way_back(opened: Opener, ser
     expect(page.get_by_role("dialog", name="New alias")).to_be_visible()
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("alert")).to_have_text("Choose a model in every line, or remove the line.")
+    assert serious(page) == []
     chosen = page.get_by_role("combobox", name="Model").nth(1)
     chosen.fill("osora-tiny")
+    expect(page.get_by_role("option", name="osora-tiny (base)")).to_be_visible()
+    assert serious(page) == []
     page.get_by_role("option", name="osora-tiny (base)").click()
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("4.76 % · weight 5")).to_be_visible()
@@ -80,10 +83,14 @@ def test_an_alias_with_a_canary_its_weights_and_the_way_back(opened: Opener, ser
     assert service.sdk.aliases.get("port")["targets"] == {name: 100, "osora-tiny": 5}
 
     page.get_by_role("button", name="Edit: port").click()
+    expect(page.get_by_role("dialog", name="Targets of port")).to_be_visible()
+    assert serious(page) == []
     page.get_by_label("Weight").nth(1).fill("25")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("20 % · weight 25")).to_be_visible()
     page.get_by_role("button", name="History: port").click()
+    expect(page.get_by_role("dialog", name="History of port")).to_be_visible()
+    assert serious(page) == []
     page.get_by_role("button", name="Bring back version 1").click()
     expect(page.get_by_text("4.76 % · weight 5")).to_be_visible()
 
@@ -92,9 +99,12 @@ def test_an_alias_with_a_canary_its_weights_and_the_way_back(opened: Opener, ser
     service.sdk.aliases.set("port", name)
     page.get_by_role("button", name="Save").click()
     expect(page.locator(".q-notification")).to_contain_text("'port' is at version 4")
+    assert serious(page) == []
     assert service.sdk.aliases.get("port")["targets"] == {name: 1}
     page.reload()
     page.get_by_role("button", name="Remove: port").click()
+    expect(page.get_by_role("dialog", name="Remove the alias port?")).to_be_visible()
+    assert serious(page) == []
     page.get_by_role("button", name="Remove", exact=True).click()
     expect(page.get_by_role("button", name="Edit: port")).to_have_count(0)
 
@@ -105,8 +115,10 @@ def test_it_is_deleted_once_no_alias_needs_it(opened: Opener, service: Service, 
     page = opened(f"/adapters/{copy}")
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("dialog", name="Delete doomed?")).to_be_visible()
+    assert serious(page) == []
     page.get_by_role("button", name="Keep it").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Delete")).to_be_focused()
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.locator(".q-notification")).to_contain_text("'held'")

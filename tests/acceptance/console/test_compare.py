@@ -48,6 +48,7 @@ def test_a_file_that_is_here_and_one_that_is_wrong(
     chosen.fill("kept")
     page.get_by_role("option", name=f"kept.jsonl · {kept['id'][-6:]}").click()
     page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_text("2 of 2 rows")).to_be_visible()
     expect(page.locator(".figure", has_text="Both say the same")).to_contain_text("100.0%")
 
     bad = tmp_path / "bad.jsonl"
@@ -55,6 +56,7 @@ def test_a_file_that_is_here_and_one_that_is_wrong(
     compare(page, bad)
     notice = page.locator(".q-notification")
     expect(notice).to_contain_text("bad.jsonl: line 2: `messages` is not a list of messages.")
+    assert serious(page) == []
     assert str(tmp_path) not in page.content()
 
 

@@ -10,16 +10,29 @@ from playwright.sync_api import Page, expect
 
 from tests.acceptance.conftest import BASE, Service, dataset
 from tests.acceptance.console.conftest import Opener
-from tests.support.browser import connected, serious
+from tests.support.browser import PATIENCE_MS, connected, serious
 
 SCRIPT = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
 
 
 def started(service: Service, path: Path, **osora: Any) -> str:
-    """A job that takes its time."""
+    """A job that takes its time: more than any browser, however often that is made to wait."""
     file = service.sdk.files.upload(path)
     hyperparameters: Any = {"n_epochs": 50, "batch_size": 1}
     return service.sdk.jobs.create(BASE, file["id"], suffix="slow", hyperparameters=hyperparameters, osora=osora)["id"]  # type: ignore[arg-type]
+
+
+def steps(service: Service, job_id: str) -> None:
+    """Wait until it has taken a step, however long others keep the worker."""
+    for event in service.sdk.jobs.events(job_id):
+        if (event.get("data") or {}).get("train_loss") is not None:
+            return
+    raise AssertionError(service.sdk.jobs.get(job_id))
+
+
+def becomes(page: Page, state: str) -> None:
+    """Wait until a worker has done what was asked of it, and the page says so."""
+    expect(page.locator(".state")).to_have_text(state, timeout=4 * PATIENCE_MS)
 
 
 def choose(page: Page, path: Path) -> None:
@@ -33,7 +46,15 @@ def step(page: Page) -> int:
     return int(found[1].replace(",", "")) if found else 0
 
 
-def test_a_file_with_a_wrong_line_and_then_a_good_one_and_its_job(opened: Opener, tmp_path: Path) -> None:
+def comes_to(page: Page, number: int) -> None:
+    """Wait until it shows this step, or a later one."""
+    shown = "parseInt(document.querySelector('.figure-value')?.innerText.replaceAll(',', '') ?? '')"
+    page.wait_for_function(f"number => {shown} >= number", arg=number)
+
+
+def test_a_file_with_a_wrong_line_and_then_a_good_one_and_its_job(
+    opened: Opener, service: Service, tmp_path: Path
+) -> None:
     good = dataset(tmp_path / "good.jsonl", SCRIPT)
     lines = good.read_text().splitlines()
     lines[4] = lines[4].replace('"assistant"', '"asistant"')
@@ -59,10 +80,15 @@ def test_a_file_with_a_wrong_line_and_then_a_good_one_and_its_job(opened: Opener
     page.get_by_role("button", name="Start training").click()
 
     expect(page.get_by_role("heading", name="seen")).to_be_visible()
+    steps(service, page.url.rpartition("/")[2])
     page.wait_for_function("() => document.querySelectorAll('.chart path').length > 2")
-    expect(page.locator(".state")).to_have_text("succeeded")
+    becomes(page, "succeeded")
     expect(page.get_by_role("link", name="Try it", exact=True)).to_have_attribute("href", re.compile("/playground"))
     expect(page.get_by_role("region", name="Answers to Which city?")).to_contain_text("<script>")
+    expect(page.get_by_role("link", name=re.compile(r"Try step \d+")).first).to_have_attribute(
+        "href", re.compile("/playground")
+    )
+    expect(page.get_by_role("region", name="Attempts")).to_contain_text("succeeded")
     assert page.title() == "seen · Osora"
     assert serious(page) == []
     with page.expect_download() as download:
@@ -73,34 +99,51 @@ def test_a_file_with_a_wrong_line_and_then_a_good_one_and_its_job(opened: Opener
 def test_a_page_moves_and_a_reload_loses_nothing_and_a_job_is_cancelled(
     opened: Opener, service: Service, tmp_path: Path
 ) -> None:
-    job_id = started(service, dataset(tmp_path / "slow.jsonl", "Oslo", rows=200), validation_share=0.1)
+    job_id = started(service, dataset(tmp_path / "slow.jsonl", "Oslo", rows=4000), validation_share=0.005)
+    steps(service, job_id)
     page = opened(f"/jobs/{job_id}")
-    page.wait_for_function("() => /^[1-9]/.test(document.querySelector('.figure-value')?.innerText ?? '')")
     before = step(page)
-    page.wait_for_function(
-        "before => parseInt(document.querySelector('.figure-value').innerText.replace(',', '')) > before", arg=before
-    )
+    comes_to(page, before + 1)
     page.reload()
     connected(page)
     expect(page.get_by_text("Files validated")).to_be_attached()  # of the events, the first are there again
-    page.wait_for_function("() => /^[1-9]/.test(document.querySelector('.figure-value')?.innerText ?? '')")
-    assert step(page) >= before
+    comes_to(page, before + 1)
 
     page.get_by_role("button", name="Pause").click()
-    expect(page.locator(".state")).to_have_text("paused")
+    becomes(page, "paused")
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("button", name="Resume")).to_be_hidden()
     page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.get_by_role("dialog", name="Cancel slow?")).to_be_visible()
+    assert serious(page) == []
     page.get_by_role("button", name="Cancel the job").click()
-    expect(page.locator(".state")).to_have_text("cancelled")
+    becomes(page, "cancelled")
+
+
+def test_a_sweep_is_a_family_with_those_that_were_given_up(opened: Opener, service: Service, tmp_path: Path) -> None:
+    file = service.sdk.files.upload(dataset(tmp_path / "swept.jsonl", "Oslo"))
+    hyperparameters: Any = {"n_epochs": 4, "batch_size": 8}
+    osora: Any = {"learning_rate": [0.03, 0.001], "validation_share": 0.2}
+    job = service.sdk.jobs.create(BASE, file["id"], suffix="family", hyperparameters=hyperparameters, osora=osora)
+    assert service.sdk.jobs.wait(job["id"])["status"] == "succeeded"
+    page = opened(f"/jobs/{job['id']}")
+    curves = page.get_by_role("img", name="Loss of each member of the sweep by step")
+    for rate in ("0.03", "0.001"):
+        expect(curves).to_contain_text(f"lr {rate}")
+    expect(curves).to_contain_text("(chosen)")
+    assert serious(page) == []
+    with page.expect_download() as download:
+        page.get_by_role("button", name="All members of the sweep").click()
+    assert {"0.03", "0.001"} <= {*re.split("[,\n]", download.value.path().read_text())}
 
 
 def test_the_list_moves_and_is_filtered(opened: Opener, service: Service, tmp_path: Path) -> None:
-    job_id = started(service, dataset(tmp_path / "slow.jsonl", "Oslo", rows=200))
+    job_id = started(service, dataset(tmp_path / "slow.jsonl", "Oslo", rows=4000))
     try:
+        steps(service, job_id)
         page = opened("/jobs")
         row = page.get_by_role("row").filter(has=page.locator(f'a[href="/jobs/{job_id}"]'))
-        expect(row.locator(".progress-text")).to_contain_text(re.compile(r"[1-9]\d* / "))
+        expect(row.locator(".progress-text")).to_contain_text(re.compile(r"[1-9][\d,]* / "))
         assert serious(page) == []
         page.get_by_label("Name or id").fill(job_id)
         expect(page).to_have_url(re.compile("text="))

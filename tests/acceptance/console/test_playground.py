@@ -48,6 +48,7 @@ def test_answers_stand_side_by_side_and_are_text(opened: Opener, service: Servic
     known = service.sdk.adapters.get(scripted)
     for said in (scripted, known["sha256"]):
         expect(script.locator(".receipt")).to_contain_text(said)
+    assert serious(page) == []
 
 
 def test_each_goes_on_with_its_own_answers_and_a_strength_is_its_own(opened: Opener, trained: str) -> None:
@@ -80,6 +81,7 @@ def test_a_conversation_becomes_a_training_file(opened: Opener, service: Service
     column.get_by_role("button", name="Save as a training row").click()
     answer = page.get_by_role("dialog").get_by_label("Answer")
     expect(answer).to_have_value("Oslo")
+    assert serious(page) == []
     answer.fill("Bergen, of course")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("1 row, kept while this page is open.")).to_be_visible()

@@ -1,5 +1,7 @@
 """Who gets in, by what, and who does not."""
 
+import json
+
 from playwright.sync_api import expect
 
 from osora.serve.console_link import issue
@@ -18,6 +20,10 @@ def test_who_is_not_signed_in_is_asked_for_a_key_and_comes_where_they_wanted(ope
     expect(page).to_have_url(page.url.partition("/jobs")[0] + "/jobs?state=failed")
     expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
     connected(page)
+    (cookie,) = [one for one in page.context.cookies() if one["name"] == "osora_console"]
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
+    assert service.key not in json.dumps(page.context.storage_state())  # cookies, and what scripts can store
+    assert page.evaluate("() => JSON.stringify({...sessionStorage})").find(service.key) == -1
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("API key")).to_be_visible()
     page.goto("/jobs")

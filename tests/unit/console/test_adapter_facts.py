@@ -20,6 +20,7 @@ def test_figures_go_from_before_training_to_the_state_that_was_kept() -> None:
     loss, match = before_and_after(events, 20)
     assert (loss.name, loss.before, loss.after, loss.is_better) == ("Validation loss", "2.000", "0.900", True)
     assert (match.before, match.after, match.is_better) == ("50%", "50%", False)
+    assert before_and_after([*events, evaluation(30, 0.0004)], 30)[0].after == "< 0.001", "a loss is never nothing"
     assert before_and_after(events, 11)[0].after == "0.400", "of a step that was not measured, the best one's"
 
 

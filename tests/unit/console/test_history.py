@@ -59,8 +59,8 @@ def test_a_sweep_is_a_family_whose_discarded_members_end_where_they_were_discard
     history.add(event(1, "Sweep", step=8, total_steps=30, members=members(None, None, "discarded")))
     history.add(event(2, "Sweep", step=15, total_steps=30, members=members(None, "discarded", "discarded")))
     assert [line.name for line in family(history)] == [
-        "lr 0.03, s rate 2", "lr 0.01, s rate 2 (discarded)", "lr 0.00333333, s rate 2 (discarded)",
-    ]  # fmt: skip
+        "lr 0.03", "lr 0.01 (discarded)", "lr 0.00333333 (discarded)",
+    ], "what is the same in all is left out"  # fmt: skip
     assert [[*line.curve] for line in family(history)] == [[8, 15], [8, 15], [8]]
     assert [line.is_dotted for line in family(history)] == [False, True, True]
 
@@ -72,8 +72,8 @@ def test_the_result_file_of_a_sweep_has_all_its_curves() -> None:
         "0.03,2.0,0,,7.0,7.0,\n0.03,2.0,1,3.0,2.5,2.5,chosen\n0.1,2.0,0,,7.0,7.0,\n0.1,2.0,1,9.0,,8.0,discarded\n"
     )
     assert {line.name: line.curve for line in family(history)} == {
-        "lr 0.03, s rate 2 (chosen)": {0: 7.0, 1: 2.5},
-        "lr 0.1, s rate 2 (discarded)": {0: 7.0, 1: 8.0},
+        "lr 0.03 (chosen)": {0: 7.0, 1: 2.5},
+        "lr 0.1 (discarded)": {0: 7.0, 1: 8.0},
     }
 
 
