@@ -67,12 +67,30 @@ def chart(label: str, *, height: int = 300) -> ui.echart:
 
 
 def draw(
-    element: ui.echart, lines: Sequence[Line], steps: int, *, percent: bool = False, is_loss: bool = False
+    element: ui.echart,
+    lines: Sequence[Line],
+    steps: int,
+    *,
+    percent: bool = False,
+    is_loss: bool = False,
+    has_legend: bool = True,
 ) -> None:
     """Put these curves in place of what was there."""
     element.options.clear()
-    element.options.update(options(lines, steps, percent=percent, is_loss=is_loss))
+    told = options(lines, steps, percent=percent, is_loss=is_loss)
+    if not has_legend:
+        told["legend"]["show"], told["grid"]["top"] = False, 16
+    element.options.update(told)
     element.update()
+
+
+def legend(place: ui.element, lines: Sequence[Line]) -> None:
+    """The names of many curves, as text below one another or beside: the chart's own cuts off what is too long."""
+    place.clear()
+    with place:
+        for line in lines:
+            with ui.element("li").classes("dashed" if line.is_dotted else "").style(f"--colour: {line.colour}"):
+                ui.label(line.name)
 
 
 def options(lines: Sequence[Line], steps: int, *, percent: bool = False, is_loss: bool = False) -> dict[str, Any]:

@@ -124,7 +124,8 @@ class Board:
         try:
             await compare(self._view.osora, prompts, left, right, max_tokens=tokens, show=show)
         except asyncio.CancelledError:
-            self._told.text += ", stopped"
+            if self._view.is_open:
+                self._told.text += ", stopped"
         finally:
             self._comparing = None
             self._busy(False)
@@ -133,6 +134,8 @@ class Board:
         return one.name if one.is_base else self._choice.tuned().get(one.name, short_name(one.name))
 
     def _busy(self, is_busy: bool) -> None:
+        if not self._view.is_open:
+            return
         self._start_button.set_visibility(not is_busy)
         self._stop_button.set_visibility(is_busy)
 

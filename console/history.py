@@ -118,6 +118,8 @@ class History:
         self.samples = [old for old in self.samples if old not in same] + [sample]
 
     def _compare(self, step: int, members: list[dict[str, Any]]) -> None:
+        if self.is_family_whole:  # the table has all of it, and each member with other settings beside its rates
+            return
         for told in members:
             settings = {name: value for name, value in told.items() if name not in _NOT_SETTINGS and value is not None}
             name = Member(settings).name

@@ -53,7 +53,9 @@ class Curves:
             self._losses = charts.chart("Training and validation loss by step", height=320)
         with panel("Sweep", "sweep") as self._family_panel:
             ui.label("Loss on the rows to choose by, of each member; dashed ones are out of the race.").classes("muted")
+            self._members = ui.element("ul").classes("legend")
             self._family = charts.chart("Loss of each member of the sweep by step", height=320)
+            self._named: list[tuple[str, str, bool]] = []
         self._family_panel.set_visibility(False)
         with ui.element("div").classes("columns thirds"):
             with panel("Exact match") as self._match_panel:
@@ -68,7 +70,11 @@ class Curves:
         steps = history.total_steps or (job.get("osora") or {}).get("total_steps") or 1
         charts.draw(self._losses, charts.losses(history), steps, is_loss=True)
         self._family_panel.set_visibility(bool(history.members))
-        charts.draw(self._family, charts.family(history), steps, is_loss=True)
+        members = charts.family(history)
+        charts.draw(self._family, members, steps, is_loss=True, has_legend=False)
+        if (named := [(line.name, line.colour, line.is_dotted) for line in members]) != self._named:
+            self._named = named
+            charts.legend(self._members, members)
         match = charts.one(history, "valid_exact_match", "exact match", 3, is_marked=True)
         charts.draw(self._match, match, steps, percent=True)
         charts.draw(self._rate, charts.one(history, "learning_rate", "learning rate", 4), steps)

@@ -155,7 +155,7 @@ class Table:
             if self._prompt.value == prompt:  # not what somebody has begun to write meanwhile
                 self._prompt.value = ""
         except asyncio.CancelledError:
-            for column in columns:
+            for column in columns if self._view.is_open else ():
                 column.stopped()
         finally:
             self._asking = None
@@ -168,6 +168,8 @@ class Table:
         column.end(answer)
 
     def _busy(self, is_busy: bool) -> None:
+        if not self._view.is_open:
+            return
         self._send_button.set_visibility(not is_busy)
         self._stop_button.set_visibility(is_busy)
 

@@ -23,7 +23,7 @@ from console.view import publish
 _STATIC = Path(__file__).with_name("static")
 _HEAD = """
 <script src="/static/theme.js"></script>
-<script src="/static/listboxes.js"></script>
+<script src="/static/assistive.js"></script>
 <link rel="stylesheet" href="/static/console.css">
 <link rel="stylesheet" href="/static/models.css">
 """

@@ -51,6 +51,11 @@ class View:
         """The API, as whoever is signed in. Not to be kept: ask for it each time. Raises `SignedOutError`."""
         return self._session.osora
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is still a page to show anything on."""
+        return not self._client.is_deleted
+
     def background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Do this for as long as the page is open. What the API refuses is told."""
         task: asyncio.Task[None] = background_tasks.create(self._told(work))
@@ -87,14 +92,15 @@ class View:
     def session_ended(self) -> None:
         """The key is gone: so is all that was shown with it."""
         self._close()
-        if not self._client.is_deleted:
+        if self.is_open:
             with self._client:
                 ui.navigate.to("/sign-in")
             # The message is sent by the loop's next turns; a browser that is not there any more will not take it.
             asyncio.get_running_loop().call_later(1.0, self._forget)
 
     def _forget(self) -> None:
-        if not self._client.is_deleted:  # its browser may have gone by itself meanwhile
+        # Where its browser has gone by itself, the framework deletes it, and would miss what somebody else has deleted.
+        if self.is_open and self._client.has_socket_connection:
             self._client.delete()
 
     def _close(self) -> None:
@@ -107,7 +113,7 @@ class View:
         except SignedOutError:
             pass
         except OsoraError as error:
-            if not self._client.is_deleted:
+            if self.is_open:
                 with self._client:
                     self._refused(error)
 

@@ -1,7 +1,6 @@
 """One job, as it goes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from nicegui import ui
 from console.history import History
 from console.job_parts import Curves, Figures, Happenings, Samples, about, attempt_table, checkpoint_table, try_it
 from console.layout import button_link, heading, panel
+from console.press import press, question
 from console.reading import Reading
 from console.view import View, page
 from console.words import name_of, state
@@ -44,7 +44,7 @@ class _JobPage:
         ui.page_title(f"{name_of(self._job)} · Osora")
         self._title()
         self._problem = ui.element("div").classes("stack")
-        self._asking = ui.element("div")  # where nothing is painted anew under a question
+        self._dialog = ui.dialog()
         self._alert = ui.element("div").props("role=status")
         self._figures = Figures()
         with ui.element("div").classes("split"):
@@ -134,13 +134,9 @@ class _JobPage:
                 self._state = ui.label().classes("state").props("role=status")
             with ui.element("div").classes("row-of"):
                 self._try = button_link("Try it", "")
-                self._resume_button = self._button("Resume", self._resume, "primary")
-                self._pause_button = self._button("Pause", self._pause)
-                self._cancel_button = self._button("Cancel", self._ask_to_cancel, "danger")
-
-    def _button(self, text: str, action: Callable[..., Awaitable[None]], classes: str = "") -> ui.button:
-        button = ui.button(text, color=None, on_click=self._view.does(action))
-        return button.props("flat no-caps").classes(f"button {classes}")
+                self._resume_button = press("Resume", self._view.does(self._resume), "primary")
+                self._pause_button = press("Pause", self._view.does(self._pause))
+                self._cancel_button = press("Cancel", self._ask_to_cancel, "danger")
 
     async def _pause(self) -> None:
         await self._view.osora.jobs.pause(self._job["id"])
@@ -150,22 +146,18 @@ class _JobPage:
         await self._view.osora.jobs.resume(self._job["id"])
         await self._reading.now()
 
-    async def _ask_to_cancel(self) -> None:
-        question = f"Cancel {name_of(self._job)}?"
-        with self._asking, ui.dialog() as dialog, ui.card():
-            dialog.props["aria-label"] = question
-            heading(question, 2)
+    def _ask_to_cancel(self) -> None:
+        with question(f"Cancel {name_of(self._job)}?", self._dialog):
             ui.label("It ends for good. Its checkpoints stay for a while, and can be called.")
-            with ui.element("div").classes("row-of"):
-                self._dialog_button("Cancel the job", lambda: dialog.submit(True), "danger")
-                self._dialog_button("Keep it", lambda: dialog.submit(False))
-        if await dialog:
-            await self._view.osora.jobs.cancel(self._job["id"])
-            await self._reading.now()
-        dialog.delete()
+            with ui.element("div").classes("row-of end"):
+                press("Keep it", self._dialog.close)
+                press("Cancel the job", self._view.does(self._cancel), "danger")
+        self._dialog.open()
 
-    def _dialog_button(self, text: str, action: Callable[[], object], classes: str = "") -> None:
-        ui.button(text, color=None, on_click=action).props("flat no-caps").classes(f"button {classes}")
+    async def _cancel(self) -> None:
+        self._dialog.close()
+        await self._view.osora.jobs.cancel(self._job["id"])
+        await self._reading.now()
 
     def _paint_problem(self) -> None:
         error = self._job.get("error")
@@ -188,7 +180,7 @@ class _JobPage:
             ui.label("The figures of every step, as CSV.").classes("muted")
             with ui.element("div").classes("row-of"):
                 for file_id, words in zip(files, ("Metrics", "All members of the sweep"), strict=False):
-                    self._button(words, partial(self._download, file_id))
+                    press(words, self._view.does(partial(self._download, file_id)))
 
     async def _download(self, file_id: str) -> None:
         file = await self._view.osora.files.get(file_id)

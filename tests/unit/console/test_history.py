@@ -71,6 +71,7 @@ def test_the_result_file_of_a_sweep_has_all_its_curves() -> None:
         "learning_rate,sigma_rate,step,train_loss,valid_loss,sweep_loss,outcome\n"
         "0.03,2.0,0,,7.0,7.0,\n0.03,2.0,1,3.0,2.5,2.5,chosen\n0.1,2.0,0,,7.0,7.0,\n0.1,2.0,1,9.0,,8.0,discarded\n"
     )
+    history.add(event(3, "Sweep", step=1, total_steps=2, members=members(None, "discarded")))
     assert {line.name: line.curve for line in family(history)} == {
         "lr 0.03 (chosen)": {0: 7.0, 1: 2.5},
         "lr 0.1 (discarded)": {0: 7.0, 1: 8.0},
