@@ -1,6 +1,5 @@
 """A worker sleeps for longer than its lease, as a laptop does, and then claims the very job that it has lost."""
 
-import os
 import re
 import signal
 
@@ -16,10 +15,9 @@ def test_a_worker_wins_its_own_job_back(world: World, undisturbed: Result) -> No
     job_id = world.submit()
     orders = Orders(Strike(MID_STEP, "oversleep", nth=13), slow_step=SLOW_STEP, watch_slots=True)
     worker = world.start_worker(orders, OSORA_WORKER_JOBS="2")
-    worker.wait_until_struck()
-    os.killpg(worker.pid, signal.SIGSTOP)
+    worker.wait_until_stopped()
     eventually(lambda: lease_is_over(world), "the lease to run out")
-    os.killpg(worker.pid, signal.SIGCONT)
+    worker.send(signal.SIGCONT)
     world.assert_undisturbed(job_id, undisturbed)
     lost, won = world.attempts(job_id)
     assert (lost.outcome, won.outcome) == ("lost", "succeeded")

@@ -59,7 +59,7 @@ def test_a_probe_that_nobody_waits_for_leaves_its_worker(world: World) -> None:
     """As when the API has died: its time is over, and the worker that trains it loses it."""
     probe_id = start(world, 50)
     worker = world.start_worker(Orders(Strike(MID_STEP, "stop", 3)))
-    worker.wait_until_struck()
+    worker.wait_until_stopped()
     make_overdue(world, probe_id)
     heir = world.start_worker()
     eventually(lambda: is_gone(world, probe_id), "the probe's rows to go")

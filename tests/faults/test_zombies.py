@@ -15,7 +15,7 @@ from tests.faults.world import Result, World, eventually
 def test_a_zombie_changes_nothing(world: World, undisturbed: Result, point: str, nth: int) -> None:
     job_id = world.submit()
     zombie = world.start_worker(Orders(Strike(point, "stop", nth)))
-    zombie.wait_until_struck()
+    zombie.wait_until_stopped()
     heir = world.start_worker()
     world.assert_undisturbed(job_id, undisturbed)
     heir.send(signal.SIGTERM)

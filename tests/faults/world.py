@@ -104,6 +104,10 @@ class WorkerProcess:
     def wait_until_struck(self) -> None:
         eventually(lambda: self.struck, "the strike")
 
+    def wait_until_stopped(self) -> None:
+        """By its strike, which may wait for a transaction first: it would stop what the test lets go on too early."""
+        eventually(lambda: psutil.Process(self.pid).status() == psutil.STATUS_STOPPED, "the worker to stand still")
+
     def wait_until_ready(self) -> None:
         eventually(lambda: self.is_ready, "a worker that is ready")
 
