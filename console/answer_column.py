@@ -13,7 +13,7 @@ from console.press import press, question
 from console.tables import facts
 from console.view import View
 
-_STRONGEST = 2.0
+STRONGEST = 2.0
 
 
 class Column:
@@ -97,7 +97,7 @@ class Column:
     def _build_strength(self) -> None:
         with ui.element("div").classes("strength"):
             ui.label("Strength").classes("small muted")
-            slider = ui.slider(min=0, max=_STRONGEST, step=0.05, value=self.seat.strength)
+            slider = ui.slider(min=0, max=STRONGEST, step=0.05, value=self.seat.strength)
             slider.props("color=primary").props["aria-label"] = f"Strength of {self._title}"
             told = ui.label(f"{self.seat.strength:.2f}").classes("number small")
 

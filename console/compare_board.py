@@ -93,7 +93,7 @@ class Board:
         if not self._left.value or not self._right.value:
             raise OsoraUsageError("Two models are needed", "choose both")
         content, name = await self._chosen()
-        prompts = await prompts_of(content, name, int(self._rows.value or 100))
+        prompts = await prompts_of(content, name, min(max(int(self._rows.value or 100), 1), _MOST_ROWS))
         chosen = (str(self._left.value), str(self._right.value))
         left, right = (Contender(name, self._choice.is_base(name)) for name in chosen)
         self._comparing = self._view.background(self._compare(prompts, left, right))

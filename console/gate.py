@@ -12,7 +12,8 @@ from console.sessions import COOKIE, Sessions
 
 SCOPE_KEY = "console_session"
 
-_OPEN = ("/sign-in", "/static/", "/health", "/favicon.ico")
+_OPEN = {"/sign-in", "/sign-out", "/health", "/favicon.ico"}
+_STATIC = "/static/"
 # The framework's own files; what else it has below /_nicegui/ is of somebody's pages.
 _ASSETS = f"/_nicegui/{nicegui.__version__}/"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
@@ -67,7 +68,7 @@ class Gate:
         is_socket = scope["type"] == "websocket"
         if (is_socket or scope["method"] not in _SAFE) and not self._is_from_here(headers):
             return PlainTextResponse("This came from another site.", 403)
-        if path.startswith((*_OPEN, _ASSETS)):
+        if path in _OPEN or path.startswith((_STATIC, _ASSETS)):
             return None
         session = self._sessions.find(HTTPConnection(scope).cookies.get(COOKIE))
         if session is not None:
@@ -81,12 +82,13 @@ class Gate:
 
     def _is_from_here(self, headers: Headers) -> bool:
         origin = headers.get("origin")
-        return origin is not None and urlsplit(origin).netloc == (self._public or headers.get("host"))
+        # Nothing is taken apart here: what is no address would be an error then, and not a refusal.
+        return origin is not None and origin.rpartition("//")[2] == (self._public or headers.get("host"))
 
 
 def _with_headers(scope: Scope, send: Send) -> Send:
     # A file's name has its version in it; a page is of one person and one moment.
-    is_kept = scope["path"].startswith((_ASSETS, "/static/"))
+    is_kept = scope["path"].startswith((_ASSETS, _STATIC))
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

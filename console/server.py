@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse, RedirectResponse
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from nicegui import Client, ui
 from nicegui import app as framework
 from starlette.staticfiles import StaticFiles
 
-from console import pages, signing_in
+from console import outbox, pages, signing_in
 from console.gate import Gate
 from console.layout import button_link, panel
 from console.sessions import Sessions
@@ -24,6 +25,7 @@ _STATIC = Path(__file__).with_name("static")
 _HEAD = """
 <script src="/static/theme.js"></script>
 <script src="/static/assistive.js"></script>
+<script src="/static/connection.js"></script>
 <link rel="stylesheet" href="/static/console.css">
 <link rel="stylesheet" href="/static/models.css">
 """
@@ -50,10 +52,13 @@ def create_app(settings: ConsoleSettings) -> FastAPI:
     app.add_middleware(Gate, sessions=sessions, public_url=settings.public_url)
     pages.register()
     publish()
+    outbox.install()
     Client.shared_head_html = _HEAD
     # No bar of the framework's at every request, which would have no name for whoever does not see it.
     framework.config.quasar_config["loadingBar"]["skipHijack"] = True
     framework.on_page_exception(_failed)
+    for wrong in (404, RequestValidationError):
+        framework.exception_handler(wrong)(_nowhere)
     ui.run_with(
         app,
         title="Osora",
@@ -99,6 +104,12 @@ def _failed() -> None:
         ui.label("This page failed, by a fault of the console's own.").classes("problem-message")
         ui.label("Next: look at another page, and send the end of the console's log to whoever runs it.")
         button_link("Jobs", "/jobs")
+
+
+async def _nowhere(_: Request, __: Exception) -> HTMLResponse:
+    """An address that leads to nothing, or says what no page understands. It is no page of the framework's, which would
+    stay in memory for a while, whoever asks: who is not signed in gets here too."""
+    return HTMLResponse((_STATIC / "nowhere.html").read_text(), 404)
 
 
 async def _healthy() -> str:

@@ -73,7 +73,7 @@ class View:
         try:
             yield
         except SignedOutError:
-            ui.navigate.to("/sign-in")
+            ui.navigate.reload()  # at the door, which leads back here
         except OsoraError as error:
             self._refused(error)
 
@@ -94,7 +94,7 @@ class View:
         self._close()
         if self.is_open:
             with self._client:
-                ui.navigate.to("/sign-in")
+                ui.navigate.reload()  # at the door, which leads back here
             # The message is sent by the loop's next turns; a browser that is not there any more will not take it.
             asyncio.get_running_loop().call_later(1.0, self._forget)
 

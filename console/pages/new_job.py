@@ -98,6 +98,9 @@ class _NewJob:
                 raise
             with self._report:
                 file_report.refused(error, event.file.name)
+        except OsoraError:
+            self._report.clear()
+            raise
         else:
             await self.take(file)
 

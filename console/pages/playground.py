@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Query
 
+from console.answer_column import STRONGEST
 from console.choosing import choice
 from console.layout import empty, heading
 from console.playground_table import Table
@@ -18,4 +19,4 @@ async def show(view: View, model: Annotated[tuple[str, ...], Query()] = (), stre
     if not found.bases:
         empty("No base is on offer here. An operator adds one: osora bases add NAME.")
         return
-    await Table(view, found).show(model, strength)
+    await Table(view, found).show(model, min(max(strength, 0.0), STRONGEST))

@@ -30,6 +30,7 @@ class Watched:
 
     page: Page
     origin: str
+    tolerated: tuple[str, ...] = ()
     complaints: list[str] = field(default_factory=list)
 
 
@@ -57,9 +58,11 @@ def start(playwright: Playwright) -> Browser:
 
 
 @contextmanager
-def watched(browser: Browser, origin: str, *, phone: bool = False, dark: bool = False) -> Iterator[Watched]:
-    """A page of a browser profile of its own. Afterwards there may be no error in its console, and no request that went
-    elsewhere."""
+def watched(
+    browser: Browser, origin: str, *, phone: bool = False, dark: bool = False, tolerated: tuple[str, ...] = ()
+) -> Iterator[Watched]:
+    """A page of a browser profile of its own. Afterwards there may be no error in its console, but for those that begin
+    with what is `tolerated`, and no request that went elsewhere."""
     context = browser.new_context(
         base_url=origin,
         viewport=PHONE if phone else DESKTOP,  # type: ignore[arg-type]
@@ -68,7 +71,7 @@ def watched(browser: Browser, origin: str, *, phone: bool = False, dark: bool = 
     )
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
-    found = Watched(page, origin)
+    found = Watched(page, origin, tolerated)
     watch(page, found)
     try:
         yield found
@@ -92,7 +95,7 @@ def watch(page: Page, found: Watched) -> None:
 
 
 def _heard(said: ConsoleMessage, found: Watched) -> None:
-    if said.type == "error":
+    if said.type == "error" and not said.text.startswith(found.tolerated):
         found.complaints.append(f"console: {said.text} ({said.location['url']})")
 
 

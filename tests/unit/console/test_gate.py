@@ -62,6 +62,10 @@ def test_who_is_not_signed_in_comes_to_the_door_and_back(client: TestClient) -> 
     assert client.get("/_nicegui/auto/static/1/export.zip").status_code == 401
     for path in ("/sign-in", "/health", "/static/console.css", f"/_nicegui/{nicegui.__version__}/static/nicegui.js"):
         assert client.get(path).text == "open", path
+    for path in ("/sign-in/more", "/healthy", "/favicon.ico.html"):
+        assert client.get(path).status_code == 401, path
+    # Who was signed out meanwhile, and presses the button, is not told to sign in first.
+    assert client.post("/sign-out", headers={"origin": ORIGIN}).text == "open"
 
 
 def test_who_is_signed_in_passes_until_they_sign_out(client: TestClient, sessions: Sessions, token: str) -> None:
@@ -71,8 +75,11 @@ def test_who_is_signed_in_passes_until_they_sign_out(client: TestClient, session
     assert client.get("/jobs", headers=PAGE).status_code == 303
 
 
-@pytest.mark.parametrize("headers", [{}, {"origin": "https://evil.example"}, {"origin": "null"}], ids=str)
-def test_what_another_site_sends_is_refused(client: TestClient, token: str, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "headers", [{}, {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://["}], ids=str
+)
+def test_what_another_site_sends_is_refused(client: TestClient, token: str, origin: str | None) -> None:
+    headers = {} if origin is None else {"origin": origin}
     client.cookies.set(COOKIE, token)
     for path in ("/sign-in", "/sign-out", "/_nicegui/client/1/upload/2"):
         assert client.post(path, headers=headers).status_code == 403
