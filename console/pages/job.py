@@ -61,7 +61,7 @@ class _JobPage:
 
     async def _follow(self) -> None:
         """From the first event on: what a page does not show after a reload, it would have lost."""
-        async for event in self._view.osora.jobs.events(self._job["id"], None, _PATIENCE_SECONDS, self._lost):
+        async for event in self._view.osora.jobs.events(self._job["id"], None, _PATIENCE_SECONDS, self._broke_off):
             self._found_again()
             self._is_stale |= self._history.add(event)
             self._news.set()
@@ -186,6 +186,12 @@ class _JobPage:
         file = await self._view.osora.files.get(file_id)
         content = await self._view.osora.files.content(file_id)
         ui.download.content(content, Path(file["filename"]).name or f"{file_id}.csv")
+
+    def _broke_off(self, error: OsoraError) -> None:
+        """No event tells that the service is there again, if the job is between two: so it is asked."""
+        self._lost(error)
+        self._is_stale = True
+        self._news.set()
 
     def _lost(self, error: OsoraError) -> None:
         self._alert.clear()
