@@ -14,7 +14,7 @@ def install() -> None:
     The framework's own way sends what was missed once more as it was then, after what has changed since: a curve that
     had gone on, or a job that had ended, would look again as it did when the connection broke off.
     """
-    Outbox.try_rewind = catch_up  # type: ignore[method-assign]
+    Outbox.try_rewind = catch_up  # type: ignore[method-assign,assignment]
 
 
 def catch_up(outbox: Outbox, missed: MessageId) -> None:
