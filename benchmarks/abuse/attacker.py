@@ -99,7 +99,9 @@ class Attacker:
         try:
             yield reader, writer
         finally:
-            writer.close()
+            # What is not sent by now never is: a client that is gone. `close` would wait for it, beyond the loop's end.
+            writer.transport.abort()
+            await asyncio.sleep(0)
 
     def head(self, method: str, path: str, *, length: int | None = None, keyless: bool = False) -> bytes:
         """A request's lines before its body."""
