@@ -75,9 +75,7 @@ def test_who_is_signed_in_passes_until_they_sign_out(client: TestClient, session
     assert client.get("/jobs", headers=PAGE).status_code == 303
 
 
-@pytest.mark.parametrize(
-    "headers", [{}, {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://["}], ids=str
-)
+@pytest.mark.parametrize("origin", [None, "https://evil.example", "null", "http://["])
 def test_what_another_site_sends_is_refused(client: TestClient, token: str, origin: str | None) -> None:
     headers = {} if origin is None else {"origin": origin}
     client.cookies.set(COOKIE, token)
