@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from console.words import loss
 from osora.schemas import Adapter, Alias, Event
 
 # Of an evaluation: its name there and here, how it is written, and whether a higher one is better.
@@ -55,8 +56,7 @@ def _change(
 
 
 def _written(value: float, form: str) -> str:
-    """Of a very small loss, only that it is."""
-    return "< 0.001" if form == ".3f" and 0 <= value < 0.001 else format(value, form)
+    return loss(value, form) if form == ".3f" else format(value, form)
 
 
 def origin(adapter: Adapter) -> str:

@@ -24,7 +24,7 @@ class Reading:
         try:
             await self.now()
         except OsoraError as error:
-            if isinstance(error, OsoraAPIError) and error.status < 500 and error.status != 429:
+            if isinstance(error, OsoraAPIError) and error.is_refusal:
                 raise
             self._lost(error)
             return False

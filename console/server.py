@@ -14,7 +14,7 @@ from nicegui import Client, ui
 from nicegui import app as framework
 from starlette.staticfiles import StaticFiles
 
-from console import outbox, pages, signing_in
+from console import door, outbox, pages, signing_in
 from console.gate import Gate
 from console.layout import button_link, panel
 from console.sessions import Sessions
@@ -107,9 +107,8 @@ def _failed() -> None:
 
 
 async def _nowhere(_: Request, __: Exception) -> HTMLResponse:
-    """An address that leads to nothing, or says what no page understands. It is no page of the framework's, which would
-    stay in memory for a while, whoever asks: who is not signed in gets here too."""
-    return HTMLResponse((_STATIC / "nowhere.html").read_text(), 404)
+    """An address that leads to nothing, or says what no page understands; who is not signed in gets here too."""
+    return HTMLResponse(door.page("nowhere.html", "No such page", "No such page"), 404)
 
 
 async def _healthy() -> str:

@@ -1,12 +1,12 @@
 """Signing in and out: plain pages and forms, before anything of the framework's is there."""
 
 from html import escape
-from pathlib import Path
 from urllib.parse import parse_qs, quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from console import door
 from console.failures import sentence
 from console.sessions import COOKIE, Sessions
 from osora.discovery import data_dir, discover
@@ -15,7 +15,6 @@ from osora.sdk import AsyncOsora
 from osora.serve.console_link import redeem
 
 _MOST_BYTES = 4096
-_PAGE = Path(__file__).with_name("static") / "sign-in.html"
 _SPENT = "This link has been used, or another has been made since. Next: `osora console` prints a new one."
 _NO_KEY = "This installation has no key of its own. Next: sign in with one."
 
@@ -85,8 +84,8 @@ async def _fields(request: Request) -> dict[str, str]:
 
 def _form(where: str, problem: str = "", status: int = 200) -> HTMLResponse:
     alert = f'<p class="problem" role="alert">{escape(problem)}</p>' if problem else ""
-    page = _PAGE.read_text().replace("{{problem}}", alert).replace("{{next}}", escape(_own(where), quote=True))
-    return HTMLResponse(page, status)
+    where = escape(_own(where), quote=True)
+    return HTMLResponse(door.page("sign-in.html", "Sign in", "Osora", problem=alert, next=where), status)
 
 
 def _own(where: str) -> str:

@@ -36,9 +36,9 @@ def figure(value: float | None, form: str = ".4f") -> str:
     return "—" if value is None else format(value, form)
 
 
-def loss(value: float | None) -> str:
+def loss(value: float | None, form: str = ".4g") -> str:
     """A loss in nats: four digits, and of a very small one only that it is."""
-    return "< 0.001" if value is not None and 0 <= value < 0.001 else figure(value, ".4g")
+    return "< 0.001" if value is not None and 0 <= value < 0.001 else figure(value, form)
 
 
 def share(value: float | None) -> str:

@@ -69,6 +69,11 @@ class OsoraAPIError(OsoraError):
         self.request_id = request_id
         self.retry_after = retry_after
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the request itself is at fault, so that a later try fares no better."""
+        return self.status < 500 and self.status != 429
+
 
 class OsoraWebhookError(OsoraError):
     """What came to a webhook endpoint is not from Osora, or is too old."""

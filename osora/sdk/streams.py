@@ -101,7 +101,7 @@ class _Line:
 
     def lost(self, error: OsoraConnectionError | OsoraAPIError) -> float:
         """Seconds until the next attempt. Raises the error if there is none."""
-        if isinstance(error, OsoraAPIError) and error.status < 500 and error.status != 429:
+        if isinstance(error, OsoraAPIError) and error.is_refusal:
             raise error
         if self._lost_at is None:
             self._lost_at = time.monotonic()

@@ -1,7 +1,6 @@
 """The API dies, or its broker does, right after it has accepted a job."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import httpx
 import pytest
 
 from tests.faults.world import BASE, Result, World
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -27,9 +27,7 @@ main()
 @contextmanager
 def api(world: World, *program: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """An API process on the world's stores, and a client of it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     own = {name: value for name, value in os.environ.items() if not name.startswith("OSORA_")}
     env = {**own, **world.env, "OSORA_PORT": str(port)}
     process = subprocess.Popen([sys.executable, *program], env=env, stderr=subprocess.PIPE, text=True)

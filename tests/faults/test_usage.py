@@ -1,7 +1,6 @@
 """An inference server is killed: what it had ended is charged once, what it was at is charged to nobody."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 
 from tests.faults.world import BASE
+from tests.support.ports import free_port
 
 TOKEN = "internal-token-of-the-tests"
 
@@ -19,9 +19,7 @@ TOKEN = "internal-token-of-the-tests"
 @contextmanager
 def inference(folder: Path, base: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """A server process that is killed at the end, and a client of it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith("OSORA_")},
         "OSORA_DATA_DIR": str(folder),

@@ -6,9 +6,9 @@ from typing import Any
 from playwright.sync_api import Browser, Page, expect
 
 from osora.serve.console_link import issue
-from tests.acceptance.conftest import Service, child, dataset
+from tests.acceptance.conftest import Service, child
 from tests.acceptance.console.conftest import Opener
-from tests.acceptance.console.test_jobs import becomes, comes_to, started, step, steps
+from tests.acceptance.console.test_jobs import becomes, comes_to, on_its_way, step
 from tests.support import browser as browsers
 from tests.support.browser import PATIENCE_MS, connected
 from tests.support.lines import line_to
@@ -46,8 +46,7 @@ def goes_on(service: Service, job_id: str) -> None:
 def test_a_line_that_breaks_off_loses_nothing_of_a_live_curve(
     opened: Opener, service: Service, browser: Browser, console: str, tmp_path: Path
 ) -> None:
-    job_id = started(service, dataset(tmp_path / "slow.jsonl", "Oslo", rows=4000), validation_share=0.005)
-    steps(service, job_id)
+    job_id = on_its_way(service, tmp_path)
     with line_to(console) as line, browsers.watched(browser, line.url, tolerated=OF_A_CUT_LINE) as watched:
         page = watched.page
         page.goto(issue(service.data_dir, line.url))
@@ -69,8 +68,7 @@ def test_a_line_that_breaks_off_loses_nothing_of_a_live_curve(
 def test_an_api_that_is_started_anew_loses_nothing_of_a_live_curve(
     opened: Opener, service: Service, tmp_path: Path
 ) -> None:
-    job_id = started(service, dataset(tmp_path / "slow.jsonl", "Oslo", rows=4000), validation_share=0.005)
-    steps(service, job_id)
+    job_id = on_its_way(service, tmp_path)
     page = opened(f"/jobs/{job_id}")
     comes_to(page, step(page) + 1)
     before = step(page)

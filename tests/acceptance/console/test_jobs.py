@@ -30,6 +30,13 @@ def steps(service: Service, job_id: str) -> None:
     raise AssertionError(service.sdk.jobs.get(job_id))
 
 
+def on_its_way(service: Service, folder: Path) -> str:
+    """A job that takes its time and has begun, with a curve of each kind."""
+    job_id = started(service, dataset(folder / "slow.jsonl", "Oslo", rows=4000), validation_share=0.005)
+    steps(service, job_id)
+    return job_id
+
+
 def becomes(page: Page, state: str) -> None:
     """Wait until a worker has done what was asked of it, and the page says so."""
     expect(page.locator(".state")).to_have_text(state, timeout=4 * PATIENCE_MS)
@@ -99,8 +106,7 @@ def test_a_file_with_a_wrong_line_and_then_a_good_one_and_its_job(
 def test_a_page_moves_and_a_reload_loses_nothing_and_a_job_is_cancelled(
     opened: Opener, service: Service, tmp_path: Path
 ) -> None:
-    job_id = started(service, dataset(tmp_path / "slow.jsonl", "Oslo", rows=4000), validation_share=0.005)
-    steps(service, job_id)
+    job_id = on_its_way(service, tmp_path)
     page = opened(f"/jobs/{job_id}")
     before = step(page)
     comes_to(page, before + 1)

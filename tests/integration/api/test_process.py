@@ -14,6 +14,7 @@ from registry.context import Registry
 from registry.settings import Settings
 from registry.tenants import Principal
 from tests.support.jobs import submit
+from tests.support.ports import free_port
 
 # Stands still where it has received a file, and has not checked it.
 _HANGS_AT_AN_UPLOAD = """
@@ -47,7 +48,7 @@ def test_it_says_ready_and_stops_at_a_signal_with_a_stream_open(
     registry: Registry, settings: Settings, principal: Principal, api_key: str, number: int
 ) -> None:
     job = submit(registry, principal)
-    port = _free_port()
+    port = free_port()
     environment = {
         **os.environ,
         "OSORA_DATA_DIR": str(settings.data_dir),
@@ -74,7 +75,7 @@ def test_it_says_ready_and_stops_at_a_signal_with_a_stream_open(
 def test_an_upload_that_a_kill_cuts_off_leaves_nothing_behind(
     registry: Registry, settings: Settings, api_key: str
 ) -> None:
-    port = _free_port()
+    port = free_port()
     environment = {
         **os.environ,
         "OSORA_DATA_DIR": str(settings.data_dir),
@@ -118,7 +119,7 @@ def test_the_server_secret_is_rotated_between_two_starts(registry: Registry, set
         **os.environ,
         "OSORA_DATA_DIR": str(settings.data_dir),
         "OSORA_DATABASE_URL": settings.database_url,
-        "OSORA_PORT": str(_free_port()),
+        "OSORA_PORT": str(free_port()),
     }
 
     def rotate(*words: str) -> subprocess.CompletedProcess[str]:
@@ -155,12 +156,3 @@ def test_the_server_secret_is_rotated_between_two_starts(registry: Registry, set
     finished = rotate("--finish")
     assert (finished.returncode, finished.stderr) == (0, "")
     assert hashes_in_use() == {"current"}
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

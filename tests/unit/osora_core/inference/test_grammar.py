@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from osora_core.errors import UserError
 from osora_core.inference import InferenceEngine, Request, SamplingParams, grammar
-from osora_core.inference.grammar import Grammar, GrammarCompiler
+from osora_core.inference.grammar import Grammar, GrammarCompiler, Matcher
 from osora_core.runtime import Runtime
 from tests.support.inference import prompt, run
 
@@ -47,6 +47,16 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
             return isinstance(value, str) and len(value) <= schema["maxLength"]
         case _:
             return len(value) <= schema["maxItems"] and all(isinstance(item, bool) for item in value)
+
+
+def waits_until_released(matcher: Matcher, released: threading.Event, seconds: float) -> None:
+    """Whoever asks for the next mask is not answered in so many seconds, and is once `released` is set."""
+    with ThreadPoolExecutor(1) as asking:
+        asked = asking.submit(matcher.allowed)
+        with pytest.raises(TimeoutError):
+            asked.result(seconds)
+        released.set()
+        assert asked.result(60).any()
 
 
 def test_schema_constrained_output_always_parses(runtime: Runtime, compiler: GrammarCompiler) -> None:
@@ -262,12 +272,7 @@ def test_a_mask_whose_thread_is_kept_waiting_by_the_machine_is_not_refused(
     monkeypatch.setattr(grammar, "_DEAR_SECONDS", -1)
     monkeypatch.setattr(grammar, "_MASK_SECONDS", 0.2)
     matcher.accept(int(matcher.allowed().nonzero()[-1]))
-    with ThreadPoolExecutor(1) as asking:
-        asked = asking.submit(matcher.allowed)
-        with pytest.raises(TimeoutError):
-            asked.result(0.6)
-        released.set()
-        assert asked.result(60).any()
+    waits_until_released(matcher, released, 0.6)
 
 
 def test_a_mask_that_waits_for_those_of_others_is_late_and_not_refused(
@@ -284,11 +289,6 @@ def test_a_mask_that_waits_for_those_of_others_is_late_and_not_refused(
     assert is_working.wait(60)
     matcher.accept(int(first.nonzero()[-1]))
     assert matcher.is_late
-    with ThreadPoolExecutor(1) as asking:
-        asked = asking.submit(matcher.allowed)
-        with pytest.raises(TimeoutError):
-            asked.result(0.3)
-        released.set()
-        assert asked.result(60).any()
+    waits_until_released(matcher, released, 0.3)
     assert not matcher.is_late
     threads.shutdown()
